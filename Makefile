@@ -1,0 +1,101 @@
+# The one door: what a person does here, and what CI does, are targets of this file. `make` lists them.
+# Variables are given after the target: make up NGINX_PORT=18080
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+
+# Rust installed for one user and nginx of a distribution are often not on the path of a bare shell.
+export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/local/sbin:/usr/sbin:/sbin
+
+.PHONY: help
+help: ## lists these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "    %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# --- the local cluster ------------------------------------------------------------------------------------------------
+
+.PHONY: up down status
+up: binary ## starts nginx, three replicas, Redis and Prometheus here: NGINX_PORT REPLICA_PORT PROMETHEUS_PORT REDIS_PORT REPLICAS
+	@deploy/local/cluster up
+
+down: ## ends exactly what `make up` started
+	@deploy/local/cluster down
+
+status: ## what of it is running
+	@deploy/local/cluster status || true
+
+# --- building ---------------------------------------------------------------------------------------------------------
+
+# TIDEGATE_BIN names a program that is there already, and spares the build.
+.PHONY: build binary
+ifdef TIDEGATE_BIN
+binary:
+else
+export TIDEGATE_BIN := $(abspath $(or $(CARGO_TARGET_DIR),target)/release/tidegate)
+binary: $(TIDEGATE_BIN)
+endif
+
+build: ## builds the release binary
+	cargo build --release --locked
+
+$(abspath $(or $(CARGO_TARGET_DIR),target)/release/tidegate): Cargo.toml Cargo.lock $(shell find src -type f)
+	cargo build --release --locked
+	@touch $@  # cargo leaves it alone when nothing changed, and it would seem old for ever
+
+# --- checks -----------------------------------------------------------------------------------------------------------
+
+FAULT_RUNNER := $(wildcard loadtest/swarm/Cargo.toml swarm/Cargo.toml)
+
+.PHONY: test ci test-tools fmt fmt-check lint doc test-rust test-config test-load test-fault deny
+test: test-tools fmt-check lint doc test-rust test-config test-load $(if $(FAULT_RUNNER),test-fault) ## all checks: the one command that tells whether a change is good
+	@echo "test: all of it passed"
+
+ci: ## what the build machine runs
+	@.ci/run
+
+test-tools: # What the tests run besides Rust; installs what is missing.
+	@deploy/install.sh cc redis-server redis-cli nginx prometheus promtool python3 python3-venv
+
+fmt: ## formats the code
+	cargo fmt --all
+
+# A minimal toolchain has no rustfmt and no clippy. They are fetched; where that is impossible the check is left out,
+# and says so, rather than keep all others from running.
+with_component = if cargo $1 --version >/dev/null 2>&1 || rustup component add $2; then set -x; $3; \
+	else echo "NOT CHECKED: $2 is missing here, and could not be fetched" >&2; fi
+
+fmt-check: # Is the code formatted?
+	@$(call with_component,fmt,rustfmt,cargo fmt --all --check)
+
+lint: ## clippy, warnings are errors
+	@$(call with_component,clippy,clippy,cargo clippy --locked --workspace --all-targets -- -D warnings)
+
+doc: ## builds the documentation, private items too, warnings are errors
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --document-private-items
+
+test-rust: ## the tests of the code
+	cargo test --locked --workspace
+
+test-config: ## do nginx and Prometheus take the shipped configuration?
+	deploy/local/cluster check
+
+test-load: binary ## a short k6 run through a cluster of its own, on free ports
+	deploy/local/cluster run -- loadtest/k6/run.sh
+
+test-fault: ## a short run of the fault runner
+	$(MAKE) fault ARGS="$(FAULT_SHORT)"
+
+deny: ## licences, sources and duplicates of the dependencies (needs cargo-deny)
+	@cargo deny --version >/dev/null 2>&1 || { echo "deny: first cargo install --locked cargo-deny" >&2; exit 1; }
+	cargo deny --locked check bans licenses sources
+
+# --- load and faults --------------------------------------------------------------------------------------------------
+
+.PHONY: load fault
+load: ## the k6 smoke run through the running cluster; ARGS go to k6
+	BASE_URL=$${BASE_URL:-http://127.0.0.1:$${NGINX_PORT:-8080}} loadtest/k6/run.sh $(ARGS)
+
+fault: ## kills, pauses and cuts parts while subscribers watch for loss; ARGS go to the fault runner
+	cargo run --release --locked -p swarm --bin fault -- $(ARGS)

@@ -1,0 +1,201 @@
+"""What the local cluster is made of: Redis, the replicas, nginx and Prometheus, with their settings and commands."""
+
+import http.client
+import json
+import os
+import resource
+import shutil
+import socket
+from dataclasses import dataclass, field
+from pathlib import Path
+from string import Template
+from typing import Callable
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# Every setting is an environment variable (`make up NGINX_PORT=18080`). All of them are kept while the cluster is up,
+# so that later commands speak of the same one without being told again.
+DEFAULTS = {
+    "NGINX_PORT": "8080",
+    "REPLICA_PORT": "8081",  # of r1; r2 listens on the next one, and so on
+    "PROMETHEUS_PORT": "9090",
+    "REDIS_PORT": "6379",
+    "REPLICAS": "3",
+    "TIDEGATE_BIN": str(ROOT / "target/release/tidegate"),
+    "NGINX": "nginx",
+    "REDIS_SERVER": "redis-server",
+    "PROMETHEUS": "prometheus",
+}
+
+# Everything listens here only: the replicas take events from anybody who can reach them, and nginx would pass that on.
+HOST = "127.0.0.1"
+
+DRAIN_SECONDS = 20  # drain.time, in which a replica ends its streams
+NGINX_FILES_MAX = 131072
+NGINX_CONNECTIONS_MAX = 65536
+NGINX_SPARE_FILES = 200  # see nginx/nginx.conf.template
+
+
+class Fault(Exception):
+    """Something for the person at the terminal to read and mend."""
+
+
+@dataclass(frozen=True)
+class Part:
+    name: str
+    port: int
+    variable: str  # which moves the port
+    program: str
+    arguments: list
+    answers: Callable[[], bool]
+    environment: dict = field(default_factory=dict)
+    prepare: Callable[[Path], None] = lambda home: None  # writes what the process reads
+    start_seconds: int = 30
+    stop_seconds: int = 20
+
+
+def settings_from_environment():
+    settings = {name: os.environ.get(name) or default for name, default in DEFAULTS.items()}
+    for name in ("NGINX_PORT", "REPLICA_PORT", "PROMETHEUS_PORT", "REDIS_PORT", "REPLICAS"):
+        if not settings[name].isdigit() or not 0 < int(settings[name]) < 65536:
+            raise Fault(f"{name} is a whole number from 1 to 65535, not {settings[name]!r}")
+    for name in ("TIDEGATE_BIN", "NGINX", "REDIS_SERVER", "PROMETHEUS"):
+        if "/" in settings[name]:  # a path; a bare name is looked up where it is needed
+            settings[name] = str(Path(settings[name]).resolve())
+    return settings
+
+
+def replica_names(settings):
+    return [f"r{number}" for number in range(1, int(settings["REPLICAS"]) + 1)]
+
+
+def replica_addresses(settings):
+    first = int(settings["REPLICA_PORT"])
+    return [f"{HOST}:{first + offset}" for offset in range(int(settings["REPLICAS"]))]
+
+
+def parts(settings):
+    """All parts, in the order in which they start: each needs only those before it."""
+    return [redis(settings), *replicas(settings), nginx(settings), prometheus(settings)]
+
+
+def redis(settings):
+    port = int(settings["REDIS_PORT"])
+    return Part(
+        name="redis",
+        port=port,
+        variable="REDIS_PORT",
+        program=settings["REDIS_SERVER"],
+        # The log is the promise: it is written to disk, and never evicted to make room.
+        arguments=[
+            *("--bind", HOST, "--port", str(port), "--daemonize", "no", "--dir", "."),
+            *("--appendonly", "yes", "--save", "", "--maxmemory-policy", "noeviction"),
+        ],
+        answers=lambda: redis_pongs(port),
+    )
+
+
+def replicas(settings):
+    def replica(name, address):
+        port = int(address.rpartition(":")[2])
+        return Part(
+            name=name,
+            port=port,
+            variable="REPLICA_PORT",
+            program=settings["TIDEGATE_BIN"],
+            arguments=["serve"],
+            environment={
+                "TIDEGATE__SERVER__LISTEN": address,
+                "TIDEGATE__REDIS__URL": f"redis://{HOST}:{settings['REDIS_PORT']}",
+                "TIDEGATE__REPLICA__NAME": name,
+            },
+            answers=lambda: http_status(port, "/readyz") == 200,
+            stop_seconds=DRAIN_SECONDS + 5,
+        )
+
+    return [replica(*pair) for pair in zip(replica_names(settings), replica_addresses(settings))]
+
+
+def nginx(settings):
+    port = int(settings["NGINX_PORT"])
+
+    def prepare(home):
+        _, files = resource.getrlimit(resource.RLIMIT_NOFILE)
+        files = NGINX_FILES_MAX if files == resource.RLIM_INFINITY else min(files, NGINX_FILES_MAX)
+        source = ROOT / "nginx"
+        for shared in source.glob("tidegate-*.conf"):
+            shutil.copy(shared, home)
+        main = Template((source / "nginx.conf.template").read_text()).substitute(
+            NGINX_LISTEN=f"{HOST}:{port}",
+            NGINX_WORKER_CONNECTIONS=min(files - NGINX_SPARE_FILES, NGINX_CONNECTIONS_MAX),
+            NGINX_WORKER_FILES=files,
+        )
+        (home / "nginx.conf").write_text(main)
+        line = Template((source / "replicas.conf.template").read_text())
+        servers = (line.substitute(REPLICA=address) for address in replica_addresses(settings))
+        (home / "replicas.conf").write_text("\n".join(servers))
+
+    # Started by root, nginx would hand its workers to another user, who may not enter the folder that this lies in.
+    user = "user root; " if os.geteuid() == 0 else ""
+    return Part(
+        name="nginx",
+        port=port,
+        variable="NGINX_PORT",
+        program=settings["NGINX"],
+        arguments=["-p", ".", "-c", "nginx.conf", "-e", "stderr", "-g", f"{user}daemon off;"],
+        prepare=prepare,
+        # Its own health, and that of the way through it: 502 and 504 are what it says when no replica answers.
+        answers=lambda: (
+            http_status(port, "/nginx-health") == 200 and http_status(port, "/events", "HEAD") not in (None, 502, 504)
+        ),
+        stop_seconds=5,
+    )
+
+
+def prometheus(settings):
+    port = int(settings["PROMETHEUS_PORT"])
+
+    def prepare(home):
+        source = ROOT / "deploy/prometheus"
+        shutil.copy(source / "prometheus.yml", home)
+        for folder in ("rules", "targets"):
+            (home / folder).mkdir(exist_ok=True)
+        for rules in source.glob("rules/*.yml"):
+            shutil.copy(rules, home / "rules")
+        targets = [{"targets": replica_addresses(settings)}]
+        (home / "targets/tidegate.json").write_text(json.dumps(targets))
+
+    return Part(
+        name="prometheus",
+        port=port,
+        variable="PROMETHEUS_PORT",
+        program=settings["PROMETHEUS"],
+        arguments=[
+            *("--config.file=prometheus.yml", "--storage.tsdb.path=data", "--storage.tsdb.retention.time=7d"),
+            f"--web.listen-address={HOST}:{port}",
+        ],
+        prepare=prepare,
+        answers=lambda: http_status(port, "/-/ready") == 200,
+    )
+
+
+def http_status(port, path, method="GET"):
+    """The status of one request, or None if there was no answer."""
+    connection = http.client.HTTPConnection(HOST, port, timeout=2)
+    try:
+        connection.request(method, path)
+        return connection.getresponse().status
+    except (OSError, http.client.HTTPException):
+        return None
+    finally:
+        connection.close()
+
+
+def redis_pongs(port):
+    """Does Redis answer PING? While it loads its log from disk it answers with an error instead."""
+    try:
+        with socket.create_connection((HOST, port), timeout=2) as connection:
+            connection.sendall(b"PING\r\n")
+            return connection.recv(64).startswith(b"+PONG")
+    except OSError:
+        return False

@@ -1,0 +1,206 @@
+//! Start and stop: builds the parts, owns their tasks, and ends them in order.
+//!
+//! Start: everything is judged before a socket opens; then the log is approached, the listeners
+//! are bound, and the addresses said. Redis may be away: the replica starts, is not ready, takes
+//! streams and waits.
+//!
+//! Stop: not ready; streams are cut in slices over `drain.time`; the ears append what they owe;
+//! connections finish the request they are at; every task is joined.
+
+use crate::broker::redis::{Redis, Settings, run_live};
+use crate::broker::{Broker, LivePath, Memory};
+use crate::config::{Config, millis};
+use crate::engine::fleet;
+use crate::engine::follow::{FollowSettings, Follower};
+use crate::engine::reads::Reads;
+use crate::engine::stream::{Drain, StreamSettings};
+use crate::http::accept::Listener;
+use crate::http::{Auth, Gateway, ops_router, router};
+use crate::hub::Hub;
+use crate::ingest::{inbox, link};
+use crate::metrics::Metrics;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Between two looks whether the streams are gone.
+const LOOK: Duration = Duration::from_millis(20);
+/// Time for tasks to end once they were told.
+const JOIN: Duration = Duration::from_secs(8);
+
+/// A running replica.
+#[derive(Debug)]
+pub struct App {
+    gateway: Arc<Gateway>,
+    drain_time: Duration,
+    /// Ends the tasks behind the streams: follower, live path, ears.
+    background: CancellationToken,
+    /// Ends the listeners and idle connections.
+    listeners: CancellationToken,
+    tasks: TaskTracker,
+    connections: TaskTracker,
+    address: SocketAddr,
+}
+
+impl App {
+    /// Starts a replica.
+    ///
+    /// # Errors
+    /// One sentence about what cannot be had: an address, or a broker.
+    pub fn start(config: &Config) -> Result<Self, String> {
+        let metrics = Metrics::new();
+        let main = Listener::bind(config.server.listen, &config.server, metrics.clone())?;
+        let ops = config.ops.listen.map(|address| Listener::bind(address, &config.server, metrics.clone())).transpose()?;
+        let address = main.address().map_err(|why| why.to_string())?;
+
+        let tasks = TaskTracker::new();
+        let background = CancellationToken::new();
+        let (broker, path) = open_broker(config, &metrics, &tasks, &background)?;
+        let hub = Hub::new(broker.partitions(), config.window);
+        let reached = Arc::new(AtomicBool::new(false));
+        let follower = Follower::new(hub.clone(), broker.clone(), metrics.clone(), follow_settings(config), reached.clone());
+        tasks.spawn(follower.run(path, background.clone()));
+        let (replicas, others) = watch::channel(Arc::from([]));
+        tasks.spawn(fleet::run(hub.clone(), broker.clone(), metrics.clone(), config.replica.name.clone(), replicas, background.clone()));
+        spawn_ingest(config, &broker, &others, &tasks, &background);
+
+        let gateway = Arc::new(Gateway {
+            reads: Reads::new(hub.clone(), broker.clone(), metrics.clone(), tasks.clone(), config.limits.replays_max),
+            streams: Arc::new(stream_settings(config, &metrics)),
+            auth: Auth::new(config.auth.publish_key.clone()),
+            limits: config.limits.clone(),
+            publish: config.publish.clone(),
+            publishing: Semaphore::new(config.publish.in_flight_max),
+            open_wait: config.stream.open_wait,
+            open_streams: Arc::new(AtomicUsize::new(0)),
+            reached,
+            hub,
+            broker,
+            metrics,
+        });
+        let listeners = CancellationToken::new();
+        let connections = TaskTracker::new();
+        if let Some(ops) = ops {
+            tracing::info!(address = %ops.address().map_err(|why| why.to_string())?, "operations listening");
+            tasks.spawn(ops.serve(ops_router(gateway.clone()), listeners.clone(), connections.clone()));
+        }
+        let routes = router(gateway.clone(), config.ops.listen.is_none());
+        tasks.spawn(main.serve(routes, listeners.clone(), connections.clone()));
+        tracing::info!(%address, replica = config.replica.name, "listening");
+        Ok(Self {
+            gateway,
+            drain_time: config.drain.time,
+            background,
+            listeners,
+            tasks,
+            connections,
+            address,
+        })
+    }
+
+    /// The main listener's address.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Drains and ends. Takes `drain.time` at most, and a little for the tasks.
+    pub async fn stop(self) {
+        let began = Instant::now();
+        tracing::info!(streams = self.open_streams(), "draining");
+        self.gateway.streams.drain.begin(began);
+        self.gateway.hub.ring_all();
+        while self.open_streams() > 0 && began.elapsed() < self.drain_time {
+            tokio::time::sleep(LOOK).await;
+        }
+        let left = self.open_streams();
+        if left > 0 {
+            tracing::warn!(streams = left, "streams are still open after the drain");
+        }
+        self.background.cancel();
+        self.listeners.cancel();
+        self.connections.close();
+        self.tasks.close();
+        let joined = tokio::time::timeout(JOIN, async {
+            self.connections.wait().await;
+            self.tasks.wait().await;
+        });
+        if joined.await.is_err() {
+            tracing::warn!(tasks = self.tasks.len(), connections = self.connections.len(), "some tasks did not end in time");
+        }
+        tracing::info!(duration_ms = began.elapsed().as_millis(), "stopped");
+    }
+
+    fn open_streams(&self) -> usize {
+        self.gateway.open_streams.load(Ordering::Acquire)
+    }
+}
+
+fn open_broker(config: &Config, metrics: &Arc<Metrics>, tasks: &TaskTracker, stop: &CancellationToken) -> Result<(Arc<Broker>, LivePath), String> {
+    let Some(url) = &config.redis.url else {
+        tracing::warn!("no redis.url: the log is kept in memory and is gone with this process");
+        let (memory, path, answers) = Memory::open(config.retention());
+        let stop = stop.clone();
+        tasks.spawn(async move { stop.run_until_cancelled(answers).await });
+        return Ok((Arc::new(Broker::Memory(memory)), path));
+    };
+    let settings = Settings {
+        url: url.clone(),
+        prefix: config.redis.prefix.clone(),
+        partitions: config.redis.partitions,
+        pool_size: config.redis.pool_size,
+        connect_timeout: config.redis.connect_timeout,
+        command_timeout: config.redis.command_timeout,
+        backoff_max: config.redis.backoff_max,
+        live_queue_bytes: config.redis.live_queue_bytes,
+        allow_eviction: config.redis.allow_eviction,
+        replica: config.replica.name.clone(),
+        retention: config.retention(),
+    };
+    let redis = Redis::open(settings, metrics.clone())?;
+    let (path, live, wanted) = Redis::live_path();
+    let (stop, follower) = (stop.clone(), redis.clone());
+    tasks.spawn(async move { stop.run_until_cancelled(run_live(follower, live, wanted)).await });
+    Ok((Arc::new(Broker::Redis(redis)), path))
+}
+
+fn spawn_ingest(config: &Config, broker: &Broker, replicas: &fleet::Replicas, tasks: &TaskTracker, stop: &CancellationToken) {
+    let (Broker::Redis(redis), true) = (broker, config.ingest.enabled) else { return };
+    let settings = link::EarSettings {
+        name: config.replica.name.clone(),
+        channel: config.ingest.channel.clone(),
+        ears: config.ingest.ears,
+        owed_max: config.ingest.owed_max,
+        event_bytes_max: config.publish.event_bytes_max,
+    };
+    tasks.spawn(link::run(redis.clone(), settings, replicas.clone(), stop.clone()));
+    tasks.spawn(inbox::run(redis.clone(), config.replica.name.clone(), config.ingest.ears, replicas.clone(), stop.clone()));
+}
+
+fn follow_settings(config: &Config) -> FollowSettings {
+    FollowSettings {
+        reads_max: config.repair.reads_max,
+        tick_after: config.redis.tick_after,
+        deaf_after: config.repair.time,
+        keep: config.redis.unsubscribe_after,
+    }
+}
+
+fn stream_settings(config: &Config, metrics: &Arc<Metrics>) -> StreamSettings {
+    StreamSettings {
+        replica: config.replica.name.clone(),
+        heartbeat: config.stream.heartbeat,
+        retry: config.stream.retry,
+        age_max: config.stream.age_max,
+        open_event: config.stream.open_event,
+        repair_time: config.repair.time,
+        log_age_ms: millis(config.log.age_max),
+        drain: Arc::new(Drain::new(config.drain.time)),
+        metrics: metrics.clone(),
+    }
+}

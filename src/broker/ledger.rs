@@ -1,0 +1,341 @@
+//! The log of one partition as plain data: publish, read, delete, report, seams.
+//!
+//! The memory broker is a ledger behind a lock. The same rules stand in Lua in
+//! `redis/library.lua`; `tests/ledger.rs` runs both side by side, and the simulations use the
+//! ledger as their Redis. Time comes in as an argument.
+
+use super::{BrokerError, Publication, TopicState};
+use crate::id::Id;
+use crate::log::{History, Horizon, Page, ReadRequest, Reading, Seam};
+use crate::sse::{Entry, Frame, Mark};
+use crate::topic::Topic;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+/// How much a ledger keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// Entries a topic.
+    pub events_max: usize,
+    /// Age of an entry, in milliseconds.
+    pub age_ms: u64,
+    /// Bytes of one event's data.
+    pub event_bytes_max: usize,
+    /// Topics; 0 for no limit.
+    pub topics_max: usize,
+    /// How long an idempotency key is remembered, in milliseconds.
+    pub idempotency_ms: u64,
+    /// How far the clock leaps when another process takes the log over, in milliseconds.
+    pub leap_ms: u64,
+}
+
+/// A topic's log.
+#[derive(Clone, Debug)]
+struct Log {
+    entries: VecDeque<(Entry, Frame)>,
+    head: Id,
+    ended: Option<Id>,
+    expires_ms: u64,
+}
+
+/// How long a log outlives its age, so that an empty one is not mistaken for a lost one.
+const EXPIRY_SLACK_MS: u64 = 3_600_000;
+/// Seams that are remembered.
+const SEAMS_MAX: usize = 64;
+
+/// One partition.
+#[derive(Clone, Debug)]
+pub struct Ledger {
+    retention: Retention,
+    /// The process that writes now.
+    pub run: u64,
+    written_by: Option<u64>,
+    last: Id,
+    born: Id,
+    seams: VecDeque<Seam>,
+    logs: BTreeMap<Topic, Log>,
+    keys: HashMap<(Topic, String), (Id, u64)>,
+}
+
+impl Ledger {
+    /// An empty log whose clock begins now.
+    #[must_use]
+    pub fn new(retention: Retention, now_ms: u64) -> Self {
+        let start = Id::before_ms(now_ms);
+        Self {
+            retention,
+            run: 0,
+            written_by: Some(0),
+            last: start,
+            born: start,
+            seams: VecDeque::new(),
+            logs: BTreeMap::new(),
+            keys: HashMap::new(),
+        }
+    }
+
+    /// The last id given out.
+    #[must_use]
+    pub fn last(&self) -> Id {
+        self.last
+    }
+
+    /// Appends all of `batch`, or nothing.
+    ///
+    /// Returns the ids, and the frames to be sent live.
+    ///
+    /// # Errors
+    /// [`BrokerError`] for the first event that is refused.
+    pub fn publish(
+        &mut self,
+        batch: &[Publication],
+        now_ms: u64,
+    ) -> Result<(Vec<Id>, Vec<(Topic, Frame)>), BrokerError> {
+        self.expire(now_ms);
+        self.admit(batch)?;
+        let mut ids = Vec::with_capacity(batch.len());
+        let mut frames = Vec::with_capacity(batch.len());
+        for item in batch {
+            let key = item.idempotency_key.as_ref().map(|key| (item.topic.clone(), key.clone()));
+            if let Some((id, _)) = key.as_ref().and_then(|key| self.keys.get(key)) {
+                ids.push(*id);
+                continue;
+            }
+            let mark = if item.end { Mark::End } else { Mark::Event };
+            let kind = item.kind.as_str().to_owned();
+            let frame = self.append(&item.topic, mark, kind, item.data.clone(), now_ms);
+            ids.push(frame.id);
+            if let Some(key) = key {
+                self.keys.insert(key, (frame.id, now_ms + self.retention.idempotency_ms));
+            }
+            frames.push((item.topic.clone(), frame));
+        }
+        Ok((ids, frames))
+    }
+
+    /// Refuses a batch before anything of it is written.
+    fn admit(&self, batch: &[Publication]) -> Result<(), BrokerError> {
+        let mut ends: Vec<&Topic> = Vec::new();
+        let mut fresh: Vec<&Topic> = Vec::new();
+        for item in batch {
+            let repeated = item
+                .idempotency_key
+                .as_ref()
+                .is_some_and(|key| self.keys.contains_key(&(item.topic.clone(), key.clone())));
+            if repeated {
+                continue;
+            }
+            let log = self.logs.get(&item.topic);
+            if log.is_some_and(|log| log.ended.is_some()) || ends.contains(&&item.topic) {
+                return Err(BrokerError::Ended(item.topic.to_string()));
+            }
+            if item.data.len() > self.retention.event_bytes_max {
+                return Err(BrokerError::TooLarge(self.retention.event_bytes_max as u64));
+            }
+            if log.is_none() && !fresh.contains(&&item.topic) {
+                fresh.push(&item.topic);
+                let limit = self.retention.topics_max;
+                if limit > 0 && self.logs.len() + fresh.len() > limit {
+                    return Err(BrokerError::TooManyTopics(limit as u64));
+                }
+            }
+            if item.end {
+                ends.push(&item.topic);
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads pages and the clock.
+    pub fn read(&mut self, requests: &[ReadRequest], now_ms: u64) -> Reading {
+        self.expire(now_ms);
+        Reading {
+            horizon: self.horizon(now_ms),
+            pages: requests.iter().map(|request| self.page(request)).collect(),
+        }
+    }
+
+    /// The clock.
+    #[must_use]
+    pub fn horizon(&self, now_ms: u64) -> Horizon {
+        Horizon {
+            last: self.last,
+            born: self.born,
+            seams: self.seams.iter().copied().collect(),
+            now_ms: now_ms.max(self.last.ms),
+            age_ms: self.retention.age_ms,
+            run: self.run.to_string().into(),
+        }
+    }
+
+    fn page(&self, request: &ReadRequest) -> Page {
+        let log = self.logs.get(&request.topic);
+        let above = log.map_or(&[][..], |_| &[]);
+        let mut frames: Vec<Frame> = Vec::from(above);
+        let mut more = false;
+        if let Some(log) = log {
+            let start = log.entries.partition_point(|(entry, _)| entry.id <= request.after);
+            let rest = log.entries.range(start..);
+            more = rest.len() > request.limit;
+            frames.extend(rest.take(request.limit).map(|(_, frame)| frame.clone()));
+        }
+        Page {
+            topic: request.topic.clone(),
+            after: request.after,
+            floor: log.and_then(|log| log.entries.front()).map(|(entry, _)| entry.prev),
+            ended: log.and_then(|log| log.ended),
+            frames,
+            more,
+        }
+    }
+
+    /// The position before what a first visit asks for.
+    pub fn history(&mut self, topics: &[Topic], history: History, now_ms: u64) -> Id {
+        self.expire(now_ms);
+        let after = match history {
+            History::Since { ms } => Id::before_ms(now_ms.max(self.last.ms).saturating_sub(ms)),
+            History::Earliest | History::Last { .. } => Id::ZERO,
+        };
+        let mut ids: Vec<Id> = topics
+            .iter()
+            .filter_map(|topic| self.logs.get(topic))
+            .flat_map(|log| log.entries.iter().map(|(entry, _)| entry.id))
+            .filter(|id| *id > after)
+            .collect();
+        ids.sort_unstable();
+        let first = match history {
+            History::Last { events } => ids.len().checked_sub(events).unwrap_or_default(),
+            History::Earliest | History::Since { .. } => 0,
+        };
+        ids.get(first).map_or(self.last, |id| id.just_before())
+    }
+
+    /// Moves the clock to the present and says it.
+    pub fn tick(&mut self, now_ms: u64) -> Id {
+        self.take_over(now_ms);
+        self.last = self.last.max(Id::before_ms(now_ms));
+        self.last
+    }
+
+    /// Appends `tidegate.deleted` and drops everything before it. None if there is no log.
+    pub fn delete(&mut self, topic: &Topic, now_ms: u64) -> Option<Frame> {
+        self.expire(now_ms);
+        self.logs.get(topic)?;
+        let data = serde_json::json!({ "topic": topic }).to_string();
+        let frame = self.append(topic, Mark::Deleted, "tidegate.deleted".into(), data, now_ms);
+        if let Some(log) = self.logs.get_mut(topic) {
+            log.entries.drain(..log.entries.len().saturating_sub(1));
+        }
+        Some(frame)
+    }
+
+    /// Hears which ids a replica knew before this process wrote. Returns gap entries to be sent live.
+    pub fn report(&mut self, heard: &[(Topic, Id)], now_ms: u64) -> Vec<(Topic, Frame)> {
+        self.expire(now_ms);
+        self.take_over(now_ms);
+        let mut told = Vec::new();
+        for (topic, id) in heard {
+            if let Some(frame) = self.report_one(topic, *id, now_ms) {
+                told.push((topic.clone(), frame));
+            }
+        }
+        told
+    }
+
+    fn report_one(&mut self, topic: &Topic, id: Id, now_ms: u64) -> Option<Frame> {
+        if id >= self.seams.back().map_or(self.born, |seam| seam.after) && self.lacks(topic, id) {
+            let beyond = Id::before_ms(self.last.max(id).ms + 1);
+            self.last = beyond;
+            match self.seams.back_mut() {
+                Some(seam) => seam.after = beyond,
+                None => self.seams.push_back(Seam { before: self.born, after: beyond }),
+            }
+        }
+        let seam = *self.seams.iter().find(|seam| seam.before < id && id < seam.after)?;
+        let reaches = |entry: &Entry| matches!(entry.mark, Mark::Gap { lost, .. } if lost >= id);
+        let known = self.logs.get(topic).is_some_and(|log| log.entries.iter().any(|(entry, _)| reaches(entry)));
+        if known {
+            return None;
+        }
+        let mark = Mark::Gap { from: seam.before, lost: id };
+        Some(self.append(topic, mark, "tidegate.gap".into(), String::new(), now_ms))
+    }
+
+    /// Whether an id that must be in the log is not.
+    fn lacks(&self, topic: &Topic, id: Id) -> bool {
+        if id > self.last {
+            return true;
+        }
+        match self.logs.get(topic).map(|log| &log.entries) {
+            Some(entries) => {
+                entries.front().is_some_and(|(first, _)| first.prev < id)
+                    && entries.binary_search_by_key(&id, |(entry, _)| entry.id).is_err()
+            }
+            None => id.ms + self.retention.age_ms > self.last.ms,
+        }
+    }
+
+    /// Topics that have a log.
+    pub fn topics(&mut self, after: &str, limit: usize, now_ms: u64) -> Vec<Topic> {
+        self.expire(now_ms);
+        self.logs.keys().filter(|topic| topic.as_str() > after).take(limit).cloned().collect()
+    }
+
+    /// One topic's log.
+    pub fn topic(&mut self, topic: &Topic, now_ms: u64) -> Option<TopicState> {
+        self.expire(now_ms);
+        let log = self.logs.get(topic)?;
+        let ends = log.entries.front().zip(log.entries.back());
+        Some(TopicState {
+            range: ends.map(|((first, _), (last, _))| (first.id, last.id)),
+            length: log.entries.len() as u64,
+            ended: log.ended.is_some(),
+            subscribers_elsewhere: 0,
+        })
+    }
+
+    fn append(&mut self, topic: &Topic, mark: Mark, kind: String, data: String, now_ms: u64) -> Frame {
+        self.take_over(now_ms);
+        self.last = if now_ms > self.last.ms {
+            Id::new(now_ms, 1)
+        } else {
+            Id::new(self.last.ms, self.last.seq + 1)
+        };
+        let id = self.last;
+        let oldest = id.ms.saturating_sub(self.retention.age_ms);
+        let log = self.logs.entry(topic.clone()).or_insert_with(|| Log {
+            entries: VecDeque::new(),
+            head: Id::before_ms(oldest),
+            ended: None,
+            expires_ms: 0,
+        });
+        let entry = Entry { id, prev: log.head, mark, kind, data };
+        let frame = Frame::encode(topic, &entry);
+        log.entries.push_back((entry, frame.clone()));
+        log.head = id;
+        log.ended = (mark == Mark::End).then_some(id);
+        log.expires_ms = id.ms + self.retention.age_ms + EXPIRY_SLACK_MS;
+        let old = log.entries.partition_point(|(entry, _)| entry.id.ms < oldest);
+        let excess = log.entries.len().saturating_sub(self.retention.events_max.max(1));
+        log.entries.drain(..old.max(excess));
+        frame
+    }
+
+    /// The first write of another process leaves a seam.
+    fn take_over(&mut self, now_ms: u64) {
+        if self.written_by == Some(self.run) {
+            return;
+        }
+        self.written_by = Some(self.run);
+        let after = Id::before_ms(now_ms.max(self.last.ms) + self.retention.leap_ms);
+        self.seams.push_back(Seam { before: self.last, after });
+        if self.seams.len() > SEAMS_MAX {
+            self.seams.pop_front();
+        }
+        self.last = after;
+    }
+
+    fn expire(&mut self, now_ms: u64) {
+        self.logs.retain(|_, log| log.expires_ms > now_ms);
+        self.keys.retain(|_, (_, until)| *until > now_ms);
+    }
+}

@@ -1,0 +1,239 @@
+//! Brokers: where the log lives, and the way from it to this replica.
+//!
+//! A broker answers four kinds of question (publish, read, delete, list) and feeds the replica
+//! with live frames. It knows neither subscribers nor HTTP.
+
+mod ledger;
+mod memory;
+pub mod redis;
+
+pub use ledger::{Ledger, Retention};
+pub use memory::Memory;
+
+use crate::event::EventType;
+use crate::id::Id;
+use crate::log::{History, ReadRequest, Reading};
+use crate::sse::Frame;
+use crate::topic::{PartitionNo, Topic};
+use std::collections::BTreeMap;
+use tokio::sync::mpsc;
+
+/// One event to be published.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Publication {
+    /// The topic; never a reserved one.
+    pub topic: Topic,
+    /// The type.
+    pub kind: EventType,
+    /// The data, verbatim.
+    pub data: String,
+    /// This is the topic's last event.
+    pub end: bool,
+    /// A repeat of the same key on the same topic, within the window, answers the first id.
+    pub idempotency_key: Option<String>,
+}
+
+/// Why something was not done. The caller's fault or the server's: `http` turns it into a status.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BrokerError {
+    /// The topic has ended; retrying helps only once it has expired or been deleted.
+    #[error("topic {0} has ended")]
+    Ended(String),
+    /// The data is larger than `publish.event_bytes_max`.
+    #[error("the event has more than {0} bytes")]
+    TooLarge(u64),
+    /// `limits.topics_max` topics exist already.
+    #[error("there are {0} topics already, no more are allowed")]
+    TooManyTopics(u64),
+    /// Redis refused for want of memory; retry later.
+    #[error("the log is out of memory")]
+    OutOfMemory,
+    /// No answer, or no connection; whether it was done is unknown. Retry with the same
+    /// idempotency key.
+    #[error("the log cannot be reached: {0}")]
+    Unavailable(String),
+    /// Redis refused for a reason that retrying does not mend.
+    #[error("the log refused: {0}")]
+    Refused(String),
+}
+
+/// What the live path tells a replica, in the order in which it happened.
+#[derive(Clone, Debug)]
+pub enum Live {
+    /// A connection stands; nothing is subscribed on it yet. `run` names the server's process.
+    Up {
+        /// The process that the connection leads to.
+        run: Box<str>,
+    },
+    /// From here on every frame of these topics is heard.
+    Confirmed(Vec<Topic>),
+    /// A new entry.
+    Frame(Topic, Frame),
+    /// An entry that cannot be read: the topic has a hole.
+    Unreadable(Topic),
+    /// The clock said aloud: nothing below this id is still to come.
+    Tick(PartitionNo, Id),
+    /// The connection is gone; frames may be missing until the next `Confirmed`.
+    Down,
+}
+
+/// What a replica wants of the live path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Interest {
+    /// Hear these topics.
+    Add(Vec<Topic>),
+    /// Stop hearing these topics.
+    Remove(Vec<Topic>),
+    /// The connection is deaf or has shown an impossible order: begin anew.
+    Reset,
+}
+
+/// The two ends of a live path.
+#[derive(Debug)]
+pub struct LivePath {
+    /// What happens, in order; bounded, see `redis.live_queue_bytes`.
+    pub events: mpsc::Receiver<Live>,
+    /// What is wanted.
+    pub interest: mpsc::Sender<Interest>,
+}
+
+/// What a log holds of one topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicState {
+    /// Ids of the first and the last retained entry.
+    pub range: Option<(Id, Id)>,
+    /// Entries retained.
+    pub length: u64,
+    /// Whether the topic has ended.
+    pub ended: bool,
+    /// Subscribers over all replicas, this one's not counted.
+    pub subscribers_elsewhere: u64,
+}
+
+/// What replicas say of themselves to one another.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Fleet {
+    /// Open streams by replica, those that were heard of in the last seconds.
+    pub streams: BTreeMap<String, u64>,
+    /// What this replica has said of its subscribers is no longer there.
+    pub forgotten: bool,
+}
+
+/// A log, of one of the kinds that exist.
+#[derive(Debug)]
+pub enum Broker {
+    /// In this process, gone with it.
+    Memory(Memory),
+    /// In Redis, shared by all replicas.
+    Redis(redis::Redis),
+}
+
+/// Calls the method of the same name on whichever broker it is.
+macro_rules! either {
+    ($self:ident, $broker:ident => $call:expr) => {
+        match $self {
+            Self::Memory($broker) => $call,
+            Self::Redis($broker) => $call,
+        }
+    };
+}
+
+impl Broker {
+    /// Appends events, all or none, and returns their ids in order.
+    ///
+    /// # Errors
+    /// [`BrokerError`], for the first event that is refused.
+    ///
+    /// # Cancel safety
+    /// Dropped after the request was sent, the events may or may not have been appended.
+    pub async fn publish(&self, batch: &[Publication]) -> Result<Vec<Id>, BrokerError> {
+        either!(self, broker => broker.publish(batch).await)
+    }
+
+    /// Reads topics of one partition, with its clock, as of one moment.
+    ///
+    /// # Errors
+    /// [`BrokerError::Unavailable`] or [`BrokerError::Refused`].
+    pub async fn read(
+        &self,
+        partition: PartitionNo,
+        requests: &[ReadRequest],
+    ) -> Result<Reading, BrokerError> {
+        either!(self, broker => broker.read(partition, requests).await)
+    }
+
+    /// The position just before the history that a first visit asks for.
+    ///
+    /// # Errors
+    /// As [`Broker::read`].
+    pub async fn history(
+        &self,
+        partition: PartitionNo,
+        topics: &[Topic],
+        history: History,
+    ) -> Result<Id, BrokerError> {
+        either!(self, broker => broker.history(partition, topics, history).await)
+    }
+
+    /// Deletes a topic's log, leaving a last event that says so.
+    ///
+    /// # Errors
+    /// As [`Broker::read`].
+    pub async fn delete(&self, topic: &Topic) -> Result<Option<Id>, BrokerError> {
+        either!(self, broker => broker.delete(topic).await)
+    }
+
+    /// Has the partition's clock said aloud on the live path.
+    ///
+    /// # Errors
+    /// As [`Broker::read`].
+    pub async fn tick(&self, partition: PartitionNo) -> Result<Id, BrokerError> {
+        either!(self, broker => broker.tick(partition).await)
+    }
+
+    /// Tells a log that may have gone back which ids this replica has heard of it.
+    ///
+    /// # Errors
+    /// As [`Broker::read`].
+    pub async fn report(
+        &self,
+        partition: PartitionNo,
+        heard: &[(Topic, Id)],
+    ) -> Result<(), BrokerError> {
+        either!(self, broker => broker.report(partition, heard).await)
+    }
+
+    /// Names of topics that have a log, ascending, those above `after`.
+    ///
+    /// # Errors
+    /// As [`Broker::read`].
+    pub async fn topics(&self, after: &str, limit: usize) -> Result<Vec<Topic>, BrokerError> {
+        either!(self, broker => broker.topics(after, limit).await)
+    }
+
+    /// What the log holds of one topic; none if it holds nothing.
+    ///
+    /// # Errors
+    /// As [`Broker::read`].
+    pub async fn topic(&self, topic: &Topic) -> Result<Option<TopicState>, BrokerError> {
+        either!(self, broker => broker.topic(topic).await)
+    }
+
+    /// Says that this replica lives, and what has changed of its subscribers by topic.
+    ///
+    /// # Errors
+    /// As [`Broker::read`].
+    pub async fn heartbeat(
+        &self,
+        streams: u64,
+        subscribers: &[(Topic, u64)],
+    ) -> Result<Fleet, BrokerError> {
+        either!(self, broker => broker.heartbeat(streams, subscribers).await)
+    }
+
+    /// Partitions of this log.
+    #[must_use]
+    pub fn partitions(&self) -> PartitionNo {
+        either!(self, broker => broker.partitions())
+    }
+}

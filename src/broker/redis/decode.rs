@@ -1,0 +1,187 @@
+//! Reading what comes from Redis: replies, log entries, live frames. Nothing here can panic, and
+//! what cannot be read says so.
+
+use crate::id::Id;
+use crate::log::{Horizon, Page, ReadRequest, Reading, Seam};
+use crate::sse::{Entry, Frame, Mark};
+use crate::topic::Topic;
+use redis::Value;
+
+/// The reply is not what the function library answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Unreadable;
+
+pub(crate) fn text(value: &Value) -> Result<&str, Unreadable> {
+    match value {
+        Value::BulkString(bytes) => std::str::from_utf8(bytes).map_err(|_| Unreadable),
+        Value::SimpleString(text) => Ok(text),
+        Value::Okay => Ok("OK"),
+        _ => Err(Unreadable),
+    }
+}
+
+pub(crate) fn number(value: &Value) -> Result<u64, Unreadable> {
+    match value {
+        Value::Int(n) => u64::try_from(*n).map_err(|_| Unreadable),
+        other => text(other)?.parse().map_err(|_| Unreadable),
+    }
+}
+
+pub(crate) fn id(value: &Value) -> Result<Id, Unreadable> {
+    text(value)?.parse().map_err(|_| Unreadable)
+}
+
+pub(crate) fn list(value: &Value) -> Result<&[Value], Unreadable> {
+    match value {
+        Value::Array(items) | Value::Set(items) => Ok(items),
+        _ => Err(Unreadable),
+    }
+}
+
+/// `last born seams now age run`, then a page each. Also counts entries that are not ours.
+pub(crate) fn reading(value: &Value, requests: &[ReadRequest]) -> Result<(Reading, usize), Unreadable> {
+    let [last, born, seams, now, age, run, pages @ ..] = list(value)? else {
+        return Err(Unreadable);
+    };
+    let horizon = Horizon {
+        last: id(last)?,
+        born: id(born)?,
+        seams: text(seams)?.split_whitespace().map(seam).collect::<Result<_, _>>()?,
+        now_ms: number(now)?,
+        age_ms: number(age)?,
+        run: text(run)?.into(),
+    };
+    let mut foreign = 0;
+    let pages = requests.iter().zip(pages).map(|(request, value)| page(value, request, &mut foreign));
+    let pages: Vec<Page> = pages.collect::<Result<_, _>>()?;
+    if pages.len() != requests.len() {
+        return Err(Unreadable);
+    }
+    Ok((Reading { horizon, pages }, foreign))
+}
+
+fn seam(text: &str) -> Result<Seam, Unreadable> {
+    let (before, after) = pair(text).ok_or(Unreadable)?;
+    Ok(Seam { before, after })
+}
+
+fn pair(text: &str) -> Option<(Id, Id)> {
+    let (a, b) = text.split_once(',')?;
+    Some((a.parse().ok()?, b.parse().ok()?))
+}
+
+fn page(value: &Value, request: &ReadRequest, foreign: &mut usize) -> Result<Page, Unreadable> {
+    let [floor, ended, more, entries] = list(value)? else {
+        return Err(Unreadable);
+    };
+    let optional = |value: &Value| text(value).ok().filter(|text| !text.is_empty()).map(str::to_owned);
+    let frames = list(entries)?.iter().filter_map(|value| {
+        let frame = entry(value).map(|entry| Frame::encode(&request.topic, &entry));
+        *foreign += usize::from(frame.is_err());
+        frame.ok()
+    });
+    Ok(Page {
+        topic: request.topic.clone(),
+        after: request.after,
+        floor: optional(floor).map(|text| text.parse().map_err(|_| Unreadable)).transpose()?,
+        ended: optional(ended).and_then(|text| text.parse().ok()),
+        frames: frames.collect(),
+        more: number(more)? == 1,
+    })
+}
+
+/// An entry of a log: `id`, then fields and values.
+fn entry(value: &Value) -> Result<Entry, Unreadable> {
+    let [at, fields] = list(value)? else {
+        return Err(Unreadable);
+    };
+    let mut prev = None;
+    let mut kind = None;
+    let mut data = None;
+    let mut mark = Mark::Event;
+    for field in list(fields)?.chunks_exact(2) {
+        let [name, value] = field else { continue };
+        match text(name)? {
+            "prev" => prev = Some(id(value)?),
+            "type" => kind = Some(text(value)?.to_owned()),
+            "data" => data = Some(text(value)?.to_owned()),
+            "end" => mark = Mark::End,
+            "gap" => {
+                let (from, lost) = pair(text(value)?).ok_or(Unreadable)?;
+                mark = Mark::Gap { from, lost };
+            }
+            // Fields are only ever added.
+            _ => {}
+        }
+    }
+    let kind = kind.filter(|kind| !kind.contains(['\r', '\n', '\0'])).ok_or(Unreadable)?;
+    if kind == "tidegate.deleted" {
+        mark = Mark::Deleted;
+    }
+    Ok(Entry {
+        id: id(at)?,
+        prev: prev.ok_or(Unreadable)?,
+        mark,
+        kind,
+        data: data.ok_or(Unreadable)?,
+    })
+}
+
+/// A live frame: `1 <id> <prev> <mark> <type>` and LF, then the data.
+pub(crate) fn live(topic: &Topic, payload: &[u8]) -> Result<Frame, Unreadable> {
+    let payload = std::str::from_utf8(payload).map_err(|_| Unreadable)?;
+    let (head, data) = payload.split_once('\n').ok_or(Unreadable)?;
+    let mut words = head.splitn(5, ' ');
+    let mut word = || words.next().ok_or(Unreadable);
+    let version = word()?;
+    let (id, prev, mark, kind) = (word()?, word()?, word()?, word()?);
+    if version != "1" || kind.contains(['\r', '\0']) {
+        return Err(Unreadable);
+    }
+    let mark = match mark.split_at_checked(1) {
+        Some(("e", "")) => Mark::Event,
+        Some(("x", "")) => Mark::End,
+        Some(("d", "")) => Mark::Deleted,
+        Some(("g", span)) => {
+            let (from, lost) = pair(span).ok_or(Unreadable)?;
+            Mark::Gap { from, lost }
+        }
+        _ => return Err(Unreadable),
+    };
+    let parse = |text: &str| text.parse::<Id>().map_err(|_| Unreadable);
+    let entry = Entry {
+        id: parse(id)?,
+        prev: parse(prev)?,
+        mark,
+        kind: kind.to_owned(),
+        data: data.to_owned(),
+    };
+    Ok(Frame::encode(topic, &entry))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn live_frames() {
+        let topic = Topic::parse("news").unwrap();
+        let frame = live(&topic, b"1 5-1 4-0 e a b\nx\ny").unwrap();
+        assert_eq!(frame.block(), "id: 5-1\nevent: a b\ndata: x\ndata: y\n\n");
+        assert_eq!(live(&topic, b"1 5-1 4-0 x \n").unwrap().mark, Mark::End);
+        let gap = live(&topic, b"1 9-1 4-0 g2-1,3-1 tidegate.gap\n").unwrap();
+        assert_eq!(gap.mark, Mark::Gap { from: Id::new(2, 1), lost: Id::new(3, 1) });
+        let bad: [&[u8]; 7] = [b"", b"hello", b"2 5-1 4-0 e a\nx", b"1 5-1 4-0 e", b"1 5 4-0 e a\nx", b"1 5-1 4-0 q a\nx", b"1 5-1 4-0 e a\n\xff"];
+        for payload in bad {
+            assert_eq!(live(&topic, payload).err(), Some(Unreadable), "{payload:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_payload_panics(payload in proptest::collection::vec(any::<u8>(), 0..80)) {
+            let _read = live(&Topic::parse("t").unwrap(), &payload);
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! The live path: one connection that carries the frames of all topics that are wanted here.
+//!
+//! It reconnects for ever, with back-off and jitter, and subscribes again to everything in
+//! batches. What was missed meanwhile is not its concern: it says [`Live::Down`], then
+//! [`Live::Confirmed`] for each batch, and the follower reads the log.
+
+use super::pubsub::{PubSub, Push};
+use super::{Redis, decode};
+use crate::broker::{BrokerError, Interest, Live};
+use crate::id::Id;
+use crate::metrics::Role;
+use crate::topic::{PartitionNo, Topic};
+use redis::aio::MultiplexedConnection;
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+/// Channels of one SUBSCRIBE.
+const BATCH: usize = 256;
+/// Orders under way; when they are more, what is wanted waits.
+const ORDERS_MAX: usize = 1024;
+/// The first pause before a reconnect; it doubles up to `redis.backoff_max`.
+const BACKOFF_MIN: Duration = Duration::from_millis(20);
+
+/// Keeps the live path going until the other end is dropped.
+pub async fn run(redis: Redis, live: mpsc::Sender<Live>, mut wanted: mpsc::Receiver<Interest>) {
+    let mut topics = HashSet::new();
+    let mut pause = BACKOFF_MIN;
+    let mut first = true;
+    loop {
+        match Session::open(&redis).await {
+            Ok(mut session) => {
+                if !std::mem::take(&mut first) {
+                    redis.metrics().redis_reconnected(Role::Live);
+                }
+                pause = BACKOFF_MIN;
+                redis.metrics().redis_up(Role::Live, true);
+                let ended = session.run(&redis, &live, &mut wanted, &mut topics).await;
+                redis.metrics().redis_up(Role::Live, false);
+                if ended == Ended::Stopped || live.send(Live::Down).await.is_err() {
+                    return;
+                }
+                tracing::warn!("the live path broke; it is made again");
+            }
+            Err(why) => tracing::warn!(%why, pause_ms = pause.as_millis(), "no live path to Redis; trying again"),
+        }
+        let nap = pause.mul_f64(rand::random_range(0.5..1.0));
+        pause = (pause * 2).min(redis.settings().backoff_max.max(BACKOFF_MIN));
+        if !rest(nap, &mut wanted, &mut topics).await {
+            return;
+        }
+    }
+}
+
+/// Waits, and keeps account of what is wanted meanwhile. False when nobody wants anything any more.
+async fn rest(nap: Duration, wanted: &mut mpsc::Receiver<Interest>, topics: &mut HashSet<Topic>) -> bool {
+    let until = tokio::time::Instant::now() + nap;
+    while let Ok(interest) = tokio::time::timeout_at(until, wanted.recv()).await {
+        match interest {
+            Some(Interest::Add(added)) => topics.extend(added),
+            Some(Interest::Remove(removed)) => topics.retain(|topic| !removed.contains(topic)),
+            Some(Interest::Reset) => {}
+            None => return false,
+        }
+    }
+    true
+}
+
+/// How a session ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ended {
+    Lost,
+    Stopped,
+}
+
+/// One connection's life.
+struct Session {
+    pubsub: PubSub,
+    run: Box<str>,
+    /// SUBSCRIBEs on their way, by topic: a confirmation counts when it is the last.
+    unconfirmed: HashMap<Topic, u32>,
+    orders: mpsc::Sender<Order>,
+    clerk: JoinSet<()>,
+}
+
+/// A command for the connection. They are sent one after the other, so a topic's order is kept.
+enum Order {
+    Subscribe(Vec<String>),
+    Unsubscribe(Vec<String>),
+}
+
+impl Session {
+    async fn open(redis: &Redis) -> Result<Self, BrokerError> {
+        redis.prepare().await?;
+        let mut pubsub = redis.subscribe_connection().await?;
+        let run = redis.run_id_of(&mut pubsub).await?;
+        let (orders, queue) = mpsc::channel(ORDERS_MAX);
+        let mut clerk = JoinSet::new();
+        clerk.spawn(carry_out(pubsub.commands.clone(), queue));
+        Ok(Self { pubsub, run, unconfirmed: HashMap::new(), orders, clerk })
+    }
+
+    async fn run(&mut self, redis: &Redis, live: &mpsc::Sender<Live>, wanted: &mut mpsc::Receiver<Interest>, topics: &mut HashSet<Topic>) -> Ended {
+        if live.send(Live::Up { run: self.run.clone() }).await.is_err() {
+            return Ended::Stopped;
+        }
+        let ticks = (0..redis.partitions()).map(|p| redis.key(&format!("{{{p}}}:tick"))).collect();
+        self.order(Order::Subscribe(ticks)).await;
+        let all: Vec<Topic> = topics.iter().cloned().collect();
+        self.subscribe(redis, &all).await;
+        loop {
+            tokio::select! {
+                // Frames first: what is wanted can wait, a full queue cannot.
+                biased;
+                push = self.pubsub.recv() => match self.hear(redis, live, topics, push).await {
+                    None => {}
+                    Some(ended) => return ended,
+                },
+                interest = wanted.recv() => match interest {
+                    Some(Interest::Add(added)) => {
+                        topics.extend(added.iter().cloned());
+                        self.subscribe(redis, &added).await;
+                    }
+                    Some(Interest::Remove(removed)) => {
+                        topics.retain(|topic| !removed.contains(topic));
+                        let channels = removed.iter().map(|topic| redis.live_channel(topic)).collect();
+                        self.order(Order::Unsubscribe(channels)).await;
+                    }
+                    Some(Interest::Reset) => return Ended::Lost,
+                    None => return Ended::Stopped,
+                },
+                _ = self.clerk.join_next() => return Ended::Lost,
+            }
+        }
+    }
+
+    async fn order(&self, order: Order) {
+        // A clerk that is gone ends the session at its next turn.
+        let _closed = self.orders.send(order).await;
+    }
+
+    async fn subscribe(&mut self, redis: &Redis, topics: &[Topic]) {
+        for batch in topics.chunks(BATCH) {
+            for topic in batch {
+                *self.unconfirmed.entry(topic.clone()).or_default() += 1;
+            }
+            let channels = batch.iter().map(|topic| redis.live_channel(topic)).collect();
+            self.order(Order::Subscribe(channels)).await;
+        }
+    }
+
+    /// Passes on one push and those that wait behind it.
+    async fn hear(&mut self, redis: &Redis, live: &mpsc::Sender<Live>, topics: &HashSet<Topic>, first: Push) -> Option<Ended> {
+        let mut next = Some(first);
+        let mut confirmed = Vec::new();
+        while let Some(push) = next {
+            match push {
+                Push::Subscribed(channel) => confirmed.extend(self.confirm(redis, topics, &channel)),
+                Push::Message { channel, payload } => {
+                    if flush(live, &mut confirmed).await.is_err() || pass(redis, live, &channel, &payload).await.is_err() {
+                        return Some(Ended::Stopped);
+                    }
+                }
+                Push::Lost { overflow } => {
+                    redis.metrics().live_overflows.inc_by(u64::from(overflow));
+                    return Some(Ended::Lost);
+                }
+            }
+            next = self.pubsub.try_recv();
+        }
+        flush(live, &mut confirmed).await.is_err().then_some(Ended::Stopped)
+    }
+
+    fn confirm(&mut self, redis: &Redis, topics: &HashSet<Topic>, channel: &[u8]) -> Option<Topic> {
+        let Some(Heard::Live(topic)) = redis.channel(channel) else { return None };
+        let left = self.unconfirmed.get_mut(&topic)?;
+        *left = left.saturating_sub(1);
+        if *left > 0 {
+            return None;
+        }
+        self.unconfirmed.remove(&topic);
+        topics.contains(&topic).then_some(topic)
+    }
+}
+
+async fn flush(live: &mpsc::Sender<Live>, confirmed: &mut Vec<Topic>) -> Result<(), mpsc::error::SendError<Live>> {
+    if confirmed.is_empty() {
+        return Ok(());
+    }
+    live.send(Live::Confirmed(std::mem::take(confirmed))).await
+}
+
+async fn pass(redis: &Redis, live: &mpsc::Sender<Live>, channel: &[u8], payload: &[u8]) -> Result<(), mpsc::error::SendError<Live>> {
+    match redis.channel(channel) {
+        Some(Heard::Live(topic)) => match decode::live(&topic, payload) {
+            Ok(frame) => live.send(Live::Frame(topic, frame)).await,
+            Err(decode::Unreadable) => {
+                redis.metrics().unreadable.inc();
+                live.send(Live::Unreadable(topic)).await
+            }
+        },
+        Some(Heard::Tick(partition)) => {
+            let id = std::str::from_utf8(payload).ok().and_then(|text| text.parse::<Id>().ok());
+            match id {
+                Some(id) => live.send(Live::Tick(partition, id)).await,
+                None => Ok(()),
+            }
+        }
+        None => Ok(()),
+    }
+}
+
+async fn carry_out(mut commands: MultiplexedConnection, mut orders: mpsc::Receiver<Order>) {
+    while let Some(order) = orders.recv().await {
+        let done = match order {
+            Order::Subscribe(channels) => commands.subscribe(channels).await,
+            Order::Unsubscribe(channels) => commands.unsubscribe(channels).await,
+        };
+        if let Err(why) = done {
+            tracing::warn!(%why, "a subscription failed");
+            return;
+        }
+    }
+}
+
+/// What a channel carries.
+enum Heard {
+    Live(Topic),
+    Tick(PartitionNo),
+}
+
+impl Redis {
+    /// The channel of a topic's live frames.
+    fn live_channel(&self, topic: &Topic) -> String {
+        self.key(&format!("{{{}}}:live:{topic}", topic.partition(self.partitions())))
+    }
+
+    fn channel(&self, channel: &[u8]) -> Option<Heard> {
+        let rest = std::str::from_utf8(channel).ok()?.strip_prefix(self.settings().prefix.as_str())?;
+        let (partition, kind) = rest.strip_prefix(":{")?.split_once("}:")?;
+        match kind.strip_prefix("live:") {
+            Some(topic) => Some(Heard::Live(Topic::parse(topic).ok()?)),
+            None => (kind == "tick").then_some(Heard::Tick(partition.parse().ok()?)),
+        }
+    }
+}

@@ -1,0 +1,467 @@
+//! The Redis broker: the log in streams, live frames over pub/sub, one atomic function library.
+//!
+//! | key or channel | type | what |
+//! |---|---|---|
+//! | `tidegate:{p}:clock` | hash | last id given out, `born`, run id of the process that wrote last, seams, settings |
+//! | `tidegate:{p}:log:<topic>` | stream | `prev`, `type`, `data`, and `end` or `gap` |
+//! | `tidegate:{p}:heads` | hash | topic to last id, and `end` |
+//! | `tidegate:{p}:idem:<topic>:<key>` | string | id, with expiry |
+//! | `tidegate:{p}:ingest` | hash | epochs and positions of ingest |
+//! | `tidegate:{p}:live:<topic>`, `tidegate:{p}:tick` | pub/sub | frames, ticks |
+//! | `tidegate:ingest` | pub/sub | `start` and `done` among the ears |
+//! | `tidegate:inbox` | stream | XADD ingestion |
+//! | `tidegate:replicas`, `tidegate:subscribers:<replica>` | hash | heartbeats |
+//!
+//! `p` is the partition's number. Commands go through a pool with explicit timeouts; the
+//! subscription has a connection of its own ([`live`]), so that Redis dropping a slow subscriber
+//! takes no command along.
+
+pub(crate) mod decode;
+mod library;
+mod live;
+mod pubsub;
+
+pub use live::run as run_live;
+pub use pubsub::{Push, PubSub};
+
+use super::{BrokerError, Fleet, LivePath, Publication, Retention, TopicState};
+use crate::id::Id;
+use crate::log::{History, ReadRequest, Reading};
+use crate::metrics::{Metrics, Role};
+use crate::topic::{PartitionNo, Topic};
+use deadpool_redis::{Manager, Pool, PoolConfig, Runtime, Timeouts};
+use library::{Library, VERSION};
+use redis::io::tcp::TcpSettings;
+use redis::{AsyncConnectionConfig, Client, Cmd, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, RedisError, Value};
+use secrecy::{ExposeSecret, SecretString};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// How Redis is reached and used.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// `redis://` or `rediss://`.
+    pub url: SecretString,
+    /// Begins every key, channel and function.
+    pub prefix: String,
+    /// Ordering domains.
+    pub partitions: PartitionNo,
+    /// Command connections.
+    pub pool_size: usize,
+    /// Time for a connection to stand.
+    pub connect_timeout: Duration,
+    /// Time for a command's answer.
+    pub command_timeout: Duration,
+    /// Longest pause between attempts.
+    pub backoff_max: Duration,
+    /// Bytes of pushes that may wait.
+    pub live_queue_bytes: usize,
+    /// Run although keys may be evicted.
+    pub allow_eviction: bool,
+    /// This replica's name.
+    pub replica: String,
+    /// What the log keeps.
+    pub retention: Retention,
+}
+
+/// Live events that may wait for the hub; the bound in bytes is `live_queue_bytes`.
+const LIVE_QUEUE: usize = 8192;
+
+/// A log in Redis. Cloning shares the pool.
+#[derive(Clone, Debug)]
+pub struct Redis(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    pool: Pool,
+    pushes: Client,
+    settings: Settings,
+    library: Library,
+    metrics: Arc<Metrics>,
+}
+
+/// Checks a `redis.url` without connecting.
+///
+/// # Errors
+/// A sentence that says what is wrong, without the password.
+pub fn check_url(url: &SecretString) -> Result<(), String> {
+    let text = url.expose_secret();
+    if !text.starts_with("redis://") && !text.starts_with("rediss://") {
+        return Err("must begin with redis:// or rediss://".into());
+    }
+    text.into_connection_info().map(|_| ()).map_err(|why| format!("is not a Redis URL: {}", why.category()))
+}
+
+impl Redis {
+    /// Prepares the pool; connects to nothing yet.
+    ///
+    /// # Errors
+    /// A sentence, if the URL cannot be used.
+    pub fn open(settings: Settings, metrics: Arc<Metrics>) -> Result<Self, String> {
+        check_url(&settings.url)?;
+        let info = settings.url.expose_secret().into_connection_info().map_err(|why| why.category().to_owned())?;
+        let tcp = TcpSettings::default().set_nodelay(true).set_user_timeout(settings.command_timeout * 4);
+        let info = info.set_tcp_settings(tcp);
+        let connection = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(settings.connect_timeout))
+            .set_response_timeout(Some(settings.command_timeout));
+        let manager = Manager::new_with_config(info.clone(), connection).map_err(|why| why.category().to_owned())?;
+        let pool = Pool::builder(manager)
+            .config(PoolConfig::new(settings.pool_size))
+            .runtime(Runtime::Tokio1)
+            .timeouts(Timeouts {
+                wait: Some(settings.command_timeout),
+                create: Some(settings.connect_timeout),
+                recycle: Some(settings.command_timeout),
+            })
+            .build()
+            .map_err(|why| why.to_string())?;
+        let pushes = Client::open(with_resp3(info)).map_err(|why| why.category().to_owned())?;
+        let library = Library::new(&settings.prefix);
+        Ok(Self(Arc::new(Shared { pool, pushes, settings, library, metrics })))
+    }
+
+    /// The ends of a live path, and what [`run_live`] needs to keep it going.
+    #[must_use]
+    pub fn live_path() -> (LivePath, mpsc::Sender<super::Live>, mpsc::Receiver<super::Interest>) {
+        let (live, events) = mpsc::channel(LIVE_QUEUE);
+        let (interest, wanted) = mpsc::channel(64);
+        (LivePath { events, interest }, live, wanted)
+    }
+
+    /// The settings.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.0.settings
+    }
+
+    /// The metrics of this process.
+    #[must_use]
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.0.metrics
+    }
+
+    /// A connection for pushes, of its own.
+    ///
+    /// # Errors
+    /// [`BrokerError::Unavailable`].
+    pub async fn subscribe_connection(&self) -> Result<PubSub, BrokerError> {
+        let settings = self.settings();
+        let connecting = PubSub::connect(&self.0.pushes, settings.connect_timeout, settings.command_timeout, settings.live_queue_bytes);
+        connecting.await.map_err(|why| self.failed(&why))
+    }
+
+    /// The process that a connection leads to.
+    ///
+    /// # Errors
+    /// [`BrokerError::Unavailable`].
+    pub async fn run_id_of(&self, pubsub: &mut PubSub) -> Result<Box<str>, BrokerError> {
+        let info: Value = redis::cmd("INFO").arg("server").query_async(&mut pubsub.commands).await.map_err(|why| self.failed(&why))?;
+        run_id(&info).ok_or_else(|| self.unreadable())
+    }
+
+    pub(crate) fn key(&self, tail: &str) -> String {
+        format!("{}:{tail}", self.settings().prefix)
+    }
+
+    /// Makes a server ready for this version: functions, partitions, settings. Safe to repeat.
+    ///
+    /// # Errors
+    /// [`BrokerError::Refused`] if this server cannot be used as it is configured.
+    pub async fn prepare(&self) -> Result<(), BrokerError> {
+        let policy = self.command(redis::cmd("INFO").arg("memory")).await?;
+        let policy = decode::text(&policy).unwrap_or_default();
+        let policy = policy.lines().find_map(|line| line.strip_prefix("maxmemory_policy:")).unwrap_or("noeviction");
+        if policy.trim() != "noeviction" && !self.settings().allow_eviction {
+            return Err(BrokerError::Refused(format!(
+                "maxmemory-policy is {}, so keys of the log may be evicted: set it to noeviction, or redis.allow_eviction = true",
+                policy.trim()
+            )));
+        }
+        self.load_library().await?;
+        let meta = self.key("meta");
+        let wanted = self.settings().partitions.to_string();
+        self.command(redis::cmd("HSETNX").arg(&meta).arg("partitions").arg(&wanted)).await?;
+        let stored = self.command(redis::cmd("HGET").arg(&meta).arg("partitions")).await?;
+        if decode::text(&stored) != Ok(wanted.as_str()) {
+            let stored = decode::text(&stored).unwrap_or("something else");
+            return Err(BrokerError::Refused(format!("{meta} says {stored} partitions, and redis.partitions is {wanted}")));
+        }
+        for partition in 0..self.settings().partitions {
+            self.configure(partition).await?;
+        }
+        Ok(())
+    }
+
+    async fn configure(&self, partition: PartitionNo) -> Result<(), BrokerError> {
+        let retention = self.settings().retention;
+        let mut cmd = self.function("configure", partition);
+        cmd.arg(retention.events_max).arg(retention.age_ms).arg(retention.leap_ms);
+        cmd.arg(retention.idempotency_ms).arg(retention.event_bytes_max).arg(retention.topics_max);
+        self.command(&cmd).await.map(|_| ())
+    }
+
+    /// Loads what is missing. The internal library is never replaced, the public one only upward.
+    async fn load_library(&self) -> Result<(), BrokerError> {
+        let library = &self.0.library;
+        let version = redis::cmd("FCALL_RO").arg(library.function("version")).arg(0).to_owned();
+        let load = redis::cmd("FUNCTION").arg("LOAD").arg(&library.internal).to_owned();
+        match self.command(&load).await {
+            Ok(_) => {}
+            Err(BrokerError::Refused(why)) if why.contains("already exists") => {
+                let loaded = self.command(&version).await?;
+                if code_of(&loaded) != Some((VERSION, library.code.as_str())) {
+                    return Err(BrokerError::Refused(format!(
+                        "function library {}_v{VERSION} on the server is of another build; no two builds of one version may differ",
+                        self.settings().prefix
+                    )));
+                }
+            }
+            Err(BrokerError::Refused(why)) if why.contains("unknown command") => {
+                return Err(BrokerError::Refused("this server has no functions: Redis 7.0 or newer is needed".into()));
+            }
+            Err(why) => return Err(why),
+        }
+        let public = redis::cmd("FCALL_RO").arg(library.public_version()).arg(0).to_owned();
+        let loaded = self.command(&public).await.ok();
+        if loaded.as_ref().and_then(code_of).is_none_or(|(version, _)| version < VERSION) {
+            self.command(redis::cmd("FUNCTION").arg("LOAD").arg("REPLACE").arg(&library.public)).await?;
+        }
+        Ok(())
+    }
+
+    /// `FCALL <prefix>_v1_<name> 0 <partition>`.
+    pub(crate) fn function(&self, name: &str, partition: PartitionNo) -> Cmd {
+        let mut cmd = redis::cmd("FCALL");
+        cmd.arg(self.0.library.function(name)).arg(0).arg(partition);
+        cmd
+    }
+
+    /// Calls a function; loads the library or begins the clock if the server has lost them.
+    pub(crate) async fn call(&self, partition: PartitionNo, cmd: &Cmd) -> Result<Value, BrokerError> {
+        match self.command(cmd).await {
+            Err(BrokerError::Refused(why)) if why.contains("Function not found") => self.load_library().await?,
+            Err(BrokerError::Refused(why)) if why.starts_with("TGNOCLOCK") => self.configure(partition).await?,
+            answer => return answer,
+        }
+        self.command(cmd).await
+    }
+
+    /// One command, within `redis.command_timeout` altogether.
+    pub(crate) async fn command(&self, cmd: &Cmd) -> Result<Value, BrokerError> {
+        let work = async {
+            let mut connection = self.0.pool.get().await.map_err(|why| match why {
+                deadpool_redis::PoolError::Backend(why) => self.failed(&why),
+                other => BrokerError::Unavailable(other.to_string()),
+            })?;
+            let answer: Result<Value, RedisError> = cmd.query_async(&mut connection).await;
+            answer.map_err(|why| {
+                if why.is_unrecoverable_error() || why.is_timeout() {
+                    // A connection with an unanswered command on it is not used again.
+                    drop(deadpool_redis::Connection::take(connection));
+                }
+                self.failed(&why)
+            })
+        };
+        let answer = tokio::time::timeout(self.settings().command_timeout, work).await;
+        let answer = answer.unwrap_or_else(|_| Err(BrokerError::Unavailable("no answer in time".into())));
+        self.0.metrics.redis_up(Role::Commands, !matches!(answer, Err(BrokerError::Unavailable(_))));
+        if let Err(why) = &answer {
+            match why {
+                BrokerError::Unavailable(_) => self.0.metrics.redis_error("unavailable"),
+                BrokerError::OutOfMemory => self.0.metrics.redis_error("out_of_memory"),
+                BrokerError::Refused(_) => self.0.metrics.redis_error("refused"),
+                _ => {}
+            }
+        }
+        answer
+    }
+
+    fn failed(&self, why: &RedisError) -> BrokerError {
+        let detail = why.detail().unwrap_or_default();
+        let count = detail.trim().parse().unwrap_or_default();
+        match why.code() {
+            Some("TGENDED") => BrokerError::Ended(detail.to_owned()),
+            Some("TGLARGE") => BrokerError::TooLarge(count),
+            Some("TGTOPICS") => BrokerError::TooManyTopics(count),
+            Some("OOM") => BrokerError::OutOfMemory,
+            Some("LOADING" | "MASTERDOWN" | "READONLY" | "BUSY" | "TRYAGAIN") => BrokerError::Unavailable(why.to_string()),
+            Some(code) => BrokerError::Refused(format!("{code} {detail}")),
+            None if matches!(why.kind(), redis::ErrorKind::AuthenticationFailed) => BrokerError::Refused(why.to_string()),
+            None if why.is_io_error() || why.is_timeout() || why.is_connection_dropped() => BrokerError::Unavailable(why.to_string()),
+            None => BrokerError::Unavailable(why.to_string()),
+        }
+    }
+
+    pub(crate) fn unreadable(&self) -> BrokerError {
+        self.0.metrics.unreadable.inc();
+        BrokerError::Refused("the answer cannot be read".into())
+    }
+
+    pub(super) async fn publish(&self, batch: &[Publication]) -> Result<Vec<Id>, BrokerError> {
+        let partitions = self.partitions();
+        let mut by_partition: BTreeMap<PartitionNo, Vec<usize>> = BTreeMap::new();
+        for (index, item) in batch.iter().enumerate() {
+            by_partition.entry(item.topic.partition(partitions)).or_default().push(index);
+        }
+        let mut ids = vec![Id::ZERO; batch.len()];
+        for (partition, indices) in by_partition {
+            let mut cmd = self.function("publish", partition);
+            for item in indices.iter().filter_map(|index| batch.get(*index)) {
+                cmd.arg(item.topic.as_str()).arg(item.kind.as_str()).arg(&item.data);
+                cmd.arg(if item.end { "end" } else { "" }).arg(item.idempotency_key.as_deref().unwrap_or_default());
+            }
+            let answer = self.call(partition, &cmd).await?;
+            let answer = decode::list(&answer).map_err(|_| self.unreadable())?;
+            for (index, value) in indices.into_iter().zip(answer) {
+                if let Some(place) = ids.get_mut(index) {
+                    *place = decode::id(value).map_err(|_| self.unreadable())?;
+                }
+            }
+        }
+        Ok(ids)
+    }
+
+    pub(super) async fn read(&self, partition: PartitionNo, requests: &[ReadRequest]) -> Result<Reading, BrokerError> {
+        let mut cmd = redis::cmd("FCALL_RO");
+        cmd.arg(self.0.library.function("read")).arg(0).arg(partition);
+        for request in requests {
+            cmd.arg(request.topic.as_str()).arg(request.after.to_string()).arg(request.limit);
+        }
+        let answer = self.call(partition, &cmd).await?;
+        let (reading, foreign) = decode::reading(&answer, requests).map_err(|_| self.unreadable())?;
+        self.0.metrics.unreadable.inc_by(foreign as u64);
+        Ok(reading)
+    }
+
+    pub(super) async fn history(&self, partition: PartitionNo, topics: &[Topic], history: History) -> Result<Id, BrokerError> {
+        let mut cmd = redis::cmd("FCALL_RO");
+        cmd.arg(self.0.library.function("history")).arg(0).arg(partition);
+        match history {
+            History::Earliest => cmd.arg("earliest").arg(0),
+            History::Since { ms } => cmd.arg("since").arg(ms),
+            History::Last { events } => cmd.arg("last").arg(events),
+        };
+        for topic in topics {
+            cmd.arg(topic.as_str());
+        }
+        let answer = self.call(partition, &cmd).await?;
+        decode::id(&answer).map_err(|_| self.unreadable())
+    }
+
+    pub(super) async fn delete(&self, topic: &Topic) -> Result<Option<Id>, BrokerError> {
+        let partition = topic.partition(self.partitions());
+        let mut cmd = self.function("delete", partition);
+        cmd.arg(topic.as_str());
+        match self.call(partition, &cmd).await? {
+            Value::Nil => Ok(None),
+            value => decode::id(&value).map(Some).map_err(|_| self.unreadable()),
+        }
+    }
+
+    pub(super) async fn tick(&self, partition: PartitionNo) -> Result<Id, BrokerError> {
+        let answer = self.call(partition, &self.function("tick", partition)).await?;
+        let (Ok([last, configured]), true) = (decode::list(&answer), true) else {
+            return Err(self.unreadable());
+        };
+        if decode::number(configured) != Ok(1) {
+            self.prepare().await?;
+        }
+        decode::id(last).map_err(|_| self.unreadable())
+    }
+
+    pub(super) async fn report(&self, partition: PartitionNo, heard: &[(Topic, Id)]) -> Result<(), BrokerError> {
+        let mut cmd = self.function("report", partition);
+        for (topic, id) in heard {
+            cmd.arg(topic.as_str()).arg(id.to_string());
+        }
+        self.call(partition, &cmd).await.map(|_| ())
+    }
+
+    pub(super) async fn topics(&self, after: &str, limit: usize) -> Result<Vec<Topic>, BrokerError> {
+        let mut cmd = redis::cmd("FCALL_RO");
+        cmd.arg(self.0.library.function("topics")).arg(0).arg(after).arg(limit);
+        for partition in 0..self.partitions() {
+            cmd.arg(partition);
+        }
+        let answer = self.call(0, &cmd).await?;
+        let names = decode::list(&answer).map_err(|_| self.unreadable())?;
+        Ok(names.iter().filter_map(|name| Topic::parse(decode::text(name).ok()?).ok()).collect())
+    }
+
+    pub(super) async fn topic(&self, topic: &Topic) -> Result<Option<TopicState>, BrokerError> {
+        let partition = topic.partition(self.partitions());
+        let mut cmd = redis::cmd("FCALL_RO");
+        cmd.arg(self.0.library.function("topic")).arg(0).arg(partition);
+        cmd.arg(topic.as_str()).arg(&self.settings().replica);
+        let answer = self.call(partition, &cmd).await?;
+        let Ok([first, last, length, ended, elsewhere]) = decode::list(&answer) else {
+            return Err(self.unreadable());
+        };
+        let number = |value| decode::number(value).map_err(|_| self.unreadable());
+        let range = decode::id(first).ok().zip(decode::id(last).ok());
+        let state = TopicState {
+            range,
+            length: number(length)?,
+            ended: number(ended)? == 1,
+            subscribers_elsewhere: number(elsewhere)?,
+        };
+        Ok((state.range.is_some() || state.subscribers_elsewhere > 0).then_some(state))
+    }
+
+    pub(super) async fn heartbeat(&self, streams: u64, subscribers: &[(Topic, u64)]) -> Result<Fleet, BrokerError> {
+        let mut cmd = redis::cmd("FCALL");
+        cmd.arg(self.0.library.function("heartbeat")).arg(0);
+        cmd.arg(&self.settings().replica).arg(streams);
+        for (topic, count) in subscribers {
+            cmd.arg(topic.as_str()).arg(*count);
+        }
+        let answer = self.call(0, &cmd).await?;
+        let [fresh, replicas @ ..] = decode::list(&answer).map_err(|_| self.unreadable())? else {
+            return Err(self.unreadable());
+        };
+        let pairs = replicas.chunks_exact(2).filter_map(|pair| match pair {
+            [name, count] => Some((decode::text(name).ok()?.to_owned(), decode::number(count).ok()?)),
+            _ => None,
+        });
+        Ok(Fleet {
+            streams: pairs.collect(),
+            forgotten: decode::number(fresh) == Ok(1),
+        })
+    }
+
+    /// Takes this replica off the list, at a clean stop.
+    ///
+    /// # Errors
+    /// As [`super::Broker::read`].
+    pub async fn farewell(&self) -> Result<(), BrokerError> {
+        let replica = &self.settings().replica;
+        self.command(redis::cmd("HDEL").arg(self.key("replicas")).arg(replica)).await?;
+        self.command(redis::cmd("DEL").arg(self.key(&format!("subscribers:{replica}")))).await.map(|_| ())
+    }
+
+    pub(super) fn partitions(&self) -> PartitionNo {
+        self.settings().partitions
+    }
+}
+
+fn run_id(info: &Value) -> Option<Box<str>> {
+    let text = match info {
+        Value::VerbatimString { text, .. } => text.as_str(),
+        other => decode::text(other).ok()?,
+    };
+    text.lines().find_map(|line| line.strip_prefix("run_id:")).map(|run| run.trim().into())
+}
+
+fn code_of(value: &Value) -> Option<(u32, &str)> {
+    let Ok([version, code]) = decode::list(value) else { return None };
+    Some((u32::try_from(decode::number(version).ok()?).ok()?, decode::text(code).ok()?))
+}
+
+/// RESP3, because pushes then come in order with the answers that confirm them.
+fn with_resp3(info: ConnectionInfo) -> ConnectionInfo {
+    let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
+    info.set_redis_settings(settings)
+}

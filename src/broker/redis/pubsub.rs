@@ -1,0 +1,140 @@
+//! One connection that hears pushes, in order, behind a bounded queue.
+//!
+//! It never reconnects by itself: whoever owns it must know that something may be missing. When
+//! the queue is full the connection counts as lost from that push on, because Redis does not send
+//! twice; nothing waits for us in the socket either, so Redis has no reason to cut it.
+
+use bytes::Bytes;
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Client, PushInfo, PushKind, RedisError, RedisResult, Value};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// What is heard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Push {
+    /// A publish on a channel, subscribed by name or by pattern.
+    Message {
+        /// The channel.
+        channel: Bytes,
+        /// What was published.
+        payload: Bytes,
+    },
+    /// A subscription to this channel or pattern stands.
+    Subscribed(Bytes),
+    /// The connection is gone, or the queue was full: something may be missing from here on.
+    Lost {
+        /// The queue was full.
+        overflow: bool,
+    },
+}
+
+/// Pushes that may wait, beside their bound in bytes.
+const PUSHES_MAX: usize = 65_536;
+
+/// A connection with subscriptions, and what it hears.
+#[derive(Debug)]
+pub struct PubSub {
+    /// Sends SUBSCRIBE and its relatives.
+    pub commands: MultiplexedConnection,
+    queue: mpsc::Receiver<Push>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    bytes: AtomicUsize,
+    full: AtomicBool,
+}
+
+impl PubSub {
+    pub(super) async fn connect(client: &Client, connect: Duration, response: Duration, bytes_max: usize) -> RedisResult<Self> {
+        let (sender, queue) = mpsc::channel(PUSHES_MAX);
+        let shared = Arc::new(Shared::default());
+        let ours = shared.clone();
+        let hear = move |info: PushInfo| -> Result<(), ()> {
+            let Some(push) = read(info) else { return Ok(()) };
+            ours.enqueue(&sender, push, bytes_max);
+            Ok(())
+        };
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(connect))
+            .set_response_timeout(Some(response))
+            .set_push_sender(hear);
+        let connecting = client.get_multiplexed_async_connection_with_config(&config);
+        let commands = tokio::time::timeout(connect + response, connecting)
+            .await
+            .map_err(|_| RedisError::from(std::io::Error::from(std::io::ErrorKind::TimedOut)))??;
+        Ok(Self { commands, queue, shared })
+    }
+
+    /// The next push. After [`Push::Lost`] there is nothing more.
+    ///
+    /// # Cancel safety
+    /// Safe: a push that was not returned is kept.
+    pub async fn recv(&mut self) -> Push {
+        let push = self.queue.recv().await;
+        self.took(push)
+    }
+
+    /// The next push, if there is one already.
+    pub fn try_recv(&mut self) -> Option<Push> {
+        match self.queue.try_recv() {
+            Ok(push) => Some(self.took(Some(push))),
+            Err(_) if self.shared.full.load(Ordering::Acquire) => Some(Push::Lost { overflow: true }),
+            Err(_) => None,
+        }
+    }
+
+    fn took(&self, push: Option<Push>) -> Push {
+        match push {
+            Some(push) => {
+                self.shared.bytes.fetch_sub(size(&push), Ordering::AcqRel);
+                push
+            }
+            None => Push::Lost { overflow: self.shared.full.load(Ordering::Acquire) },
+        }
+    }
+}
+
+impl Shared {
+    /// Everything before the first push that found no room is whole; everything after is dropped.
+    fn enqueue(&self, sender: &mpsc::Sender<Push>, push: Push, bytes_max: usize) {
+        if self.full.load(Ordering::Acquire) {
+            return;
+        }
+        let size = size(&push);
+        let before = self.bytes.fetch_add(size, Ordering::AcqRel);
+        if before + size > bytes_max || sender.try_send(push).is_err() {
+            self.full.store(true, Ordering::Release);
+        }
+    }
+}
+
+fn size(push: &Push) -> usize {
+    match push {
+        Push::Message { channel, payload } => channel.len() + payload.len(),
+        Push::Subscribed(channel) => channel.len(),
+        Push::Lost { .. } => 0,
+    }
+}
+
+fn read(info: PushInfo) -> Option<Push> {
+    let mut data = info.data.into_iter().map(|value| match value {
+        Value::BulkString(bytes) => Bytes::from(bytes),
+        Value::SimpleString(text) => Bytes::from(text),
+        _ => Bytes::new(),
+    });
+    match info.kind {
+        PushKind::Message => Some(Push::Message { channel: data.next()?, payload: data.next()? }),
+        PushKind::PMessage => {
+            data.next()?;
+            Some(Push::Message { channel: data.next()?, payload: data.next()? })
+        }
+        PushKind::Subscribe | PushKind::PSubscribe => Some(Push::Subscribed(data.next()?)),
+        PushKind::Disconnection => Some(Push::Lost { overflow: false }),
+        _ => None,
+    }
+}

@@ -1,0 +1,183 @@
+//! Reading keys one by one, and keeping all faults until the end.
+
+use config::{Environment, File, FileFormat, Value, ValueKind};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// What the command line says, over file and environment.
+#[derive(Clone, Debug, Default)]
+pub struct Flags {
+    /// The TOML file.
+    pub file: Option<PathBuf>,
+    /// Single keys.
+    pub overrides: Vec<(&'static str, String)>,
+    /// Whether `TIDEGATE__SECTION__KEY` counts.
+    pub environment: bool,
+}
+
+/// All that is wrong with a configuration, one sentence each.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Faults(pub Vec<String>);
+
+impl fmt::Display for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join("\n"))
+    }
+}
+
+impl std::error::Error for Faults {}
+
+/// Values by dotted key, those that were asked for, and what was wrong.
+#[derive(Debug, Default)]
+pub(super) struct Source {
+    values: BTreeMap<String, Value>,
+    asked: Vec<&'static str>,
+    faults: Vec<String>,
+}
+
+impl Source {
+    pub(super) fn read(flags: &Flags) -> Result<Self, Faults> {
+        let mut builder = config::Config::builder();
+        if let Some(path) = &flags.file {
+            builder = builder.add_source(File::from(path.as_path()).format(FileFormat::Toml));
+        }
+        if flags.environment {
+            let environment = Environment::with_prefix("TIDEGATE").prefix_separator("__").separator("__");
+            builder = builder.add_source(environment);
+        }
+        for (key, value) in &flags.overrides {
+            builder = builder.set_override(*key, value.clone()).map_err(unreadable)?;
+        }
+        let merged = builder.build().map_err(unreadable)?;
+        let mut source = Self::default();
+        source.flatten("", merged.cache);
+        Ok(source)
+    }
+
+    fn flatten(&mut self, prefix: &str, value: Value) {
+        let origin = value.origin().map(str::to_owned);
+        match value.kind {
+            ValueKind::Table(table) => {
+                for (name, value) in table {
+                    let key = if prefix.is_empty() { name } else { format!("{prefix}.{name}") };
+                    self.flatten(&key, value);
+                }
+            }
+            ValueKind::Nil => {}
+            kind => {
+                self.values.insert(prefix.to_owned(), Value::new(origin.as_ref(), kind));
+            }
+        }
+    }
+
+    pub(super) fn fault(&mut self, key: &str, what: &str) {
+        let origin = self.values.get(key).and_then(|value| value.origin());
+        let place = origin.map(|origin| format!(" (in {origin})")).unwrap_or_default();
+        self.faults.push(format!("{key}{place}: {what}"));
+    }
+
+    fn text(&mut self, key: &'static str) -> Option<String> {
+        self.asked.push(key);
+        let value = self.values.get(key)?.clone();
+        match value.into_string() {
+            Ok(text) => Some(text),
+            Err(_) => {
+                self.fault(key, "must be a single value");
+                None
+            }
+        }
+    }
+
+    fn parse<T: FromStr>(&mut self, key: &'static str, text: &str) -> Option<T> {
+        let parsed = text.parse().ok();
+        if parsed.is_none() {
+            let what = std::any::type_name::<T>().rsplit("::").next().unwrap_or_default();
+            let expected = match what {
+                "SocketAddr" => "an address such as 127.0.0.1:8081",
+                "bool" => "true or false",
+                "u16" | "u32" | "u64" | "usize" => "a whole number",
+                _ => "a value of another kind",
+            };
+            self.fault(key, &format!("{text:?} is not {expected}"));
+        }
+        parsed
+    }
+
+    /// A key with a default.
+    pub(super) fn get<T: FromStr + Default>(&mut self, key: &'static str, default: &str) -> T {
+        let text = self.text(key).unwrap_or_else(|| default.to_owned());
+        self.parse(key, &text).unwrap_or_default()
+    }
+
+    /// An address to listen on.
+    pub(super) fn address(&mut self, key: &'static str, default: &str) -> SocketAddr {
+        let text = self.text(key).unwrap_or_else(|| default.to_owned());
+        self.parse(key, &text).unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)))
+    }
+
+    /// A key that may be absent; an empty value counts as absent.
+    pub(super) fn optional<T: FromStr>(&mut self, key: &'static str) -> Option<T> {
+        let text = self.text(key).filter(|text| !text.is_empty())?;
+        self.parse(key, &text)
+    }
+
+    /// A span of time such as `15s` or `24h`.
+    pub(super) fn duration(&mut self, key: &'static str, default: &str) -> Duration {
+        let text = self.text(key).unwrap_or_else(|| default.to_owned());
+        humantime::parse_duration(&text).unwrap_or_else(|_| {
+            self.fault(key, &format!("{text:?} is not a duration such as 500ms, 15s or 24h"));
+            // Never used: a fault ends the start. Not zero, so that no second fault follows.
+            Duration::from_secs(1)
+        })
+    }
+
+    /// One of a few words; the first is the default.
+    pub(super) fn choice(&mut self, key: &'static str, words: &[&'static str]) -> &'static str {
+        let default = words.first().copied().unwrap_or_default();
+        let Some(text) = self.text(key) else { return default };
+        words.iter().copied().find(|word| *word == text).unwrap_or_else(|| {
+            self.fault(key, &format!("{text:?} is not one of {}", words.join(", ")));
+            default
+        })
+    }
+
+    /// The contents of the file that a key names, without white space around them.
+    pub(super) fn file(&mut self, key: &'static str) -> Option<String> {
+        let path = self.optional::<String>(key)?;
+        match std::fs::read_to_string(&path) {
+            Ok(text) if text.trim().is_empty() => {
+                self.fault(key, &format!("{path} is empty"));
+                None
+            }
+            Ok(text) => Some(text.trim().to_owned()),
+            Err(why) => {
+                self.fault(key, &format!("{path} cannot be read: {why}"));
+                None
+            }
+        }
+    }
+
+    /// Adds a fault for each key that nobody asked for, and ends the reading.
+    pub(super) fn finish(mut self) -> Result<(), Faults> {
+        let unknown: Vec<String> = self.values.keys().filter(|key| !self.asked.contains(&key.as_str())).cloned().collect();
+        for key in unknown {
+            let near = |known: &&&str| strsim::jaro_winkler(known, &key);
+            let nearest = self.asked.iter().max_by(|a, b| near(a).total_cmp(&near(b)));
+            let hint = nearest.map(|known| format!("; did you mean {known}?")).unwrap_or_default();
+            self.fault(&key, &format!("there is no such key{hint}"));
+        }
+        if self.faults.is_empty() { Ok(()) } else { Err(Faults(self.faults)) }
+    }
+
+    pub(super) fn into_keys(self) -> Vec<&'static str> {
+        self.asked
+    }
+}
+
+fn unreadable(why: config::ConfigError) -> Faults {
+    Faults(vec![format!("the configuration cannot be read: {why}")])
+}

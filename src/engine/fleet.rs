@@ -1,0 +1,60 @@
+//! Once a second this replica says how many streams and subscribers it has, and hears the same of
+//! the others: for `tidegate.connections`, for `GET /topics/{topic}`, and to agree on the ears.
+
+use crate::broker::Broker;
+use crate::hub::Hub;
+use crate::hub::counts::Connections;
+use crate::metrics::Metrics;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+
+/// How often.
+const EVERY: Duration = Duration::from_secs(1);
+/// Topics whose count is sent at once; the rest follows a second later.
+const CHANGES_MAX: usize = 1000;
+
+/// Names of the replicas that live, in order.
+pub type Replicas = watch::Receiver<Arc<[String]>>;
+
+/// Tells and hears until `stop`.
+pub async fn run(hub: Arc<Hub>, broker: Arc<Broker>, metrics: Arc<Metrics>, name: String, replicas: watch::Sender<Arc<[String]>>, stop: CancellationToken) {
+    let mut beat = tokio::time::interval(EVERY);
+    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => break,
+            _ = beat.tick() => {}
+        }
+        let here = u64::try_from(metrics.open_connections.get()).unwrap_or_default();
+        let changed = hub.take_changed(CHANGES_MAX);
+        match broker.heartbeat(here, &changed).await {
+            Ok(fleet) => {
+                if fleet.forgotten {
+                    hub.mark_all_changed();
+                }
+                let elsewhere: u64 = fleet.streams.iter().filter(|(other, _)| **other != name).map(|(_, streams)| streams).sum();
+                hub.counts().set(Connections { fleet: here + elsewhere, replica: here });
+                let names: Arc<[String]> = fleet.streams.into_keys().collect();
+                replicas.send_if_modified(|known| {
+                    let other = *known != names;
+                    *known = names;
+                    other
+                });
+            }
+            Err(_) => hub.mark_all_changed(),
+        }
+        let feeds = hub.feeds();
+        metrics.topics.set(i64::try_from(feeds.len()).unwrap_or(i64::MAX));
+        let bytes: usize = feeds.iter().map(|feed| feed.window_bytes()).sum();
+        metrics.window_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+    if let Broker::Redis(redis) = &*broker {
+        // At a stop nobody waits for this; the entry expires anyway.
+        if let Err(why) = redis.farewell().await {
+            tracing::debug!(%why, "this replica could not take itself off the list");
+        }
+    }
+}

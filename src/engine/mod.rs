@@ -1,0 +1,13 @@
+//! The engine: brings hub and broker together, and streams to their sockets.
+//!
+//! - [`follow`] keeps the hub complete: interest out, live frames in, holes mended.
+//! - [`reads`] reads the log for streams behind their window, once for all who want the same.
+//! - [`stream`] is the life of one stream as a state machine: what to write next, when to wake.
+//! - [`body`] is the way out as an ordinary HTTP body.
+//! - [`fleet`] tells the other replicas of this one.
+
+pub mod body;
+pub mod fleet;
+pub mod follow;
+pub mod reads;
+pub mod stream;

@@ -1,0 +1,146 @@
+//! Reads of the log for streams that are behind their window.
+//!
+//! Streams that want the same pages share one read, reads at the same time are bounded, and a read
+//! that fails is tried again for as long as somebody waits: streams outlive an outage of Redis.
+
+use crate::broker::Broker;
+use crate::hub::Hub;
+use crate::log::{History, ReadRequest, Reading};
+use crate::metrics::Metrics;
+use crate::topic::{PartitionNo, Topic};
+use crate::id::Id;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::{Semaphore, watch};
+use tokio_util::task::TaskTracker;
+
+type Key = (PartitionNo, Vec<ReadRequest>);
+type Answer = watch::Sender<Option<Arc<Reading>>>;
+
+/// Shared reads. Cloning shares them.
+#[derive(Clone, Debug)]
+pub struct Reads(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    hub: Arc<Hub>,
+    broker: Arc<Broker>,
+    metrics: Arc<Metrics>,
+    tracker: TaskTracker,
+    places: Semaphore,
+    under_way: Mutex<HashMap<Key, Answer>>,
+}
+
+/// Pause after a failed read, at most.
+const PAUSE_MAX: Duration = Duration::from_millis(500);
+
+impl Reads {
+    /// At most `places` reads at the same time; their tasks belong to `tracker`.
+    #[must_use]
+    pub fn new(hub: Arc<Hub>, broker: Arc<Broker>, metrics: Arc<Metrics>, tracker: TaskTracker, places: usize) -> Self {
+        Self(Arc::new(Shared {
+            hub,
+            broker,
+            metrics,
+            tracker,
+            places: Semaphore::new(places),
+            under_way: Mutex::default(),
+        }))
+    }
+
+    /// Reads pages, or only the clock if nothing is requested. The hub learns of both.
+    ///
+    /// # Cancel safety
+    /// Safe: a read that nobody waits for any more ends.
+    pub async fn pages(&self, partition: PartitionNo, requests: Vec<ReadRequest>) -> Arc<Reading> {
+        loop {
+            let mut answer = self.join((partition, requests.clone()));
+            if let Ok(reading) = answer.wait_for(Option::is_some).await {
+                if let Some(reading) = reading.as_ref() {
+                    return reading.clone();
+                }
+            }
+            // The reader went away (it saw nobody waiting a moment ago): read anew.
+        }
+    }
+
+    /// Where the history that a first visit asks for begins.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn history(&self, partition: PartitionNo, topics: &[Topic], history: History) -> Id {
+        let mut pause = Pause::default();
+        loop {
+            let place = self.0.places.acquire().await;
+            let found = self.0.broker.history(partition, topics, history).await;
+            drop(place);
+            match found {
+                Ok(id) => return id,
+                Err(why) => pause.after(&why).await,
+            }
+        }
+    }
+
+    fn join(&self, key: Key) -> watch::Receiver<Option<Arc<Reading>>> {
+        let mut under_way = self.0.lock();
+        if let Some(answer) = under_way.get(&key) {
+            return answer.subscribe();
+        }
+        let answer: Answer = watch::Sender::new(None);
+        let receiver = answer.subscribe();
+        under_way.insert(key.clone(), answer);
+        self.0.tracker.spawn(read(self.0.clone(), key));
+        receiver
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Answer>> {
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Removes the entry if nobody waits for it.
+    fn is_abandoned(&self, key: &Key) -> bool {
+        let mut under_way = self.lock();
+        let abandoned = under_way.get(key).is_none_or(|answer| answer.receiver_count() == 0);
+        if abandoned {
+            under_way.remove(key);
+        }
+        abandoned
+    }
+}
+
+async fn read(shared: Arc<Shared>, key: Key) {
+    let mut pause = Pause::default();
+    while !shared.is_abandoned(&key) {
+        let place = shared.places.acquire().await;
+        let answer = shared.broker.read(key.0, &key.1).await;
+        drop(place);
+        match answer {
+            Ok(reading) => {
+                shared.metrics.log_reads.inc_by(reading.pages.len() as u64);
+                shared.hub.learn(key.0, &reading.horizon);
+                reading.pages.iter().for_each(|page| shared.hub.prepend(page));
+                if let Some(answer) = shared.lock().remove(&key) {
+                    answer.send_replace(Some(Arc::new(reading)));
+                }
+                return;
+            }
+            Err(why) => pause.after(&why).await,
+        }
+    }
+}
+
+/// Waits between attempts, longer each time, with jitter.
+#[derive(Debug, Default)]
+pub(super) struct Pause(Duration);
+
+impl Pause {
+    pub(super) async fn after(&mut self, why: &crate::broker::BrokerError) {
+        tracing::debug!(%why, "a read of the log failed; trying again");
+        self.0 = (self.0 * 2).clamp(Duration::from_millis(20), PAUSE_MAX);
+        let nap = self.0.mul_f64(rand::random_range(0.5..1.0));
+        tokio::time::sleep(nap).await;
+    }
+}

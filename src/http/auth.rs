@@ -1,0 +1,33 @@
+//! Who may do what. Today: publishing and deleting need the publish key, if there is one.
+//! Reading is open. Tokens for readers and writers have their place here.
+
+use super::problem::Problem;
+use axum::http::{HeaderMap, header};
+use secrecy::{ExposeSecret, SecretString};
+use subtle::ConstantTimeEq as _;
+
+/// What a request may do.
+#[derive(Clone, Debug)]
+pub struct Auth {
+    publish_key: Option<SecretString>,
+}
+
+impl Auth {
+    /// With this key, or open to all.
+    #[must_use]
+    pub fn new(publish_key: Option<SecretString>) -> Self {
+        Self { publish_key }
+    }
+
+    /// Whether the request may publish and delete.
+    ///
+    /// # Errors
+    /// 401, without a word about what was wrong with the key.
+    pub fn may_publish(&self, headers: &HeaderMap) -> Result<(), Problem> {
+        let Some(key) = &self.publish_key else { return Ok(()) };
+        let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let given = given.and_then(|value| value.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+        let matches = given.is_some_and(|(_, token)| token.trim().as_bytes().ct_eq(key.expose_secret().as_bytes()).into());
+        if matches { Ok(()) } else { Err(Problem::unauthorized("publishing needs the publish key as Authorization: Bearer")) }
+    }
+}

@@ -1,0 +1,54 @@
+//! `/healthz`, `/readyz`, `/metrics`.
+
+use super::Gateway;
+use super::problem::Problem;
+use super::query::Query;
+use axum::extract::{RawQuery, State};
+use axum::http::header;
+use axum::response::IntoResponse;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// Time for a probe to come back.
+const PROBE: Duration = Duration::from_secs(2);
+
+/// The process lives.
+pub async fn healthz() -> &'static str {
+    "ok\n"
+}
+
+/// Whether a balancer should send streams here: the log was reached once, and this replica stays.
+/// An outage of Redis does not take every replica out at once. With `?delivery` a probe goes the
+/// way of an event, for alerts.
+pub async fn readyz(State(gateway): State<Arc<Gateway>>, RawQuery(query): RawQuery) -> Result<&'static str, Problem> {
+    if gateway.streams.drain.has_begun() {
+        return Err(Problem::unavailable("this replica is going"));
+    }
+    if !gateway.reached.load(Ordering::Acquire) {
+        return Err(Problem::unavailable("the log was not reached yet"));
+    }
+    if Query::parse(query.as_deref()).switch("delivery") {
+        deliver_probe(&gateway).await?;
+    }
+    Ok("ready\n")
+}
+
+async fn deliver_probe(gateway: &Gateway) -> Result<(), Problem> {
+    for partition in 0..gateway.hub.partitions() {
+        let id = gateway.broker.tick(partition).await?;
+        let heard = tokio::time::timeout(PROBE, gateway.hub.heard(partition, id)).await;
+        heard.map_err(|_| Problem::unavailable("a probe did not come back over the live path"))?;
+    }
+    Ok(())
+}
+
+/// Prometheus' text format.
+pub async fn metrics(State(gateway): State<Arc<Gateway>>) -> impl IntoResponse {
+    let draining = gateway.streams.drain.has_begun();
+    let ready = gateway.reached.load(Ordering::Acquire) && !draining;
+    gateway.metrics.ready.set(i64::from(ready));
+    gateway.metrics.draining.set(i64::from(draining));
+    let (text, kind) = gateway.metrics.text();
+    ([(header::CONTENT_TYPE, kind)], text)
+}

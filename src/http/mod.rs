@@ -1,0 +1,126 @@
+//! HTTP: routes, admission, answers. The only part that knows status codes.
+//!
+//! | path | methods |
+//! |---|---|
+//! | `/events`, `/events/{topic}` | GET (stream), HEAD, POST, OPTIONS |
+//! | `/topics`, `/topics/{topic}`, `/topics/{topic}/events` | GET, DELETE |
+//! | `/healthz`, `/readyz`, `/metrics` | GET; on `ops.listen` if there is one |
+//! | `/` | GET: the page |
+
+pub mod accept;
+mod auth;
+mod cut;
+mod health;
+mod problem;
+mod publish;
+mod query;
+mod subscribe;
+mod topics;
+
+pub use auth::Auth;
+
+use crate::broker::Broker;
+use crate::config::{Limits, Publish};
+use crate::engine::reads::Reads;
+use crate::engine::stream::StreamSettings;
+use crate::hub::Hub;
+use crate::metrics::Metrics;
+use axum::Router;
+use axum::extract::Request;
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{Html, IntoResponse, Response};
+use axum::routing::{MethodRouter, get};
+use problem::Problem;
+use std::any::Any;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::time::Duration;
+use tokio::sync::Semaphore;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer};
+use tower_http::sensitive_headers::SetSensitiveRequestHeadersLayer;
+use tower_http::set_header::SetResponseHeaderLayer;
+use tower_http::trace::TraceLayer;
+
+/// What the handlers share.
+#[derive(Debug)]
+#[expect(missing_docs, reason = "parts that are documented where they are made")]
+pub struct Gateway {
+    pub hub: Arc<Hub>,
+    pub broker: Arc<Broker>,
+    pub reads: Reads,
+    pub streams: Arc<StreamSettings>,
+    pub metrics: Arc<Metrics>,
+    pub auth: Auth,
+    pub limits: Limits,
+    pub publish: Publish,
+    pub publishing: Semaphore,
+    pub open_wait: Duration,
+    pub open_streams: Arc<AtomicUsize>,
+    pub reached: Arc<AtomicBool>,
+}
+
+/// Everything that the main listener serves.
+#[must_use]
+pub fn router(gateway: Arc<Gateway>, with_ops: bool) -> Router {
+    let stream = |methods: MethodRouter<Arc<Gateway>>| methods.head(subscribe::head).options(allow);
+    let mut router = Router::new()
+        .route("/", get(page))
+        .route("/events", stream(get(subscribe::many).post(publish::batch)))
+        .route("/events/{topic}", stream(get(subscribe::one).post(publish::one)))
+        .route("/topics", get(topics::list))
+        .route("/topics/{topic}", get(topics::show).delete(topics::delete))
+        .route("/topics/{topic}/events", get(topics::events));
+    if with_ops {
+        router = router.merge(ops_routes());
+    }
+    layered(router, gateway)
+}
+
+/// Health and metrics, for a listener of their own.
+#[must_use]
+pub fn ops_router(gateway: Arc<Gateway>) -> Router {
+    layered(ops_routes(), gateway)
+}
+
+fn ops_routes() -> Router<Arc<Gateway>> {
+    Router::new()
+        .route("/healthz", get(health::healthz))
+        .route("/readyz", get(health::readyz))
+        .route("/metrics", get(health::metrics))
+}
+
+fn layered(router: Router<Arc<Gateway>>, gateway: Arc<Gateway>) -> Router {
+    let request_id = HeaderName::from_static("x-request-id");
+    router
+        .fallback(|| async { Problem::not_found("there is nothing at this path") })
+        .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
+        .with_state(gateway)
+        .layer(SetResponseHeaderLayer::if_not_present(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")))
+        .layer(CatchPanicLayer::custom(caught))
+        .layer(PropagateRequestIdLayer::new(request_id.clone()))
+        .layer(TraceLayer::new_for_http().make_span_with(span))
+        .layer(SetRequestIdLayer::new(request_id, MakeRequestUuid))
+        .layer(SetSensitiveRequestHeadersLayer::new([header::AUTHORIZATION, header::COOKIE]))
+}
+
+/// The path, never the query: it may carry a token.
+fn span(request: &Request) -> tracing::Span {
+    let id = request.headers().get("x-request-id").and_then(|id| id.to_str().ok()).unwrap_or_default();
+    tracing::debug_span!("request", method = %request.method(), path = request.uri().path(), id)
+}
+
+fn caught(_: Box<dyn Any + Send>) -> Response {
+    tracing::error!("a request panicked");
+    Problem::internal().into_response()
+}
+
+async fn allow() -> Response {
+    let methods = HeaderValue::from_static("GET, HEAD, POST, OPTIONS");
+    (StatusCode::NO_CONTENT, [(header::ALLOW, methods)]).into_response()
+}
+
+async fn page() -> impl IntoResponse {
+    let policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'";
+    ([(header::CONTENT_SECURITY_POLICY, policy)], Html(include_str!("page.html")))
+}

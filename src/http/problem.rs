@@ -1,0 +1,141 @@
+//! Errors as `application/problem+json` ([RFC 9457](https://www.rfc-editor.org/rfc/rfc9457)).
+//!
+//! This is the one place that turns faults of other parts into status codes.
+
+use crate::broker::BrokerError;
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+/// What the caller is told. The detail names the part of the request that is at fault, never a
+/// payload or a key.
+#[derive(Clone, Debug)]
+pub struct Problem {
+    status: StatusCode,
+    title: &'static str,
+    detail: String,
+    header: Option<(HeaderName, HeaderValue)>,
+}
+
+#[derive(Serialize)]
+struct Body<'a> {
+    title: &'a str,
+    status: u16,
+    detail: &'a str,
+}
+
+impl Problem {
+    /// 400: the request can never succeed as it is.
+    #[must_use]
+    pub fn bad_request(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "bad request", detail)
+    }
+
+    /// 401, with the scheme that is asked for.
+    #[must_use]
+    pub fn unauthorized(detail: impl Into<String>) -> Self {
+        Self {
+            header: Some((header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))),
+            ..Self::new(StatusCode::UNAUTHORIZED, "unauthorized", detail)
+        }
+    }
+
+    /// 404.
+    #[must_use]
+    pub fn not_found(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not found", detail)
+    }
+
+    /// 405.
+    #[must_use]
+    pub fn method_not_allowed() -> Self {
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method not allowed", "this path does not take this method")
+    }
+
+    /// 413: more bytes than are allowed.
+    #[must_use]
+    pub fn too_large(what: &str, most: usize) -> Self {
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too large", format!("{what} has at most {most} bytes"))
+    }
+
+    /// 500: our own fault.
+    #[must_use]
+    pub fn internal() -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal error", "the request failed; the log says why")
+    }
+
+    /// 503 with `Retry-After`, in whole seconds, jittered.
+    #[must_use]
+    pub fn unavailable(detail: impl Into<String>) -> Self {
+        let seconds = HeaderValue::from(rand::random_range(1_u16..=3));
+        Self {
+            header: Some((header::RETRY_AFTER, seconds)),
+            ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail)
+        }
+    }
+
+    fn new(status: StatusCode, title: &'static str, detail: impl Into<String>) -> Self {
+        Self {
+            status,
+            title,
+            detail: detail.into(),
+            header: None,
+        }
+    }
+
+    /// The sentence.
+    #[must_use]
+    pub fn detail(&self) -> &str {
+        &self.detail
+    }
+
+    /// The word under which a refused publish is counted.
+    #[must_use]
+    pub fn refusal(&self) -> &'static str {
+        match self.status {
+            StatusCode::UNAUTHORIZED => "unauthorized",
+            StatusCode::PAYLOAD_TOO_LARGE => "too_large",
+            StatusCode::CONFLICT => "ended",
+            StatusCode::SERVICE_UNAVAILABLE => "unavailable",
+            StatusCode::INSUFFICIENT_STORAGE => "limit",
+            _ => "invalid",
+        }
+    }
+}
+
+impl From<BrokerError> for Problem {
+    fn from(why: BrokerError) -> Self {
+        match why {
+            BrokerError::Ended(_) => Self::new(StatusCode::CONFLICT, "topic has ended", why.to_string()),
+            BrokerError::TooLarge(most) => Self::too_large("an event", usize::try_from(most).unwrap_or(usize::MAX)),
+            BrokerError::TooManyTopics(_) => Self::new(StatusCode::INSUFFICIENT_STORAGE, "too many topics", why.to_string()),
+            BrokerError::OutOfMemory => Self::unavailable("the log is out of memory"),
+            BrokerError::Unavailable(why) => {
+                tracing::debug!(%why, "the log is away");
+                Self::unavailable("the log cannot be reached")
+            }
+            BrokerError::Refused(why) => {
+                tracing::error!(%why, "the log refused");
+                Self::internal()
+            }
+        }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let body = Body {
+            title: self.title,
+            status: self.status.as_u16(),
+            detail: &self.detail,
+        };
+        // Strings and a number always serialise.
+        let body = serde_json::to_string(&body).unwrap_or_default();
+        let kind = (header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        let mut response = (self.status, [kind], body).into_response();
+        if let Some((name, value)) = self.header {
+            response.headers_mut().insert(name, value);
+        }
+        response
+    }
+}

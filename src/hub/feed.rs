@@ -1,0 +1,407 @@
+//! A feed: what this replica knows of one topic, shared by all of its subscribers.
+//!
+//! A feed moves between three states of health:
+//!
+//! - *opening*: the subscription is not confirmed, or the clock not read after it. Nothing is known.
+//! - *live*: complete up to the greater of its last read and what the partition has heard.
+//! - *broken*: complete up to where it broke; frames heard meanwhile wait until the log was read.
+
+use super::bell::{Bell, Bells};
+use super::partition::Partition;
+use super::window::{Window, WindowBounds};
+use crate::gap;
+use crate::id::Id;
+use crate::log::{Horizon, Page};
+use crate::sse::{Entry, Frame, Mark};
+use crate::topic::Topic;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Frames that wait for a repair. When it overflows they are dropped, and read from the log instead.
+const PENDING_MAX: usize = 1024;
+
+/// One topic on this replica.
+#[derive(Debug)]
+pub struct Feed {
+    topic: Topic,
+    partition: Arc<Partition>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    health: Health,
+    window: Window,
+    ended: Option<Id>,
+    pending: Vec<Frame>,
+    pending_lost: bool,
+    bells: Bells,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Health {
+    Opening,
+    Live {
+        /// The clock when the topic was read last.
+        base: Id,
+    },
+    Broken {
+        /// Complete up to here.
+        at: Id,
+        /// Streams may have gone on to here before the hole showed.
+        shown: Id,
+    },
+}
+
+/// What became of a live frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// It stands in the window.
+    Appended,
+    /// It was known already.
+    Known,
+    /// It waits until the topic has been read.
+    Waits,
+    /// Its predecessor is missing: the topic must be read.
+    Hole,
+}
+
+/// How a read of the log left the feed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mended {
+    /// Live again.
+    Live,
+    /// There is more to read, after this id.
+    More(Id),
+}
+
+impl Feed {
+    pub(super) fn new(topic: Topic, partition: Arc<Partition>, bounds: WindowBounds) -> Self {
+        Self {
+            topic,
+            partition,
+            state: Mutex::new(State {
+                health: Health::Opening,
+                window: Window::new(Id::ZERO, bounds),
+                ended: None,
+                pending: Vec::new(),
+                pending_lost: false,
+                bells: Bells::default(),
+            }),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The topic.
+    #[must_use]
+    pub fn topic(&self) -> &Topic {
+        &self.topic
+    }
+
+    /// The partition.
+    #[must_use]
+    pub fn partition(&self) -> &Arc<Partition> {
+        &self.partition
+    }
+
+    /// Everything up to here stands in the log or in the window; none while opening.
+    #[must_use]
+    pub fn complete(&self) -> Option<Id> {
+        // The clock is looked at first: what it covers is in the window already.
+        let heard = self.partition.heard();
+        self.state().complete(heard)
+    }
+
+    /// Whether the live path carries this topic now.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        matches!(self.state().health, Health::Live { .. })
+    }
+
+    /// The id of the end, if the topic has ended.
+    #[must_use]
+    pub fn ended(&self) -> Option<Id> {
+        self.state().ended
+    }
+
+    /// Where a read that opens or repairs this feed begins; none if it needs none.
+    #[must_use]
+    pub fn wants_read_after(&self) -> Option<Wanted> {
+        match self.state().health {
+            Health::Opening => Some(Wanted::State),
+            Health::Broken { at, .. } => Some(Wanted::Entries(at)),
+            Health::Live { .. } => None,
+        }
+    }
+
+    /// The last entry that was heard or read, for a log that may have gone back.
+    #[must_use]
+    pub fn last_entry(&self) -> Option<Id> {
+        self.state().window.last()
+    }
+
+    /// Bytes in the window.
+    #[must_use]
+    pub fn window_bytes(&self) -> usize {
+        self.state().window.bytes()
+    }
+
+    /// Subscribers that read this feed.
+    #[must_use]
+    pub fn subscribers(&self) -> usize {
+        self.state().bells.len()
+    }
+
+    pub(super) fn hang(&self, bell: Arc<Bell>) -> usize {
+        self.state().bells.hang(bell)
+    }
+
+    pub(super) fn take_down(&self, key: usize) -> usize {
+        let mut state = self.state();
+        state.bells.take_down(key);
+        state.bells.len()
+    }
+
+    pub(super) fn ring(&self) {
+        self.state().bells.ring();
+    }
+
+    /// Takes a frame from the live path.
+    pub(super) fn hear(&self, frame: Frame) -> Heard {
+        let heard = self.partition.heard();
+        self.state().hear(frame, heard)
+    }
+
+    /// The live path broke: what was complete stays so, nothing more is known.
+    pub(super) fn break_off(&self) {
+        let heard = self.partition.heard();
+        let mut state = self.state();
+        if let Health::Live { base } = state.health {
+            let at = base.max(heard);
+            state.health = Health::Broken { at, shown: at };
+        }
+        state.pending.clear();
+        state.pending_lost = false;
+    }
+
+    /// An entry of this topic was lost on the way: go back to what is certain.
+    pub(super) fn puncture(&self) {
+        let heard = self.partition.heard();
+        let mut state = self.state();
+        if let Health::Live { base } = state.health {
+            state.health = state.hole(base, heard);
+        }
+        state.pending_lost = true;
+    }
+
+    /// Takes what the log holds, read while the live path carried the topic.
+    ///
+    /// `serial` is the hub's next: streams opened before it may have gone past what is found now.
+    pub(super) fn mend(&self, page: &Page, horizon: &Horizon, serial: u64) -> Mended {
+        let heard = self.partition.heard();
+        self.state().mend(&self.topic, page, horizon, heard, serial)
+    }
+
+    /// Adds an older stretch of the log that a stream has read anyway.
+    pub(super) fn prepend(&self, page: &Page) {
+        let mut state = self.state();
+        let reaches = !page.more || page.frames.last().is_some_and(|frame| frame.id >= state.window.floor());
+        let whole = page.floor.is_some_and(|floor| floor <= page.after);
+        if state.health != Health::Opening && reaches && whole {
+            state.window.prepend(page.after, &page.frames);
+        }
+    }
+
+    /// Whether a reader at `position` finds everything above it in the window.
+    #[must_use]
+    pub fn covers(&self, position: Id) -> bool {
+        let state = self.state();
+        state.health != Health::Opening && position >= state.window.floor()
+    }
+
+    /// The id of the first frame above `position`; `Err` if the window does not reach back to it.
+    pub(super) fn first_after(&self, position: Id) -> Result<Option<Id>, BehindWindow> {
+        let state = self.state();
+        state.reach(position)?;
+        Ok(state.window.after(position).next().map(|frame| frame.id))
+    }
+
+    /// Hands frames above `position`, up to `limit` inclusive, to `take` until it answers false.
+    ///
+    /// Costs one lock and, for each frame, one clone of shared bytes.
+    pub(super) fn take_after(
+        &self,
+        position: Id,
+        limit: Id,
+        mut take: impl FnMut(&Frame) -> bool,
+    ) -> Result<(), BehindWindow> {
+        let state = self.state();
+        state.reach(position)?;
+        for frame in state.window.after(position) {
+            if frame.id > limit || !take(frame) {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a feed wants to have read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// Only how the log stands: the feed begins now.
+    State,
+    /// The entries after an id.
+    Entries(Id),
+}
+
+/// The reader is behind the window and must read the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct BehindWindow;
+
+impl State {
+    fn complete(&self, heard: Id) -> Option<Id> {
+        match self.health {
+            Health::Opening => None,
+            Health::Live { base } => Some(base.max(heard)),
+            Health::Broken { at, .. } => Some(at),
+        }
+    }
+
+    /// An entry is missing after what is certain.
+    fn hole(&self, base: Id, heard: Id) -> Health {
+        Health::Broken {
+            at: self.chain(base),
+            shown: base.max(heard),
+        }
+    }
+
+    /// Up to where this topic's own entries are certain.
+    fn chain(&self, base: Id) -> Id {
+        self.window.last().map_or(base, |last| last.max(base))
+    }
+
+    fn reach(&self, position: Id) -> Result<(), BehindWindow> {
+        if self.health != Health::Opening && position >= self.window.floor() {
+            Ok(())
+        } else {
+            Err(BehindWindow)
+        }
+    }
+
+    fn hear(&mut self, frame: Frame, heard: Id) -> Heard {
+        let Health::Live { base } = self.health else {
+            return self.keep(frame);
+        };
+        let chain = self.chain(base);
+        if frame.id <= chain {
+            return Heard::Known;
+        }
+        // The first entry of a fresh log names a position instead of a predecessor; there the
+        // clock's word is enough.
+        let known = if frame.prev.is_position() { chain.max(heard) } else { chain };
+        if frame.prev > known {
+            self.health = self.hole(base, heard);
+            self.keep(frame);
+            return Heard::Hole;
+        }
+        self.append(frame);
+        Heard::Appended
+    }
+
+    fn append(&mut self, frame: Frame) {
+        match frame.mark {
+            Mark::End => self.ended = Some(frame.id),
+            Mark::Event | Mark::Deleted => self.ended = None,
+            Mark::Gap { .. } | Mark::Late { .. } => {}
+        }
+        self.window.append(frame);
+    }
+
+    fn keep(&mut self, frame: Frame) -> Heard {
+        if self.pending.len() < PENDING_MAX {
+            self.pending.push(frame);
+        } else {
+            self.pending_lost = true;
+        }
+        Heard::Waits
+    }
+
+    fn mend(&mut self, topic: &Topic, page: &Page, horizon: &Horizon, heard: Id, serial: u64) -> Mended {
+        match self.health {
+            Health::Live { .. } => return Mended::Live,
+            Health::Opening => {
+                self.window.restart(horizon.last);
+                self.health = Health::Live { base: horizon.last };
+            }
+            Health::Broken { at, .. } if page.after != at => return Mended::More(at),
+            Health::Broken { at, shown } => {
+                let reached = self.take_page(at, page, horizon);
+                if page.more {
+                    let shown = shown.max(reached);
+                    self.health = Health::Broken { at: reached, shown };
+                    return Mended::More(reached);
+                }
+                let base = horizon.last.max(reached);
+                let passed = page.frames.iter().map(|frame| frame.id).filter(|id| *id > at && *id <= shown).max();
+                if let Some(to) = passed.filter(|_| base > reached) {
+                    self.window.append(late(topic, at, to, base, serial));
+                }
+                self.health = Health::Live { base };
+            }
+        }
+        self.ended = page.ended;
+        self.catch_up(heard)
+    }
+
+    /// Appends what a read found above `at`; returns how far the topic is complete now.
+    fn take_page(&mut self, at: Id, page: &Page, horizon: &Horizon) -> Id {
+        let floor = gap::judge(at, horizon, page.floor).map_or(at, |missing| missing.to.max(at));
+        if floor > at {
+            // Readers below find the window too short, read the log, and are told there.
+            self.window.restart(floor);
+        }
+        let mut reached = floor;
+        for frame in page.frames.iter().filter(|frame| frame.id > floor) {
+            reached = frame.id;
+            self.append(frame.clone());
+        }
+        reached
+    }
+
+    /// Appends what was heard during the read.
+    fn catch_up(&mut self, heard: Id) -> Mended {
+        let lost = std::mem::take(&mut self.pending_lost);
+        let mut pending = std::mem::take(&mut self.pending).into_iter();
+        // After a hole the rest is found in the log.
+        while let Some(frame) = pending.next().filter(|_| matches!(self.health, Health::Live { .. })) {
+            self.hear(frame, heard);
+        }
+        if let Health::Live { base } = self.health {
+            if !lost {
+                return Mended::Live;
+            }
+            self.health = self.hole(base, heard);
+        }
+        match self.health {
+            Health::Broken { at, .. } => Mended::More(at),
+            Health::Live { .. } | Health::Opening => Mended::Live,
+        }
+    }
+}
+
+/// A gap told to streams that had gone past what a repair found.
+fn late(topic: &Topic, from: Id, to: Id, id: Id, serial: u64) -> Frame {
+    Frame::encode(
+        topic,
+        &Entry {
+            id,
+            prev: from,
+            mark: Mark::Late { from, to, serial },
+            kind: String::new(),
+            data: String::new(),
+        },
+    )
+}

@@ -1,0 +1,300 @@
+//! The hub: the topics and subscribers of this replica.
+//!
+//! One log, many cursors: a topic has one [`window::Window`] of encoded frames, a subscriber is a
+//! [`reader::Reader`] with a cursor into it, and no event is ever queued for a subscriber.
+//!
+//! The hub knows no socket, no Redis and no clock. The live path is told to it, what must be read
+//! from the log it asks for, and time comes in as an argument; so it can be simulated
+//! (`tests/simulation_merge.rs`).
+//!
+//! Invariants:
+//!
+//! 1. An id is heard ([`partition::Partition::heard`]) only after its frame stands in the window.
+//! 2. A window holds every entry of its topic between its floor and where the topic is complete.
+//! 3. A reader shows an id only if all of its topics in that partition are complete up to it.
+//! 4. No lock is held while another hub lock is taken, save partition clocks, which take none.
+
+mod bell;
+pub mod counts;
+pub mod feed;
+pub mod partition;
+pub mod reader;
+pub mod window;
+
+pub use bell::Bell;
+
+use crate::log::{Horizon, Page};
+use crate::sse::Frame;
+use crate::topic::{PartitionNo, Topic};
+use counts::Counts;
+use feed::{Feed, Heard, Mended};
+use partition::Partition;
+use reader::{Reader, Start};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use window::WindowBounds;
+
+/// All topics that somebody on this replica reads, or has read until a moment ago.
+#[derive(Debug)]
+pub struct Hub {
+    partitions: Vec<Arc<Partition>>,
+    bounds: WindowBounds,
+    state: Mutex<State>,
+    serial: AtomicU64,
+    wanted: Notify,
+    counts: Counts,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    feeds: HashMap<Topic, Arc<Feed>>,
+    added: Vec<Topic>,
+    left: Vec<Topic>,
+    idle: HashMap<Topic, Instant>,
+    changed: BTreeSet<Topic>,
+}
+
+/// What a live frame asks of the follower.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Hearing {
+    /// The topic has a hole and must be read.
+    pub hole: bool,
+    /// The id is not above what was heard before: the log has gone back.
+    pub backwards: bool,
+}
+
+impl Hub {
+    /// A hub without topics.
+    #[must_use]
+    pub fn new(partitions: PartitionNo, bounds: WindowBounds) -> Arc<Self> {
+        Arc::new(Self {
+            partitions: (0..partitions).map(|number| Arc::new(Partition::new(number))).collect(),
+            bounds,
+            state: Mutex::default(),
+            serial: AtomicU64::new(1),
+            wanted: Notify::new(),
+            counts: Counts::default(),
+        })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Partitions of the log.
+    #[must_use]
+    pub fn partitions(&self) -> PartitionNo {
+        PartitionNo::try_from(self.partitions.len()).unwrap_or(PartitionNo::MAX)
+    }
+
+    /// One partition's clock.
+    ///
+    /// # Panics
+    /// If there is no such partition; numbers come from [`Topic::partition`].
+    #[must_use]
+    #[expect(clippy::indexing_slicing, reason = "numbers are taken modulo the count")]
+    pub fn partition(&self, number: PartitionNo) -> &Arc<Partition> {
+        &self.partitions[usize::from(number)]
+    }
+
+    /// The number of open streams, for those who watch it.
+    #[must_use]
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// A reader of `topics`, each once; unknown ones become feeds that open.
+    #[must_use]
+    pub fn reader(self: &Arc<Self>, topics: &[Topic], bell: Arc<Bell>, starts: impl Fn(PartitionNo) -> Start) -> Reader {
+        let serial = self.serial.fetch_add(1, Ordering::Relaxed);
+        let mut state = self.state();
+        let feeds = topics.iter().map(|topic| self.feed_for(&mut state, topic)).collect();
+        state.changed.extend(topics.iter().cloned());
+        let reader = Reader::new(self.clone(), bell, feeds, serial, starts);
+        let wanted = !state.added.is_empty();
+        drop(state);
+        if wanted {
+            self.wanted.notify_one();
+        }
+        reader
+    }
+
+    fn feed_for(&self, state: &mut State, topic: &Topic) -> Arc<Feed> {
+        state.idle.remove(topic);
+        if let Some(feed) = state.feeds.get(topic) {
+            return feed.clone();
+        }
+        let partition = self.partition(topic.partition(self.partitions())).clone();
+        let feed = Arc::new(Feed::new(topic.clone(), partition, self.bounds));
+        state.feeds.insert(topic.clone(), feed.clone());
+        state.added.push(topic.clone());
+        feed
+    }
+
+    /// A reader goes.
+    fn leave(&self, feed: &Feed, bell_key: usize) {
+        let remaining = feed.take_down(bell_key);
+        let mut state = self.state();
+        state.changed.insert(feed.topic().clone());
+        if remaining == 0 {
+            state.left.push(feed.topic().clone());
+        }
+    }
+
+    /// The feed of a topic, if somebody reads it.
+    #[must_use]
+    pub fn feed(&self, topic: &Topic) -> Option<Arc<Feed>> {
+        self.state().feeds.get(topic).cloned()
+    }
+
+    /// All feeds.
+    #[must_use]
+    pub fn feeds(&self) -> Vec<Arc<Feed>> {
+        self.state().feeds.values().cloned().collect()
+    }
+
+    /// Waits until new topics are wanted.
+    ///
+    /// # Cancel safety
+    /// Safe: a notice that was not awaited is kept.
+    pub async fn wanted(&self) {
+        self.wanted.notified().await;
+    }
+
+    /// A stream holds an event until the clock has moved on.
+    fn ask_for_clock(&self) {
+        self.wanted.notify_one();
+    }
+
+    /// Waits until `id` or something later was heard of its partition.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn heard(&self, partition: PartitionNo, id: crate::id::Id) {
+        let bell = Arc::new(Bell::default());
+        let partition = self.partition(partition);
+        std::future::poll_fn(|cx| {
+            bell.register(cx.waker());
+            partition.wait_for_clock(bell.clone());
+            if partition.heard() >= id { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+        })
+        .await;
+    }
+
+    /// Topics that became wanted since the last call.
+    #[must_use]
+    pub fn take_added(&self) -> Vec<Topic> {
+        std::mem::take(&mut self.state().added)
+    }
+
+    /// Drops feeds that nobody has read for `keep`, and names them.
+    #[must_use]
+    pub fn sweep(&self, now: Instant, keep: Duration) -> Vec<Topic> {
+        let mut state = self.state();
+        for topic in std::mem::take(&mut state.left) {
+            let unread = state.feeds.get(&topic).is_some_and(|feed| feed.subscribers() == 0);
+            if unread {
+                state.idle.entry(topic).or_insert(now);
+            }
+        }
+        let due = state.idle.iter().filter(|(_, since)| now.duration_since(**since) >= keep);
+        let due: Vec<Topic> = due.map(|(topic, _)| topic.clone()).collect();
+        for topic in &due {
+            state.idle.remove(topic);
+            state.feeds.remove(topic);
+        }
+        due
+    }
+
+    /// Topics whose number of subscribers changed since the last call, with that number; `most` at
+    /// once.
+    #[must_use]
+    pub fn take_changed(&self, most: usize) -> Vec<(Topic, u64)> {
+        let mut state = self.state();
+        let mut taken = Vec::new();
+        while taken.len() < most {
+            let Some(topic) = state.changed.pop_first() else { break };
+            let subscribers = state.feeds.get(&topic).map_or(0, |feed| feed.subscribers());
+            taken.push((topic, subscribers as u64));
+        }
+        taken
+    }
+
+    /// Marks all topics as changed, for a log that has forgotten them.
+    pub fn mark_all_changed(&self) {
+        let mut state = self.state();
+        let read: Vec<Topic> = state.feeds.keys().cloned().collect();
+        state.changed.extend(read);
+    }
+
+    /// Takes a live frame.
+    pub fn hear(&self, topic: &Topic, frame: Frame) -> Hearing {
+        let partition = self.partition(topic.partition(self.partitions()));
+        let feed = self.feed(topic);
+        let id = frame.id;
+        let heard = feed.as_ref().map(|feed| feed.hear(frame));
+        let forwards = partition.hear(id);
+        if let Some(feed) = feed.filter(|_| heard == Some(Heard::Appended)) {
+            feed.ring();
+        }
+        Hearing {
+            hole: heard == Some(Heard::Hole),
+            backwards: !forwards,
+        }
+    }
+
+    /// The clock was said aloud.
+    pub fn tick(&self, partition: PartitionNo, id: crate::id::Id) {
+        self.partition(partition).hear(id);
+    }
+
+    /// The live path is gone: every feed keeps what it has and waits to be read again.
+    pub fn break_off(&self) {
+        for partition in &self.partitions {
+            partition.forget_horizon();
+        }
+        for feed in self.feeds() {
+            feed.break_off();
+        }
+    }
+
+    /// A frame of this topic was lost on the way.
+    pub fn puncture(&self, topic: &Topic) {
+        if let Some(feed) = self.feed(topic) {
+            feed.puncture();
+        }
+    }
+
+    /// Takes a reading of the clock.
+    pub fn learn(&self, partition: PartitionNo, horizon: &Horizon) {
+        self.partition(partition).learn(horizon);
+    }
+
+    /// Takes what was read for a feed that opens or is broken, and wakes its streams.
+    pub fn mend(&self, feed: &Feed, page: &Page, horizon: &Horizon) -> Mended {
+        let serial = self.serial.fetch_add(1, Ordering::Relaxed);
+        feed.partition().learn(horizon);
+        let mended = feed.mend(page, horizon, serial);
+        feed.ring();
+        mended
+    }
+
+    /// Rings every stream: something that concerns all has changed.
+    pub fn ring_all(&self) {
+        for feed in self.feeds() {
+            feed.ring();
+        }
+        self.counts.ring();
+    }
+
+    /// Offers a page that a stream has read to the topic's window.
+    pub fn prepend(&self, page: &Page) {
+        if let Some(feed) = self.feed(&page.topic) {
+            feed.prepend(page);
+        }
+    }
+}

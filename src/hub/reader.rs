@@ -1,0 +1,540 @@
+//! The reader: one subscriber's cursor, and the merge of its topics into one stream.
+//!
+//! The merge rule, for the topics of one partition: an event with id X is shown only if the cursor
+//! is below X and X is at most the least *complete* of the topics. So one id is a cursor for all
+//! of them. Each topic comes from a page of the log while the cursor is behind its window, and
+//! from the window after that; replay, live and catching up are the same motion.
+//!
+//! Over several partitions each part of the cursor obeys its own clock, and the `id:` line lists
+//! them all.
+//!
+//! A reader costs about 100 bytes and 40 for each topic; pages only while it is behind.
+
+use super::Hub;
+use super::bell::Bell;
+use super::feed::{BehindWindow, Feed};
+use super::partition::Partition;
+use crate::cursor::Cursor;
+use crate::gap;
+use crate::id::Id;
+use crate::log::{Horizon, Page, ReadRequest};
+use crate::sse::{Frame, Gap, GapReason, Mark};
+use crate::topic::{PartitionNo, Topic};
+use std::sync::Arc;
+
+/// Where a stream begins, in one partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// With what comes next.
+    Live,
+    /// After this id, and what is missing is told.
+    After(Id),
+    /// After this id, which was found for a first visit: nothing is missing.
+    History(Id),
+    /// The cursor could not be read: with what comes next, after a gap that says so.
+    Unreadable,
+}
+
+/// What a reader shows its stream.
+#[derive(Clone, Debug)]
+pub enum Shown {
+    /// A frame; `anchored` if its id may be written as the cursor.
+    Frame {
+        /// The entry.
+        frame: Frame,
+        /// False if something else with the same id follows.
+        anchored: bool,
+    },
+    /// A gap that this reader alone is told.
+    Gap {
+        /// What may be missing.
+        gap: Gap,
+        /// False if something else with the same id follows.
+        anchored: bool,
+    },
+}
+
+impl Shown {
+    /// The id that it stands at.
+    #[must_use]
+    pub fn id(&self) -> Id {
+        match self {
+            Self::Frame { frame, .. } => frame.id,
+            Self::Gap { gap, .. } => gap.to,
+        }
+    }
+}
+
+/// How far one step came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Everything that can be shown was shown; the bell will ring.
+    Idle,
+    /// An event is known, but another topic is not complete up to it; the bell will ring.
+    Held,
+    /// The stream's `take` wants no more for now.
+    Full,
+    /// These must be read from the log, and given to [`Reader::take_pages`].
+    Behind(PartitionNo, Vec<ReadRequest>),
+    /// The partition's clock must be read, and given to [`Hub::learn`].
+    Clock(PartitionNo),
+    /// Every topic has ended, and the cursor is past it.
+    Ended,
+}
+
+/// One subscriber's position in its topics.
+#[derive(Debug)]
+pub struct Reader {
+    hub: Arc<Hub>,
+    bell: Arc<Bell>,
+    parts: Vec<Part>,
+    serial: u64,
+}
+
+#[derive(Debug)]
+struct Part {
+    partition: Arc<Partition>,
+    sources: Vec<Source>,
+    opening: Option<Start>,
+    /// The clock was read for this stream.
+    asked: bool,
+    cursor: Id,
+    since: Id,
+}
+
+#[derive(Debug)]
+struct Source {
+    feed: Arc<Feed>,
+    bell_key: usize,
+    /// Nothing at or below this is still to come from this topic.
+    done: Id,
+    /// What came before `done` is not missed: found for a first visit.
+    history: bool,
+    page: Option<Box<Replay>>,
+}
+
+/// A page of the log on its way to the stream.
+#[derive(Debug)]
+struct Replay {
+    gap: Option<Gap>,
+    frames: std::vec::IntoIter<Frame>,
+    cap: Id,
+}
+
+impl Reader {
+    /// A reader of `feeds`, grouped by partition. Use [`Hub::reader`].
+    pub(super) fn new(hub: Arc<Hub>, bell: Arc<Bell>, feeds: Vec<Arc<Feed>>, serial: u64, starts: impl Fn(PartitionNo) -> Start) -> Self {
+        let mut parts: Vec<Part> = Vec::with_capacity(1);
+        for feed in feeds {
+            let bell_key = feed.hang(bell.clone());
+            let partition = feed.partition().clone();
+            let source = Source {
+                feed,
+                bell_key,
+                done: Id::ZERO,
+                history: false,
+                page: None,
+            };
+            match parts.iter_mut().find(|part| part.partition.number() == partition.number()) {
+                Some(part) => part.sources.push(source),
+                None => parts.push(Part {
+                    opening: Some(starts(partition.number())),
+                    asked: false,
+                    partition,
+                    sources: vec![source],
+                    cursor: Id::ZERO,
+                    since: Id::ZERO,
+                }),
+            }
+        }
+        parts.sort_by_key(|part| part.partition.number());
+        Self {
+            hub,
+            bell,
+            parts,
+            serial,
+        }
+    }
+
+    /// The cursor as it stands.
+    #[must_use]
+    pub fn cursor(&self) -> Option<Cursor> {
+        let [part] = self.parts.as_slice() else {
+            let all = self.parts.iter().map(|part| (part.partition.number(), part.cursor));
+            return (!self.parts.is_empty()).then(|| Cursor::Many(all.collect()));
+        };
+        Some(match self.hub.partitions() {
+            1 => Cursor::One(part.cursor),
+            _ => Cursor::Many([(part.partition.number(), part.cursor)].into()),
+        })
+    }
+
+    /// Whether ids on the wire are bare, so that a frame's own block can be written as it is.
+    #[must_use]
+    pub fn writes_bare_ids(&self) -> bool {
+        self.hub.partitions() == 1
+    }
+
+    /// Finds where each partition of the stream begins, as far as that is known.
+    ///
+    /// Returns gaps that are told whatever the log holds, and [`Step::Idle`] once all is known.
+    pub fn open(&mut self, tell: &mut Vec<Gap>) -> Step {
+        for part in &mut self.parts {
+            let Some(start) = part.opening else { continue };
+            match part.open(start, tell) {
+                Some(Step::Idle) | None => part.opening = None,
+                Some(step) => return step,
+            }
+        }
+        Step::Idle
+    }
+
+    /// Whether every part has begun.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.parts.iter().all(|part| part.opening.is_none())
+    }
+
+    /// Shows what comes next, in order, until there is no more or `take` answers false.
+    ///
+    /// `take` gets, with each, the cursor as it stands once that was shown.
+    pub fn step(&mut self, mut take: impl FnMut(Shown, &Cursor) -> bool) -> Step {
+        let mut summary = Step::Idle;
+        let mut vector = self.cursor();
+        for index in 0..self.parts.len() {
+            let Some(part) = self.parts.get_mut(index) else { break };
+            let number = part.partition.number();
+            let mut take = |shown: Shown| match &mut vector {
+                Some(cursor) => {
+                    cursor.set(number, shown.id());
+                    take(shown, cursor)
+                }
+                None => false,
+            };
+            match part.step(self.serial, &mut take) {
+                Step::Idle => {}
+                Step::Held => {
+                    part.partition.wait_for_clock(self.bell.clone());
+                    self.hub.ask_for_clock();
+                    // The clock may have moved between the look and the wait.
+                    summary = match part.step(self.serial, &mut take) {
+                        Step::Idle => summary,
+                        Step::Held => Step::Held,
+                        other => return other,
+                    };
+                }
+                other => return other,
+            }
+        }
+        if summary == Step::Idle && self.has_ended() { Step::Ended } else { summary }
+    }
+
+    /// Takes pages that were asked for.
+    pub fn take_pages(&mut self, horizon: &Horizon, pages: Vec<Arc<Page>>) {
+        for page in pages {
+            let sources = self.parts.iter_mut().flat_map(|part| part.sources.iter_mut().map(|s| (part.cursor, s)));
+            for (cursor, source) in sources {
+                if source.feed.topic() == &page.topic && cursor.max(source.done) == page.after {
+                    source.replay(horizon, &page);
+                }
+            }
+        }
+    }
+
+    /// The position to which the whole stream is complete, where that is above the cursor.
+    ///
+    /// For the refresh of a quiet stream's cursor: nothing can still come at or below it.
+    pub fn advance_to_complete(&mut self) -> bool {
+        let mut moved = false;
+        for part in &mut self.parts {
+            if let Some(limit) = part.limit().filter(|limit| *limit > part.cursor) {
+                part.cursor = limit;
+                moved = true;
+            }
+        }
+        moved
+    }
+
+    /// The oldest part of the cursor.
+    #[must_use]
+    pub fn oldest(&self) -> Option<Id> {
+        self.parts.iter().map(|part| part.cursor).min()
+    }
+
+    /// The topics that are read, in no order that matters.
+    pub fn topics(&self) -> impl Iterator<Item = &Topic> {
+        self.parts.iter().flat_map(|part| part.sources.iter().map(|source| source.feed.topic()))
+    }
+
+    /// Whether every topic has ended at or below the cursor.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        let mut sources = self.parts.iter().flat_map(|part| part.sources.iter().map(move |source| (part, source)));
+        !self.parts.is_empty()
+            && sources.all(|(part, source)| {
+                part.opening.is_none() && source.feed.ended().is_some_and(|end| end <= part.cursor.max(source.done)) && source.page.is_none()
+            })
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        for part in &self.parts {
+            for source in &part.sources {
+                self.hub.leave(&source.feed, source.bell_key);
+            }
+        }
+    }
+}
+
+impl Part {
+    /// The least *complete* of the topics; none while one is opening.
+    fn limit(&self) -> Option<Id> {
+        self.sources.iter().map(Source::limit).min().flatten()
+    }
+
+    fn open(&mut self, start: Start, tell: &mut Vec<Gap>) -> Option<Step> {
+        if self.sources.iter().any(|source| source.feed.complete().is_none()) {
+            return Some(Step::Held);
+        }
+        let horizon = match self.partition.horizon() {
+            Some(horizon) => horizon,
+            None => return Some(Step::Clock(self.partition.number())),
+        };
+        match start {
+            Start::Live | Start::Unreadable => {
+                // Everything up to the greatest was published before this stream began.
+                self.begin(self.sources.iter().filter_map(|source| source.feed.complete()).max().unwrap_or_default());
+                if start == Start::Unreadable {
+                    self.tell_all(None, GapReason::BadCursor, tell);
+                }
+            }
+            Start::History(id) => {
+                self.begin(id);
+                for source in &mut self.sources {
+                    source.history = !source.feed.covers(id);
+                }
+            }
+            // Perhaps this replica has only not heard of it yet: the clock decides.
+            Start::After(id) if id > self.partition.last_known() && !self.asked => {
+                self.asked = true;
+                return Some(Step::Clock(self.partition.number()));
+            }
+            Start::After(id) if id > self.partition.last_known() => {
+                let to = gap::judge_partition(id, &horizon).map_or(horizon.last, |missing| missing.to);
+                self.begin(to);
+                self.tell_all(Some(id), GapReason::Ahead, tell);
+            }
+            Start::After(id) => {
+                self.begin(id);
+                if let Some(missing) = gap::rewound(id, &horizon) {
+                    for source in self.sources.iter_mut().filter(|source| source.feed.covers(id)) {
+                        source.skip(id, missing);
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    fn begin(&mut self, at: Id) {
+        self.cursor = at;
+        self.since = at;
+    }
+
+    fn tell_all(&self, from: Option<Id>, reason: GapReason, tell: &mut Vec<Gap>) {
+        tell.extend(self.sources.iter().map(|source| Gap {
+            topic: source.feed.topic().clone(),
+            reason,
+            from,
+            to: self.cursor,
+        }));
+    }
+
+    fn step(&mut self, serial: u64, take: &mut impl FnMut(Shown) -> bool) -> Step {
+        if self.opening.is_some() {
+            return Step::Held;
+        }
+        loop {
+            self.sources.iter_mut().for_each(Source::turn_page);
+            // Limits before fronts: what they cover is in the windows already.
+            let Some(limit) = self.limit() else { return Step::Held };
+            let behind = self.behind();
+            if !behind.is_empty() {
+                return Step::Behind(self.partition.number(), behind);
+            }
+            let (first, second) = self.fronts();
+            let Some((index, id)) = first else { return Step::Idle };
+            if id > limit {
+                return Step::Held;
+            }
+            let until = second.map_or(limit, |second| limit.min(second.just_before().max(id)));
+            let alone = second.is_none_or(|second| second > id);
+            let since = self.since;
+            let cursor = self.cursor;
+            let Some(source) = self.sources.get_mut(index) else { return Step::Idle };
+            let teller = Teller { since, serial };
+            let (reached, full) = source.show(cursor, until, alone, &teller, take);
+            source.done = source.done.max(reached);
+            if alone {
+                self.cursor = self.cursor.max(reached);
+            }
+            if full {
+                return Step::Full;
+            }
+        }
+    }
+
+    /// Topics whose next stretch must be read from the log.
+    fn behind(&self) -> Vec<ReadRequest> {
+        let cursor = self.cursor;
+        let needy = self.sources.iter().filter_map(|source| {
+            let position = source.position(cursor);
+            (source.page.is_none() && !source.feed.covers(position)).then(|| ReadRequest {
+                topic: source.feed.topic().clone(),
+                after: position,
+                limit: PAGE_EVENTS,
+            })
+        });
+        needy.collect()
+    }
+
+    /// The source with the smallest next id, that id, and the next id of the others.
+    fn fronts(&self) -> (Option<(usize, Id)>, Option<Id>) {
+        let mut first: Option<(usize, Id)> = None;
+        let mut second: Option<Id> = None;
+        for (index, source) in self.sources.iter().enumerate() {
+            let Some(id) = source.front(self.cursor) else { continue };
+            match first {
+                Some((_, least)) if id >= least => second = Some(second.map_or(id, |s| s.min(id))),
+                _ => {
+                    second = first.map(|(_, least)| least).or(second);
+                    first = Some((index, id));
+                }
+            }
+        }
+        (first, second)
+    }
+}
+
+/// Entries that one page asks for.
+pub const PAGE_EVENTS: usize = 256;
+
+/// Decides which gap entries of a log concern a stream.
+struct Teller {
+    since: Id,
+    serial: u64,
+}
+
+impl Teller {
+    fn tells(&self, frame: &Frame) -> bool {
+        match frame.mark {
+            Mark::Event | Mark::End | Mark::Deleted => true,
+            Mark::Gap { lost, .. } => self.since < lost,
+            Mark::Late { serial, to, .. } => self.serial < serial && self.since < to,
+        }
+    }
+}
+
+impl Source {
+    fn position(&self, cursor: Id) -> Id {
+        cursor.max(self.done)
+    }
+
+    /// Up to where this topic is known to this stream.
+    fn limit(&self) -> Option<Id> {
+        let complete = self.feed.complete()?;
+        Some(self.page.as_ref().map_or(complete.max(self.done), |page| page.cap))
+    }
+
+    /// A page that was shown whole is done with; the window, or another page, follows.
+    fn turn_page(&mut self) {
+        if let Some(page) = self.page.take_if(|page| page.gap.is_none() && page.frames.as_slice().is_empty()) {
+            self.done = self.done.max(page.cap);
+        }
+    }
+
+    fn replay(&mut self, horizon: &Horizon, page: &Page) {
+        let missing = gap::judge(page.after, horizon, page.floor).filter(|missing| missing.to > page.after);
+        let history = std::mem::take(&mut self.history);
+        let from = missing.map_or(page.after, |missing| missing.to);
+        let frames: Vec<Frame> = page.frames.iter().filter(|frame| frame.id > from).cloned().collect();
+        let last = page.frames.last().map_or(page.after, |frame| frame.id);
+        let cap = if page.more { last } else { horizon.last };
+        self.page = Some(Box::new(Replay {
+            gap: missing.filter(|_| !history).map(|missing| Gap {
+                topic: self.feed.topic().clone(),
+                reason: missing.reason,
+                from: Some(page.after),
+                to: missing.to,
+            }),
+            frames: frames.into_iter(),
+            cap: cap.max(from),
+        }));
+    }
+
+    /// Tells a gap although the window covers the cursor.
+    fn skip(&mut self, from: Id, missing: gap::Missing) {
+        self.page = Some(Box::new(Replay {
+            gap: Some(Gap {
+                topic: self.feed.topic().clone(),
+                reason: missing.reason,
+                from: Some(from),
+                to: missing.to,
+            }),
+            frames: Vec::new().into_iter(),
+            cap: missing.to,
+        }));
+    }
+
+    /// The id of what this topic shows next.
+    fn front(&self, cursor: Id) -> Option<Id> {
+        match &self.page {
+            Some(page) => page
+                .gap
+                .as_ref()
+                .map(|gap| gap.to)
+                .or_else(|| page.frames.as_slice().first().map(|frame| frame.id)),
+            None => self.feed.first_after(self.position(cursor)).ok().flatten(),
+        }
+    }
+
+    /// Shows everything up to `until`; returns how far it came and whether `take` is full.
+    fn show(&mut self, cursor: Id, until: Id, anchored: bool, teller: &Teller, take: &mut impl FnMut(Shown) -> bool) -> (Id, bool) {
+        let position = self.position(cursor);
+        let Some(page) = &mut self.page else {
+            return self.show_window(position, until, anchored, teller, take);
+        };
+        let mut reached = position;
+        if let Some(gap) = page.gap.take_if(|gap| gap.to <= until) {
+            reached = gap.to;
+            if !take(Shown::Gap { gap, anchored }) {
+                return (reached, true);
+            }
+        }
+        while let Some(frame) = page.frames.as_slice().first().filter(|frame| frame.id <= until && page.gap.is_none()) {
+            reached = frame.id;
+            let frame = frame.clone();
+            page.frames.next();
+            if teller.tells(&frame) && !take(Shown::Frame { frame, anchored }) {
+                return (reached, true);
+            }
+        }
+        (reached, false)
+    }
+
+    fn show_window(&self, position: Id, until: Id, anchored: bool, teller: &Teller, take: &mut impl FnMut(Shown) -> bool) -> (Id, bool) {
+        let mut reached = position;
+        let mut full = false;
+        let shown = self.feed.take_after(position, until, |frame| {
+            reached = frame.id;
+            full = teller.tells(frame) && !take(Shown::Frame { frame: frame.clone(), anchored });
+            !full
+        });
+        match shown {
+            // The window moved on meanwhile: the next look reads the log.
+            Err(BehindWindow) => (position, false),
+            Ok(()) => (reached, full),
+        }
+    }
+}

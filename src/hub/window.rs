@@ -1,0 +1,172 @@
+//! The window: the recent tail of a topic's log that this replica holds in memory.
+
+use crate::id::Id;
+use crate::sse::{Frame, Mark};
+use std::collections::VecDeque;
+
+/// Bounds of one window; the older of the two rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WindowBounds {
+    /// Frames at most. Below 1 nothing is kept and every reader that is not awake reads the log.
+    pub events_max: usize,
+    /// Bytes at most.
+    pub bytes_max: usize,
+}
+
+/// Every entry of the topic above `floor`, up to where the topic is complete, encoded once.
+#[derive(Debug)]
+pub struct Window {
+    frames: VecDeque<Frame>,
+    floor: Id,
+    bytes: usize,
+    bounds: WindowBounds,
+}
+
+impl Window {
+    /// An empty window that covers everything above `floor`.
+    #[must_use]
+    pub fn new(floor: Id, bounds: WindowBounds) -> Self {
+        Self {
+            frames: VecDeque::new(),
+            floor,
+            bytes: 0,
+            bounds,
+        }
+    }
+
+    /// A reader at or above this position misses nothing here.
+    #[must_use]
+    pub fn floor(&self) -> Id {
+        self.floor
+    }
+
+    /// Bytes held.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The last id, if there is a frame.
+    #[must_use]
+    pub fn last(&self) -> Option<Id> {
+        self.frames.back().map(|frame| frame.id)
+    }
+
+    /// Appends the topic's next entry. The oldest make room; at least one always stays.
+    pub fn append(&mut self, frame: Frame) {
+        debug_assert!(self.last().is_none_or(|last| last < frame.id), "ids grow");
+        if frame.mark == Mark::Deleted {
+            // What was deleted is not shown again, not even from memory.
+            self.restart(frame.prev);
+        }
+        self.bytes += frame.size();
+        self.frames.push_back(frame);
+        while self.frames.len() > 1 && self.is_over() {
+            self.drop_oldest();
+        }
+    }
+
+    /// Puts older entries before the present ones: everything above `floor`, as far as they fit.
+    pub fn prepend(&mut self, floor: Id, older: &[Frame]) {
+        let below = older.partition_point(|frame| frame.id <= self.floor);
+        let older = older.get(..below).unwrap_or_default();
+        let bytes: usize = older.iter().map(Frame::size).sum();
+        let fits = self.frames.len() + older.len() <= self.bounds.events_max
+            && self.bytes + bytes <= self.bounds.bytes_max;
+        if floor < self.floor && fits {
+            for frame in older.iter().rev() {
+                self.frames.push_front(frame.clone());
+            }
+            self.bytes += bytes;
+            self.floor = floor;
+        }
+    }
+
+    /// Forgets everything; the window begins anew above `floor`.
+    pub fn restart(&mut self, floor: Id) {
+        self.frames.clear();
+        self.bytes = 0;
+        self.floor = floor;
+    }
+
+    /// Frames above `cursor`, ascending.
+    pub fn after(&self, cursor: Id) -> impl Iterator<Item = &Frame> {
+        let start = self.frames.partition_point(|frame| frame.id <= cursor);
+        self.frames.range(start..)
+    }
+
+    fn is_over(&self) -> bool {
+        self.frames.len() > self.bounds.events_max || self.bytes > self.bounds.bytes_max
+    }
+
+    fn drop_oldest(&mut self) {
+        if let Some(frame) = self.frames.pop_front() {
+            self.bytes -= frame.size();
+            self.floor = frame.id;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sse::Entry;
+    use crate::topic::Topic;
+
+    fn frame(ms: u64, mark: Mark) -> Frame {
+        let entry = Entry {
+            id: Id::new(ms, 1),
+            prev: Id::new(ms - 1, 1),
+            mark,
+            kind: String::new(),
+            data: "x".into(),
+        };
+        Frame::encode(&Topic::parse("t").unwrap(), &entry)
+    }
+
+    fn ids(window: &Window, cursor: Id) -> Vec<u64> {
+        window.after(cursor).map(|frame| frame.id.ms).collect()
+    }
+
+    #[test]
+    fn the_oldest_make_room_and_raise_the_floor() {
+        let bounds = WindowBounds { events_max: 3, bytes_max: 1 << 20 };
+        let mut window = Window::new(Id::ZERO, bounds);
+        (1..=5).for_each(|ms| window.append(frame(ms, Mark::Event)));
+        assert_eq!(ids(&window, Id::ZERO), [3, 4, 5]);
+        assert_eq!(window.floor(), Id::new(2, 1));
+        assert_eq!(ids(&window, Id::new(4, 0)), [4, 5]);
+        assert_eq!(ids(&window, Id::new(5, 1)), [0u64; 0]);
+    }
+
+    #[test]
+    fn bytes_bound_it_too_but_one_frame_always_stays() {
+        let bounds = WindowBounds { events_max: 100, bytes_max: 1 };
+        let mut window = Window::new(Id::ZERO, bounds);
+        (1..=3).for_each(|ms| window.append(frame(ms, Mark::Event)));
+        assert_eq!(ids(&window, Id::ZERO), [3]);
+    }
+
+    #[test]
+    fn a_deletion_forgets_what_was_before() {
+        let bounds = WindowBounds { events_max: 10, bytes_max: 1 << 20 };
+        let mut window = Window::new(Id::ZERO, bounds);
+        (1..=3).for_each(|ms| window.append(frame(ms, Mark::Event)));
+        window.append(frame(4, Mark::Deleted));
+        assert_eq!(ids(&window, Id::ZERO), [4]);
+        assert_eq!(window.floor(), Id::new(3, 1));
+    }
+
+    #[test]
+    fn older_entries_can_be_put_before() {
+        let bounds = WindowBounds { events_max: 4, bytes_max: 1 << 20 };
+        let mut window = Window::new(Id::new(3, 1), bounds);
+        window.append(frame(4, Mark::Event));
+        let older: Vec<_> = (2..=4).map(|ms| frame(ms, Mark::Event)).collect();
+        window.prepend(Id::new(1, 1), &older);
+        assert_eq!(ids(&window, Id::ZERO), [2, 3, 4]);
+        assert_eq!(window.floor(), Id::new(1, 1));
+        window.prepend(Id::ZERO, &[frame(1, Mark::Event), frame(1, Mark::Event)]);
+        assert_eq!(window.floor(), Id::new(1, 1), "what does not fit is left out whole");
+    }
+}

@@ -1,0 +1,374 @@
+//! The ear: counts raw publishes, keeps what is owed to the log, and says what to append when.
+//!
+//! Why it holds: what an ear counts is a function of one node's order of publishes, which all of
+//! its connections see alike; and the log takes number n of an epoch only after n-1, in the same
+//! atomic step as the event itself.
+
+use crate::event::EventType;
+use crate::topic::Topic;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// A raw publish that can become an event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Item {
+    /// The topic, from the channel.
+    pub topic: Topic,
+    /// The type, after `#` in the channel.
+    pub kind: EventType,
+    /// The payload.
+    pub data: String,
+}
+
+impl Item {
+    /// Reads a raw publish on `<base>` or `<base>:<topic>[#<type>]`.
+    ///
+    /// None if it cannot be an event; it is counted all the same, since every ear counts alike.
+    #[must_use]
+    pub fn read(base: &str, channel: &[u8], payload: &[u8], bytes_max: usize) -> Option<Self> {
+        let channel = std::str::from_utf8(channel).ok()?;
+        let name = match channel.strip_prefix(base)? {
+            "" => base,
+            rest => rest.strip_prefix(':')?,
+        };
+        let (topic, kind) = name.split_once('#').unwrap_or((name, ""));
+        if payload.len() > bytes_max {
+            return None;
+        }
+        Some(Self {
+            topic: Topic::parse_logged(topic).ok()?,
+            kind: EventType::parse(kind).ok()?,
+            data: std::str::from_utf8(payload).ok()?.to_owned(),
+        })
+    }
+}
+
+/// One append: numbers `first`, `first + 1`, … of `epoch`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Append {
+    /// The epoch.
+    pub epoch: Arc<str>,
+    /// Goes on although earlier numbers or epochs are missing.
+    pub force: bool,
+    /// The epoch has just so many.
+    pub end: Option<u64>,
+    /// The number of the first item.
+    pub first: u64,
+    /// The rolling hash before the first item.
+    pub before: u32,
+    /// The rolling hash after each, and the item, none if it is no event.
+    pub items: Vec<(u32, Option<Item>)>,
+}
+
+/// The log's answer to an append.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Everything up to this number is in the log.
+    Logged(u64),
+    /// The epoch is forgotten.
+    Stale,
+    /// An earlier epoch is not finished.
+    Wait,
+    /// An earlier number is missing.
+    Hole,
+    /// Another ear heard something else: one of the two is wrong.
+    Diverged,
+    /// Whether it was done is unknown.
+    Unknown,
+}
+
+#[derive(Clone, Debug)]
+enum Owed {
+    Raw { epoch: Arc<str>, n: u64, before: u32, hash: u32, item: Option<Item> },
+    End { epoch: Arc<str>, n: u64 },
+}
+
+impl Owed {
+    fn epoch(&self) -> &Arc<str> {
+        match self {
+            Self::Raw { epoch, .. } | Self::End { epoch, .. } => epoch,
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Counting {
+    epoch: Arc<str>,
+    n: u64,
+    hash: u32,
+}
+
+/// Items of one append.
+const BATCH: usize = 128;
+/// Bytes of one append, about.
+const BATCH_BYTES: usize = 256 * 1024;
+/// An ear that did not append last gives the others this time, and up to as much again.
+const PATIENCE: Duration = Duration::from_millis(300);
+/// Then it goes on without what is missing.
+const FORCE_AFTER: Duration = Duration::from_secs(1);
+/// Between two tries.
+const RETRY: Duration = Duration::from_millis(30);
+
+/// One replica's ear.
+#[derive(Debug)]
+pub struct Ear {
+    name: String,
+    owed_max: usize,
+    /// The node's process, once all three subscriptions stand.
+    node: Option<Box<str>>,
+    counting: Option<Counting>,
+    owed: VecDeque<Owed>,
+    /// Who appended last.
+    appender: Option<String>,
+    under_way: Option<Append>,
+    blocked_since: Option<Instant>,
+    not_before: Option<Instant>,
+}
+
+impl Ear {
+    /// An ear that hears nothing yet. At most `owed_max` publishes are kept.
+    #[must_use]
+    pub fn new(name: String, owed_max: usize) -> Self {
+        Self {
+            name,
+            owed_max,
+            node: None,
+            counting: None,
+            owed: VecDeque::new(),
+            appender: None,
+            under_way: None,
+            blocked_since: None,
+            not_before: None,
+        }
+    }
+
+    /// Publishes counted and not known to be logged.
+    #[must_use]
+    pub fn owes(&self) -> usize {
+        self.owed.len()
+    }
+
+    /// Whether raw publishes are being counted.
+    #[must_use]
+    pub fn counts(&self) -> bool {
+        self.counting.is_some()
+    }
+
+    /// Whether a new epoch should be begun: subscribed, not counting, and with room to count.
+    #[must_use]
+    pub fn wants_epoch(&self) -> bool {
+        self.node.is_some() && self.counting.is_none() && self.owed.len() * 2 < self.owed_max
+    }
+
+    /// All three subscriptions stand, on the node of process `run`.
+    pub fn subscribed(&mut self, run: &str) {
+        self.node = Some(run.into());
+    }
+
+    /// The connection is gone, or something on it could not be read: what was counted stays owed.
+    pub fn cut(&mut self) {
+        self.node = None;
+        self.counting = None;
+    }
+
+    /// `start`: an epoch begins here in the order of publishes.
+    pub fn hear_start(&mut self, epoch: &str, ear: &str, run: &str, now: Instant) {
+        self.appeared(ear);
+        if self.node.as_deref() != Some(run) {
+            return;
+        }
+        let next = Counting { epoch: epoch.into(), n: 0, hash: 0 };
+        if let Some(old) = self.counting.replace(next) {
+            self.owe(Owed::End { epoch: old.epoch, n: old.n }, now);
+        }
+    }
+
+    /// `done`: everything up to `n` of an epoch is logged.
+    pub fn hear_done(&mut self, epoch: &str, n: u64, ear: &str) {
+        self.appeared(ear);
+        self.prune(epoch, n);
+    }
+
+    /// `leave`: an ear goes. If it was the one that appends, everybody else may at once.
+    pub fn hear_leave(&mut self, ear: &str) {
+        if self.appender.as_deref() == Some(ear) {
+            self.appender = Some(self.name.clone());
+            self.not_before = None;
+        }
+    }
+
+    /// A raw publish. False if it was not counted.
+    pub fn hear_raw(&mut self, channel: &[u8], payload: &[u8], item: Option<Item>, now: Instant) -> bool {
+        if self.owed.len() >= self.owed_max {
+            self.counting = None;
+        }
+        let Some(counting) = &mut self.counting else { return false };
+        let before = counting.hash;
+        counting.n += 1;
+        counting.hash = roll(before, channel, payload);
+        let raw = Owed::Raw { epoch: counting.epoch.clone(), n: counting.n, before, hash: counting.hash, item };
+        self.owe(raw, now);
+        true
+    }
+
+    fn owe(&mut self, owed: Owed, now: Instant) {
+        if self.owed.is_empty() {
+            self.not_before = (!self.is_eager()).then(|| now + patience());
+        }
+        self.owed.push_back(owed);
+    }
+
+    fn is_eager(&self) -> bool {
+        self.appender.as_deref() == Some(self.name.as_str())
+    }
+
+    fn appeared(&mut self, ear: &str) {
+        let was_eager = self.is_eager();
+        self.appender = Some(ear.to_owned());
+        if was_eager != self.is_eager() {
+            self.not_before = None;
+        }
+    }
+
+    /// When [`Ear::next`] should be asked again; none if there is nothing to do.
+    #[must_use]
+    pub fn due(&self) -> Option<Instant> {
+        let idle = self.owed.is_empty() || self.under_way.is_some();
+        (!idle).then(|| self.not_before.unwrap_or_else(Instant::now))
+    }
+
+    /// The next append, if one is due. Exactly one is under way at any time.
+    pub fn next(&mut self, now: Instant) -> Option<Append> {
+        if self.under_way.is_some() {
+            return None;
+        }
+        let epoch = self.owed.front()?.epoch().clone();
+        if self.not_before.is_none() && !self.is_eager() {
+            self.not_before = Some(now + patience());
+        }
+        if self.not_before.is_some_and(|at| now < at) {
+            return None;
+        }
+        let force = self.blocked_since.is_some_and(|since| now >= since + FORCE_AFTER);
+        let mut append = Append { epoch: epoch.clone(), force, end: None, first: 0, before: 0, items: Vec::new() };
+        let mut bytes = 0;
+        for owed in self.owed.iter().take_while(|owed| *owed.epoch() == epoch) {
+            match owed {
+                Owed::Raw { n, before, hash, item, .. } => {
+                    if append.items.is_empty() {
+                        (append.first, append.before) = (*n, *before);
+                    }
+                    bytes += item.as_ref().map_or(0, |item| item.data.len());
+                    append.items.push((*hash, item.clone()));
+                }
+                Owed::End { n, .. } => append.end = Some(*n),
+            }
+            if append.items.len() >= BATCH || bytes >= BATCH_BYTES {
+                break;
+            }
+        }
+        if let (true, Some(end)) = (append.items.is_empty(), append.end) {
+            append.first = end + 1;
+        }
+        self.under_way = Some(append.clone());
+        Some(append)
+    }
+
+    /// The answer to the append under way.
+    pub fn answered(&mut self, outcome: Outcome, now: Instant) {
+        let Some(append) = self.under_way.take() else { return };
+        match outcome {
+            Outcome::Logged(n) => {
+                self.blocked_since = None;
+                self.not_before = None;
+                self.prune(&append.epoch, n);
+                if append.end.is_some_and(|end| end <= n) {
+                    self.owed.retain(|owed| !matches!(owed, Owed::End { epoch, .. } if *epoch == append.epoch));
+                } else if append.items.is_empty() {
+                    // The end is not reached: another ear still owes what we do not.
+                    self.blocked_since = Some(now);
+                    self.not_before = Some(now + RETRY);
+                }
+            }
+            Outcome::Stale => self.drop_epoch(&append.epoch),
+            Outcome::Diverged => {
+                self.drop_epoch(&append.epoch);
+                self.cut();
+            }
+            Outcome::Wait | Outcome::Hole => {
+                self.blocked_since.get_or_insert(now);
+                self.not_before = Some(now + RETRY);
+            }
+            Outcome::Unknown => self.not_before = Some(now + RETRY),
+        }
+    }
+
+    fn prune(&mut self, epoch: &str, done: u64) {
+        self.owed.retain(|owed| !matches!(owed, Owed::Raw { epoch: mine, n, .. } if **mine == *epoch && *n <= done));
+    }
+
+    fn drop_epoch(&mut self, epoch: &str) {
+        self.owed.retain(|owed| **owed.epoch() != *epoch);
+        self.blocked_since = None;
+        self.not_before = None;
+        if self.counting.as_ref().is_some_and(|counting| *counting.epoch == *epoch) {
+            self.counting = None;
+        }
+    }
+}
+
+fn patience() -> Duration {
+    PATIENCE.mul_f64(rand::random_range(1.0..2.0))
+}
+
+/// The hash of everything counted so far and one more.
+fn roll(before: u32, channel: &[u8], payload: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new_with_initial(before);
+    hasher.update(channel);
+    hasher.update(&[0]);
+    hasher.update(payload);
+    hasher.update(&[1]);
+    hasher.finalize()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn item(channel: &str, payload: &[u8]) -> Option<(String, String)> {
+        Item::read("events", channel.as_bytes(), payload, 8).map(|item| (item.topic.to_string(), item.kind.to_string()))
+    }
+
+    #[test]
+    fn channels_name_topic_and_type() {
+        let pair = |a: &str, b: &str| Some((a.to_owned(), b.to_owned()));
+        assert_eq!(item("events", b"x"), pair("events", ""));
+        assert_eq!(item("events:news", b"x"), pair("news", ""));
+        assert_eq!(item("events:news#price", b"x"), pair("news", "price"));
+        assert_eq!(item("events:a:b#c#d", b""), pair("a:b", "c#d"));
+        for (channel, payload) in [("events:", &b"x"[..]), ("events:a,b", b"x"), ("events:tidegate.x", b"x"), ("eventsnews", b"x"), ("events:a", b"\xff"), ("events:a", b"123456789"), ("events:a#b\nc", b"x")] {
+            assert_eq!(item(channel, payload), None, "{channel:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_counted_stays_owed_until_it_is_logged() {
+        let now = Instant::now();
+        let mut ear = Ear::new("a".into(), 100);
+        assert!(!ear.hear_raw(b"events", b"x", None, now), "nothing is counted before an epoch");
+        ear.subscribed("run");
+        ear.hear_start("e1", "a", "run", now);
+        assert!(ear.hear_raw(b"events", b"x", None, now));
+        ear.cut();
+        let append = ear.next(now).unwrap();
+        assert_eq!((append.first, append.items.len(), append.end), (1, 1, None));
+        ear.answered(Outcome::Unknown, now);
+        assert_eq!(ear.owes(), 1);
+        let again = ear.next(now + RETRY).unwrap();
+        assert_eq!(again.items, append.items);
+        ear.answered(Outcome::Logged(1), now);
+        assert_eq!(ear.owes(), 0);
+    }
+}

@@ -1,0 +1,70 @@
+//! The inbox: `XADD <prefix>:inbox * topic T event E data D [end 1] [key K]`.
+//!
+//! Every ear watches it; the first by name moves entries at once, the others give it time. The
+//! function takes an entry once, by its id, so nothing is moved twice; then the entry is deleted.
+
+use super::link::rank;
+use super::store::InboxEntry;
+use crate::broker::redis::Redis;
+use crate::engine::fleet::Replicas;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// Entries moved at once.
+const BATCH: usize = 128;
+/// What an ear that is not the first waits, and up to as much again.
+const PATIENCE: Duration = Duration::from_millis(300);
+/// Pause after a failure.
+const REST: Duration = Duration::from_millis(500);
+
+/// Moves entries whenever this replica is elected, until `stop`.
+pub async fn run(redis: Redis, name: String, ears: usize, mut replicas: Replicas, stop: CancellationToken) {
+    loop {
+        let place = rank(&replicas.borrow_and_update(), &name, ears);
+        let turn = async {
+            match place {
+                Some(place) => watch(&redis, place).await,
+                None => replicas.changed().await.is_ok(),
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => return,
+            goes_on = turn => if !goes_on {
+                tokio::time::sleep(REST).await;
+            },
+        }
+    }
+}
+
+/// Waits for entries and moves them once. False if Redis is away.
+async fn watch(redis: &Redis, place: usize) -> bool {
+    match redis.wait_for_inbox().await {
+        Ok(false) => return true,
+        Ok(true) => {}
+        Err(why) => {
+            tracing::debug!(%why, "the inbox cannot be watched");
+            return false;
+        }
+    }
+    if place > 0 {
+        tokio::time::sleep(PATIENCE.mul_f64(rand::random_range(1.0..2.0))).await;
+    }
+    match move_batch(redis).await {
+        Ok(()) => true,
+        Err(why) => {
+            tracing::warn!(%why, "the inbox cannot be moved");
+            false
+        }
+    }
+}
+
+async fn move_batch(redis: &Redis) -> Result<(), crate::broker::BrokerError> {
+    let entries: Vec<InboxEntry> = redis.read_inbox(BATCH).await?;
+    let (logged, refused) = redis.move_inbox(&entries).await?;
+    redis.metrics().published("inbox", logged);
+    if refused > 0 {
+        redis.metrics().ingest_refused("invalid", refused);
+        tracing::warn!(refused, "inbox entries were no events (topic, event, data or an ended topic) and are gone");
+    }
+    Ok(())
+}

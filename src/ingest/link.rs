@@ -1,0 +1,299 @@
+//! Gives an ear its connection, its clock and the append function.
+//!
+//! One connection, which never reconnects by itself: `SUBSCRIBE <channel>`, `PSUBSCRIBE
+//! <channel>:*`, then `SUBSCRIBE <prefix>:ingest`. After the three confirmations a `start` begins
+//! an epoch. The connection ends counting when it breaks; what was counted is still appended.
+
+use super::ear::{Append, Ear, Item, Outcome};
+use crate::broker::BrokerError;
+use crate::broker::redis::{PubSub, Push, Redis};
+use crate::engine::fleet::Replicas;
+use crate::metrics::Role;
+use bytes::Bytes;
+use std::time::Duration;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// Pushes that are taken before the ear looks at its clock again.
+const TAKE: usize = 512;
+/// The longest pause before a reconnect.
+const BACKOFF_MAX: Duration = Duration::from_secs(1);
+/// A `start` that was not heard by then is said again.
+const START_WAIT: Duration = Duration::from_secs(2);
+/// Time to append what is owed, at a stop.
+const FLUSH: Duration = Duration::from_secs(5);
+/// Between two log lines about publishes that are no events.
+const COMPLAIN: Duration = Duration::from_secs(10);
+
+/// What an ear goes by.
+#[derive(Clone, Debug)]
+pub struct EarSettings {
+    /// This replica's name.
+    pub name: String,
+    /// `ingest.channel`.
+    pub channel: String,
+    /// `ingest.ears`.
+    pub ears: usize,
+    /// `ingest.owed_max`.
+    pub owed_max: usize,
+    /// `publish.event_bytes_max`.
+    pub event_bytes_max: usize,
+}
+
+/// Whether this replica is among the first `ears` by name.
+#[must_use]
+pub fn rank(replicas: &[String], name: &str, ears: usize) -> Option<usize> {
+    replicas.iter().position(|other| other == name).filter(|rank| *rank < ears)
+}
+
+/// The task's state.
+#[derive(Debug)]
+struct Link {
+    redis: Redis,
+    settings: EarSettings,
+    ear: Ear,
+    appends: JoinSet<Outcome>,
+    starts: JoinSet<Result<(), BrokerError>>,
+    start_again: Instant,
+    complained: Option<Instant>,
+}
+
+/// How a session ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ended {
+    Lost,
+    Retired,
+}
+
+/// Listens whenever this replica is elected, until `stop`; then appends what is owed.
+pub async fn run(redis: Redis, settings: EarSettings, mut replicas: Replicas, stop: CancellationToken) {
+    let mut link = Link {
+        ear: Ear::new(settings.name.clone(), settings.owed_max),
+        redis,
+        settings,
+        appends: JoinSet::new(),
+        starts: JoinSet::new(),
+        start_again: Instant::now(),
+        complained: None,
+    };
+    let mut pause = Duration::from_millis(20);
+    loop {
+        if !link.elected(&replicas) {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                changed = replicas.changed() => if changed.is_err() { break },
+            }
+            continue;
+        }
+        match link.connect().await {
+            Ok(mut pubsub) => {
+                pause = Duration::from_millis(20);
+                let ended = link.session(&mut pubsub, &mut replicas, &stop).await;
+                link.redis.metrics().redis_up(Role::Ear, false);
+                link.ear.cut();
+                if ended == Ended::Retired {
+                    link.retire().await;
+                } else {
+                    link.redis.metrics().redis_reconnected(Role::Ear);
+                }
+            }
+            Err(why) => tracing::warn!(%why, "no connection for the ear; trying again"),
+        }
+        if stop.is_cancelled() {
+            break;
+        }
+        let until = Instant::now() + pause.mul_f64(rand::random_range(0.5..1.0));
+        pause = (pause * 2).min(BACKOFF_MAX);
+        link.work_until(until).await;
+    }
+    link.flush().await;
+}
+
+impl Link {
+    fn elected(&self, replicas: &Replicas) -> bool {
+        rank(&replicas.borrow(), &self.settings.name, self.settings.ears).is_some()
+    }
+
+    /// Subscribes in the order that the protocol asks for. Confirmations are awaited one by one.
+    async fn connect(&self) -> Result<PubSub, BrokerError> {
+        let mut pubsub = self.redis.subscribe_connection().await?;
+        let failed = |why: redis::RedisError| BrokerError::Unavailable(why.to_string());
+        pubsub.commands.subscribe(&self.settings.channel).await.map_err(failed)?;
+        pubsub.commands.psubscribe(format!("{}:*", self.settings.channel)).await.map_err(failed)?;
+        pubsub.commands.subscribe(self.redis.ingest_channel()).await.map_err(failed)?;
+        Ok(pubsub)
+    }
+
+    async fn session(&mut self, pubsub: &mut PubSub, replicas: &mut Replicas, stop: &CancellationToken) -> Ended {
+        // Asked on the connection itself: the process that it leads to.
+        let Ok(run) = self.redis.run_id_of(pubsub).await else { return Ended::Lost };
+        self.redis.metrics().redis_up(Role::Ear, true);
+        self.start_again = Instant::now();
+        let mut confirmed = 0;
+        loop {
+            self.work(confirmed >= 3);
+            let wake = self.wake_at();
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ended::Retired,
+                push = pubsub.recv() => {
+                    let mut next = Some(push);
+                    for _ in 0..TAKE {
+                        match next.take() {
+                            Some(Push::Lost { .. }) => return Ended::Lost,
+                            Some(Push::Subscribed(_)) => {
+                                confirmed += 1;
+                                if confirmed == 3 {
+                                    self.ear.subscribed(&run);
+                                }
+                            }
+                            Some(Push::Message { channel, payload }) => {
+                                if self.hear(&channel, &payload).is_none() {
+                                    return Ended::Lost;
+                                }
+                            }
+                            None => break,
+                        }
+                        next = pubsub.try_recv();
+                    }
+                    // What was taken in the last turn is not lost with the loop.
+                    if let Some(Push::Message { channel, payload }) = next {
+                        if self.hear(&channel, &payload).is_none() {
+                            return Ended::Lost;
+                        }
+                    }
+                }
+                Some(outcome) = self.appends.join_next() => self.answered(outcome),
+                Some(started) = self.starts.join_next() => {
+                    if !matches!(started, Ok(Ok(()))) {
+                        self.start_again = Instant::now() + START_WAIT / 4;
+                    }
+                }
+                () = tokio::time::sleep_until(wake) => {}
+                _ = replicas.changed() => if !self.elected(replicas) { return Ended::Retired },
+            }
+        }
+    }
+
+    /// A message. None if it cannot be understood, which ends the counting.
+    fn hear(&mut self, channel: &Bytes, payload: &Bytes) -> Option<()> {
+        let now = Instant::now();
+        if channel.as_ref() == self.redis.ingest_channel().as_bytes() {
+            let text = std::str::from_utf8(payload).ok()?;
+            let mut words = text.split(' ');
+            match (words.next()?, words.next()?) {
+                ("start", epoch) => self.ear.hear_start(epoch, words.next()?, words.next()?, now),
+                ("done", epoch) => self.ear.hear_done(epoch, words.next()?.parse().ok()?, words.next()?),
+                ("leave", ear) => self.ear.hear_leave(ear),
+                // A later version may say more.
+                _ => {}
+            }
+            return Some(());
+        }
+        let item = Item::read(&self.settings.channel, channel, payload, self.settings.event_bytes_max);
+        if item.is_none() {
+            self.complain(channel, now);
+        }
+        if self.ear.hear_raw(channel, payload, item, now) {
+            self.redis.metrics().ingest_heard.inc();
+        }
+        Some(())
+    }
+
+    fn complain(&mut self, channel: &[u8], now: Instant) {
+        if self.complained.is_none_or(|last| now.duration_since(last) > COMPLAIN) {
+            self.complained = Some(now);
+            let channel = String::from_utf8_lossy(channel.get(..80).unwrap_or(channel)).into_owned();
+            tracing::warn!(channel, "a raw publish is no event (topic, type, UTF-8 or size) and is not logged");
+        }
+    }
+
+    /// Begins what is due: a start, an append.
+    fn work(&mut self, subscribed: bool) {
+        let now = Instant::now();
+        if subscribed && self.ear.wants_epoch() && now >= self.start_again && self.starts.is_empty() {
+            self.start_again = now + START_WAIT;
+            let (redis, name) = (self.redis.clone(), self.settings.name.clone());
+            let epoch = format!("{:016x}", rand::random::<u64>());
+            self.starts.spawn(async move { redis.start_epoch(&epoch, &name).await });
+        }
+        if let Some(append) = self.ear.next(now) {
+            let (redis, name) = (self.redis.clone(), self.settings.name.clone());
+            self.appends.spawn(async move { carry(&redis, &name, &append).await });
+        }
+        self.redis.metrics().ingest_owed.set(i64::try_from(self.ear.owes()).unwrap_or(i64::MAX));
+    }
+
+    fn wake_at(&self) -> Instant {
+        let idle = Instant::now() + START_WAIT;
+        let start = if self.ear.wants_epoch() { self.start_again.max(Instant::now()) } else { idle };
+        self.ear.due().unwrap_or(idle).min(start).min(idle)
+    }
+
+    fn answered(&mut self, outcome: Result<Outcome, tokio::task::JoinError>) {
+        let outcome = outcome.unwrap_or(Outcome::Unknown);
+        self.ear.answered(outcome, Instant::now());
+    }
+
+    /// Goes on appending without listening.
+    async fn work_until(&mut self, until: Instant) {
+        while Instant::now() < until {
+            self.work(false);
+            let wake = self.wake_at().min(until);
+            tokio::select! {
+                Some(outcome) = self.appends.join_next() => self.answered(outcome),
+                () = tokio::time::sleep_until(wake) => {}
+            }
+        }
+    }
+
+    /// Says that this ear goes, so that another one appends at once.
+    async fn retire(&self) {
+        if let Err(why) = self.redis.leave_ears(&self.settings.name).await {
+            tracing::debug!(%why, "the other ears could not be told");
+        }
+    }
+
+    async fn flush(&mut self) {
+        let until = Instant::now() + FLUSH;
+        while self.ear.owes() > 0 && Instant::now() < until {
+            let soon = (Instant::now() + Duration::from_millis(50)).min(until);
+            self.work_until(soon).await;
+        }
+        if self.ear.owes() > 0 {
+            tracing::warn!(owed = self.ear.owes(), "raw publishes are left to the other ears");
+        }
+    }
+}
+
+async fn carry(redis: &Redis, name: &str, append: &Append) -> Outcome {
+    let metrics = redis.metrics();
+    match redis.append_raw(name, append).await {
+        Ok((outcome, logged, refused)) => {
+            metrics.ingest_append(match outcome {
+                Outcome::Logged(_) => "ok",
+                Outcome::Stale => "stale",
+                Outcome::Wait => "wait",
+                Outcome::Hole => "hole",
+                Outcome::Diverged => "diverged",
+                Outcome::Unknown => "error",
+            });
+            match outcome {
+                Outcome::Diverged => tracing::error!("this ear and another one heard different publishes; what it owes is dropped"),
+                Outcome::Stale => metrics.ingest_refused("unowned", append.items.len()),
+                _ => {}
+            }
+            let invalid = append.items.iter().filter(|(_, item)| item.is_none()).count().min(refused);
+            metrics.published("raw", logged);
+            metrics.ingest_refused("invalid", invalid);
+            metrics.ingest_refused("log", refused - invalid);
+            outcome
+        }
+        Err(why) => {
+            metrics.ingest_append("error");
+            tracing::debug!(%why, "an append failed; it is tried again");
+            Outcome::Unknown
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! The wire form: `text/event-stream` of
+//! [WHATWG HTML, section 9.2](https://html.spec.whatwg.org/multipage/server-sent-events.html).
+//!
+//! LF only, no BOM, lower-case field names, one space after the colon, every block complete, and
+//! never a block without data: several clients raise an empty event for one.
+
+mod block;
+mod frame;
+
+pub use block::{Block, Gap, GapReason, HEARTBEAT, heartbeat_event, retry_line};
+pub use frame::{Entry, Frame, Mark};

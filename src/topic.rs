@@ -1,0 +1,143 @@
+//! Topic names and the partition that a topic belongs to.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// A topic's name: 1 to 255 bytes of UTF-8 without control characters, `#`, `*` or `,`.
+///
+/// `#` separates the type in a raw publish, `*` belongs to Redis patterns, `,` to lists of topics.
+/// Cloning shares the text.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Topic(Arc<str>);
+
+/// Why a name is not a topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadTopic {
+    /// No name at all.
+    #[error("a topic has at least one byte")]
+    Empty,
+    /// Longer than [`Topic::BYTES_MAX`].
+    #[error("a topic has at most 255 bytes")]
+    TooLong,
+    /// A control character, or one of `#`, `*`, `,`.
+    #[error("a topic has no control character and none of # * ,")]
+    Forbidden,
+    /// Begins with `tidegate.`, which the gateway keeps for itself.
+    #[error("topics that begin with \"tidegate.\" are the gateway's own")]
+    Reserved,
+}
+
+/// The ordering domain of a topic: one clock, one Redis slot.
+pub type PartitionNo = u16;
+
+impl Topic {
+    /// Longest name, in bytes.
+    pub const BYTES_MAX: usize = 255;
+    /// What the names of the gateway's own topics begin with.
+    pub const RESERVED: &'static str = "tidegate.";
+    /// The reserved topic that streams the number of open connections.
+    pub const CONNECTIONS: &'static str = "tidegate.connections";
+
+    /// Checks a name that a publisher or subscriber gave, reserved ones included.
+    ///
+    /// # Errors
+    /// [`BadTopic`] says which rule is broken.
+    pub fn parse(name: &str) -> Result<Self, BadTopic> {
+        if name.is_empty() {
+            return Err(BadTopic::Empty);
+        }
+        if name.len() > Self::BYTES_MAX {
+            return Err(BadTopic::TooLong);
+        }
+        if name.chars().any(|c| c.is_control() || matches!(c, '#' | '*' | ',')) {
+            return Err(BadTopic::Forbidden);
+        }
+        Ok(Self(name.into()))
+    }
+
+    /// Checks a name that is to be published to or read from a log.
+    ///
+    /// # Errors
+    /// As [`Topic::parse`], and [`BadTopic::Reserved`].
+    pub fn parse_logged(name: &str) -> Result<Self, BadTopic> {
+        match Self::parse(name)? {
+            topic if topic.is_reserved() => Err(BadTopic::Reserved),
+            topic => Ok(topic),
+        }
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether the gateway itself feeds this topic.
+    #[must_use]
+    pub fn is_reserved(&self) -> bool {
+        self.0.starts_with(Self::RESERVED)
+    }
+
+    /// The topic's partition among `count`: CRC16 as Redis Cluster hashes keys, modulo `count`.
+    #[must_use]
+    pub fn partition(&self, count: PartitionNo) -> PartitionNo {
+        if count <= 1 { 0 } else { crc16(self.0.as_bytes()) % count }
+    }
+}
+
+impl fmt::Display for Topic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl serde::Serialize for Topic {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+/// CRC16-XMODEM, the hash of the [Redis Cluster specification](https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/), appendix A.
+fn crc16(bytes: &[u8]) -> u16 {
+    bytes.iter().fold(0, |crc, &byte| {
+        (0..8).fold(crc ^ (u16::from(byte) << 8), |crc, _| {
+            if crc & 0x8000 == 0 { crc << 1 } else { (crc << 1) ^ 0x1021 }
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_grammar() {
+        for good in ["news", "user:alice", "a b", "日本", "x/y?z=1"] {
+            assert!(Topic::parse_logged(good).is_ok(), "{good:?}");
+        }
+        let long = "x".repeat(256);
+        let table = [
+            ("", BadTopic::Empty),
+            (long.as_str(), BadTopic::TooLong),
+            ("a#b", BadTopic::Forbidden),
+            ("a*", BadTopic::Forbidden),
+            ("a,b", BadTopic::Forbidden),
+            ("a\nb", BadTopic::Forbidden),
+            ("a\u{7f}", BadTopic::Forbidden),
+            ("a\u{85}", BadTopic::Forbidden),
+            ("tidegate.connections", BadTopic::Reserved),
+        ];
+        for (name, why) in table {
+            assert_eq!(Topic::parse_logged(name), Err(why), "{name:?}");
+        }
+        assert!(Topic::parse(&"x".repeat(255)).is_ok());
+    }
+
+    #[test]
+    fn the_partition_hash_is_redis_own() {
+        // The check value of the Redis Cluster specification.
+        assert_eq!(crc16(b"123456789"), 0x31C3);
+        assert_eq!(Topic::parse("123456789").unwrap().partition(1), 0);
+        assert_eq!(Topic::parse("123456789").unwrap().partition(64), 0x31C3 % 64);
+    }
+}
