@@ -55,7 +55,11 @@ impl App {
     pub fn start(config: &Config) -> Result<Self, String> {
         let metrics = Metrics::new();
         let main = Listener::bind(config.server.listen, &config.server, metrics.clone())?;
-        let ops = config.ops.listen.map(|address| Listener::bind(address, &config.server, metrics.clone())).transpose()?;
+        let ops = config
+            .ops
+            .listen
+            .map(|address| Listener::bind(address, &config.server, metrics.clone()))
+            .transpose()?;
         let address = main.address().map_err(|why| why.to_string())?;
 
         let tasks = TaskTracker::new();
@@ -63,14 +67,33 @@ impl App {
         let (broker, path) = open_broker(config, &metrics, &tasks, &background)?;
         let hub = Hub::new(broker.partitions(), config.window);
         let reached = Arc::new(AtomicBool::new(false));
-        let follower = Follower::new(hub.clone(), broker.clone(), metrics.clone(), follow_settings(config), reached.clone());
+        let follower = Follower::new(
+            hub.clone(),
+            broker.clone(),
+            metrics.clone(),
+            follow_settings(config),
+            reached.clone(),
+        );
         tasks.spawn(follower.run(path, background.clone()));
         let (replicas, others) = watch::channel(Arc::from([]));
-        tasks.spawn(fleet::run(hub.clone(), broker.clone(), metrics.clone(), config.replica.name.clone(), replicas, background.clone()));
+        tasks.spawn(fleet::run(
+            hub.clone(),
+            broker.clone(),
+            metrics.clone(),
+            config.replica.name.clone(),
+            replicas,
+            background.clone(),
+        ));
         spawn_ingest(config, &broker, &others, &tasks, &background);
 
         let gateway = Arc::new(Gateway {
-            reads: Reads::new(hub.clone(), broker.clone(), metrics.clone(), tasks.clone(), config.limits.replays_max),
+            reads: Reads::new(
+                hub.clone(),
+                broker.clone(),
+                metrics.clone(),
+                tasks.clone(),
+                config.limits.replays_max,
+            ),
             streams: Arc::new(stream_settings(config, &metrics)),
             auth: Auth::new(config.auth.publish_key.clone()),
             limits: config.limits.clone(),
@@ -87,7 +110,11 @@ impl App {
         let connections = TaskTracker::new();
         if let Some(ops) = ops {
             tracing::info!(address = %ops.address().map_err(|why| why.to_string())?, "operations listening");
-            tasks.spawn(ops.serve(ops_router(gateway.clone()), listeners.clone(), connections.clone()));
+            tasks.spawn(ops.serve(
+                ops_router(gateway.clone()),
+                listeners.clone(),
+                connections.clone(),
+            ));
         }
         let routes = router(gateway.clone(), config.ops.listen.is_none());
         tasks.spawn(main.serve(routes, listeners.clone(), connections.clone()));
@@ -131,7 +158,11 @@ impl App {
             self.tasks.wait().await;
         });
         if joined.await.is_err() {
-            tracing::warn!(tasks = self.tasks.len(), connections = self.connections.len(), "some tasks did not end in time");
+            tracing::warn!(
+                tasks = self.tasks.len(),
+                connections = self.connections.len(),
+                "some tasks did not end in time"
+            );
         }
         tracing::info!(duration_ms = began.elapsed().as_millis(), "stopped");
     }
@@ -141,7 +172,12 @@ impl App {
     }
 }
 
-fn open_broker(config: &Config, metrics: &Arc<Metrics>, tasks: &TaskTracker, stop: &CancellationToken) -> Result<(Arc<Broker>, LivePath), String> {
+fn open_broker(
+    config: &Config,
+    metrics: &Arc<Metrics>,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) -> Result<(Arc<Broker>, LivePath), String> {
     let Some(url) = &config.redis.url else {
         tracing::warn!("no redis.url: the log is kept in memory and is gone with this process");
         let (memory, path, answers) = Memory::open(config.retention());
@@ -165,12 +201,23 @@ fn open_broker(config: &Config, metrics: &Arc<Metrics>, tasks: &TaskTracker, sto
     let redis = Redis::open(settings, metrics.clone())?;
     let (path, live, wanted) = Redis::live_path();
     let (stop, follower) = (stop.clone(), redis.clone());
-    tasks.spawn(async move { stop.run_until_cancelled(run_live(follower, live, wanted)).await });
+    tasks.spawn(async move {
+        stop.run_until_cancelled(run_live(follower, live, wanted))
+            .await
+    });
     Ok((Arc::new(Broker::Redis(redis)), path))
 }
 
-fn spawn_ingest(config: &Config, broker: &Broker, replicas: &fleet::Replicas, tasks: &TaskTracker, stop: &CancellationToken) {
-    let (Broker::Redis(redis), true) = (broker, config.ingest.enabled) else { return };
+fn spawn_ingest(
+    config: &Config,
+    broker: &Broker,
+    replicas: &fleet::Replicas,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) {
+    let (Broker::Redis(redis), true) = (broker, config.ingest.enabled) else {
+        return;
+    };
     let settings = link::EarSettings {
         name: config.replica.name.clone(),
         channel: config.ingest.channel.clone(),
@@ -178,8 +225,19 @@ fn spawn_ingest(config: &Config, broker: &Broker, replicas: &fleet::Replicas, ta
         owed_max: config.ingest.owed_max,
         event_bytes_max: config.publish.event_bytes_max,
     };
-    tasks.spawn(link::run(redis.clone(), settings, replicas.clone(), stop.clone()));
-    tasks.spawn(inbox::run(redis.clone(), config.replica.name.clone(), config.ingest.ears, replicas.clone(), stop.clone()));
+    tasks.spawn(link::run(
+        redis.clone(),
+        settings,
+        replicas.clone(),
+        stop.clone(),
+    ));
+    tasks.spawn(inbox::run(
+        redis.clone(),
+        config.replica.name.clone(),
+        config.ingest.ears,
+        replicas.clone(),
+        stop.clone(),
+    ));
 }
 
 fn follow_settings(config: &Config) -> FollowSettings {

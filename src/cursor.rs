@@ -140,7 +140,17 @@ mod tests {
 
     #[test]
     fn malformed_cursors() {
-        for bad in ["", "abc", "1-1,2-2", "1:1-1,", "2:1-1,1:1-1", "1:1-1,1:1-1", "01:1-1", "70000:1-1", "1-1 "] {
+        for bad in [
+            "",
+            "abc",
+            "1-1,2-2",
+            "1:1-1,",
+            "2:1-1,1:1-1",
+            "1:1-1,1:1-1",
+            "01:1-1",
+            "70000:1-1",
+            "1-1 ",
+        ] {
             assert_eq!(bad.parse::<Cursor>(), Err(BadCursor), "{bad:?}");
         }
         assert!("9".repeat(2000).parse::<Cursor>().is_err());

@@ -72,7 +72,13 @@ mod tests {
         for bad in ["a\r", "a\nb", "\0"] {
             assert_eq!(EventType::parse(bad), Err(BadEvent::TypeBreaksLine));
         }
-        assert_eq!(EventType::parse("tidegate.gap"), Err(BadEvent::TypeReserved));
-        assert_eq!(EventType::parse(&"x".repeat(256)), Err(BadEvent::TypeTooLong));
+        assert_eq!(
+            EventType::parse("tidegate.gap"),
+            Err(BadEvent::TypeReserved)
+        );
+        assert_eq!(
+            EventType::parse(&"x".repeat(256)),
+            Err(BadEvent::TypeTooLong)
+        );
     }
 }

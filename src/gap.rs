@@ -58,18 +58,17 @@ pub fn judge(cursor: Id, horizon: &Horizon, floor: Option<Id>) -> Option<Missing
         return partition;
     }
     let from = partition.map_or(cursor, |missing| missing.to);
-    let topic = match floor {
-        Some(floor) => (from < floor).then_some(Missing {
+    let topic = if let Some(floor) = floor {
+        (from < floor).then_some(Missing {
             reason: GapReason::Trimmed,
             to: floor,
-        }),
-        None => {
-            let oldest = horizon.now_ms.saturating_sub(horizon.age_ms);
-            (from.ms < oldest).then_some(Missing {
-                reason: GapReason::Expired,
-                to: Id::before_ms(oldest),
-            })
-        }
+        })
+    } else {
+        let oldest = horizon.now_ms.saturating_sub(horizon.age_ms);
+        (from.ms < oldest).then_some(Missing {
+            reason: GapReason::Expired,
+            to: Id::before_ms(oldest),
+        })
     };
     match (partition, topic) {
         (Some(first), Some(second)) => Some(Missing {
@@ -104,14 +103,34 @@ mod tests {
         let floor = Some(Id::new(2_500, 1));
         let table = [
             (Id::new(10_000, 3), floor, None),
-            (Id::new(10_000, 4), floor, Some((GapReason::Ahead, Id::new(7_000, 0)))),
-            (Id::new(999, 9), floor, Some((GapReason::LogLost, Id::new(2_500, 1)))),
+            (
+                Id::new(10_000, 4),
+                floor,
+                Some((GapReason::Ahead, Id::new(7_000, 0))),
+            ),
+            (
+                Id::new(999, 9),
+                floor,
+                Some((GapReason::LogLost, Id::new(2_500, 1))),
+            ),
             (Id::new(5_000, 2), floor, None),
-            (Id::new(5_000, 3), floor, Some((GapReason::Rewound, Id::new(7_000, 0)))),
+            (
+                Id::new(5_000, 3),
+                floor,
+                Some((GapReason::Rewound, Id::new(7_000, 0))),
+            ),
             (Id::new(7_000, 0), floor, None),
-            (Id::new(2_500, 0), floor, Some((GapReason::Trimmed, Id::new(2_500, 1)))),
+            (
+                Id::new(2_500, 0),
+                floor,
+                Some((GapReason::Trimmed, Id::new(2_500, 1))),
+            ),
             (Id::new(2_500, 1), floor, None),
-            (Id::new(1_999, 9), None, Some((GapReason::Expired, Id::new(2_000, 0)))),
+            (
+                Id::new(1_999, 9),
+                None,
+                Some((GapReason::Expired, Id::new(2_000, 0))),
+            ),
             (Id::new(2_000, 0), None, None),
         ];
         for (cursor, floor, expected) in table {

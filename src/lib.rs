@@ -15,19 +15,19 @@
 //! then [`engine`] and [`ingest`], which bring the two together; then [`http`]; and [`app`] starts
 //! and stops it all.
 
+pub mod app;
+pub mod broker;
+pub mod cli;
 pub mod config;
 pub mod cursor;
 pub mod engine;
 pub mod event;
 pub mod gap;
+pub mod http;
 pub mod hub;
-pub mod broker;
 pub mod id;
+pub mod ingest;
 pub mod log;
 pub mod metrics;
 pub mod sse;
 pub mod topic;
-pub mod app;
-pub mod cli;
-pub mod http;
-pub mod ingest;

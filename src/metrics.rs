@@ -5,7 +5,8 @@
 
 use crate::sse::GapReason;
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
 };
 use std::sync::Arc;
 
@@ -27,7 +28,14 @@ pub enum CloseReason {
 }
 
 impl CloseReason {
-    const ALL: [Self; 6] = [Self::Client, Self::Limit, Self::Age, Self::Ended, Self::Drain, Self::Held];
+    const ALL: [Self; 6] = [
+        Self::Client,
+        Self::Limit,
+        Self::Age,
+        Self::Ended,
+        Self::Drain,
+        Self::Held,
+    ];
 
     /// The word in metrics and logs.
     #[must_use]
@@ -70,7 +78,10 @@ impl Role {
 
 /// Every metric of this process, with its children at hand.
 #[derive(Debug)]
-#[expect(missing_docs, reason = "the help text of each metric stands below, once")]
+#[expect(
+    missing_docs,
+    reason = "the help text of each metric stands below, once"
+)]
 pub struct Metrics {
     registry: Registry,
     pub open_connections: IntGauge,
@@ -110,7 +121,14 @@ const REFUSALS: [&str; 4] = ["bad_request", "draining", "limit", "unavailable"];
 /// Label values of `published`.
 const SOURCES: [&str; 3] = ["http", "raw", "inbox"];
 /// Label values of `publish_refused`.
-const PUBLISH_REFUSALS: [&str; 6] = ["invalid", "too_large", "ended", "unauthorized", "unavailable", "limit"];
+const PUBLISH_REFUSALS: [&str; 6] = [
+    "invalid",
+    "too_large",
+    "ended",
+    "unauthorized",
+    "unavailable",
+    "limit",
+];
 /// Label values of `ingest_refused`.
 const INGEST_REFUSALS: [&str; 3] = ["invalid", "log", "unowned"];
 /// Label values of `ingest_appends`.
@@ -118,7 +136,9 @@ const APPENDS: [&str; 6] = ["ok", "stale", "wait", "hole", "diverged", "error"];
 /// Label values of `redis_errors`.
 const ERRORS: [&str; 3] = ["unavailable", "out_of_memory", "refused"];
 /// Delivery latency: half a millisecond to ten seconds, roughly doubling.
-const LATENCY: [f64; 14] = [0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.25, 0.5, 1.0, 3.0, 10.0];
+const LATENCY: [f64; 14] = [
+    0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.25, 0.5, 1.0, 3.0, 10.0,
+];
 
 impl Metrics {
     /// Registers everything.
@@ -126,17 +146,36 @@ impl Metrics {
     /// # Panics
     /// If two metrics share a name, which the first start of any test would show.
     #[must_use]
-    #[expect(clippy::too_many_lines, reason = "a list: one line a metric, its help text beside it")]
+    #[expect(
+        clippy::too_many_lines,
+        reason = "a list: one line a metric, its help text beside it"
+    )]
     #[expect(clippy::expect_used, reason = "names are constants of this function")]
     pub fn new() -> Arc<Self> {
         let registry = Registry::new();
         let process = prometheus::process_collector::ProcessCollector::for_self();
-        registry.register(Box::new(process)).expect("registered once");
+        registry
+            .register(Box::new(process))
+            .expect("registered once");
         let r = Register(&registry);
-        let info = r.gauges("build_info", "Always 1; which build this is.", &["version", "revision"]);
-        info.with_label_values(&[env!("CARGO_PKG_VERSION"), option_env!("TIDEGATE_REVISION").unwrap_or("unknown")]).set(1);
-        let reasons: Vec<&str> = GapReason::ALL.iter().map(|reason| reason.as_str()).collect();
-        let closes: Vec<&str> = CloseReason::ALL.iter().map(|reason| reason.as_str()).collect();
+        let info = r.gauges(
+            "build_info",
+            "Always 1; which build this is.",
+            &["version", "revision"],
+        );
+        info.with_label_values(&[
+            env!("CARGO_PKG_VERSION"),
+            option_env!("TIDEGATE_REVISION").unwrap_or("unknown"),
+        ])
+        .set(1);
+        let reasons: Vec<&str> = GapReason::ALL
+            .iter()
+            .map(|reason| reason.as_str())
+            .collect();
+        let closes: Vec<&str> = CloseReason::ALL
+            .iter()
+            .map(|reason| reason.as_str())
+            .collect();
         let roles: Vec<&str> = Role::ALL.iter().map(|role| role.as_str()).collect();
         let metrics = Self {
             open_connections: r.gauge("open_connections", "Streams that are open now."),
@@ -189,7 +228,9 @@ impl Metrics {
     /// Events went into the log; `source` is one of `http`, `raw`, `inbox`.
     pub fn published(&self, source: &'static str, events: usize) {
         debug_assert!(SOURCES.contains(&source));
-        self.published.with_label_values(&[source]).inc_by(events as u64);
+        self.published
+            .with_label_values(&[source])
+            .inc_by(events as u64);
     }
 
     /// A publish over HTTP was refused.
@@ -210,7 +251,9 @@ impl Metrics {
 
     /// Connections of a role work, or not.
     pub fn redis_up(&self, role: Role, up: bool) {
-        self.redis_up.with_label_values(&[role.as_str()]).set(i64::from(up));
+        self.redis_up
+            .with_label_values(&[role.as_str()])
+            .set(i64::from(up));
     }
 
     /// Whether connections of a role work.
@@ -221,7 +264,9 @@ impl Metrics {
 
     /// A connection is made again; `role` is the live one or the ear's.
     pub fn redis_reconnected(&self, role: Role) {
-        self.redis_reconnects.with_label_values(&[role.as_str()]).inc();
+        self.redis_reconnects
+            .with_label_values(&[role.as_str()])
+            .inc();
     }
 
     /// A command failed.
@@ -233,7 +278,9 @@ impl Metrics {
     /// Raw publishes or inbox entries did not become events.
     pub fn ingest_refused(&self, reason: &'static str, count: usize) {
         debug_assert!(INGEST_REFUSALS.contains(&reason));
-        self.ingest_refused.with_label_values(&[reason]).inc_by(count as u64);
+        self.ingest_refused
+            .with_label_values(&[reason])
+            .inc_by(count as u64);
     }
 
     /// An append was answered.
@@ -250,18 +297,29 @@ impl Metrics {
         if let Err(why) = encoder.encode(&self.registry.gather(), &mut text) {
             tracing::warn!(%why, "metrics cannot be written");
         }
-        (String::from_utf8_lossy(&text).into_owned(), "text/plain; version=0.0.4; charset=utf-8")
+        (
+            String::from_utf8_lossy(&text).into_owned(),
+            "text/plain; version=0.0.4; charset=utf-8",
+        )
     }
 }
 
 /// Makes and registers metrics named `tidegate_<name>`.
 struct Register<'a>(&'a Registry);
 
-#[expect(clippy::expect_used, reason = "names are constants; the first start of any test shows a clash")]
+#[expect(
+    clippy::expect_used,
+    reason = "names are constants; the first start of any test shows a clash"
+)]
 impl Register<'_> {
-    fn add<M: prometheus::core::Collector + Clone + 'static>(&self, metric: prometheus::Result<M>) -> M {
+    fn add<M: prometheus::core::Collector + Clone + 'static>(
+        &self,
+        metric: prometheus::Result<M>,
+    ) -> M {
         let metric = metric.expect("a valid name");
-        self.0.register(Box::new(metric.clone())).expect("registered once");
+        self.0
+            .register(Box::new(metric.clone()))
+            .expect("registered once");
         metric
     }
 
@@ -279,7 +337,9 @@ impl Register<'_> {
 
     fn gauges_of(&self, name: &str, help: &str, label: &str, values: &[&str]) -> IntGaugeVec {
         let gauges = self.gauges(name, help, &[label]);
-        values.iter().for_each(|value| gauges.with_label_values(&[*value]).set(0));
+        values
+            .iter()
+            .for_each(|value| gauges.with_label_values(&[*value]).set(0));
         gauges
     }
 
@@ -289,7 +349,9 @@ impl Register<'_> {
 
     fn counters(&self, name: &str, help: &str, label: &str, values: &[&str]) -> IntCounterVec {
         let counters = self.add(IntCounterVec::new(Self::opts(name, help), &[label]));
-        values.iter().for_each(|value| counters.with_label_values(&[*value]).reset());
+        values
+            .iter()
+            .for_each(|value| counters.with_label_values(&[*value]).reset());
         counters
     }
 

@@ -49,7 +49,10 @@ impl Topic {
         if name.len() > Self::BYTES_MAX {
             return Err(BadTopic::TooLong);
         }
-        if name.chars().any(|c| c.is_control() || matches!(c, '#' | '*' | ',')) {
+        if name
+            .chars()
+            .any(|c| c.is_control() || matches!(c, '#' | '*' | ','))
+        {
             return Err(BadTopic::Forbidden);
         }
         Ok(Self(name.into()))
@@ -81,7 +84,11 @@ impl Topic {
     /// The topic's partition among `count`: CRC16 as Redis Cluster hashes keys, modulo `count`.
     #[must_use]
     pub fn partition(&self, count: PartitionNo) -> PartitionNo {
-        if count <= 1 { 0 } else { crc16(self.0.as_bytes()) % count }
+        if count <= 1 {
+            0
+        } else {
+            crc16(self.0.as_bytes()) % count
+        }
     }
 }
 
@@ -101,7 +108,11 @@ impl serde::Serialize for Topic {
 fn crc16(bytes: &[u8]) -> u16 {
     bytes.iter().fold(0, |crc, &byte| {
         (0..8).fold(crc ^ (u16::from(byte) << 8), |crc, _| {
-            if crc & 0x8000 == 0 { crc << 1 } else { (crc << 1) ^ 0x1021 }
+            if crc & 0x8000 == 0 {
+                crc << 1
+            } else {
+                (crc << 1) ^ 0x1021
+            }
         })
     })
 }
@@ -138,6 +149,9 @@ mod tests {
         // The check value of the Redis Cluster specification.
         assert_eq!(crc16(b"123456789"), 0x31C3);
         assert_eq!(Topic::parse("123456789").unwrap().partition(1), 0);
-        assert_eq!(Topic::parse("123456789").unwrap().partition(64), 0x31C3 % 64);
+        assert_eq!(
+            Topic::parse("123456789").unwrap().partition(64),
+            0x31C3 % 64
+        );
     }
 }

@@ -95,7 +95,10 @@ impl Ledger {
         let mut ids = Vec::with_capacity(batch.len());
         let mut frames = Vec::with_capacity(batch.len());
         for item in batch {
-            let key = item.idempotency_key.as_ref().map(|key| (item.topic.clone(), key.clone()));
+            let key = item
+                .idempotency_key
+                .as_ref()
+                .map(|key| (item.topic.clone(), key.clone()));
             if let Some((id, _)) = key.as_ref().and_then(|key| self.keys.get(key)) {
                 ids.push(*id);
                 continue;
@@ -105,7 +108,8 @@ impl Ledger {
             let frame = self.append(&item.topic, mark, kind, item.data.clone(), now_ms);
             ids.push(frame.id);
             if let Some(key) = key {
-                self.keys.insert(key, (frame.id, now_ms + self.retention.idempotency_ms));
+                self.keys
+                    .insert(key, (frame.id, now_ms + self.retention.idempotency_ms));
             }
             frames.push((item.topic.clone(), frame));
         }
@@ -173,7 +177,9 @@ impl Ledger {
         let mut frames: Vec<Frame> = Vec::from(above);
         let mut more = false;
         if let Some(log) = log {
-            let start = log.entries.partition_point(|(entry, _)| entry.id <= request.after);
+            let start = log
+                .entries
+                .partition_point(|(entry, _)| entry.id <= request.after);
             let rest = log.entries.range(start..);
             more = rest.len() > request.limit;
             frames.extend(rest.take(request.limit).map(|(_, frame)| frame.clone()));
@@ -181,7 +187,9 @@ impl Ledger {
         Page {
             topic: request.topic.clone(),
             after: request.after,
-            floor: log.and_then(|log| log.entries.front()).map(|(entry, _)| entry.prev),
+            floor: log
+                .and_then(|log| log.entries.front())
+                .map(|(entry, _)| entry.prev),
             ended: log.and_then(|log| log.ended),
             frames,
             more,
@@ -203,7 +211,7 @@ impl Ledger {
             .collect();
         ids.sort_unstable();
         let first = match history {
-            History::Last { events } => ids.len().checked_sub(events).unwrap_or_default(),
+            History::Last { events } => ids.len().saturating_sub(events),
             History::Earliest | History::Since { .. } => 0,
         };
         ids.get(first).map_or(self.last, |id| id.just_before())
@@ -221,7 +229,13 @@ impl Ledger {
         self.expire(now_ms);
         self.logs.get(topic)?;
         let data = serde_json::json!({ "topic": topic }).to_string();
-        let frame = self.append(topic, Mark::Deleted, "tidegate.deleted".into(), data, now_ms);
+        let frame = self.append(
+            topic,
+            Mark::Deleted,
+            "tidegate.deleted".into(),
+            data,
+            now_ms,
+        );
         if let Some(log) = self.logs.get_mut(topic) {
             log.entries.drain(..log.entries.len().saturating_sub(1));
         }
@@ -247,16 +261,28 @@ impl Ledger {
             self.last = beyond;
             match self.seams.back_mut() {
                 Some(seam) => seam.after = beyond,
-                None => self.seams.push_back(Seam { before: self.born, after: beyond }),
+                None => self.seams.push_back(Seam {
+                    before: self.born,
+                    after: beyond,
+                }),
             }
         }
-        let seam = *self.seams.iter().find(|seam| seam.before < id && id < seam.after)?;
+        let seam = *self
+            .seams
+            .iter()
+            .find(|seam| seam.before < id && id < seam.after)?;
         let reaches = |entry: &Entry| matches!(entry.mark, Mark::Gap { lost, .. } if lost >= id);
-        let known = self.logs.get(topic).is_some_and(|log| log.entries.iter().any(|(entry, _)| reaches(entry)));
+        let known = self
+            .logs
+            .get(topic)
+            .is_some_and(|log| log.entries.iter().any(|(entry, _)| reaches(entry)));
         if known {
             return None;
         }
-        let mark = Mark::Gap { from: seam.before, lost: id };
+        let mark = Mark::Gap {
+            from: seam.before,
+            lost: id,
+        };
         Some(self.append(topic, mark, "tidegate.gap".into(), String::new(), now_ms))
     }
 
@@ -268,7 +294,9 @@ impl Ledger {
         match self.logs.get(topic).map(|log| &log.entries) {
             Some(entries) => {
                 entries.front().is_some_and(|(first, _)| first.prev < id)
-                    && entries.binary_search_by_key(&id, |(entry, _)| entry.id).is_err()
+                    && entries
+                        .binary_search_by_key(&id, |(entry, _)| entry.id)
+                        .is_err()
             }
             None => id.ms + self.retention.age_ms > self.last.ms,
         }
@@ -277,7 +305,12 @@ impl Ledger {
     /// Topics that have a log.
     pub fn topics(&mut self, after: &str, limit: usize, now_ms: u64) -> Vec<Topic> {
         self.expire(now_ms);
-        self.logs.keys().filter(|topic| topic.as_str() > after).take(limit).cloned().collect()
+        self.logs
+            .keys()
+            .filter(|topic| topic.as_str() > after)
+            .take(limit)
+            .cloned()
+            .collect()
     }
 
     /// One topic's log.
@@ -293,7 +326,14 @@ impl Ledger {
         })
     }
 
-    fn append(&mut self, topic: &Topic, mark: Mark, kind: String, data: String, now_ms: u64) -> Frame {
+    fn append(
+        &mut self,
+        topic: &Topic,
+        mark: Mark,
+        kind: String,
+        data: String,
+        now_ms: u64,
+    ) -> Frame {
         self.take_over(now_ms);
         self.last = if now_ms > self.last.ms {
             Id::new(now_ms, 1)
@@ -308,14 +348,25 @@ impl Ledger {
             ended: None,
             expires_ms: 0,
         });
-        let entry = Entry { id, prev: log.head, mark, kind, data };
+        let entry = Entry {
+            id,
+            prev: log.head,
+            mark,
+            kind,
+            data,
+        };
         let frame = Frame::encode(topic, &entry);
         log.entries.push_back((entry, frame.clone()));
         log.head = id;
         log.ended = (mark == Mark::End).then_some(id);
         log.expires_ms = id.ms + self.retention.age_ms + EXPIRY_SLACK_MS;
-        let old = log.entries.partition_point(|(entry, _)| entry.id.ms < oldest);
-        let excess = log.entries.len().saturating_sub(self.retention.events_max.max(1));
+        let old = log
+            .entries
+            .partition_point(|(entry, _)| entry.id.ms < oldest);
+        let excess = log
+            .entries
+            .len()
+            .saturating_sub(self.retention.events_max.max(1));
         log.entries.drain(..old.max(excess));
         frame
     }
@@ -327,7 +378,10 @@ impl Ledger {
         }
         self.written_by = Some(self.run);
         let after = Id::before_ms(now_ms.max(self.last.ms) + self.retention.leap_ms);
-        self.seams.push_back(Seam { before: self.last, after });
+        self.seams.push_back(Seam {
+            before: self.last,
+            after,
+        });
         if self.seams.len() > SEAMS_MAX {
             self.seams.pop_front();
         }

@@ -1,6 +1,8 @@
 //! The memory broker: a [`Ledger`] in this process. One replica, nothing to install.
 
-use super::{BrokerError, Fleet, Interest, Ledger, Live, LivePath, Publication, Retention, TopicState};
+use super::{
+    BrokerError, Fleet, Interest, Ledger, Live, LivePath, Publication, Retention, TopicState,
+};
 use crate::id::Id;
 use crate::log::{History, ReadRequest, Reading};
 use crate::sse::Frame;
@@ -25,12 +27,18 @@ impl Memory {
     /// The returned future answers what the replica asks of the live path: every topic is heard
     /// at once. It ends when the other end is dropped.
     #[must_use]
-    pub fn open(retention: Retention) -> (Self, LivePath, impl Future<Output = ()> + Send + 'static) {
+    pub fn open(
+        retention: Retention,
+    ) -> (Self, LivePath, impl Future<Output = ()> + Send + 'static) {
         let (live, events) = mpsc::channel(LIVE_QUEUE);
         let (interest, wanted) = mpsc::channel(LIVE_QUEUE);
         let ledger = Mutex::new(Ledger::new(retention, now_ms()));
         let answers = confirm_all(wanted, live.clone());
-        (Self { ledger, live }, LivePath { events, interest }, answers)
+        (
+            Self { ledger, live },
+            LivePath { events, interest },
+            answers,
+        )
     }
 
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
@@ -55,7 +63,9 @@ impl Memory {
             all.extend(ids);
             return Ok(all);
         }
-        Err(BrokerError::Refused(format!("a batch has at most {LIVE_QUEUE} events")))
+        Err(BrokerError::Refused(format!(
+            "a batch has at most {LIVE_QUEUE} events"
+        )))
     }
 
     pub(super) async fn delete(&self, topic: &Topic) -> Result<Option<Id>, BrokerError> {
@@ -77,37 +87,75 @@ impl Memory {
         Ok(id)
     }
 
-    #[expect(clippy::unused_async, reason = "the same shape as the broker that has to wait")]
-    pub(super) async fn read(&self, _: PartitionNo, requests: &[ReadRequest]) -> Result<Reading, BrokerError> {
+    #[expect(
+        clippy::unused_async,
+        reason = "the same shape as the broker that has to wait"
+    )]
+    pub(super) async fn read(
+        &self,
+        _: PartitionNo,
+        requests: &[ReadRequest],
+    ) -> Result<Reading, BrokerError> {
         Ok(self.ledger().read(requests, now_ms()))
     }
 
-    #[expect(clippy::unused_async, reason = "the same shape as the broker that has to wait")]
-    pub(super) async fn history(&self, _: PartitionNo, topics: &[Topic], history: History) -> Result<Id, BrokerError> {
+    #[expect(
+        clippy::unused_async,
+        reason = "the same shape as the broker that has to wait"
+    )]
+    pub(super) async fn history(
+        &self,
+        _: PartitionNo,
+        topics: &[Topic],
+        history: History,
+    ) -> Result<Id, BrokerError> {
         Ok(self.ledger().history(topics, history, now_ms()))
     }
 
-    #[expect(clippy::unused_async, reason = "the same shape as the broker that has to wait")]
-    pub(super) async fn report(&self, _: PartitionNo, _: &[(Topic, Id)]) -> Result<(), BrokerError> {
+    #[expect(
+        clippy::unused_async,
+        reason = "the same shape as the broker that has to wait"
+    )]
+    pub(super) async fn report(
+        &self,
+        _: PartitionNo,
+        _: &[(Topic, Id)],
+    ) -> Result<(), BrokerError> {
         Ok(())
     }
 
-    #[expect(clippy::unused_async, reason = "the same shape as the broker that has to wait")]
-    pub(super) async fn topics(&self, after: &str, limit: usize) -> Result<Vec<Topic>, BrokerError> {
+    #[expect(
+        clippy::unused_async,
+        reason = "the same shape as the broker that has to wait"
+    )]
+    pub(super) async fn topics(
+        &self,
+        after: &str,
+        limit: usize,
+    ) -> Result<Vec<Topic>, BrokerError> {
         Ok(self.ledger().topics(after, limit, now_ms()))
     }
 
-    #[expect(clippy::unused_async, reason = "the same shape as the broker that has to wait")]
+    #[expect(
+        clippy::unused_async,
+        reason = "the same shape as the broker that has to wait"
+    )]
     pub(super) async fn topic(&self, topic: &Topic) -> Result<Option<TopicState>, BrokerError> {
         Ok(self.ledger().topic(topic, now_ms()))
     }
 
-    #[expect(clippy::unused_async, reason = "the same shape as the broker that has to wait")]
+    #[expect(
+        clippy::unused_async,
+        reason = "the same shape as the broker that has to wait"
+    )]
     pub(super) async fn heartbeat(&self, _: u64, _: &[(Topic, u64)]) -> Result<Fleet, BrokerError> {
         Ok(Fleet::default())
     }
 
-    #[expect(clippy::unused_self, reason = "the same shape as the broker that can have several")]
+    #[expect(
+        clippy::unused_self,
+        reason = "the same shape as the broker that can have several"
+    )]
     pub(super) fn partitions(&self) -> PartitionNo {
         1
     }
@@ -124,7 +172,9 @@ async fn confirm_all(mut wanted: mpsc::Receiver<Interest>, live: mpsc::Sender<Li
         return;
     }
     while let Some(interest) = wanted.recv().await {
-        let Interest::Add(topics) = interest else { continue };
+        let Interest::Add(topics) = interest else {
+            continue;
+        };
         if live.send(Live::Confirmed(topics)).await.is_err() {
             return;
         }
@@ -132,6 +182,8 @@ async fn confirm_all(mut wanted: mpsc::Receiver<Interest>, live: mpsc::Sender<Li
 }
 
 fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -12,7 +12,12 @@ use std::time::Duration;
 #[derive(Debug, Args)]
 pub(super) struct GatewayArgs {
     /// The gateway, or the proxy before it.
-    #[arg(long, value_name = "URL", env = "TIDEGATE_URL", default_value = "http://127.0.0.1:8081")]
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "TIDEGATE_URL",
+        default_value = "http://127.0.0.1:8081"
+    )]
     url: String,
 }
 
@@ -32,13 +37,23 @@ pub(super) struct PublishArgs {
     #[arg(long, value_name = "KEY")]
     idempotency_key: Option<String>,
     /// The publish key.
-    #[arg(long, value_name = "KEY", env = "TIDEGATE_PUBLISH_KEY", hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "KEY",
+        env = "TIDEGATE_PUBLISH_KEY",
+        hide_env_values = true
+    )]
     key: Option<String>,
     /// Straight to this Redis, through the function.
     #[arg(long, value_name = "URL", conflicts_with = "key")]
     redis: Option<String>,
     /// The prefix of the functions in that Redis.
-    #[arg(long, value_name = "PREFIX", default_value = "tidegate", requires = "redis")]
+    #[arg(
+        long,
+        value_name = "PREFIX",
+        default_value = "tidegate",
+        requires = "redis"
+    )]
     prefix: String,
     #[command(flatten)]
     gateway: GatewayArgs,
@@ -75,8 +90,12 @@ const RETRY: Duration = Duration::from_secs(3);
 
 /// Runs a command to its end.
 pub(super) fn run(work: impl Future<Output = Result<(), String>>) -> ExitCode {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let done = runtime.map_err(|why| why.to_string()).and_then(|runtime| runtime.block_on(work));
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let done = runtime
+        .map_err(|why| why.to_string())
+        .and_then(|runtime| runtime.block_on(work));
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
@@ -91,28 +110,56 @@ pub(super) async fn publish(args: PublishArgs) -> Result<(), String> {
         return publish_to_redis(url, &args).await;
     }
     let end = if args.end { "&end" } else { "" };
-    let url = format!("{}/events/{}?event={}{end}", base(&args.gateway.url), encode(&args.topic), encode(&args.event));
+    let url = format!(
+        "{}/events/{}?event={}{end}",
+        base(&args.gateway.url),
+        encode(&args.topic),
+        encode(&args.event)
+    );
     let bearer = args.key.as_ref().map(|key| format!("Bearer {key}"));
     let mut headers = Vec::new();
     headers.extend(bearer.as_deref().map(|bearer| ("authorization", bearer)));
-    headers.extend(args.idempotency_key.as_deref().map(|key| ("idempotency-key", key)));
+    headers.extend(
+        args.idempotency_key
+            .as_deref()
+            .map(|key| ("idempotency-key", key)),
+    );
     let answer = send("POST", &url, &headers, args.data).await?;
     let (status, body) = (answer.status(), text(answer).await?);
     let fields: serde_json::Value = serde_json::from_str(&body).unwrap_or_default();
     match fields.get("id").and_then(|id| id.as_str()) {
         Some(id) if status.is_success() => say(id),
-        _ => Err(format!("{status}: {}", fields.get("detail").and_then(|detail| detail.as_str()).unwrap_or(&body))),
+        _ => Err(format!(
+            "{status}: {}",
+            fields
+                .get("detail")
+                .and_then(|detail| detail.as_str())
+                .unwrap_or(&body)
+        )),
     }
 }
 
 async fn publish_to_redis(url: &str, args: &PublishArgs) -> Result<(), String> {
-    let info = url.into_connection_info().map_err(|why| format!("--redis: {}", why.category()))?;
+    let info = url
+        .into_connection_info()
+        .map_err(|why| format!("--redis: {}", why.category()))?;
     let client = redis::Client::open(info).map_err(|why| why.to_string())?;
-    let mut connection = client.get_multiplexed_async_connection().await.map_err(|why| format!("Redis cannot be reached: {why}"))?;
+    let mut connection = client
+        .get_multiplexed_async_connection()
+        .await
+        .map_err(|why| format!("Redis cannot be reached: {why}"))?;
     let mut cmd = redis::cmd("FCALL");
-    cmd.arg(format!("{}_publish", args.prefix)).arg(0).arg(&args.topic).arg(&args.data).arg(&args.event);
-    cmd.arg(if args.end { "end" } else { "" }).arg(args.idempotency_key.as_deref().unwrap_or_default());
-    let id: String = cmd.query_async(&mut connection).await.map_err(|why| why.to_string())?;
+    cmd.arg(format!("{}_publish", args.prefix))
+        .arg(0)
+        .arg(&args.topic)
+        .arg(&args.data)
+        .arg(&args.event);
+    cmd.arg(if args.end { "end" } else { "" })
+        .arg(args.idempotency_key.as_deref().unwrap_or_default());
+    let id: String = cmd
+        .query_async(&mut connection)
+        .await
+        .map_err(|why| why.to_string())?;
     say(id)
 }
 
@@ -122,8 +169,12 @@ pub(super) async fn topics(args: GatewayArgs) -> Result<(), String> {
         let url = format!("{}/topics?after={}", base(&args.url), encode(&after));
         let answer = send("GET", &url, &[], String::new()).await?;
         let (status, body) = (answer.status(), text(answer).await?);
-        let page: serde_json::Value = serde_json::from_str(&body).map_err(|_| format!("{status}: {body}"))?;
-        let names = page.get("topics").and_then(|names| names.as_array()).ok_or_else(|| format!("{status}: {body}"))?;
+        let page: serde_json::Value =
+            serde_json::from_str(&body).map_err(|_| format!("{status}: {body}"))?;
+        let names = page
+            .get("topics")
+            .and_then(|names| names.as_array())
+            .ok_or_else(|| format!("{status}: {body}"))?;
         for name in names.iter().filter_map(|name| name.as_str()) {
             say(name)?;
         }
@@ -138,21 +189,46 @@ pub(super) async fn healthcheck(args: HealthArgs) -> Result<(), String> {
     let url = format!("{}/healthz", base(&args.url));
     let asked = tokio::time::timeout(HEALTH, send("GET", &url, &[], String::new())).await;
     let answer = asked.map_err(|_| format!("{url} does not answer"))??;
-    if answer.status().is_success() { Ok(()) } else { Err(format!("{url} answers {}", answer.status())) }
+    if answer.status().is_success() {
+        Ok(())
+    } else {
+        Err(format!("{url} answers {}", answer.status()))
+    }
 }
 
 /// Prints each event's data on a line, its type before it if it has one. Reconnects with the last id.
 pub(super) async fn tail(args: TailArgs) -> Result<(), String> {
-    let mut query: Vec<String> = args.topics.iter().map(|topic| format!("topic={}", encode(topic))).collect();
-    query.extend(args.since.as_ref().map(|since| format!("since={}", encode(since))));
-    let mut reader = Tail { last_event_id: args.last_event_id, retry: RETRY, left: args.limit, event: Event::default() };
+    let mut query: Vec<String> = args
+        .topics
+        .iter()
+        .map(|topic| format!("topic={}", encode(topic)))
+        .collect();
+    query.extend(
+        args.since
+            .as_ref()
+            .map(|since| format!("since={}", encode(since))),
+    );
+    let mut reader = Tail {
+        last_event_id: args.last_event_id,
+        retry: RETRY,
+        left: args.limit,
+        event: Event::default(),
+    };
     let mut once = false;
     loop {
         let left = reader.left.map(|left| format!("limit={left}"));
-        let all: Vec<&str> = query.iter().map(String::as_str).chain(left.as_deref()).collect();
+        let all: Vec<&str> = query
+            .iter()
+            .map(String::as_str)
+            .chain(left.as_deref())
+            .collect();
         let url = format!("{}/events?{}", base(&args.gateway.url), all.join("&"));
         let id = reader.last_event_id.clone();
-        let headers: Vec<(&str, &str)> = id.as_deref().map(|id| ("last-event-id", id)).into_iter().collect();
+        let headers: Vec<(&str, &str)> = id
+            .as_deref()
+            .map(|id| ("last-event-id", id))
+            .into_iter()
+            .collect();
         match send("GET", &url, &headers, String::new()).await {
             Ok(answer) if answer.status() == 204 => return Ok(()),
             Ok(answer) if answer.status() == 200 => {
@@ -191,7 +267,12 @@ impl Tail {
         let mut waiting: Vec<u8> = Vec::new();
         self.event = Event::default();
         while let Some(Ok(frame)) = body.frame().await {
-            waiting.extend_from_slice(frame.data_ref().map(|data| data.as_ref()).unwrap_or_default());
+            waiting.extend_from_slice(
+                frame
+                    .data_ref()
+                    .map(std::convert::AsRef::as_ref)
+                    .unwrap_or_default(),
+            );
             while let Some(end) = memchr::memchr(b'\n', &waiting) {
                 let line: Vec<u8> = waiting.drain(..=end).collect();
                 self.line(String::from_utf8_lossy(&line).trim_end_matches('\n'))?;

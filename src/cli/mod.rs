@@ -74,7 +74,10 @@ impl ServeArgs {
         ];
         Flags {
             file: self.config.clone(),
-            overrides: given.into_iter().filter_map(|(key, value)| Some((key, value.clone()?))).collect(),
+            overrides: given
+                .into_iter()
+                .filter_map(|(key, value)| Some((key, value.clone()?)))
+                .collect(),
             environment: true,
         }
     }

@@ -9,7 +9,9 @@ use tracing_subscriber::EnvFilter;
 
 pub(super) fn check(flags: &Flags) -> ExitCode {
     match Config::load(flags) {
-        Ok(_) => say("the configuration is good").map_or(ExitCode::from(FAILED), |()| ExitCode::SUCCESS),
+        Ok(_) => {
+            say("the configuration is good").map_or(ExitCode::from(FAILED), |()| ExitCode::SUCCESS)
+        }
         Err(faults) => {
             faults.0.iter().for_each(complain);
             ExitCode::from(FAULTY)
@@ -26,7 +28,10 @@ pub(super) fn serve(flags: &Flags) -> ExitCode {
         }
     };
     log_to_stderr(&config.logging);
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(why) => {
             complain(format!("the runtime cannot be started: {why}"));
@@ -37,7 +42,10 @@ pub(super) fn serve(flags: &Flags) -> ExitCode {
 }
 
 async fn run(config: &Config) -> ExitCode {
-    let (mut terminate, mut interrupt) = match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
+    let (mut terminate, mut interrupt) = match (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+    ) {
         (Ok(terminate), Ok(interrupt)) => (terminate, interrupt),
         (Err(why), _) | (_, Err(why)) => {
             complain(format!("signals cannot be heard: {why}"));
@@ -66,10 +74,14 @@ async fn run(config: &Config) -> ExitCode {
 fn log_to_stderr(logging: &Logging) {
     // The level was checked with the rest of the configuration.
     let filter = EnvFilter::try_new(&logging.level).unwrap_or_default();
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     if logging.json {
         subscriber.json().init();
     } else {
-        subscriber.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init();
+        subscriber
+            .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+            .init();
     }
 }

@@ -46,13 +46,17 @@ impl Source {
             builder = builder.add_source(File::from(path.as_path()).format(FileFormat::Toml));
         }
         if flags.environment {
-            let environment = Environment::with_prefix("TIDEGATE").prefix_separator("__").separator("__");
+            let environment = Environment::with_prefix("TIDEGATE")
+                .prefix_separator("__")
+                .separator("__");
             builder = builder.add_source(environment);
         }
         for (key, value) in &flags.overrides {
-            builder = builder.set_override(*key, value.clone()).map_err(unreadable)?;
+            builder = builder
+                .set_override(*key, value.clone())
+                .map_err(|why| unreadable(&why))?;
         }
-        let merged = builder.build().map_err(unreadable)?;
+        let merged = builder.build().map_err(|why| unreadable(&why))?;
         let mut source = Self::default();
         source.flatten("", merged.cache);
         Ok(source)
@@ -63,39 +67,48 @@ impl Source {
         match value.kind {
             ValueKind::Table(table) => {
                 for (name, value) in table {
-                    let key = if prefix.is_empty() { name } else { format!("{prefix}.{name}") };
+                    let key = if prefix.is_empty() {
+                        name
+                    } else {
+                        format!("{prefix}.{name}")
+                    };
                     self.flatten(&key, value);
                 }
             }
             ValueKind::Nil => {}
             kind => {
-                self.values.insert(prefix.to_owned(), Value::new(origin.as_ref(), kind));
+                self.values
+                    .insert(prefix.to_owned(), Value::new(origin.as_ref(), kind));
             }
         }
     }
 
     pub(super) fn fault(&mut self, key: &str, what: &str) {
         let origin = self.values.get(key).and_then(|value| value.origin());
-        let place = origin.map(|origin| format!(" (in {origin})")).unwrap_or_default();
+        let place = origin
+            .map(|origin| format!(" (in {origin})"))
+            .unwrap_or_default();
         self.faults.push(format!("{key}{place}: {what}"));
     }
 
     fn text(&mut self, key: &'static str) -> Option<String> {
         self.asked.push(key);
         let value = self.values.get(key)?.clone();
-        match value.into_string() {
-            Ok(text) => Some(text),
-            Err(_) => {
-                self.fault(key, "must be a single value");
-                None
-            }
+        if let Ok(text) = value.into_string() {
+            Some(text)
+        } else {
+            self.fault(key, "must be a single value");
+            None
         }
     }
 
     fn parse<T: FromStr>(&mut self, key: &'static str, text: &str) -> Option<T> {
         let parsed = text.parse().ok();
         if parsed.is_none() {
-            let what = std::any::type_name::<T>().rsplit("::").next().unwrap_or_default();
+            let what = std::any::type_name::<T>()
+                .rsplit("::")
+                .next()
+                .unwrap_or_default();
             let expected = match what {
                 "SocketAddr" => "an address such as 127.0.0.1:8081",
                 "bool" => "true or false",
@@ -116,7 +129,8 @@ impl Source {
     /// An address to listen on.
     pub(super) fn address(&mut self, key: &'static str, default: &str) -> SocketAddr {
         let text = self.text(key).unwrap_or_else(|| default.to_owned());
-        self.parse(key, &text).unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)))
+        self.parse(key, &text)
+            .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)))
     }
 
     /// A key that may be absent; an empty value counts as absent.
@@ -129,20 +143,53 @@ impl Source {
     pub(super) fn duration(&mut self, key: &'static str, default: &str) -> Duration {
         let text = self.text(key).unwrap_or_else(|| default.to_owned());
         humantime::parse_duration(&text).unwrap_or_else(|_| {
-            self.fault(key, &format!("{text:?} is not a duration such as 500ms, 15s or 24h"));
+            self.fault(
+                key,
+                &format!("{text:?} is not a duration such as 500ms, 15s or 24h"),
+            );
             // Never used: a fault ends the start. Not zero, so that no second fault follows.
             Duration::from_secs(1)
         })
     }
 
+    /// A span of time that may not be zero.
+    pub(super) fn positive(&mut self, key: &'static str, default: &str) -> Duration {
+        let duration = self.duration(key, default);
+        if duration.is_zero() {
+            self.fault(key, "must be longer than zero");
+        }
+        duration
+    }
+
+    /// A number of things that may not be none.
+    pub(super) fn count(&mut self, key: &'static str, default: &str) -> usize {
+        let before = self.faults.len();
+        let count = self.get(key, default);
+        if count == 0 && self.faults.len() == before {
+            self.fault(key, "must be at least 1");
+        }
+        count
+    }
+
+    /// True or false.
+    pub(super) fn flag(&mut self, key: &'static str, default: &str) -> bool {
+        self.get(key, default)
+    }
+
     /// One of a few words; the first is the default.
     pub(super) fn choice(&mut self, key: &'static str, words: &[&'static str]) -> &'static str {
         let default = words.first().copied().unwrap_or_default();
-        let Some(text) = self.text(key) else { return default };
-        words.iter().copied().find(|word| *word == text).unwrap_or_else(|| {
-            self.fault(key, &format!("{text:?} is not one of {}", words.join(", ")));
-            default
-        })
+        let Some(text) = self.text(key) else {
+            return default;
+        };
+        words
+            .iter()
+            .copied()
+            .find(|word| *word == text)
+            .unwrap_or_else(|| {
+                self.fault(key, &format!("{text:?} is not one of {}", words.join(", ")));
+                default
+            })
     }
 
     /// The contents of the file that a key names, without white space around them.
@@ -163,14 +210,25 @@ impl Source {
 
     /// Adds a fault for each key that nobody asked for, and ends the reading.
     pub(super) fn finish(mut self) -> Result<(), Faults> {
-        let unknown: Vec<String> = self.values.keys().filter(|key| !self.asked.contains(&key.as_str())).cloned().collect();
+        let unknown: Vec<String> = self
+            .values
+            .keys()
+            .filter(|key| !self.asked.contains(&key.as_str()))
+            .cloned()
+            .collect();
         for key in unknown {
             let near = |known: &&&str| strsim::jaro_winkler(known, &key);
             let nearest = self.asked.iter().max_by(|a, b| near(a).total_cmp(&near(b)));
-            let hint = nearest.map(|known| format!("; did you mean {known}?")).unwrap_or_default();
+            let hint = nearest
+                .map(|known| format!("; did you mean {known}?"))
+                .unwrap_or_default();
             self.fault(&key, &format!("there is no such key{hint}"));
         }
-        if self.faults.is_empty() { Ok(()) } else { Err(Faults(self.faults)) }
+        if self.faults.is_empty() {
+            Ok(())
+        } else {
+            Err(Faults(self.faults))
+        }
     }
 
     pub(super) fn into_keys(self) -> Vec<&'static str> {
@@ -178,6 +236,6 @@ impl Source {
     }
 }
 
-fn unreadable(why: config::ConfigError) -> Faults {
+fn unreadable(why: &config::ConfigError) -> Faults {
     Faults(vec![format!("the configuration cannot be read: {why}")])
 }

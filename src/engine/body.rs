@@ -43,8 +43,16 @@ pub struct Lease {
 impl Lease {
     /// Takes a place, if fewer than `most` are taken.
     #[must_use]
-    pub fn take(open: &Arc<AtomicUsize>, most: usize, metrics: &Arc<Metrics>, topics: usize) -> Option<Self> {
-        open.fetch_update(Ordering::AcqRel, Ordering::Acquire, |taken| (taken < most).then_some(taken + 1)).ok()?;
+    pub fn take(
+        open: &Arc<AtomicUsize>,
+        most: usize,
+        metrics: &Arc<Metrics>,
+        topics: usize,
+    ) -> Option<Self> {
+        open.fetch_update(Ordering::AcqRel, Ordering::Acquire, |taken| {
+            (taken < most).then_some(taken + 1)
+        })
+        .ok()?;
         metrics.opened.inc();
         metrics.open_connections.inc();
         Some(Self {
@@ -75,7 +83,10 @@ impl Drop for Lease {
 enum State {
     Opening(Opening),
     Live(Box<Stream>),
-    Reading(Box<Stream>, Pin<Box<dyn Future<Output = Arc<Reading>> + Send>>),
+    Reading(
+        Box<Stream>,
+        Pin<Box<dyn Future<Output = Arc<Reading>> + Send>>,
+    ),
     /// Hyper writes what it has before it is told of the cut.
     Flushing,
     Cut,
@@ -95,14 +106,22 @@ pub struct StreamBody {
 
 impl fmt::Debug for StreamBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StreamBody").field("lease", &self.lease).finish_non_exhaustive()
+        f.debug_struct("StreamBody")
+            .field("lease", &self.lease)
+            .finish_non_exhaustive()
     }
 }
 
 impl StreamBody {
     /// A body over a stream that is open, or opens while the body is under way already.
     #[must_use]
-    pub fn new(opened: Result<Stream, Opening>, reads: Reads, bell: Arc<Bell>, settings: Arc<StreamSettings>, lease: Lease) -> Self {
+    pub fn new(
+        opened: Result<Stream, Opening>,
+        reads: Reads,
+        bell: Arc<Bell>,
+        settings: Arc<StreamSettings>,
+        lease: Lease,
+    ) -> Self {
         let first = settings.heartbeat.mul_f64(rand::random_range(0.0..1.0));
         Self {
             state: match opened {
@@ -179,7 +198,9 @@ impl StreamBody {
         if self.sleep.as_mut().poll(cx).is_ready() {
             self.settings.metrics.heartbeats.inc();
             self.out.push(Bytes::from_static(HEARTBEAT));
-            self.sleep.as_mut().reset(Instant::now() + self.settings.heartbeat);
+            self.sleep
+                .as_mut()
+                .reset(Instant::now() + self.settings.heartbeat);
             return Poll::Ready(());
         }
         Poll::Pending
@@ -191,8 +212,13 @@ impl StreamBody {
             Turn::More => self.state = State::Live(stream),
             Turn::Read(partition, requests) => {
                 let reads = self.reads.clone();
-                self.sleep.as_mut().reset(Instant::now() + self.settings.heartbeat);
-                self.state = State::Reading(stream, Box::pin(async move { reads.pages(partition, requests).await }));
+                self.sleep
+                    .as_mut()
+                    .reset(Instant::now() + self.settings.heartbeat);
+                self.state = State::Reading(
+                    stream,
+                    Box::pin(async move { reads.pages(partition, requests).await }),
+                );
             }
             Turn::Over(ending) => self.end(ending),
             Turn::Wait(until) => {
@@ -231,7 +257,10 @@ impl Body for StreamBody {
     type Data = Bytes;
     type Error = Cut;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         let this = &mut *self;
         loop {
             if let Some(bytes) = this.take_out() {

@@ -20,7 +20,14 @@ const CHANGES_MAX: usize = 1000;
 pub type Replicas = watch::Receiver<Arc<[String]>>;
 
 /// Tells and hears until `stop`.
-pub async fn run(hub: Arc<Hub>, broker: Arc<Broker>, metrics: Arc<Metrics>, name: String, replicas: watch::Sender<Arc<[String]>>, stop: CancellationToken) {
+pub async fn run(
+    hub: Arc<Hub>,
+    broker: Arc<Broker>,
+    metrics: Arc<Metrics>,
+    name: String,
+    replicas: watch::Sender<Arc<[String]>>,
+    stop: CancellationToken,
+) {
     let mut beat = tokio::time::interval(EVERY);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -35,8 +42,16 @@ pub async fn run(hub: Arc<Hub>, broker: Arc<Broker>, metrics: Arc<Metrics>, name
                 if fleet.forgotten {
                     hub.mark_all_changed();
                 }
-                let elsewhere: u64 = fleet.streams.iter().filter(|(other, _)| **other != name).map(|(_, streams)| streams).sum();
-                hub.counts().set(Connections { fleet: here + elsewhere, replica: here });
+                let elsewhere: u64 = fleet
+                    .streams
+                    .iter()
+                    .filter(|(other, _)| **other != name)
+                    .map(|(_, streams)| streams)
+                    .sum();
+                hub.counts().set(Connections {
+                    fleet: here + elsewhere,
+                    replica: here,
+                });
                 let names: Arc<[String]> = fleet.streams.into_keys().collect();
                 replicas.send_if_modified(|known| {
                     let other = *known != names;
@@ -47,9 +62,13 @@ pub async fn run(hub: Arc<Hub>, broker: Arc<Broker>, metrics: Arc<Metrics>, name
             Err(_) => hub.mark_all_changed(),
         }
         let feeds = hub.feeds();
-        metrics.topics.set(i64::try_from(feeds.len()).unwrap_or(i64::MAX));
+        metrics
+            .topics
+            .set(i64::try_from(feeds.len()).unwrap_or(i64::MAX));
         let bytes: usize = feeds.iter().map(|feed| feed.window_bytes()).sum();
-        metrics.window_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        metrics
+            .window_bytes
+            .set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
     if let Broker::Redis(redis) = &*broker {
         // At a stop nobody waits for this; the entry expires anyway.

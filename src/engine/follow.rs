@@ -83,9 +83,20 @@ enum Done {
 impl Follower {
     /// A follower of `hub` that has not heard anything yet.
     #[must_use]
-    pub fn new(hub: Arc<Hub>, broker: Arc<Broker>, metrics: Arc<Metrics>, settings: FollowSettings, reached: Arc<AtomicBool>) -> Self {
+    pub fn new(
+        hub: Arc<Hub>,
+        broker: Arc<Broker>,
+        metrics: Arc<Metrics>,
+        settings: FollowSettings,
+        reached: Arc<AtomicBool>,
+    ) -> Self {
         let now = Instant::now();
-        let clock = Clock { asked: now.checked_sub(TICK_PAUSE).unwrap_or(now), asking: false, heard: now, awaited: None };
+        let clock = Clock {
+            asked: now.checked_sub(TICK_PAUSE).unwrap_or(now),
+            asking: false,
+            heard: now,
+            awaited: None,
+        };
         Self {
             clocks: vec![clock; usize::from(hub.partitions())],
             hub,
@@ -174,25 +185,45 @@ impl Follower {
     fn up(&mut self, run: Box<str>) {
         self.generation += 1;
         self.settled = false;
-        let rewound = self.run.replace(run.clone()).is_some_and(|before| before != run);
+        let rewound = self
+            .run
+            .replace(run.clone())
+            .is_some_and(|before| before != run);
         if rewound {
             tracing::warn!(%run, "another Redis process answers; what was heard of the last one is reported");
         }
-        let heard = if rewound { self.heard_of_all() } else { Vec::new() };
-        self.work.spawn(settle(self.broker.clone(), self.generation, self.hub.partitions(), heard));
+        let heard = if rewound {
+            self.heard_of_all()
+        } else {
+            Vec::new()
+        };
+        self.work.spawn(settle(
+            self.broker.clone(),
+            self.generation,
+            self.hub.partitions(),
+            heard,
+        ));
     }
 
     fn down(&mut self) {
         self.generation += 1;
         self.settled = false;
         self.to_mend.clear();
-        self.clocks.iter_mut().for_each(|clock| clock.awaited = None);
+        self.clocks
+            .iter_mut()
+            .for_each(|clock| clock.awaited = None);
         self.hub.break_off();
     }
 
     fn heard_of_all(&self) -> Vec<(PartitionNo, Topic, Id)> {
         let feeds = self.hub.feeds();
-        let heard = feeds.iter().filter_map(|feed| Some((feed.partition().number(), feed.topic().clone(), feed.last_entry()?)));
+        let heard = feeds.iter().filter_map(|feed| {
+            Some((
+                feed.partition().number(),
+                feed.topic().clone(),
+                feed.last_entry()?,
+            ))
+        });
         heard.collect()
     }
 
@@ -211,7 +242,9 @@ impl Follower {
                 self.reached.store(true, Ordering::Release);
             }
             Done::Ticked(partition, said) => {
-                let Some(clock) = self.clocks.get_mut(usize::from(partition)) else { return };
+                let Some(clock) = self.clocks.get_mut(usize::from(partition)) else {
+                    return;
+                };
                 clock.asking = false;
                 if let Ok(id) = said {
                     let late = self.hub.partition(partition).heard() < id;
@@ -240,10 +273,17 @@ impl Follower {
     /// Reads for feeds that wait, in batches of one partition, a few at a time.
     fn mend(&mut self) {
         while self.settled && self.reading < self.settings.reads_max {
-            let Some(first) = self.to_mend.pop_front() else { return };
+            let Some(first) = self.to_mend.pop_front() else {
+                return;
+            };
             let partition = first.partition().number();
             let mut feeds = vec![first];
-            while feeds.len() < BATCH && self.to_mend.front().is_some_and(|feed| feed.partition().number() == partition) {
+            while feeds.len() < BATCH
+                && self
+                    .to_mend
+                    .front()
+                    .is_some_and(|feed| feed.partition().number() == partition)
+            {
                 feeds.extend(self.to_mend.pop_front());
             }
             let (feeds, requests): (Vec<_>, Vec<_>) = feeds.into_iter().filter_map(request).unzip();
@@ -273,7 +313,9 @@ impl Follower {
     }
 
     fn tick(&mut self, partition: PartitionNo) {
-        let Some(clock) = self.clocks.get_mut(usize::from(partition)) else { return };
+        let Some(clock) = self.clocks.get_mut(usize::from(partition)) else {
+            return;
+        };
         let now = Instant::now();
         if clock.asking || !self.settled || now.duration_since(clock.asked) < TICK_PAUSE {
             return;
@@ -282,7 +324,8 @@ impl Follower {
         clock.asking = true;
         self.metrics.ticks.inc();
         let broker = self.broker.clone();
-        self.work.spawn(async move { Done::Ticked(partition, broker.tick(partition).await) });
+        self.work
+            .spawn(async move { Done::Ticked(partition, broker.tick(partition).await) });
     }
 
     /// What is due from time to time.
@@ -290,12 +333,26 @@ impl Follower {
         let now = Instant::now();
         self.tick_for_waiting();
         for partition in 0..self.hub.partitions() {
-            let Some(clock) = self.clocks.get_mut(usize::from(partition)).filter(|_| self.settled) else { continue };
-            if clock.awaited.is_some_and(|(_, since)| now.duration_since(since) > self.settings.deaf_after) {
+            let Some(clock) = self
+                .clocks
+                .get_mut(usize::from(partition))
+                .filter(|_| self.settled)
+            else {
+                continue;
+            };
+            if clock
+                .awaited
+                .is_some_and(|(_, since)| now.duration_since(since) > self.settings.deaf_after)
+            {
                 clock.awaited = None;
-                tracing::warn!(partition, "a tick did not come back: the live path is deaf and begun anew");
+                tracing::warn!(
+                    partition,
+                    "a tick did not come back: the live path is deaf and begun anew"
+                );
                 self.interest.push_back(Interest::Reset);
-            } else if now.duration_since(clock.heard) > self.settings.tick_after && clock.awaited.is_none() {
+            } else if now.duration_since(clock.heard) > self.settings.tick_after
+                && clock.awaited.is_none()
+            {
                 clock.heard = now;
                 self.tick(partition);
             }
@@ -313,12 +370,24 @@ fn request(feed: Arc<Feed>) -> Option<(Arc<Feed>, ReadRequest)> {
         Wanted::Entries(after) => (after, PAGE_EVENTS),
     };
     let topic = feed.topic().clone();
-    Some((feed, ReadRequest { topic, after, limit }))
+    Some((
+        feed,
+        ReadRequest {
+            topic,
+            after,
+            limit,
+        },
+    ))
 }
 
 /// Before any frame of a new connection counts: reports what was heard of a process that is gone,
 /// and has the clock said, which writes down where the new one goes on.
-async fn settle(broker: Arc<Broker>, generation: u64, partitions: PartitionNo, heard: Vec<(PartitionNo, Topic, Id)>) -> Done {
+async fn settle(
+    broker: Arc<Broker>,
+    generation: u64,
+    partitions: PartitionNo,
+    heard: Vec<(PartitionNo, Topic, Id)>,
+) -> Done {
     if generation > 1 {
         tokio::time::sleep(SPREAD.mul_f64(rand::random_range(0.0..1.0))).await;
     }
@@ -329,7 +398,11 @@ async fn settle(broker: Arc<Broker>, generation: u64, partitions: PartitionNo, h
     Done::Settled(generation)
 }
 
-async fn settle_once(broker: &Broker, partitions: PartitionNo, heard: &[(PartitionNo, Topic, Id)]) -> Result<(), BrokerError> {
+async fn settle_once(
+    broker: &Broker,
+    partitions: PartitionNo,
+    heard: &[(PartitionNo, Topic, Id)],
+) -> Result<(), BrokerError> {
     for partition in 0..partitions {
         let mine = heard.iter().filter(|(number, _, _)| *number == partition);
         let mine: Vec<(Topic, Id)> = mine.map(|(_, topic, id)| (topic.clone(), *id)).collect();

@@ -5,10 +5,10 @@
 
 use crate::broker::Broker;
 use crate::hub::Hub;
+use crate::id::Id;
 use crate::log::{History, ReadRequest, Reading};
 use crate::metrics::Metrics;
 use crate::topic::{PartitionNo, Topic};
-use crate::id::Id;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -38,7 +38,13 @@ const PAUSE_MAX: Duration = Duration::from_millis(500);
 impl Reads {
     /// At most `places` reads at the same time; their tasks belong to `tracker`.
     #[must_use]
-    pub fn new(hub: Arc<Hub>, broker: Arc<Broker>, metrics: Arc<Metrics>, tracker: TaskTracker, places: usize) -> Self {
+    pub fn new(
+        hub: Arc<Hub>,
+        broker: Arc<Broker>,
+        metrics: Arc<Metrics>,
+        tracker: TaskTracker,
+        places: usize,
+    ) -> Self {
         Self(Arc::new(Shared {
             hub,
             broker,
@@ -56,10 +62,10 @@ impl Reads {
     pub async fn pages(&self, partition: PartitionNo, requests: Vec<ReadRequest>) -> Arc<Reading> {
         loop {
             let mut answer = self.join((partition, requests.clone()));
-            if let Ok(reading) = answer.wait_for(Option::is_some).await {
-                if let Some(reading) = reading.as_ref() {
-                    return reading.clone();
-                }
+            if let Ok(reading) = answer.wait_for(Option::is_some).await
+                && let Some(reading) = reading.as_ref()
+            {
+                return reading.clone();
             }
             // The reader went away (it saw nobody waiting a moment ago): read anew.
         }
@@ -97,13 +103,17 @@ impl Reads {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, HashMap<Key, Answer>> {
-        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
+        self.under_way
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Removes the entry if nobody waits for it.
     fn is_abandoned(&self, key: &Key) -> bool {
         let mut under_way = self.lock();
-        let abandoned = under_way.get(key).is_none_or(|answer| answer.receiver_count() == 0);
+        let abandoned = under_way
+            .get(key)
+            .is_none_or(|answer| answer.receiver_count() == 0);
         if abandoned {
             under_way.remove(key);
         }
@@ -121,7 +131,10 @@ async fn read(shared: Arc<Shared>, key: Key) {
             Ok(reading) => {
                 shared.metrics.log_reads.inc_by(reading.pages.len() as u64);
                 shared.hub.learn(key.0, &reading.horizon);
-                reading.pages.iter().for_each(|page| shared.hub.prepend(page));
+                reading
+                    .pages
+                    .iter()
+                    .for_each(|page| shared.hub.prepend(page));
                 if let Some(answer) = shared.lock().remove(&key) {
                     answer.send_replace(Some(Arc::new(reading)));
                 }

@@ -67,7 +67,10 @@ impl Drain {
     /// A drain that has not begun.
     #[must_use]
     pub fn new(time: Duration) -> Self {
-        Self { began: OnceLock::new(), time }
+        Self {
+            began: OnceLock::new(),
+            time,
+        }
     }
 
     /// Begins; a second call changes nothing. The hub's bells must be rung after it.
@@ -84,7 +87,9 @@ impl Drain {
     /// When the stream that drew `slot`, 0 to 1, is cut: all of them over four fifths of the time,
     /// so that the last still have time to be flushed.
     fn cut_at(&self, slot: f64) -> Option<Instant> {
-        self.began.get().map(|began| *began + self.time.mul_f64(0.8 * slot))
+        self.began
+            .get()
+            .map(|began| *began + self.time.mul_f64(0.8 * slot))
     }
 }
 
@@ -195,9 +200,17 @@ struct Opened<'a> {
 ///
 /// # Cancel safety
 /// Safe: dropped, it leaves nothing behind.
-pub async fn open(hub: Arc<Hub>, reads: Reads, settings: Arc<StreamSettings>, bell: Arc<Bell>, wish: Wish) -> Stream {
+pub async fn open(
+    hub: Arc<Hub>,
+    reads: Reads,
+    settings: Arc<StreamSettings>,
+    bell: Arc<Bell>,
+    wish: Wish,
+) -> Stream {
     let begin = begin_in(&hub, &reads, &wish).await;
-    let mut reader = hub.reader(&wish.topics, bell.clone(), |partition| begin.start(partition));
+    let mut reader = hub.reader(&wish.topics, bell.clone(), |partition| {
+        begin.start(partition)
+    });
     let mut gaps = Vec::new();
     while let Step::Clock(partition) = next_step(&bell, &mut reader, &mut gaps).await {
         reads.pages(partition, Vec::new()).await;
@@ -230,9 +243,10 @@ impl BeginIn {
             Self::All(start) => *start,
             // A partition that the cursor does not know is of a topic that was added since.
             Self::After(cursor) => cursor.position(partition).map_or(Start::Live, Start::After),
-            Self::History(found) => {
-                found.iter().find(|(number, _)| *number == partition).map_or(Start::Live, |(_, id)| Start::History(*id))
-            }
+            Self::History(found) => found
+                .iter()
+                .find(|(number, _)| *number == partition)
+                .map_or(Start::Live, |(_, id)| Start::History(*id)),
         }
     }
 }
@@ -241,13 +255,22 @@ async fn begin_in(hub: &Hub, reads: &Reads, wish: &Wish) -> BeginIn {
     match &wish.begin {
         Begin::Live => BeginIn::All(Start::Live),
         Begin::Unreadable => BeginIn::All(Start::Unreadable),
-        Begin::After(cursor) if cursor.speaks_of(hub.partitions()) => BeginIn::After(cursor.clone()),
+        Begin::After(cursor) if cursor.speaks_of(hub.partitions()) => {
+            BeginIn::After(cursor.clone())
+        }
         Begin::After(_) => BeginIn::All(Start::Unreadable),
         Begin::History(history) => {
-            let partitions: BTreeSet<PartitionNo> = wish.topics.iter().map(|topic| topic.partition(hub.partitions())).collect();
+            let partitions: BTreeSet<PartitionNo> = wish
+                .topics
+                .iter()
+                .map(|topic| topic.partition(hub.partitions()))
+                .collect();
             let mut found = Vec::new();
             for partition in partitions {
-                let here = wish.topics.iter().filter(|topic| topic.partition(hub.partitions()) == partition);
+                let here = wish
+                    .topics
+                    .iter()
+                    .filter(|topic| topic.partition(hub.partitions()) == partition);
                 let topics: Vec<Topic> = here.cloned().collect();
                 found.push((partition, reads.history(partition, &topics, *history).await));
             }
@@ -257,9 +280,19 @@ async fn begin_in(hub: &Hub, reads: &Reads, wish: &Wish) -> BeginIn {
 }
 
 impl Stream {
-    fn begin(hub: Arc<Hub>, settings: Arc<StreamSettings>, reader: Reader, bell: Arc<Bell>, wish: Wish, gaps: Vec<Gap>) -> Self {
+    fn begin(
+        hub: Arc<Hub>,
+        settings: Arc<StreamSettings>,
+        reader: Reader,
+        bell: Arc<Bell>,
+        wish: Wish,
+        gaps: Vec<Gap>,
+    ) -> Self {
         let now = Instant::now();
-        let counts = wish.connections.then(|| Watch { key: hub.counts().watch(bell), seen: 0 });
+        let counts = wish.connections.then(|| Watch {
+            key: hub.counts().watch(bell),
+            seen: 0,
+        });
         let resumed = matches!(wish.begin, Begin::After(_)) && gaps.is_empty();
         let mut stream = Self {
             next_heartbeat: now + settings.heartbeat.mul_f64(rand::random_range(0.0..1.0)),
@@ -295,11 +328,17 @@ impl Stream {
             };
             let connections = wish.connections.then_some(Topic::CONNECTIONS);
             let opened = Opened {
-                topics: wish.topics.iter().map(Topic::as_str).chain(connections).collect(),
+                topics: wish
+                    .topics
+                    .iter()
+                    .map(Topic::as_str)
+                    .chain(connections)
+                    .collect(),
                 cursor: cursor.as_ref().map(Cursor::to_string),
                 replica: &self.settings.replica,
             };
-            self.greeting.push(Bytes::from(block.event("tidegate.open").json(&opened)));
+            self.greeting
+                .push(Bytes::from(block.event("tidegate.open").json(&opened)));
         } else {
             // Without a blank line it joins the first event's block.
             self.greeting.push(Bytes::from(retry_line(retry)));
@@ -307,7 +346,8 @@ impl Stream {
         for (index, gap) in gaps.iter().enumerate() {
             self.settings.metrics.gap(gap.reason);
             let last = index + 1 == gaps.len();
-            self.greeting.push(Bytes::from(gap.block(cursor.as_ref().filter(|_| last))));
+            self.greeting
+                .push(Bytes::from(gap.block(cursor.as_ref().filter(|_| last))));
         }
     }
 
@@ -340,7 +380,9 @@ impl Stream {
         self.show_counts(out);
         if out.len() > begun {
             // Something was written: silence begins anew.
-            self.next_heartbeat = self.next_heartbeat.max(now + self.settings.heartbeat.mul_f64(0.5));
+            self.next_heartbeat = self
+                .next_heartbeat
+                .max(now + self.settings.heartbeat.mul_f64(0.5));
         }
         if self.limit == Some(0) {
             return Turn::Over(Ending::Clean(CloseReason::Limit));
@@ -350,7 +392,9 @@ impl Stream {
             Step::Full => return Turn::More,
             Step::Behind(partition, requests) => return Turn::Read(partition, requests),
             Step::Clock(partition) => return Turn::Read(partition, Vec::new()),
-            Step::Ended if self.counts.is_none() => return Turn::Over(Ending::Clean(CloseReason::Ended)),
+            Step::Ended if self.counts.is_none() => {
+                return Turn::Over(Ending::Clean(CloseReason::Ended));
+            }
             Step::Held => {
                 let since = *self.held_since.get_or_insert(now);
                 if now >= since + self.settings.repair_time {
@@ -364,7 +408,12 @@ impl Stream {
     }
 
     fn is_due(&self, now: Instant) -> Option<Ending> {
-        if self.settings.drain.cut_at(self.drain_slot).is_some_and(|at| now >= at) {
+        if self
+            .settings
+            .drain
+            .cut_at(self.drain_slot)
+            .is_some_and(|at| now >= at)
+        {
             return Some(Ending::Cut(CloseReason::Drain));
         }
         if self.end_by_age.is_some_and(|at| now >= at) {
@@ -375,9 +424,21 @@ impl Stream {
 
     fn wake_at(&self) -> Instant {
         let drain = self.settings.drain.cut_at(self.drain_slot);
-        let held = self.held_since.map(|since| since + self.settings.repair_time);
-        let times = [Some(self.next_heartbeat), Some(self.cut_by_age), self.end_by_age, drain, held];
-        times.into_iter().flatten().min().unwrap_or(self.next_heartbeat)
+        let held = self
+            .held_since
+            .map(|since| since + self.settings.repair_time);
+        let times = [
+            Some(self.next_heartbeat),
+            Some(self.cut_by_age),
+            self.end_by_age,
+            drain,
+            held,
+        ];
+        times
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or(self.next_heartbeat)
     }
 
     /// Shows what the reader has, filtered and counted.
@@ -388,7 +449,8 @@ impl Stream {
         let mut sampled = false;
         let mut bytes = 0;
         let (kinds, limit) = (&self.kinds, &mut self.limit);
-        let step = self.reader.step(|shown, cursor| {
+
+        self.reader.step(|shown, cursor| {
             let before = out.len();
             match shown {
                 Shown::Gap { gap, anchored } => {
@@ -398,7 +460,9 @@ impl Stream {
                 Shown::Frame { frame, anchored } => {
                     if let Some(reason) = frame.gap_reason() {
                         metrics.gap(reason);
-                    } else if !kinds.is_empty() && !kinds.iter().any(|kind| is_kind(frame.kind(), kind)) {
+                    } else if !kinds.is_empty()
+                        && !kinds.iter().any(|kind| is_kind(frame.kind(), kind))
+                    {
                         return true;
                     }
                     match (anchored, bare) {
@@ -418,18 +482,22 @@ impl Stream {
                     }
                 }
             }
-            bytes += out.get(before..).unwrap_or_default().iter().map(Bytes::len).sum::<usize>();
+            bytes += out
+                .get(before..)
+                .unwrap_or_default()
+                .iter()
+                .map(Bytes::len)
+                .sum::<usize>();
             *limit != Some(0) && bytes < TURN_BYTES
-        });
-        step
+        })
     }
 
     fn show_counts(&mut self, out: &mut Vec<Bytes>) {
-        if let Some(watch) = &mut self.counts {
-            if let Some((version, block)) = self.hub.counts().newer_than(watch.seen) {
-                watch.seen = version;
-                out.push(block);
-            }
+        if let Some(watch) = &mut self.counts
+            && let Some((version, block)) = self.hub.counts().newer_than(watch.seen)
+        {
+            watch.seen = version;
+            out.push(block);
         }
     }
 
@@ -440,15 +508,29 @@ impl Stream {
         }
         self.next_heartbeat = now + self.settings.heartbeat;
         self.settings.metrics.heartbeats.inc();
-        let old = self.reader.oldest().is_some_and(|id| age_of(id) * 2000.0 > as_float(self.settings.log_age_ms));
-        if old && self.held_since.is_none() && self.reader.advance_to_complete() {
-            if let Some(cursor) = self.reader.cursor() {
-                let text = cursor.to_string();
-                out.push(Bytes::from(Block::default().id(&cursor).event("tidegate.cursor").json(&serde_json::json!({ "cursor": text }))));
-                return;
-            }
+        let old = self
+            .reader
+            .oldest()
+            .is_some_and(|id| age_of(id) * 2000.0 > as_float(self.settings.log_age_ms));
+        if old
+            && self.held_since.is_none()
+            && self.reader.advance_to_complete()
+            && let Some(cursor) = self.reader.cursor()
+        {
+            let text = cursor.to_string();
+            out.push(Bytes::from(
+                Block::default()
+                    .id(&cursor)
+                    .event("tidegate.cursor")
+                    .json(&serde_json::json!({ "cursor": text })),
+            ));
+            return;
         }
-        out.push(if self.heartbeat_events { Bytes::from(heartbeat_event()) } else { Bytes::from_static(HEARTBEAT) });
+        out.push(if self.heartbeat_events {
+            Bytes::from(heartbeat_event())
+        } else {
+            Bytes::from_static(HEARTBEAT)
+        });
     }
 }
 
@@ -467,13 +549,22 @@ fn is_kind(kind: &str, wanted: &str) -> bool {
 
 /// Seconds since an id was given out, by this machine's clock.
 fn age_of(id: Id) -> f64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    now.saturating_sub(Duration::from_millis(id.ms)).as_secs_f64()
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    now.saturating_sub(Duration::from_millis(id.ms))
+        .as_secs_f64()
 }
 
-#[expect(clippy::cast_precision_loss, reason = "a comparison of ages, not of ids")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "a comparison of ages, not of ids"
+)]
 fn as_float(ms: u64) -> f64 {
     ms as f64
 }
 
-const _: () = assert!(PAGE_EVENTS > 0, "a page that holds nothing never catches up");
+const _: () = assert!(
+    PAGE_EVENTS > 0,
+    "a page that holds nothing never catches up"
+);

@@ -38,14 +38,20 @@ impl Listener {
     ///
     /// # Errors
     /// A sentence that names the address, for whoever starts the process.
-    pub fn bind(address: SocketAddr, settings: &Server, metrics: Arc<Metrics>) -> Result<Self, String> {
+    pub fn bind(
+        address: SocketAddr,
+        settings: &Server,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, String> {
         let listener = listen(address, settings.backlog).map_err(|why| match why.kind() {
             io::ErrorKind::AddrInUse => format!("{address} is in use by another process; server.listen or ops.listen takes another one"),
             _ => format!("{address} cannot be listened on: {why}"),
         })?;
         Ok(Self {
             listener,
-            places: Arc::new(Semaphore::new(settings.connections_max.min(Semaphore::MAX_PERMITS))),
+            places: Arc::new(Semaphore::new(
+                settings.connections_max.min(Semaphore::MAX_PERMITS),
+            )),
             settings: settings.clone(),
             metrics,
         })
@@ -87,7 +93,12 @@ impl Listener {
 
     /// A place first: beyond `server.connections_max`, connections wait in the backlog.
     async fn accept(&self) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
-        let place = self.places.clone().acquire_owned().await.map_err(io::Error::other)?;
+        let place = self
+            .places
+            .clone()
+            .acquire_owned()
+            .await
+            .map_err(io::Error::other)?;
         let (socket, _) = self.listener.accept().await?;
         Ok((socket, place))
     }
@@ -99,14 +110,24 @@ impl Listener {
         socket.set_tcp_user_timeout(Some(self.settings.write_timeout))
     }
 
-    fn connection(&self, socket: TcpStream, router: Router, stop: CancellationToken, place: OwnedSemaphorePermit) -> impl Future<Output = ()> + Send + 'static {
+    fn connection(
+        &self,
+        socket: TcpStream,
+        router: Router,
+        stop: CancellationToken,
+        place: OwnedSemaphorePermit,
+    ) -> impl Future<Output = ()> + Send + 'static {
         let mut builder = auto::Builder::new(TokioExecutor::new());
         builder
             .http1()
             .timer(TokioTimer::new())
             .header_read_timeout(self.settings.header_timeout)
             .max_buf_size(self.settings.buffer_bytes);
-        builder.http2().timer(TokioTimer::new()).max_send_buf_size(self.settings.buffer_bytes).max_concurrent_streams(250);
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .max_send_buf_size(self.settings.buffer_bytes)
+            .max_concurrent_streams(250);
         let metrics = self.metrics.clone();
         async move {
             let _place = place;
@@ -130,7 +151,11 @@ impl Listener {
 }
 
 fn listen(address: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
     // A restarted replica takes its port back although old connections linger.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;

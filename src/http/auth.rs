@@ -24,10 +24,28 @@ impl Auth {
     /// # Errors
     /// 401, without a word about what was wrong with the key.
     pub fn may_publish(&self, headers: &HeaderMap) -> Result<(), Problem> {
-        let Some(key) = &self.publish_key else { return Ok(()) };
-        let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-        let given = given.and_then(|value| value.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
-        let matches = given.is_some_and(|(_, token)| token.trim().as_bytes().ct_eq(key.expose_secret().as_bytes()).into());
-        if matches { Ok(()) } else { Err(Problem::unauthorized("publishing needs the publish key as Authorization: Bearer")) }
+        let Some(key) = &self.publish_key else {
+            return Ok(());
+        };
+        let given = headers
+            .get(header::AUTHORIZATION)
+            .and_then(|value| value.to_str().ok());
+        let given = given
+            .and_then(|value| value.split_once(' '))
+            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+        let matches = given.is_some_and(|(_, token)| {
+            token
+                .trim()
+                .as_bytes()
+                .ct_eq(key.expose_secret().as_bytes())
+                .into()
+        });
+        if matches {
+            Ok(())
+        } else {
+            Err(Problem::unauthorized(
+                "publishing needs the publish key as Authorization: Bearer",
+            ))
+        }
     }
 }

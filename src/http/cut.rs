@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 
 /// Bytes, then a cut, with time for hyper to flush in between.
 #[derive(Debug)]
-pub struct CutAfter {
+pub(super) struct CutAfter {
     bytes: Option<Bytes>,
     flushed: bool,
 }
@@ -16,7 +16,7 @@ pub struct CutAfter {
 impl CutAfter {
     /// Writes `bytes`, then cuts.
     #[must_use]
-    pub fn new(bytes: Bytes) -> Self {
+    pub(super) fn new(bytes: Bytes) -> Self {
         Self {
             bytes: Some(bytes),
             flushed: false,
@@ -28,7 +28,10 @@ impl Body for CutAfter {
     type Data = Bytes;
     type Error = axum::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         if let Some(bytes) = self.bytes.take() {
             return Poll::Ready(Some(Ok(Frame::data(bytes))));
         }

@@ -14,14 +14,17 @@ use std::time::Duration;
 const PROBE: Duration = Duration::from_secs(2);
 
 /// The process lives.
-pub async fn healthz() -> &'static str {
+pub(super) async fn healthz() -> &'static str {
     "ok\n"
 }
 
 /// Whether a balancer should send streams here: the log was reached once, and this replica stays.
 /// An outage of Redis does not take every replica out at once. With `?delivery` a probe goes the
 /// way of an event, for alerts.
-pub async fn readyz(State(gateway): State<Arc<Gateway>>, RawQuery(query): RawQuery) -> Result<&'static str, Problem> {
+pub(super) async fn readyz(
+    State(gateway): State<Arc<Gateway>>,
+    RawQuery(query): RawQuery,
+) -> Result<&'static str, Problem> {
     if gateway.streams.drain.has_begun() {
         return Err(Problem::unavailable("this replica is going"));
     }
@@ -44,7 +47,7 @@ async fn deliver_probe(gateway: &Gateway) -> Result<(), Problem> {
 }
 
 /// Prometheus' text format.
-pub async fn metrics(State(gateway): State<Arc<Gateway>>) -> impl IntoResponse {
+pub(super) async fn metrics(State(gateway): State<Arc<Gateway>>) -> impl IntoResponse {
     let draining = gateway.streams.drain.has_begun();
     let ready = gateway.reached.load(Ordering::Acquire) && !draining;
     gateway.metrics.ready.set(i64::from(ready));

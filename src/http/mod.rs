@@ -67,7 +67,10 @@ pub fn router(gateway: Arc<Gateway>, with_ops: bool) -> Router {
     let mut router = Router::new()
         .route("/", get(page))
         .route("/events", stream(get(subscribe::many).post(publish::batch)))
-        .route("/events/{topic}", stream(get(subscribe::one).post(publish::one)))
+        .route(
+            "/events/{topic}",
+            stream(get(subscribe::one).post(publish::one)),
+        )
         .route("/topics", get(topics::list))
         .route("/topics/{topic}", get(topics::show).delete(topics::delete))
         .route("/topics/{topic}/events", get(topics::events));
@@ -96,17 +99,27 @@ fn layered(router: Router<Arc<Gateway>>, gateway: Arc<Gateway>) -> Router {
         .fallback(|| async { Problem::not_found("there is nothing at this path") })
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
         .with_state(gateway)
-        .layer(SetResponseHeaderLayer::if_not_present(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")))
+        .layer(SetResponseHeaderLayer::if_not_present(
+            header::X_CONTENT_TYPE_OPTIONS,
+            HeaderValue::from_static("nosniff"),
+        ))
         .layer(CatchPanicLayer::custom(caught))
         .layer(PropagateRequestIdLayer::new(request_id.clone()))
         .layer(TraceLayer::new_for_http().make_span_with(span))
         .layer(SetRequestIdLayer::new(request_id, MakeRequestUuid))
-        .layer(SetSensitiveRequestHeadersLayer::new([header::AUTHORIZATION, header::COOKIE]))
+        .layer(SetSensitiveRequestHeadersLayer::new([
+            header::AUTHORIZATION,
+            header::COOKIE,
+        ]))
 }
 
 /// The path, never the query: it may carry a token.
 fn span(request: &Request) -> tracing::Span {
-    let id = request.headers().get("x-request-id").and_then(|id| id.to_str().ok()).unwrap_or_default();
+    let id = request
+        .headers()
+        .get("x-request-id")
+        .and_then(|id| id.to_str().ok())
+        .unwrap_or_default();
     tracing::debug_span!("request", method = %request.method(), path = request.uri().path(), id)
 }
 
@@ -122,5 +135,8 @@ async fn allow() -> Response {
 
 async fn page() -> impl IntoResponse {
     let policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'";
-    ([(header::CONTENT_SECURITY_POLICY, policy)], Html(include_str!("page.html")))
+    (
+        [(header::CONTENT_SECURITY_POLICY, policy)],
+        Html(include_str!("page.html")),
+    )
 }

@@ -49,19 +49,31 @@ impl Problem {
     /// 405.
     #[must_use]
     pub fn method_not_allowed() -> Self {
-        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method not allowed", "this path does not take this method")
+        Self::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "method not allowed",
+            "this path does not take this method",
+        )
     }
 
     /// 413: more bytes than are allowed.
     #[must_use]
     pub fn too_large(what: &str, most: usize) -> Self {
-        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too large", format!("{what} has at most {most} bytes"))
+        Self::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "too large",
+            format!("{what} has at most {most} bytes"),
+        )
     }
 
     /// 500: our own fault.
     #[must_use]
     pub fn internal() -> Self {
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal error", "the request failed; the log says why")
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal error",
+            "the request failed; the log says why",
+        )
     }
 
     /// 503 with `Retry-After`, in whole seconds, jittered.
@@ -106,9 +118,17 @@ impl Problem {
 impl From<BrokerError> for Problem {
     fn from(why: BrokerError) -> Self {
         match why {
-            BrokerError::Ended(_) => Self::new(StatusCode::CONFLICT, "topic has ended", why.to_string()),
-            BrokerError::TooLarge(most) => Self::too_large("an event", usize::try_from(most).unwrap_or(usize::MAX)),
-            BrokerError::TooManyTopics(_) => Self::new(StatusCode::INSUFFICIENT_STORAGE, "too many topics", why.to_string()),
+            BrokerError::Ended(_) => {
+                Self::new(StatusCode::CONFLICT, "topic has ended", why.to_string())
+            }
+            BrokerError::TooLarge(most) => {
+                Self::too_large("an event", usize::try_from(most).unwrap_or(usize::MAX))
+            }
+            BrokerError::TooManyTopics(_) => Self::new(
+                StatusCode::INSUFFICIENT_STORAGE,
+                "too many topics",
+                why.to_string(),
+            ),
             BrokerError::OutOfMemory => Self::unavailable("the log is out of memory"),
             BrokerError::Unavailable(why) => {
                 tracing::debug!(%why, "the log is away");
@@ -131,7 +151,10 @@ impl IntoResponse for Problem {
         };
         // Strings and a number always serialise.
         let body = serde_json::to_string(&body).unwrap_or_default();
-        let kind = (header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        let kind = (
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        );
         let mut response = (self.status, [kind], body).into_response();
         if let Some((name, value)) = self.header {
             response.headers_mut().insert(name, value);

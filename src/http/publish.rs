@@ -1,8 +1,8 @@
 //! `POST /events/{topic}` and `POST /events` (NDJSON).
 
+use super::Gateway;
 use super::problem::Problem;
 use super::query::Query;
-use super::Gateway;
 use crate::broker::Publication;
 use crate::event::EventType;
 use crate::id::Id;
@@ -26,20 +26,46 @@ struct Published<'a> {
 }
 
 /// `POST /events/{topic}?event=TYPE&end`: the body is the data, verbatim.
-pub async fn one(State(gateway): State<Arc<Gateway>>, Path(topic): Path<String>, RawQuery(query): RawQuery, headers: HeaderMap, body: Body) -> Response {
+pub(super) async fn one(
+    State(gateway): State<Arc<Gateway>>,
+    Path(topic): Path<String>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
     let query = Query::parse(query.as_deref());
     let done = publish_one(&gateway, &topic, &query, &headers, body).await;
-    counted(&gateway, done).map_or_else(IntoResponse::into_response, |(topic, id)| Json(Published { topic: topic.as_str(), id }).into_response())
+    counted(&gateway, done).map_or_else(IntoResponse::into_response, |(topic, id)| {
+        Json(Published {
+            topic: topic.as_str(),
+            id,
+        })
+        .into_response()
+    })
 }
 
-async fn publish_one(gateway: &Gateway, topic: &str, query: &Query, headers: &HeaderMap, body: Body) -> Result<(Topic, Id), Problem> {
+async fn publish_one(
+    gateway: &Gateway,
+    topic: &str,
+    query: &Query,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<(Topic, Id), Problem> {
     gateway.auth.may_publish(headers)?;
     let topic = topic_of(topic)?;
     let kind = type_of(query.first("event").unwrap_or_default())?;
     let idempotency_key = idempotency_key(headers)?;
     let most = gateway.publish.event_bytes_max;
-    let data = read_text(body, most).await?.ok_or_else(|| Problem::too_large("an event", most))?;
-    let publication = Publication { topic, kind, data, end: query.switch("end"), idempotency_key };
+    let data = read_text(body, most)
+        .await?
+        .ok_or_else(|| Problem::too_large("an event", most))?;
+    let publication = Publication {
+        topic,
+        kind,
+        data,
+        end: query.switch("end"),
+        idempotency_key,
+    };
     let ids = publish(gateway, std::slice::from_ref(&publication)).await?;
     Ok((publication.topic, ids.first().copied().unwrap_or_default()))
 }
@@ -70,40 +96,82 @@ enum LineAnswer {
 /// `POST /events`: one JSON object a line, `{"topic","event","data","end","idempotency_key"}`.
 ///
 /// All lines are published or none, unless `?partial` asks for line by line.
-pub async fn batch(State(gateway): State<Arc<Gateway>>, RawQuery(query): RawQuery, headers: HeaderMap, body: Body) -> Response {
+pub(super) async fn batch(
+    State(gateway): State<Arc<Gateway>>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
     let query = Query::parse(query.as_deref());
     let done = publish_batch(&gateway, &query, &headers, body).await;
     counted(&gateway, done).map_or_else(IntoResponse::into_response, IntoResponse::into_response)
 }
 
-async fn publish_batch(gateway: &Gateway, query: &Query, headers: &HeaderMap, body: Body) -> Result<Response, Problem> {
+async fn publish_batch(
+    gateway: &Gateway,
+    query: &Query,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
     gateway.auth.may_publish(headers)?;
     let most = gateway.publish.batch_bytes_max;
-    let text = read_text(body, most).await?.ok_or_else(|| Problem::too_large("a batch", most))?;
-    let lines: Vec<(usize, &str)> = text.lines().enumerate().map(|(n, line)| (n + 1, line)).filter(|(_, line)| !line.trim().is_empty()).collect();
+    let text = read_text(body, most)
+        .await?
+        .ok_or_else(|| Problem::too_large("a batch", most))?;
+    let lines: Vec<(usize, &str)> = text
+        .lines()
+        .enumerate()
+        .map(|(n, line)| (n + 1, line))
+        .filter(|(_, line)| !line.trim().is_empty())
+        .collect();
     let most = gateway.publish.batch_events_max;
     if lines.len() > most {
-        return Err(Problem::bad_request(format!("a batch has at most {most} events")));
+        return Err(Problem::bad_request(format!(
+            "a batch has at most {most} events"
+        )));
     }
-    let read = lines.iter().map(|&(number, line)| (number, read_line(gateway, line)));
+    let read = lines
+        .iter()
+        .map(|&(number, line)| (number, read_line(gateway, line)));
     if query.switch("partial") {
         return Ok(line_by_line(gateway, read.collect()).await);
     }
-    let batch = read.map(|(number, line)| line.map_err(|why| Problem::bad_request(format!("line {number}: {why}")))).collect::<Result<Vec<_>, _>>()?;
+    let batch = read
+        .map(|(number, line)| {
+            line.map_err(|why| Problem::bad_request(format!("line {number}: {why}")))
+        })
+        .collect::<Result<Vec<_>, _>>()?;
     let ids = publish(gateway, &batch).await?;
-    let events: Vec<Published<'_>> = batch.iter().zip(ids).map(|(item, id)| Published { topic: item.topic.as_str(), id }).collect();
+    let events: Vec<Published<'_>> = batch
+        .iter()
+        .zip(ids)
+        .map(|(item, id)| Published {
+            topic: item.topic.as_str(),
+            id,
+        })
+        .collect();
     Ok(Json(serde_json::json!({ "events": events })).into_response())
 }
 
-async fn line_by_line(gateway: &Gateway, lines: Vec<(usize, Result<Publication, String>)>) -> Response {
+async fn line_by_line(
+    gateway: &Gateway,
+    lines: Vec<(usize, Result<Publication, String>)>,
+) -> Response {
     let mut answers = Vec::with_capacity(lines.len());
     for (line, read) in lines {
         let done = match read {
-            Ok(item) => publish(gateway, std::slice::from_ref(&item)).await.map(|ids| (item.topic, ids)).map_err(|why| why.detail().to_owned()),
+            Ok(item) => publish(gateway, std::slice::from_ref(&item))
+                .await
+                .map(|ids| (item.topic, ids))
+                .map_err(|why| why.detail().to_owned()),
             Err(why) => Err(why),
         };
         answers.push(match done {
-            Ok((topic, ids)) => LineAnswer::Published { line, topic: topic.to_string(), id: ids.first().copied().unwrap_or_default() },
+            Ok((topic, ids)) => LineAnswer::Published {
+                line,
+                topic: topic.to_string(),
+                id: ids.first().copied().unwrap_or_default(),
+            },
             Err(detail) => {
                 gateway.metrics.publish_refused("invalid");
                 LineAnswer::Refused { line, detail }
@@ -114,7 +182,8 @@ async fn line_by_line(gateway: &Gateway, lines: Vec<(usize, Result<Publication, 
 }
 
 fn read_line(gateway: &Gateway, line: &str) -> Result<Publication, String> {
-    let line: Line<'_> = serde_json::from_str(line).map_err(|why| format!("not a JSON object with topic and data: {why}"))?;
+    let line: Line<'_> = serde_json::from_str(line)
+        .map_err(|why| format!("not a JSON object with topic and data: {why}"))?;
     // A string is the data; anything else is published as the JSON text it is.
     let data = match serde_json::from_str::<String>(line.data.get()) {
         Ok(text) => text,
@@ -129,12 +198,19 @@ fn read_line(gateway: &Gateway, line: &str) -> Result<Publication, String> {
         kind: EventType::parse(&line.event).map_err(|why| format!("event: {why}"))?,
         data,
         end: line.end,
-        idempotency_key: line.idempotency_key.map(check_key).transpose().map_err(|why| why.detail().to_owned())?,
+        idempotency_key: line
+            .idempotency_key
+            .map(check_key)
+            .transpose()
+            .map_err(|why| why.detail().to_owned())?,
     })
 }
 
 async fn publish(gateway: &Gateway, batch: &[Publication]) -> Result<Vec<Id>, Problem> {
-    let _place = gateway.publishing.try_acquire().map_err(|_| Problem::unavailable("too many publishes at the same time"))?;
+    let _place = gateway
+        .publishing
+        .try_acquire()
+        .map_err(|_| Problem::unavailable("too many publishes at the same time"))?;
     let ids = gateway.broker.publish(batch).await?;
     gateway.metrics.published("http", ids.len());
     Ok(ids)
@@ -154,14 +230,24 @@ fn type_of(text: &str) -> Result<EventType, Problem> {
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
-    let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
-    let text = value.to_str().map_err(|_| Problem::bad_request("Idempotency-Key is printable ASCII"))?;
+    let Some(value) = headers.get("idempotency-key") else {
+        return Ok(None);
+    };
+    let text = value
+        .to_str()
+        .map_err(|_| Problem::bad_request("Idempotency-Key is printable ASCII"))?;
     check_key(text.to_owned()).map(Some)
 }
 
 fn check_key(key: String) -> Result<String, Problem> {
     let fits = (1..=255).contains(&key.len()) && key.bytes().all(|b| (0x20..0x7f).contains(&b));
-    if fits { Ok(key) } else { Err(Problem::bad_request("Idempotency-Key has 1 to 255 printable ASCII characters")) }
+    if fits {
+        Ok(key)
+    } else {
+        Err(Problem::bad_request(
+            "Idempotency-Key has 1 to 255 printable ASCII characters",
+        ))
+    }
 }
 
 /// Bytes that are read and thrown away after a body turned out too large, so that the answer is
@@ -174,7 +260,9 @@ async fn read_text(mut body: Body, most: usize) -> Result<Option<String>, Proble
     let mut total = 0;
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| Problem::bad_request("the body broke off"))?;
-        let Ok(data) = frame.into_data() else { continue };
+        let Ok(data) = frame.into_data() else {
+            continue;
+        };
         total += data.len();
         if total > most + DISCARD_MAX {
             return Ok(None);
@@ -186,5 +274,7 @@ async fn read_text(mut body: Body, most: usize) -> Result<Option<String>, Proble
     if total > most {
         return Ok(None);
     }
-    String::from_utf8(bytes.into()).map(Some).map_err(|_| Problem::bad_request("data: an event is UTF-8"))
+    String::from_utf8(bytes.into())
+        .map(Some)
+        .map_err(|_| Problem::bad_request("data: an event is UTF-8"))
 }

@@ -1,8 +1,8 @@
 //! `GET /events` and `GET /events/{topic}`: from a request to an open stream.
 
+use super::Gateway;
 use super::problem::Problem;
 use super::query::Query;
-use super::Gateway;
 use crate::cursor::Cursor;
 use crate::engine::body::{Lease, StreamBody, open_within};
 use crate::engine::stream::{Begin, Wish, open};
@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Set by a proxy that tries another replica when this one answers 503.
-pub const FAILOVER: HeaderName = HeaderName::from_static("tidegate-failover");
+pub(super) const FAILOVER: HeaderName = HeaderName::from_static("tidegate-failover");
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// The topic of a subscription that names none.
 const DEFAULT_TOPIC: &str = "events";
@@ -28,7 +28,11 @@ const DEFAULT_TOPIC: &str = "events";
 const AGE_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// `GET /events?topic=a&topic=b`.
-pub async fn many(State(gateway): State<Arc<Gateway>>, RawQuery(query): RawQuery, headers: HeaderMap) -> Response {
+pub(super) async fn many(
+    State(gateway): State<Arc<Gateway>>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Response {
     let query = Query::parse(query.as_deref());
     let mut names: Vec<&str> = query.all("topic").collect();
     if names.is_empty() {
@@ -38,17 +42,27 @@ pub async fn many(State(gateway): State<Arc<Gateway>>, RawQuery(query): RawQuery
 }
 
 /// `GET /events/{topic}`.
-pub async fn one(State(gateway): State<Arc<Gateway>>, Path(topic): Path<String>, RawQuery(query): RawQuery, headers: HeaderMap) -> Response {
+pub(super) async fn one(
+    State(gateway): State<Arc<Gateway>>,
+    Path(topic): Path<String>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Response {
     let query = Query::parse(query.as_deref());
     subscribe(gateway, &[topic.as_str()], &query, &headers).await
 }
 
 /// HEAD tells what GET would, and opens nothing.
-pub async fn head() -> Response {
+pub(super) async fn head() -> Response {
     stream_headers(Body::empty())
 }
 
-async fn subscribe(gateway: Arc<Gateway>, names: &[&str], query: &Query, headers: &HeaderMap) -> Response {
+async fn subscribe(
+    gateway: Arc<Gateway>,
+    names: &[&str],
+    query: &Query,
+    headers: &HeaderMap,
+) -> Response {
     let wish = match wish(&gateway, names, query, headers) {
         Ok(wish) => wish,
         Err(problem) => {
@@ -59,45 +73,89 @@ async fn subscribe(gateway: Arc<Gateway>, names: &[&str], query: &Query, headers
     if gateway.streams.drain.has_begun() {
         return refuse(&gateway, headers, "draining", "this replica is going");
     }
-    let Some(lease) = Lease::take(&gateway.open_streams, gateway.limits.streams_max, &gateway.metrics, wish.topics.len()) else {
-        return refuse(&gateway, headers, "limit", "this replica has as many streams as it may");
+    let Some(lease) = Lease::take(
+        &gateway.open_streams,
+        gateway.limits.streams_max,
+        &gateway.metrics,
+        wish.topics.len(),
+    ) else {
+        return refuse(
+            &gateway,
+            headers,
+            "limit",
+            "this replica has as many streams as it may",
+        );
     };
     let resumes = wish.begin != Begin::Live;
     let reads_before = gateway.metrics.log_reads.get();
     let bell = Arc::new(Bell::default());
-    let opening = open(gateway.hub.clone(), gateway.reads.clone(), gateway.streams.clone(), bell.clone(), wish);
+    let opening = open(
+        gateway.hub.clone(),
+        gateway.reads.clone(),
+        gateway.streams.clone(),
+        bell.clone(),
+        wish,
+    );
     let opened = open_within(Box::pin(opening), gateway.open_wait).await;
     if resumes {
         let from_log = opened.is_err() || gateway.metrics.log_reads.get() > reads_before;
-        gateway.metrics.replayed(if from_log { "log" } else { "window" });
+        gateway
+            .metrics
+            .replayed(if from_log { "log" } else { "window" });
     }
-    if opened.as_ref().is_ok_and(|stream| stream.is_over_for_good()) {
+    if opened
+        .as_ref()
+        .is_ok_and(super::super::engine::stream::Stream::is_over_for_good)
+    {
         return StatusCode::NO_CONTENT.into_response();
     }
-    let body = StreamBody::new(opened, gateway.reads.clone(), bell, gateway.streams.clone(), lease);
+    let body = StreamBody::new(
+        opened,
+        gateway.reads.clone(),
+        bell,
+        gateway.streams.clone(),
+        lease,
+    );
     stream_headers(body.into_axum())
 }
 
 /// What the request asks for, or what is wrong with it. Nothing is subscribed yet.
-fn wish(gateway: &Gateway, names: &[&str], query: &Query, headers: &HeaderMap) -> Result<Wish, Problem> {
+fn wish(
+    gateway: &Gateway,
+    names: &[&str],
+    query: &Query,
+    headers: &HeaderMap,
+) -> Result<Wish, Problem> {
     let mut topics: Vec<Topic> = Vec::new();
     let mut connections = false;
     for name in names {
-        let topic = Topic::parse(name).map_err(|why| Problem::bad_request(format!("topic {name:?}: {why}")))?;
+        let topic = Topic::parse(name)
+            .map_err(|why| Problem::bad_request(format!("topic {name:?}: {why}")))?;
         match topic.as_str() {
             Topic::CONNECTIONS => connections = true,
-            _ if topic.is_reserved() => return Err(Problem::bad_request(format!("topic {name:?}: there is no such reserved topic"))),
+            _ if topic.is_reserved() => {
+                return Err(Problem::bad_request(format!(
+                    "topic {name:?}: there is no such reserved topic"
+                )));
+            }
             _ if topics.contains(&topic) => {}
             _ => topics.push(topic),
         }
     }
     let most = gateway.limits.topics_per_stream_max;
     if topics.len() > most {
-        return Err(Problem::bad_request(format!("topic: a stream has at most {most} topics")));
+        return Err(Problem::bad_request(format!(
+            "topic: a stream has at most {most} topics"
+        )));
     }
-    let partitions: BTreeSet<_> = topics.iter().map(|topic| topic.partition(gateway.hub.partitions())).collect();
+    let partitions: BTreeSet<_> = topics
+        .iter()
+        .map(|topic| topic.partition(gateway.hub.partitions()))
+        .collect();
     if !Cursor::fits(partitions.len()) {
-        return Err(Problem::bad_request("topic: these topics lie in too many partitions for one cursor"));
+        return Err(Problem::bad_request(
+            "topic: these topics lie in too many partitions for one cursor",
+        ));
     }
     let kinds = query.all("type").map(str::to_owned).collect();
     let heartbeat_events = match query.first("heartbeat") {
@@ -119,14 +177,21 @@ fn wish(gateway: &Gateway, names: &[&str], query: &Query, headers: &HeaderMap) -
 /// A cursor wins over history: `?since=` and `?last=` speak of a first visit.
 fn begin(gateway: &Gateway, query: &Query, headers: &HeaderMap) -> Result<Begin, Problem> {
     let header = headers.get(LAST_EVENT_ID).filter(|value| !value.is_empty());
-    let param = || query.first("last_event_id").or_else(|| query.first("lastEventId")).filter(|text| !text.is_empty());
+    let param = || {
+        query
+            .first("last_event_id")
+            .or_else(|| query.first("lastEventId"))
+            .filter(|text| !text.is_empty())
+    };
     let history = history(gateway, query)?;
     let cursor = match header {
         Some(value) => Some(value.to_str().ok()),
         None => param().map(Some),
     };
     Ok(match (cursor, history) {
-        (Some(text), _) => text.and_then(|text| text.parse().ok()).map_or(Begin::Unreadable, Begin::After),
+        (Some(text), _) => text
+            .and_then(|text| text.parse().ok())
+            .map_or(Begin::Unreadable, Begin::After),
         (None, Some(history)) => Begin::History(history),
         (None, None) => Begin::Live,
     })
@@ -136,12 +201,16 @@ fn history(gateway: &Gateway, query: &Query) -> Result<Option<History>, Problem>
     let last = query.number("last", gateway.limits.history_events_max as u64)?;
     let since = match query.first("since") {
         Some("earliest") => Some(History::Earliest),
-        _ => query.duration("since")?.map(|age| History::Since { ms: crate::config::millis(age) }),
+        _ => query.duration("since")?.map(|age| History::Since {
+            ms: crate::config::millis(age),
+        }),
     };
     match (since, last) {
         (Some(_), Some(_)) => Err(Problem::bad_request("since and last exclude one another")),
         (since, None) => Ok(since),
-        (None, Some(events)) => Ok(Some(History::Last { events: usize::try_from(events).unwrap_or(usize::MAX) })),
+        (None, Some(events)) => Ok(Some(History::Last {
+            events: usize::try_from(events).unwrap_or(usize::MAX),
+        })),
     }
 }
 
@@ -158,9 +227,18 @@ fn refuse(gateway: &Gateway, headers: &HeaderMap, reason: &'static str, detail: 
 
 fn stream_headers(body: Body) -> Response {
     let headers = [
-        (header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),
-        (header::CACHE_CONTROL, HeaderValue::from_static("no-store, no-transform")),
-        (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no")),
+        (
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("text/event-stream"),
+        ),
+        (
+            header::CACHE_CONTROL,
+            HeaderValue::from_static("no-store, no-transform"),
+        ),
+        (
+            HeaderName::from_static("x-accel-buffering"),
+            HeaderValue::from_static("no"),
+        ),
     ];
     (headers, body).into_response()
 }

@@ -1,9 +1,9 @@
 //! `GET /topics`, `GET /topics/{topic}`, `GET /topics/{topic}/events`, `DELETE /topics/{topic}`.
 
+use super::Gateway;
 use super::problem::Problem;
 use super::publish::topic_of;
 use super::query::Query;
-use super::Gateway;
 use crate::gap;
 use crate::id::Id;
 use crate::log::ReadRequest;
@@ -19,22 +19,38 @@ use std::sync::Arc;
 const LIST_MAX: usize = 1000;
 
 /// Topics that have a log, `?after=` a name, `?limit=` at most.
-pub async fn list(State(gateway): State<Arc<Gateway>>, RawQuery(query): RawQuery) -> Result<Json<Value>, Problem> {
+pub(super) async fn list(
+    State(gateway): State<Arc<Gateway>>,
+    RawQuery(query): RawQuery,
+) -> Result<Json<Value>, Problem> {
     let query = Query::parse(query.as_deref());
-    let limit = query.number("limit", LIST_MAX as u64)?.unwrap_or(LIST_MAX as u64);
+    let limit = query
+        .number("limit", LIST_MAX as u64)?
+        .unwrap_or(LIST_MAX as u64);
     let limit = usize::try_from(limit).unwrap_or(LIST_MAX);
-    let topics = gateway.broker.topics(query.first("after").unwrap_or_default(), limit).await?;
+    let topics = gateway
+        .broker
+        .topics(query.first("after").unwrap_or_default(), limit)
+        .await?;
     let next = topics.last().filter(|_| topics.len() == limit).cloned();
     Ok(Json(json!({ "topics": topics, "next": next })))
 }
 
 /// What the log holds of a topic, and who reads it.
-pub async fn show(State(gateway): State<Arc<Gateway>>, Path(name): Path<String>) -> Result<Json<Value>, Problem> {
+pub(super) async fn show(
+    State(gateway): State<Arc<Gateway>>,
+    Path(name): Path<String>,
+) -> Result<Json<Value>, Problem> {
     let topic = topic_of(&name)?;
-    let here = gateway.hub.feed(&topic).map_or(0, |feed| feed.subscribers() as u64);
+    let here = gateway
+        .hub
+        .feed(&topic)
+        .map_or(0, |feed| feed.subscribers() as u64);
     let state = gateway.broker.topic(&topic).await?;
     if state.is_none() && here == 0 {
-        return Err(Problem::not_found(format!("topic {name:?} has no log and no subscriber")));
+        return Err(Problem::not_found(format!(
+            "topic {name:?} has no log and no subscriber"
+        )));
     }
     let range = state.as_ref().and_then(|state| state.range);
     Ok(Json(json!({
@@ -56,11 +72,18 @@ struct Event {
 }
 
 /// Retained events `?after=` an id, `?limit=` at most; a gap is told as a stream would.
-pub async fn events(State(gateway): State<Arc<Gateway>>, Path(name): Path<String>, RawQuery(query): RawQuery) -> Result<Json<Value>, Problem> {
+pub(super) async fn events(
+    State(gateway): State<Arc<Gateway>>,
+    Path(name): Path<String>,
+    RawQuery(query): RawQuery,
+) -> Result<Json<Value>, Problem> {
     let topic = topic_of(&name)?;
     let query = Query::parse(query.as_deref());
     let after = match query.first("after") {
-        Some(text) => Some(text.parse::<Id>().map_err(|why| Problem::bad_request(format!("after: {why}")))?),
+        Some(text) => Some(
+            text.parse::<Id>()
+                .map_err(|why| Problem::bad_request(format!("after: {why}")))?,
+        ),
         None => None,
     };
     let most = gateway.limits.history_events_max as u64;
@@ -72,16 +95,38 @@ pub async fn events(State(gateway): State<Arc<Gateway>>, Path(name): Path<String
     };
     let partition = topic.partition(gateway.hub.partitions());
     let reading = gateway.broker.read(partition, &[request]).await?;
-    let Some(page) = reading.pages.into_iter().next() else { return Err(Problem::internal()) };
+    let Some(page) = reading.pages.into_iter().next() else {
+        return Err(Problem::internal());
+    };
     let missing = after.and_then(|after| gap::judge(after, &reading.horizon, page.floor));
-    let gap = missing.map(|missing| Gap { topic: topic.clone(), reason: missing.reason, from: after, to: missing.to });
-    let shown = page.frames.iter().filter(|frame| frame.gap_reason().is_none());
-    let events: Vec<Event> = shown.map(|frame| Event { id: frame.id, kind: frame.kind().to_owned(), data: frame.data() }).collect();
-    Ok(Json(json!({ "topic": topic, "events": events, "more": page.more, "gap": gap })))
+    let gap = missing.map(|missing| Gap {
+        topic: topic.clone(),
+        reason: missing.reason,
+        from: after,
+        to: missing.to,
+    });
+    let shown = page
+        .frames
+        .iter()
+        .filter(|frame| frame.gap_reason().is_none());
+    let events: Vec<Event> = shown
+        .map(|frame| Event {
+            id: frame.id,
+            kind: frame.kind().to_owned(),
+            data: frame.data(),
+        })
+        .collect();
+    Ok(Json(
+        json!({ "topic": topic, "events": events, "more": page.more, "gap": gap }),
+    ))
 }
 
 /// Deletes a topic's log; its streams are told, and the next publish opens it anew.
-pub async fn delete(State(gateway): State<Arc<Gateway>>, Path(name): Path<String>, headers: HeaderMap) -> Result<Json<Value>, Problem> {
+pub(super) async fn delete(
+    State(gateway): State<Arc<Gateway>>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+) -> Result<Json<Value>, Problem> {
     gateway.auth.may_publish(&headers)?;
     let topic = topic_of(&name)?;
     match gateway.broker.delete(&topic).await? {

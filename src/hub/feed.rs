@@ -207,7 +207,11 @@ impl Feed {
     /// Adds an older stretch of the log that a stream has read anyway.
     pub(super) fn prepend(&self, page: &Page) {
         let mut state = self.state();
-        let reaches = !page.more || page.frames.last().is_some_and(|frame| frame.id >= state.window.floor());
+        let reaches = !page.more
+            || page
+                .frames
+                .last()
+                .is_some_and(|frame| frame.id >= state.window.floor());
         let whole = page.floor.is_some_and(|floor| floor <= page.after);
         if state.health != Health::Opening && reaches && whole {
             state.window.prepend(page.after, &page.frames);
@@ -301,7 +305,11 @@ impl State {
         }
         // The first entry of a fresh log names a position instead of a predecessor; there the
         // clock's word is enough.
-        let known = if frame.prev.is_position() { chain.max(heard) } else { chain };
+        let known = if frame.prev.is_position() {
+            chain.max(heard)
+        } else {
+            chain
+        };
         if frame.prev > known {
             self.health = self.hole(base, heard);
             self.keep(frame);
@@ -329,7 +337,14 @@ impl State {
         Heard::Waits
     }
 
-    fn mend(&mut self, topic: &Topic, page: &Page, horizon: &Horizon, heard: Id, serial: u64) -> Mended {
+    fn mend(
+        &mut self,
+        topic: &Topic,
+        page: &Page,
+        horizon: &Horizon,
+        heard: Id,
+        serial: u64,
+    ) -> Mended {
         match self.health {
             Health::Live { .. } => return Mended::Live,
             Health::Opening => {
@@ -345,7 +360,12 @@ impl State {
                     return Mended::More(reached);
                 }
                 let base = horizon.last.max(reached);
-                let passed = page.frames.iter().map(|frame| frame.id).filter(|id| *id > at && *id <= shown).max();
+                let passed = page
+                    .frames
+                    .iter()
+                    .map(|frame| frame.id)
+                    .filter(|id| *id > at && *id <= shown)
+                    .max();
                 if let Some(to) = passed.filter(|_| base > reached) {
                     self.window.append(late(topic, at, to, base, serial));
                 }
@@ -376,7 +396,10 @@ impl State {
         let lost = std::mem::take(&mut self.pending_lost);
         let mut pending = std::mem::take(&mut self.pending).into_iter();
         // After a hole the rest is found in the log.
-        while let Some(frame) = pending.next().filter(|_| matches!(self.health, Health::Live { .. })) {
+        while let Some(frame) = pending
+            .next()
+            .filter(|_| matches!(self.health, Health::Live { .. }))
+        {
             self.hear(frame, heard);
         }
         if let Health::Live { base } = self.health {

@@ -72,7 +72,9 @@ impl Hub {
     #[must_use]
     pub fn new(partitions: PartitionNo, bounds: WindowBounds) -> Arc<Self> {
         Arc::new(Self {
-            partitions: (0..partitions).map(|number| Arc::new(Partition::new(number))).collect(),
+            partitions: (0..partitions)
+                .map(|number| Arc::new(Partition::new(number)))
+                .collect(),
             bounds,
             state: Mutex::default(),
             serial: AtomicU64::new(1),
@@ -96,7 +98,10 @@ impl Hub {
     /// # Panics
     /// If there is no such partition; numbers come from [`Topic::partition`].
     #[must_use]
-    #[expect(clippy::indexing_slicing, reason = "numbers are taken modulo the count")]
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "numbers are taken modulo the count"
+    )]
     pub fn partition(&self, number: PartitionNo) -> &Arc<Partition> {
         &self.partitions[usize::from(number)]
     }
@@ -109,10 +114,18 @@ impl Hub {
 
     /// A reader of `topics`, each once; unknown ones become feeds that open.
     #[must_use]
-    pub fn reader(self: &Arc<Self>, topics: &[Topic], bell: Arc<Bell>, starts: impl Fn(PartitionNo) -> Start) -> Reader {
+    pub fn reader(
+        self: &Arc<Self>,
+        topics: &[Topic],
+        bell: Arc<Bell>,
+        starts: impl Fn(PartitionNo) -> Start,
+    ) -> Reader {
         let serial = self.serial.fetch_add(1, Ordering::Relaxed);
         let mut state = self.state();
-        let feeds = topics.iter().map(|topic| self.feed_for(&mut state, topic)).collect();
+        let feeds = topics
+            .iter()
+            .map(|topic| self.feed_for(&mut state, topic))
+            .collect();
         state.changed.extend(topics.iter().cloned());
         let reader = Reader::new(self.clone(), bell, feeds, serial, starts);
         let wanted = !state.added.is_empty();
@@ -180,7 +193,11 @@ impl Hub {
         std::future::poll_fn(|cx| {
             bell.register(cx.waker());
             partition.wait_for_clock(bell.clone());
-            if partition.heard() >= id { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+            if partition.heard() >= id {
+                std::task::Poll::Ready(())
+            } else {
+                std::task::Poll::Pending
+            }
         })
         .await;
     }
@@ -196,12 +213,18 @@ impl Hub {
     pub fn sweep(&self, now: Instant, keep: Duration) -> Vec<Topic> {
         let mut state = self.state();
         for topic in std::mem::take(&mut state.left) {
-            let unread = state.feeds.get(&topic).is_some_and(|feed| feed.subscribers() == 0);
+            let unread = state
+                .feeds
+                .get(&topic)
+                .is_some_and(|feed| feed.subscribers() == 0);
             if unread {
                 state.idle.entry(topic).or_insert(now);
             }
         }
-        let due = state.idle.iter().filter(|(_, since)| now.duration_since(**since) >= keep);
+        let due = state
+            .idle
+            .iter()
+            .filter(|(_, since)| now.duration_since(**since) >= keep);
         let due: Vec<Topic> = due.map(|(topic, _)| topic.clone()).collect();
         for topic in &due {
             state.idle.remove(topic);
@@ -217,7 +240,9 @@ impl Hub {
         let mut state = self.state();
         let mut taken = Vec::new();
         while taken.len() < most {
-            let Some(topic) = state.changed.pop_first() else { break };
+            let Some(topic) = state.changed.pop_first() else {
+                break;
+            };
             let subscribers = state.feeds.get(&topic).map_or(0, |feed| feed.subscribers());
             taken.push((topic, subscribers as u64));
         }

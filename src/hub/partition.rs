@@ -72,7 +72,10 @@ impl Partition {
     #[must_use]
     pub fn last_known(&self) -> Id {
         let state = self.state();
-        let read = state.horizon.as_ref().map_or(Id::ZERO, |horizon| horizon.last);
+        let read = state
+            .horizon
+            .as_ref()
+            .map_or(Id::ZERO, |horizon| horizon.last);
         state.heard.max(read)
     }
 

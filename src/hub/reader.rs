@@ -123,7 +123,13 @@ struct Replay {
 
 impl Reader {
     /// A reader of `feeds`, grouped by partition. Use [`Hub::reader`].
-    pub(super) fn new(hub: Arc<Hub>, bell: Arc<Bell>, feeds: Vec<Arc<Feed>>, serial: u64, starts: impl Fn(PartitionNo) -> Start) -> Self {
+    pub(super) fn new(
+        hub: Arc<Hub>,
+        bell: Arc<Bell>,
+        feeds: Vec<Arc<Feed>>,
+        serial: u64,
+        starts: impl Fn(PartitionNo) -> Start,
+    ) -> Self {
         let mut parts: Vec<Part> = Vec::with_capacity(1);
         for feed in feeds {
             let bell_key = feed.hang(bell.clone());
@@ -135,7 +141,10 @@ impl Reader {
                 history: false,
                 page: None,
             };
-            match parts.iter_mut().find(|part| part.partition.number() == partition.number()) {
+            match parts
+                .iter_mut()
+                .find(|part| part.partition.number() == partition.number())
+            {
                 Some(part) => part.sources.push(source),
                 None => parts.push(Part {
                     opening: Some(starts(partition.number())),
@@ -160,7 +169,10 @@ impl Reader {
     #[must_use]
     pub fn cursor(&self) -> Option<Cursor> {
         let [part] = self.parts.as_slice() else {
-            let all = self.parts.iter().map(|part| (part.partition.number(), part.cursor));
+            let all = self
+                .parts
+                .iter()
+                .map(|part| (part.partition.number(), part.cursor));
             return (!self.parts.is_empty()).then(|| Cursor::Many(all.collect()));
         };
         Some(match self.hub.partitions() {
@@ -202,7 +214,9 @@ impl Reader {
         let mut summary = Step::Idle;
         let mut vector = self.cursor();
         for index in 0..self.parts.len() {
-            let Some(part) = self.parts.get_mut(index) else { break };
+            let Some(part) = self.parts.get_mut(index) else {
+                break;
+            };
             let number = part.partition.number();
             let mut take = |shown: Shown| match &mut vector {
                 Some(cursor) => {
@@ -226,13 +240,20 @@ impl Reader {
                 other => return other,
             }
         }
-        if summary == Step::Idle && self.has_ended() { Step::Ended } else { summary }
+        if summary == Step::Idle && self.has_ended() {
+            Step::Ended
+        } else {
+            summary
+        }
     }
 
     /// Takes pages that were asked for.
     pub fn take_pages(&mut self, horizon: &Horizon, pages: Vec<Arc<Page>>) {
         for page in pages {
-            let sources = self.parts.iter_mut().flat_map(|part| part.sources.iter_mut().map(|s| (part.cursor, s)));
+            let sources = self
+                .parts
+                .iter_mut()
+                .flat_map(|part| part.sources.iter_mut().map(|s| (part.cursor, s)));
             for (cursor, source) in sources {
                 if source.feed.topic() == &page.topic && cursor.max(source.done) == page.after {
                     source.replay(horizon, &page);
@@ -263,16 +284,26 @@ impl Reader {
 
     /// The topics that are read, in no order that matters.
     pub fn topics(&self) -> impl Iterator<Item = &Topic> {
-        self.parts.iter().flat_map(|part| part.sources.iter().map(|source| source.feed.topic()))
+        self.parts
+            .iter()
+            .flat_map(|part| part.sources.iter().map(|source| source.feed.topic()))
     }
 
     /// Whether every topic has ended at or below the cursor.
     #[must_use]
     pub fn has_ended(&self) -> bool {
-        let mut sources = self.parts.iter().flat_map(|part| part.sources.iter().map(move |source| (part, source)));
+        let mut sources = self
+            .parts
+            .iter()
+            .flat_map(|part| part.sources.iter().map(move |source| (part, source)));
         !self.parts.is_empty()
             && sources.all(|(part, source)| {
-                part.opening.is_none() && source.feed.ended().is_some_and(|end| end <= part.cursor.max(source.done)) && source.page.is_none()
+                part.opening.is_none()
+                    && source
+                        .feed
+                        .ended()
+                        .is_some_and(|end| end <= part.cursor.max(source.done))
+                    && source.page.is_none()
             })
     }
 }
@@ -294,7 +325,11 @@ impl Part {
     }
 
     fn open(&mut self, start: Start, tell: &mut Vec<Gap>) -> Option<Step> {
-        if self.sources.iter().any(|source| source.feed.complete().is_none()) {
+        if self
+            .sources
+            .iter()
+            .any(|source| source.feed.complete().is_none())
+        {
             return Some(Step::Held);
         }
         let horizon = match self.partition.horizon() {
@@ -304,7 +339,13 @@ impl Part {
         match start {
             Start::Live | Start::Unreadable => {
                 // Everything up to the greatest was published before this stream began.
-                self.begin(self.sources.iter().filter_map(|source| source.feed.complete()).max().unwrap_or_default());
+                self.begin(
+                    self.sources
+                        .iter()
+                        .filter_map(|source| source.feed.complete())
+                        .max()
+                        .unwrap_or_default(),
+                );
                 if start == Start::Unreadable {
                     self.tell_all(None, GapReason::BadCursor, tell);
                 }
@@ -321,14 +362,19 @@ impl Part {
                 return Some(Step::Clock(self.partition.number()));
             }
             Start::After(id) if id > self.partition.last_known() => {
-                let to = gap::judge_partition(id, &horizon).map_or(horizon.last, |missing| missing.to);
+                let to =
+                    gap::judge_partition(id, &horizon).map_or(horizon.last, |missing| missing.to);
                 self.begin(to);
                 self.tell_all(Some(id), GapReason::Ahead, tell);
             }
             Start::After(id) => {
                 self.begin(id);
                 if let Some(missing) = gap::rewound(id, &horizon) {
-                    for source in self.sources.iter_mut().filter(|source| source.feed.covers(id)) {
+                    for source in self
+                        .sources
+                        .iter_mut()
+                        .filter(|source| source.feed.covers(id))
+                    {
                         source.skip(id, missing);
                     }
                 }
@@ -358,13 +404,17 @@ impl Part {
         loop {
             self.sources.iter_mut().for_each(Source::turn_page);
             // Limits before fronts: what they cover is in the windows already.
-            let Some(limit) = self.limit() else { return Step::Held };
+            let Some(limit) = self.limit() else {
+                return Step::Held;
+            };
             let behind = self.behind();
             if !behind.is_empty() {
                 return Step::Behind(self.partition.number(), behind);
             }
             let (first, second) = self.fronts();
-            let Some((index, id)) = first else { return Step::Idle };
+            let Some((index, id)) = first else {
+                return Step::Idle;
+            };
             if id > limit {
                 return Step::Held;
             }
@@ -372,7 +422,9 @@ impl Part {
             let alone = second.is_none_or(|second| second > id);
             let since = self.since;
             let cursor = self.cursor;
-            let Some(source) = self.sources.get_mut(index) else { return Step::Idle };
+            let Some(source) = self.sources.get_mut(index) else {
+                return Step::Idle;
+            };
             let teller = Teller { since, serial };
             let (reached, full) = source.show(cursor, until, alone, &teller, take);
             source.done = source.done.max(reached);
@@ -404,7 +456,9 @@ impl Part {
         let mut first: Option<(usize, Id)> = None;
         let mut second: Option<Id> = None;
         for (index, source) in self.sources.iter().enumerate() {
-            let Some(id) = source.front(self.cursor) else { continue };
+            let Some(id) = source.front(self.cursor) else {
+                continue;
+            };
             match first {
                 Some((_, least)) if id >= least => second = Some(second.map_or(id, |s| s.min(id))),
                 _ => {
@@ -444,21 +498,34 @@ impl Source {
     /// Up to where this topic is known to this stream.
     fn limit(&self) -> Option<Id> {
         let complete = self.feed.complete()?;
-        Some(self.page.as_ref().map_or(complete.max(self.done), |page| page.cap))
+        Some(
+            self.page
+                .as_ref()
+                .map_or(complete.max(self.done), |page| page.cap),
+        )
     }
 
     /// A page that was shown whole is done with; the window, or another page, follows.
     fn turn_page(&mut self) {
-        if let Some(page) = self.page.take_if(|page| page.gap.is_none() && page.frames.as_slice().is_empty()) {
+        if let Some(page) = self
+            .page
+            .take_if(|page| page.gap.is_none() && page.frames.as_slice().is_empty())
+        {
             self.done = self.done.max(page.cap);
         }
     }
 
     fn replay(&mut self, horizon: &Horizon, page: &Page) {
-        let missing = gap::judge(page.after, horizon, page.floor).filter(|missing| missing.to > page.after);
+        let missing =
+            gap::judge(page.after, horizon, page.floor).filter(|missing| missing.to > page.after);
         let history = std::mem::take(&mut self.history);
         let from = missing.map_or(page.after, |missing| missing.to);
-        let frames: Vec<Frame> = page.frames.iter().filter(|frame| frame.id > from).cloned().collect();
+        let frames: Vec<Frame> = page
+            .frames
+            .iter()
+            .filter(|frame| frame.id > from)
+            .cloned()
+            .collect();
         let last = page.frames.last().map_or(page.after, |frame| frame.id);
         let cap = if page.more { last } else { horizon.last };
         self.page = Some(Box::new(Replay {
@@ -500,7 +567,14 @@ impl Source {
     }
 
     /// Shows everything up to `until`; returns how far it came and whether `take` is full.
-    fn show(&mut self, cursor: Id, until: Id, anchored: bool, teller: &Teller, take: &mut impl FnMut(Shown) -> bool) -> (Id, bool) {
+    fn show(
+        &mut self,
+        cursor: Id,
+        until: Id,
+        anchored: bool,
+        teller: &Teller,
+        take: &mut impl FnMut(Shown) -> bool,
+    ) -> (Id, bool) {
         let position = self.position(cursor);
         let Some(page) = &mut self.page else {
             return self.show_window(position, until, anchored, teller, take);
@@ -512,7 +586,12 @@ impl Source {
                 return (reached, true);
             }
         }
-        while let Some(frame) = page.frames.as_slice().first().filter(|frame| frame.id <= until && page.gap.is_none()) {
+        while let Some(frame) = page
+            .frames
+            .as_slice()
+            .first()
+            .filter(|frame| frame.id <= until && page.gap.is_none())
+        {
             reached = frame.id;
             let frame = frame.clone();
             page.frames.next();
@@ -523,12 +602,23 @@ impl Source {
         (reached, false)
     }
 
-    fn show_window(&self, position: Id, until: Id, anchored: bool, teller: &Teller, take: &mut impl FnMut(Shown) -> bool) -> (Id, bool) {
+    fn show_window(
+        &self,
+        position: Id,
+        until: Id,
+        anchored: bool,
+        teller: &Teller,
+        take: &mut impl FnMut(Shown) -> bool,
+    ) -> (Id, bool) {
         let mut reached = position;
         let mut full = false;
         let shown = self.feed.take_after(position, until, |frame| {
             reached = frame.id;
-            full = teller.tells(frame) && !take(Shown::Frame { frame: frame.clone(), anchored });
+            full = teller.tells(frame)
+                && !take(Shown::Frame {
+                    frame: frame.clone(),
+                    anchored,
+                });
             !full
         });
         match shown {

@@ -130,7 +130,10 @@ mod tests {
 
     #[test]
     fn the_oldest_make_room_and_raise_the_floor() {
-        let bounds = WindowBounds { events_max: 3, bytes_max: 1 << 20 };
+        let bounds = WindowBounds {
+            events_max: 3,
+            bytes_max: 1 << 20,
+        };
         let mut window = Window::new(Id::ZERO, bounds);
         (1..=5).for_each(|ms| window.append(frame(ms, Mark::Event)));
         assert_eq!(ids(&window, Id::ZERO), [3, 4, 5]);
@@ -141,7 +144,10 @@ mod tests {
 
     #[test]
     fn bytes_bound_it_too_but_one_frame_always_stays() {
-        let bounds = WindowBounds { events_max: 100, bytes_max: 1 };
+        let bounds = WindowBounds {
+            events_max: 100,
+            bytes_max: 1,
+        };
         let mut window = Window::new(Id::ZERO, bounds);
         (1..=3).for_each(|ms| window.append(frame(ms, Mark::Event)));
         assert_eq!(ids(&window, Id::ZERO), [3]);
@@ -149,7 +155,10 @@ mod tests {
 
     #[test]
     fn a_deletion_forgets_what_was_before() {
-        let bounds = WindowBounds { events_max: 10, bytes_max: 1 << 20 };
+        let bounds = WindowBounds {
+            events_max: 10,
+            bytes_max: 1 << 20,
+        };
         let mut window = Window::new(Id::ZERO, bounds);
         (1..=3).for_each(|ms| window.append(frame(ms, Mark::Event)));
         window.append(frame(4, Mark::Deleted));
@@ -159,7 +168,10 @@ mod tests {
 
     #[test]
     fn older_entries_can_be_put_before() {
-        let bounds = WindowBounds { events_max: 4, bytes_max: 1 << 20 };
+        let bounds = WindowBounds {
+            events_max: 4,
+            bytes_max: 1 << 20,
+        };
         let mut window = Window::new(Id::new(3, 1), bounds);
         window.append(frame(4, Mark::Event));
         let older: Vec<_> = (2..=4).map(|ms| frame(ms, Mark::Event)).collect();
@@ -167,6 +179,10 @@ mod tests {
         assert_eq!(ids(&window, Id::ZERO), [2, 3, 4]);
         assert_eq!(window.floor(), Id::new(1, 1));
         window.prepend(Id::ZERO, &[frame(1, Mark::Event), frame(1, Mark::Event)]);
-        assert_eq!(window.floor(), Id::new(1, 1), "what does not fit is left out whole");
+        assert_eq!(
+            window.floor(),
+            Id::new(1, 1),
+            "what does not fit is left out whole"
+        );
     }
 }

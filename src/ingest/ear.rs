@@ -81,8 +81,17 @@ pub enum Outcome {
 
 #[derive(Clone, Debug)]
 enum Owed {
-    Raw { epoch: Arc<str>, n: u64, before: u32, hash: u32, item: Option<Item> },
-    End { epoch: Arc<str>, n: u64 },
+    Raw {
+        epoch: Arc<str>,
+        n: u64,
+        before: u32,
+        hash: u32,
+        item: Option<Item>,
+    },
+    End {
+        epoch: Arc<str>,
+        n: u64,
+    },
 }
 
 impl Owed {
@@ -179,9 +188,19 @@ impl Ear {
         if self.node.as_deref() != Some(run) {
             return;
         }
-        let next = Counting { epoch: epoch.into(), n: 0, hash: 0 };
+        let next = Counting {
+            epoch: epoch.into(),
+            n: 0,
+            hash: 0,
+        };
         if let Some(old) = self.counting.replace(next) {
-            self.owe(Owed::End { epoch: old.epoch, n: old.n }, now);
+            self.owe(
+                Owed::End {
+                    epoch: old.epoch,
+                    n: old.n,
+                },
+                now,
+            );
         }
     }
 
@@ -200,15 +219,29 @@ impl Ear {
     }
 
     /// A raw publish. False if it was not counted.
-    pub fn hear_raw(&mut self, channel: &[u8], payload: &[u8], item: Option<Item>, now: Instant) -> bool {
+    pub fn hear_raw(
+        &mut self,
+        channel: &[u8],
+        payload: &[u8],
+        item: Option<Item>,
+        now: Instant,
+    ) -> bool {
         if self.owed.len() >= self.owed_max {
             self.counting = None;
         }
-        let Some(counting) = &mut self.counting else { return false };
+        let Some(counting) = &mut self.counting else {
+            return false;
+        };
         let before = counting.hash;
         counting.n += 1;
         counting.hash = roll(before, channel, payload);
-        let raw = Owed::Raw { epoch: counting.epoch.clone(), n: counting.n, before, hash: counting.hash, item };
+        let raw = Owed::Raw {
+            epoch: counting.epoch.clone(),
+            n: counting.n,
+            before,
+            hash: counting.hash,
+            item,
+        };
         self.owe(raw, now);
         true
     }
@@ -251,12 +284,27 @@ impl Ear {
         if self.not_before.is_some_and(|at| now < at) {
             return None;
         }
-        let force = self.blocked_since.is_some_and(|since| now >= since + FORCE_AFTER);
-        let mut append = Append { epoch: epoch.clone(), force, end: None, first: 0, before: 0, items: Vec::new() };
+        let force = self
+            .blocked_since
+            .is_some_and(|since| now >= since + FORCE_AFTER);
+        let mut append = Append {
+            epoch: epoch.clone(),
+            force,
+            end: None,
+            first: 0,
+            before: 0,
+            items: Vec::new(),
+        };
         let mut bytes = 0;
         for owed in self.owed.iter().take_while(|owed| *owed.epoch() == epoch) {
             match owed {
-                Owed::Raw { n, before, hash, item, .. } => {
+                Owed::Raw {
+                    n,
+                    before,
+                    hash,
+                    item,
+                    ..
+                } => {
                     if append.items.is_empty() {
                         (append.first, append.before) = (*n, *before);
                     }
@@ -278,14 +326,18 @@ impl Ear {
 
     /// The answer to the append under way.
     pub fn answered(&mut self, outcome: Outcome, now: Instant) {
-        let Some(append) = self.under_way.take() else { return };
+        let Some(append) = self.under_way.take() else {
+            return;
+        };
         match outcome {
             Outcome::Logged(n) => {
                 self.blocked_since = None;
                 self.not_before = None;
                 self.prune(&append.epoch, n);
                 if append.end.is_some_and(|end| end <= n) {
-                    self.owed.retain(|owed| !matches!(owed, Owed::End { epoch, .. } if *epoch == append.epoch));
+                    self.owed.retain(
+                        |owed| !matches!(owed, Owed::End { epoch, .. } if *epoch == append.epoch),
+                    );
                 } else if append.items.is_empty() {
                     // The end is not reached: another ear still owes what we do not.
                     self.blocked_since = Some(now);
@@ -313,7 +365,11 @@ impl Ear {
         self.owed.retain(|owed| **owed.epoch() != *epoch);
         self.blocked_since = None;
         self.not_before = None;
-        if self.counting.as_ref().is_some_and(|counting| *counting.epoch == *epoch) {
+        if self
+            .counting
+            .as_ref()
+            .is_some_and(|counting| *counting.epoch == *epoch)
+        {
             self.counting = None;
         }
     }
@@ -338,7 +394,8 @@ mod tests {
     use super::*;
 
     fn item(channel: &str, payload: &[u8]) -> Option<(String, String)> {
-        Item::read("events", channel.as_bytes(), payload, 8).map(|item| (item.topic.to_string(), item.kind.to_string()))
+        Item::read("events", channel.as_bytes(), payload, 8)
+            .map(|item| (item.topic.to_string(), item.kind.to_string()))
     }
 
     #[test]
@@ -348,7 +405,15 @@ mod tests {
         assert_eq!(item("events:news", b"x"), pair("news", ""));
         assert_eq!(item("events:news#price", b"x"), pair("news", "price"));
         assert_eq!(item("events:a:b#c#d", b""), pair("a:b", "c#d"));
-        for (channel, payload) in [("events:", &b"x"[..]), ("events:a,b", b"x"), ("events:tidegate.x", b"x"), ("eventsnews", b"x"), ("events:a", b"\xff"), ("events:a", b"123456789"), ("events:a#b\nc", b"x")] {
+        for (channel, payload) in [
+            ("events:", &b"x"[..]),
+            ("events:a,b", b"x"),
+            ("events:tidegate.x", b"x"),
+            ("eventsnews", b"x"),
+            ("events:a", b"\xff"),
+            ("events:a", b"123456789"),
+            ("events:a#b\nc", b"x"),
+        ] {
             assert_eq!(item(channel, payload), None, "{channel:?}");
         }
     }
@@ -357,7 +422,10 @@ mod tests {
     fn what_is_counted_stays_owed_until_it_is_logged() {
         let now = Instant::now();
         let mut ear = Ear::new("a".into(), 100);
-        assert!(!ear.hear_raw(b"events", b"x", None, now), "nothing is counted before an epoch");
+        assert!(
+            !ear.hear_raw(b"events", b"x", None, now),
+            "nothing is counted before an epoch"
+        );
         ear.subscribed("run");
         ear.hear_start("e1", "a", "run", now);
         assert!(ear.hear_raw(b"events", b"x", None, now));

@@ -18,7 +18,13 @@ const PATIENCE: Duration = Duration::from_millis(300);
 const REST: Duration = Duration::from_millis(500);
 
 /// Moves entries whenever this replica is elected, until `stop`.
-pub async fn run(redis: Redis, name: String, ears: usize, mut replicas: Replicas, stop: CancellationToken) {
+pub async fn run(
+    redis: Redis,
+    name: String,
+    ears: usize,
+    mut replicas: Replicas,
+    stop: CancellationToken,
+) {
     loop {
         let place = rank(&replicas.borrow_and_update(), &name, ears);
         let turn = async {
@@ -64,7 +70,10 @@ async fn move_batch(redis: &Redis) -> Result<(), crate::broker::BrokerError> {
     redis.metrics().published("inbox", logged);
     if refused > 0 {
         redis.metrics().ingest_refused("invalid", refused);
-        tracing::warn!(refused, "inbox entries were no events (topic, event, data or an ended topic) and are gone");
+        tracing::warn!(
+            refused,
+            "inbox entries were no events (topic, event, data or an ended topic) and are gone"
+        );
     }
     Ok(())
 }

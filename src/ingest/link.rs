@@ -44,7 +44,10 @@ pub struct EarSettings {
 /// Whether this replica is among the first `ears` by name.
 #[must_use]
 pub fn rank(replicas: &[String], name: &str, ears: usize) -> Option<usize> {
-    replicas.iter().position(|other| other == name).filter(|rank| *rank < ears)
+    replicas
+        .iter()
+        .position(|other| other == name)
+        .filter(|rank| *rank < ears)
 }
 
 /// The task's state.
@@ -67,7 +70,12 @@ enum Ended {
 }
 
 /// Listens whenever this replica is elected, until `stop`; then appends what is owed.
-pub async fn run(redis: Redis, settings: EarSettings, mut replicas: Replicas, stop: CancellationToken) {
+pub async fn run(
+    redis: Redis,
+    settings: EarSettings,
+    mut replicas: Replicas,
+    stop: CancellationToken,
+) {
     let mut link = Link {
         ear: Ear::new(settings.name.clone(), settings.owed_max),
         redis,
@@ -119,15 +127,34 @@ impl Link {
     async fn connect(&self) -> Result<PubSub, BrokerError> {
         let mut pubsub = self.redis.subscribe_connection().await?;
         let failed = |why: redis::RedisError| BrokerError::Unavailable(why.to_string());
-        pubsub.commands.subscribe(&self.settings.channel).await.map_err(failed)?;
-        pubsub.commands.psubscribe(format!("{}:*", self.settings.channel)).await.map_err(failed)?;
-        pubsub.commands.subscribe(self.redis.ingest_channel()).await.map_err(failed)?;
+        pubsub
+            .commands
+            .subscribe(&self.settings.channel)
+            .await
+            .map_err(failed)?;
+        pubsub
+            .commands
+            .psubscribe(format!("{}:*", self.settings.channel))
+            .await
+            .map_err(failed)?;
+        pubsub
+            .commands
+            .subscribe(self.redis.ingest_channel())
+            .await
+            .map_err(failed)?;
         Ok(pubsub)
     }
 
-    async fn session(&mut self, pubsub: &mut PubSub, replicas: &mut Replicas, stop: &CancellationToken) -> Ended {
+    async fn session(
+        &mut self,
+        pubsub: &mut PubSub,
+        replicas: &mut Replicas,
+        stop: &CancellationToken,
+    ) -> Ended {
         // Asked on the connection itself: the process that it leads to.
-        let Ok(run) = self.redis.run_id_of(pubsub).await else { return Ended::Lost };
+        let Ok(run) = self.redis.run_id_of(pubsub).await else {
+            return Ended::Lost;
+        };
         self.redis.metrics().redis_up(Role::Ear, true);
         self.start_again = Instant::now();
         let mut confirmed = 0;
@@ -158,11 +185,10 @@ impl Link {
                         next = pubsub.try_recv();
                     }
                     // What was taken in the last turn is not lost with the loop.
-                    if let Some(Push::Message { channel, payload }) = next {
-                        if self.hear(&channel, &payload).is_none() {
+                    if let Some(Push::Message { channel, payload }) = next
+                        && self.hear(&channel, &payload).is_none() {
                             return Ended::Lost;
                         }
-                    }
                 }
                 Some(outcome) = self.appends.join_next() => self.answered(outcome),
                 Some(started) = self.starts.join_next() => {
@@ -183,15 +209,25 @@ impl Link {
             let text = std::str::from_utf8(payload).ok()?;
             let mut words = text.split(' ');
             match (words.next()?, words.next()?) {
-                ("start", epoch) => self.ear.hear_start(epoch, words.next()?, words.next()?, now),
-                ("done", epoch) => self.ear.hear_done(epoch, words.next()?.parse().ok()?, words.next()?),
+                ("start", epoch) => self
+                    .ear
+                    .hear_start(epoch, words.next()?, words.next()?, now),
+                ("done", epoch) => {
+                    self.ear
+                        .hear_done(epoch, words.next()?.parse().ok()?, words.next()?);
+                }
                 ("leave", ear) => self.ear.hear_leave(ear),
                 // A later version may say more.
                 _ => {}
             }
             return Some(());
         }
-        let item = Item::read(&self.settings.channel, channel, payload, self.settings.event_bytes_max);
+        let item = Item::read(
+            &self.settings.channel,
+            channel,
+            payload,
+            self.settings.event_bytes_max,
+        );
         if item.is_none() {
             self.complain(channel, now);
         }
@@ -202,32 +238,49 @@ impl Link {
     }
 
     fn complain(&mut self, channel: &[u8], now: Instant) {
-        if self.complained.is_none_or(|last| now.duration_since(last) > COMPLAIN) {
+        if self
+            .complained
+            .is_none_or(|last| now.duration_since(last) > COMPLAIN)
+        {
             self.complained = Some(now);
-            let channel = String::from_utf8_lossy(channel.get(..80).unwrap_or(channel)).into_owned();
-            tracing::warn!(channel, "a raw publish is no event (topic, type, UTF-8 or size) and is not logged");
+            let channel =
+                String::from_utf8_lossy(channel.get(..80).unwrap_or(channel)).into_owned();
+            tracing::warn!(
+                channel,
+                "a raw publish is no event (topic, type, UTF-8 or size) and is not logged"
+            );
         }
     }
 
     /// Begins what is due: a start, an append.
     fn work(&mut self, subscribed: bool) {
         let now = Instant::now();
-        if subscribed && self.ear.wants_epoch() && now >= self.start_again && self.starts.is_empty() {
+        if subscribed && self.ear.wants_epoch() && now >= self.start_again && self.starts.is_empty()
+        {
             self.start_again = now + START_WAIT;
             let (redis, name) = (self.redis.clone(), self.settings.name.clone());
             let epoch = format!("{:016x}", rand::random::<u64>());
-            self.starts.spawn(async move { redis.start_epoch(&epoch, &name).await });
+            self.starts
+                .spawn(async move { redis.start_epoch(&epoch, &name).await });
         }
         if let Some(append) = self.ear.next(now) {
             let (redis, name) = (self.redis.clone(), self.settings.name.clone());
-            self.appends.spawn(async move { carry(&redis, &name, &append).await });
+            self.appends
+                .spawn(async move { carry(&redis, &name, &append).await });
         }
-        self.redis.metrics().ingest_owed.set(i64::try_from(self.ear.owes()).unwrap_or(i64::MAX));
+        self.redis
+            .metrics()
+            .ingest_owed
+            .set(i64::try_from(self.ear.owes()).unwrap_or(i64::MAX));
     }
 
     fn wake_at(&self) -> Instant {
         let idle = Instant::now() + START_WAIT;
-        let start = if self.ear.wants_epoch() { self.start_again.max(Instant::now()) } else { idle };
+        let start = if self.ear.wants_epoch() {
+            self.start_again.max(Instant::now())
+        } else {
+            idle
+        };
         self.ear.due().unwrap_or(idle).min(start).min(idle)
     }
 
@@ -262,7 +315,10 @@ impl Link {
             self.work_until(soon).await;
         }
         if self.ear.owes() > 0 {
-            tracing::warn!(owed = self.ear.owes(), "raw publishes are left to the other ears");
+            tracing::warn!(
+                owed = self.ear.owes(),
+                "raw publishes are left to the other ears"
+            );
         }
     }
 }
@@ -280,11 +336,18 @@ async fn carry(redis: &Redis, name: &str, append: &Append) -> Outcome {
                 Outcome::Unknown => "error",
             });
             match outcome {
-                Outcome::Diverged => tracing::error!("this ear and another one heard different publishes; what it owes is dropped"),
+                Outcome::Diverged => tracing::error!(
+                    "this ear and another one heard different publishes; what it owes is dropped"
+                ),
                 Outcome::Stale => metrics.ingest_refused("unowned", append.items.len()),
                 _ => {}
             }
-            let invalid = append.items.iter().filter(|(_, item)| item.is_none()).count().min(refused);
+            let invalid = append
+                .items
+                .iter()
+                .filter(|(_, item)| item.is_none())
+                .count()
+                .min(refused);
             metrics.published("raw", logged);
             metrics.ingest_refused("invalid", invalid);
             metrics.ingest_refused("log", refused - invalid);

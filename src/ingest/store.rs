@@ -41,7 +41,11 @@ impl Redis {
     ///
     /// # Errors
     /// [`BrokerError`]; whether it was done is unknown, and repeating it is harmless.
-    pub async fn append_raw(&self, ear: &str, append: &Append) -> Result<(Outcome, usize, usize), BrokerError> {
+    pub async fn append_raw(
+        &self,
+        ear: &str,
+        append: &Append,
+    ) -> Result<(Outcome, usize, usize), BrokerError> {
         let mut cmd = self.function("append", 0);
         cmd.arg(&*append.epoch).arg(ear).arg(u8::from(append.force));
         cmd.arg(append.end.map(|end| end.to_string()).unwrap_or_default());
@@ -51,13 +55,18 @@ impl Redis {
             match item {
                 Some(item) => {
                     let partition = item.topic.partition(self.settings().partitions);
-                    cmd.arg(partition).arg(item.topic.as_str()).arg(item.kind.as_str()).arg(&item.data)
+                    cmd.arg(partition)
+                        .arg(item.topic.as_str())
+                        .arg(item.kind.as_str())
+                        .arg(&item.data)
                 }
                 None => cmd.arg(0).arg("").arg("").arg(""),
             };
         }
         let answer = self.call(0, &cmd).await?;
-        let Ok([word, n, logged, refused]) = decode::list(&answer) else { return Err(self.unreadable()) };
+        let Ok([word, n, logged, refused]) = decode::list(&answer) else {
+            return Err(self.unreadable());
+        };
         let number = |value| decode::number(value).map_err(|_| self.unreadable());
         let outcome = match decode::text(word) {
             Ok("OK") => Outcome::Logged(number(n)?),
@@ -76,7 +85,13 @@ impl Redis {
     /// # Errors
     /// [`BrokerError`].
     pub async fn leave_ears(&self, ear: &str) -> Result<(), BrokerError> {
-        self.command(redis::cmd("PUBLISH").arg(self.ingest_channel()).arg(format!("leave {ear} -"))).await.map(|_| ())
+        self.command(
+            redis::cmd("PUBLISH")
+                .arg(self.ingest_channel())
+                .arg(format!("leave {ear} -")),
+        )
+        .await
+        .map(|_| ())
     }
 
     /// Waits a moment for the inbox to hold something. True if it does.
@@ -86,7 +101,13 @@ impl Redis {
     pub async fn wait_for_inbox(&self) -> Result<bool, BrokerError> {
         let block = self.settings().command_timeout / 2;
         let mut cmd = redis::cmd("XREAD");
-        cmd.arg("COUNT").arg(1).arg("BLOCK").arg(block.as_millis().max(1)).arg("STREAMS").arg(self.inbox_key()).arg("0-0");
+        cmd.arg("COUNT")
+            .arg(1)
+            .arg("BLOCK")
+            .arg(block.as_millis().max(1))
+            .arg("STREAMS")
+            .arg(self.inbox_key())
+            .arg("0-0");
         self.command(&cmd).await.map(|answer| answer != Value::Nil)
     }
 
@@ -95,9 +116,21 @@ impl Redis {
     /// # Errors
     /// [`BrokerError`].
     pub async fn read_inbox(&self, most: usize) -> Result<Vec<InboxEntry>, BrokerError> {
-        let answer = self.command(redis::cmd("XRANGE").arg(self.inbox_key()).arg("-").arg("+").arg("COUNT").arg(most)).await?;
+        let answer = self
+            .command(
+                redis::cmd("XRANGE")
+                    .arg(self.inbox_key())
+                    .arg("-")
+                    .arg("+")
+                    .arg("COUNT")
+                    .arg(most),
+            )
+            .await?;
         let entries = decode::list(&answer).map_err(|_| self.unreadable())?;
-        entries.iter().map(|value| inbox_entry(value).ok_or_else(|| self.unreadable())).collect()
+        entries
+            .iter()
+            .map(|value| inbox_entry(value).ok_or_else(|| self.unreadable()))
+            .collect()
     }
 
     /// Publishes entries, each once, and deletes them. Says how many became events, and how many
@@ -108,7 +141,10 @@ impl Redis {
     pub async fn move_inbox(&self, entries: &[InboxEntry]) -> Result<(usize, usize), BrokerError> {
         let mut by_partition: BTreeMap<u16, Vec<&InboxEntry>> = BTreeMap::new();
         for entry in entries {
-            let topic = entry.fields.get("topic").and_then(|name| Topic::parse(std::str::from_utf8(name).ok()?).ok());
+            let topic = entry
+                .fields
+                .get("topic")
+                .and_then(|name| Topic::parse(std::str::from_utf8(name).ok()?).ok());
             let partition = topic.map_or(0, |topic| topic.partition(self.settings().partitions));
             by_partition.entry(partition).or_default().push(entry);
         }
@@ -116,13 +152,35 @@ impl Redis {
         for (partition, entries) in by_partition {
             let mut cmd = self.function("inbox", partition);
             for entry in &entries {
-                let field = |name: &str| entry.fields.get(name).map(Vec::as_slice).unwrap_or_default();
-                let end = if matches!(field("end"), b"" | b"0" | b"false") { "" } else { "end" };
-                cmd.arg(&entry.entry).arg(field("topic")).arg(field("event")).arg(field("data")).arg(end).arg(field("key"));
+                let field = |name: &str| {
+                    entry
+                        .fields
+                        .get(name)
+                        .map(Vec::as_slice)
+                        .unwrap_or_default()
+                };
+                let end = if matches!(field("end"), b"" | b"0" | b"false") {
+                    ""
+                } else {
+                    "end"
+                };
+                cmd.arg(&entry.entry)
+                    .arg(field("topic"))
+                    .arg(field("event"))
+                    .arg(field("data"))
+                    .arg(end)
+                    .arg(field("key"));
             }
             let answer = self.call(partition, &cmd).await?;
-            let Ok([done, not]) = decode::list(&answer) else { return Err(self.unreadable()) };
-            let count = |value| decode::number(value).ok().and_then(|n| usize::try_from(n).ok()).unwrap_or_default();
+            let Ok([done, not]) = decode::list(&answer) else {
+                return Err(self.unreadable());
+            };
+            let count = |value| {
+                decode::number(value)
+                    .ok()
+                    .and_then(|n| usize::try_from(n).ok())
+                    .unwrap_or_default()
+            };
             logged += count(done);
             refused += count(not);
         }
@@ -139,15 +197,23 @@ impl Redis {
 }
 
 fn inbox_entry(value: &Value) -> Option<InboxEntry> {
-    let Ok([entry, fields]) = decode::list(value) else { return None };
+    let Ok([entry, fields]) = decode::list(value) else {
+        return None;
+    };
     let bytes = |value: &Value| match value {
         Value::BulkString(bytes) => bytes.clone(),
         _ => Vec::new(),
     };
-    let pairs = decode::list(fields).ok()?.chunks_exact(2).filter_map(|pair| match pair {
-        [name, value] => Some((String::from_utf8_lossy(&bytes(name)).into_owned(), bytes(value))),
-        _ => None,
-    });
+    let pairs = decode::list(fields)
+        .ok()?
+        .chunks_exact(2)
+        .filter_map(|pair| match pair {
+            [name, value] => Some((
+                String::from_utf8_lossy(&bytes(name)).into_owned(),
+                bytes(value),
+            )),
+            _ => None,
+        });
     Some(InboxEntry {
         entry: decode::text(entry).ok()?.to_owned(),
         fields: pairs.collect(),

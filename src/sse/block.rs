@@ -204,7 +204,10 @@ mod tests {
     #[test]
     fn reasons_are_spelt_alike_in_metrics_and_on_the_wire() {
         for reason in GapReason::ALL {
-            assert_eq!(serde_json::to_string(&reason).unwrap(), format!("\"{}\"", reason.as_str()));
+            assert_eq!(
+                serde_json::to_string(&reason).unwrap(),
+                format!("\"{}\"", reason.as_str())
+            );
         }
     }
 }

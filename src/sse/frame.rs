@@ -74,7 +74,10 @@ impl Frame {
         let (kind, block) = match entry.mark {
             Mark::Event | Mark::End | Mark::Deleted => (
                 entry.kind.as_str(),
-                Block::default().id(entry.id).event(&entry.kind).data(&entry.data),
+                Block::default()
+                    .id(entry.id)
+                    .event(&entry.kind)
+                    .data(&entry.data),
             ),
             Mark::Gap { from, .. } => ("", gap_block(topic, GapReason::Rewound, from, entry.id)),
             Mark::Late { from, .. } => ("", gap_block(topic, GapReason::Late, from, entry.id)),
@@ -99,13 +102,17 @@ impl Frame {
     /// The block without its `id:` line, for streams that write a cursor of their own there.
     #[must_use]
     pub fn block_without_id(&self) -> Bytes {
-        self.block.slice(usize::from(self.id_line).min(self.block.len())..)
+        self.block
+            .slice(usize::from(self.id_line).min(self.block.len())..)
     }
 
     /// The block with `cursor` in its `id:` line, for streams over several partitions.
     #[must_use]
     pub fn block_with(&self, cursor: &Cursor) -> [Bytes; 2] {
-        [Bytes::from(format!("id: {cursor}\n")), self.block_without_id()]
+        [
+            Bytes::from(format!("id: {cursor}\n")),
+            self.block_without_id(),
+        ]
     }
 
     /// The event's type; empty if none was given, and for gaps.

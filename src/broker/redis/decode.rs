@@ -39,20 +39,29 @@ pub(crate) fn list(value: &Value) -> Result<&[Value], Unreadable> {
 }
 
 /// `last born seams now age run`, then a page each. Also counts entries that are not ours.
-pub(crate) fn reading(value: &Value, requests: &[ReadRequest]) -> Result<(Reading, usize), Unreadable> {
+pub(crate) fn reading(
+    value: &Value,
+    requests: &[ReadRequest],
+) -> Result<(Reading, usize), Unreadable> {
     let [last, born, seams, now, age, run, pages @ ..] = list(value)? else {
         return Err(Unreadable);
     };
     let horizon = Horizon {
         last: id(last)?,
         born: id(born)?,
-        seams: text(seams)?.split_whitespace().map(seam).collect::<Result<_, _>>()?,
+        seams: text(seams)?
+            .split_whitespace()
+            .map(seam)
+            .collect::<Result<_, _>>()?,
         now_ms: number(now)?,
         age_ms: number(age)?,
         run: text(run)?.into(),
     };
     let mut foreign = 0;
-    let pages = requests.iter().zip(pages).map(|(request, value)| page(value, request, &mut foreign));
+    let pages = requests
+        .iter()
+        .zip(pages)
+        .map(|(request, value)| page(value, request, &mut foreign));
     let pages: Vec<Page> = pages.collect::<Result<_, _>>()?;
     if pages.len() != requests.len() {
         return Err(Unreadable);
@@ -74,7 +83,12 @@ fn page(value: &Value, request: &ReadRequest, foreign: &mut usize) -> Result<Pag
     let [floor, ended, more, entries] = list(value)? else {
         return Err(Unreadable);
     };
-    let optional = |value: &Value| text(value).ok().filter(|text| !text.is_empty()).map(str::to_owned);
+    let optional = |value: &Value| {
+        text(value)
+            .ok()
+            .filter(|text| !text.is_empty())
+            .map(str::to_owned)
+    };
     let frames = list(entries)?.iter().filter_map(|value| {
         let frame = entry(value).map(|entry| Frame::encode(&request.topic, &entry));
         *foreign += usize::from(frame.is_err());
@@ -83,7 +97,9 @@ fn page(value: &Value, request: &ReadRequest, foreign: &mut usize) -> Result<Pag
     Ok(Page {
         topic: request.topic.clone(),
         after: request.after,
-        floor: optional(floor).map(|text| text.parse().map_err(|_| Unreadable)).transpose()?,
+        floor: optional(floor)
+            .map(|text| text.parse().map_err(|_| Unreadable))
+            .transpose()?,
         ended: optional(ended).and_then(|text| text.parse().ok()),
         frames: frames.collect(),
         more: number(more)? == 1,
@@ -114,7 +130,9 @@ fn entry(value: &Value) -> Result<Entry, Unreadable> {
             _ => {}
         }
     }
-    let kind = kind.filter(|kind| !kind.contains(['\r', '\n', '\0'])).ok_or(Unreadable)?;
+    let kind = kind
+        .filter(|kind| !kind.contains(['\r', '\n', '\0']))
+        .ok_or(Unreadable)?;
     if kind == "tidegate.deleted" {
         mark = Mark::Deleted;
     }
@@ -171,8 +189,22 @@ mod tests {
         assert_eq!(frame.block(), "id: 5-1\nevent: a b\ndata: x\ndata: y\n\n");
         assert_eq!(live(&topic, b"1 5-1 4-0 x \n").unwrap().mark, Mark::End);
         let gap = live(&topic, b"1 9-1 4-0 g2-1,3-1 tidegate.gap\n").unwrap();
-        assert_eq!(gap.mark, Mark::Gap { from: Id::new(2, 1), lost: Id::new(3, 1) });
-        let bad: [&[u8]; 7] = [b"", b"hello", b"2 5-1 4-0 e a\nx", b"1 5-1 4-0 e", b"1 5 4-0 e a\nx", b"1 5-1 4-0 q a\nx", b"1 5-1 4-0 e a\n\xff"];
+        assert_eq!(
+            gap.mark,
+            Mark::Gap {
+                from: Id::new(2, 1),
+                lost: Id::new(3, 1)
+            }
+        );
+        let bad: [&[u8]; 7] = [
+            b"",
+            b"hello",
+            b"2 5-1 4-0 e a\nx",
+            b"1 5-1 4-0 e",
+            b"1 5 4-0 e a\nx",
+            b"1 5-1 4-0 q a\nx",
+            b"1 5-1 4-0 e a\n\xff",
+        ];
         for payload in bad {
             assert_eq!(live(&topic, payload).err(), Some(Unreadable), "{payload:?}");
         }

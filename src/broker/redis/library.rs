@@ -62,7 +62,12 @@ mod tests {
     fn every_placeholder_is_filled() {
         let library = Library::new("tg");
         for source in [&library.internal, &library.public] {
-            assert!(!source.contains('@') || !source.contains("@PREFIX@") && !source.contains("@VERSION@") && !source.contains("@CODE@"));
+            assert!(
+                !source.contains('@')
+                    || !source.contains("@PREFIX@")
+                        && !source.contains("@VERSION@")
+                        && !source.contains("@CODE@")
+            );
         }
         assert!(library.public.starts_with("#!lua name=tg\n"));
         assert!(library.internal.starts_with("#!lua name=tg_v1\n"));

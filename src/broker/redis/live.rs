@@ -43,7 +43,9 @@ pub async fn run(redis: Redis, live: mpsc::Sender<Live>, mut wanted: mpsc::Recei
                 }
                 tracing::warn!("the live path broke; it is made again");
             }
-            Err(why) => tracing::warn!(%why, pause_ms = pause.as_millis(), "no live path to Redis; trying again"),
+            Err(why) => {
+                tracing::warn!(%why, pause_ms = pause.as_millis(), "no live path to Redis; trying again");
+            }
         }
         let nap = pause.mul_f64(rand::random_range(0.5..1.0));
         pause = (pause * 2).min(redis.settings().backoff_max.max(BACKOFF_MIN));
@@ -54,7 +56,11 @@ pub async fn run(redis: Redis, live: mpsc::Sender<Live>, mut wanted: mpsc::Recei
 }
 
 /// Waits, and keeps account of what is wanted meanwhile. False when nobody wants anything any more.
-async fn rest(nap: Duration, wanted: &mut mpsc::Receiver<Interest>, topics: &mut HashSet<Topic>) -> bool {
+async fn rest(
+    nap: Duration,
+    wanted: &mut mpsc::Receiver<Interest>,
+    topics: &mut HashSet<Topic>,
+) -> bool {
     let until = tokio::time::Instant::now() + nap;
     while let Ok(interest) = tokio::time::timeout_at(until, wanted.recv()).await {
         match interest {
@@ -98,14 +104,34 @@ impl Session {
         let (orders, queue) = mpsc::channel(ORDERS_MAX);
         let mut clerk = JoinSet::new();
         clerk.spawn(carry_out(pubsub.commands.clone(), queue));
-        Ok(Self { pubsub, run, unconfirmed: HashMap::new(), orders, clerk })
+        Ok(Self {
+            pubsub,
+            run,
+            unconfirmed: HashMap::new(),
+            orders,
+            clerk,
+        })
     }
 
-    async fn run(&mut self, redis: &Redis, live: &mpsc::Sender<Live>, wanted: &mut mpsc::Receiver<Interest>, topics: &mut HashSet<Topic>) -> Ended {
-        if live.send(Live::Up { run: self.run.clone() }).await.is_err() {
+    async fn run(
+        &mut self,
+        redis: &Redis,
+        live: &mpsc::Sender<Live>,
+        wanted: &mut mpsc::Receiver<Interest>,
+        topics: &mut HashSet<Topic>,
+    ) -> Ended {
+        if live
+            .send(Live::Up {
+                run: self.run.clone(),
+            })
+            .await
+            .is_err()
+        {
             return Ended::Stopped;
         }
-        let ticks = (0..redis.partitions()).map(|p| redis.key(&format!("{{{p}}}:tick"))).collect();
+        let ticks = (0..redis.partitions())
+            .map(|p| redis.key(&format!("{{{p}}}:tick")))
+            .collect();
         self.order(Order::Subscribe(ticks)).await;
         let all: Vec<Topic> = topics.iter().cloned().collect();
         self.subscribe(redis, &all).await;
@@ -145,20 +171,33 @@ impl Session {
             for topic in batch {
                 *self.unconfirmed.entry(topic.clone()).or_default() += 1;
             }
-            let channels = batch.iter().map(|topic| redis.live_channel(topic)).collect();
+            let channels = batch
+                .iter()
+                .map(|topic| redis.live_channel(topic))
+                .collect();
             self.order(Order::Subscribe(channels)).await;
         }
     }
 
     /// Passes on one push and those that wait behind it.
-    async fn hear(&mut self, redis: &Redis, live: &mpsc::Sender<Live>, topics: &HashSet<Topic>, first: Push) -> Option<Ended> {
+    async fn hear(
+        &mut self,
+        redis: &Redis,
+        live: &mpsc::Sender<Live>,
+        topics: &HashSet<Topic>,
+        first: Push,
+    ) -> Option<Ended> {
         let mut next = Some(first);
         let mut confirmed = Vec::new();
         while let Some(push) = next {
             match push {
-                Push::Subscribed(channel) => confirmed.extend(self.confirm(redis, topics, &channel)),
+                Push::Subscribed(channel) => {
+                    confirmed.extend(self.confirm(redis, topics, &channel));
+                }
                 Push::Message { channel, payload } => {
-                    if flush(live, &mut confirmed).await.is_err() || pass(redis, live, &channel, &payload).await.is_err() {
+                    if flush(live, &mut confirmed).await.is_err()
+                        || pass(redis, live, &channel, &payload).await.is_err()
+                    {
                         return Some(Ended::Stopped);
                     }
                 }
@@ -169,11 +208,16 @@ impl Session {
             }
             next = self.pubsub.try_recv();
         }
-        flush(live, &mut confirmed).await.is_err().then_some(Ended::Stopped)
+        flush(live, &mut confirmed)
+            .await
+            .is_err()
+            .then_some(Ended::Stopped)
     }
 
     fn confirm(&mut self, redis: &Redis, topics: &HashSet<Topic>, channel: &[u8]) -> Option<Topic> {
-        let Some(Heard::Live(topic)) = redis.channel(channel) else { return None };
+        let Some(Heard::Live(topic)) = redis.channel(channel) else {
+            return None;
+        };
         let left = self.unconfirmed.get_mut(&topic)?;
         *left = left.saturating_sub(1);
         if *left > 0 {
@@ -184,24 +228,35 @@ impl Session {
     }
 }
 
-async fn flush(live: &mpsc::Sender<Live>, confirmed: &mut Vec<Topic>) -> Result<(), mpsc::error::SendError<Live>> {
+async fn flush(
+    live: &mpsc::Sender<Live>,
+    confirmed: &mut Vec<Topic>,
+) -> Result<(), mpsc::error::SendError<Live>> {
     if confirmed.is_empty() {
         return Ok(());
     }
     live.send(Live::Confirmed(std::mem::take(confirmed))).await
 }
 
-async fn pass(redis: &Redis, live: &mpsc::Sender<Live>, channel: &[u8], payload: &[u8]) -> Result<(), mpsc::error::SendError<Live>> {
+async fn pass(
+    redis: &Redis,
+    live: &mpsc::Sender<Live>,
+    channel: &[u8],
+    payload: &[u8],
+) -> Result<(), mpsc::error::SendError<Live>> {
     match redis.channel(channel) {
-        Some(Heard::Live(topic)) => match decode::live(&topic, payload) {
-            Ok(frame) => live.send(Live::Frame(topic, frame)).await,
-            Err(decode::Unreadable) => {
+        Some(Heard::Live(topic)) => {
+            if let Ok(frame) = decode::live(&topic, payload) {
+                live.send(Live::Frame(topic, frame)).await
+            } else {
                 redis.metrics().unreadable.inc();
                 live.send(Live::Unreadable(topic)).await
             }
-        },
+        }
         Some(Heard::Tick(partition)) => {
-            let id = std::str::from_utf8(payload).ok().and_then(|text| text.parse::<Id>().ok());
+            let id = std::str::from_utf8(payload)
+                .ok()
+                .and_then(|text| text.parse::<Id>().ok());
             match id {
                 Some(id) => live.send(Live::Tick(partition, id)).await,
                 None => Ok(()),
@@ -233,11 +288,16 @@ enum Heard {
 impl Redis {
     /// The channel of a topic's live frames.
     fn live_channel(&self, topic: &Topic) -> String {
-        self.key(&format!("{{{}}}:live:{topic}", topic.partition(self.partitions())))
+        self.key(&format!(
+            "{{{}}}:live:{topic}",
+            topic.partition(self.partitions())
+        ))
     }
 
     fn channel(&self, channel: &[u8]) -> Option<Heard> {
-        let rest = std::str::from_utf8(channel).ok()?.strip_prefix(self.settings().prefix.as_str())?;
+        let rest = std::str::from_utf8(channel)
+            .ok()?
+            .strip_prefix(self.settings().prefix.as_str())?;
         let (partition, kind) = rest.strip_prefix(":{")?.split_once("}:")?;
         match kind.strip_prefix("live:") {
             Some(topic) => Some(Heard::Live(Topic::parse(topic).ok()?)),

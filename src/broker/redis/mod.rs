@@ -22,7 +22,7 @@ mod live;
 mod pubsub;
 
 pub use live::run as run_live;
-pub use pubsub::{Push, PubSub};
+pub use pubsub::{PubSub, Push};
 
 use super::{BrokerError, Fleet, LivePath, Publication, Retention, TopicState};
 use crate::id::Id;
@@ -32,7 +32,10 @@ use crate::topic::{PartitionNo, Topic};
 use deadpool_redis::{Manager, Pool, PoolConfig, Runtime, Timeouts};
 use library::{Library, VERSION};
 use redis::io::tcp::TcpSettings;
-use redis::{AsyncConnectionConfig, Client, Cmd, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, RedisError, Value};
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, ConnectionInfo, IntoConnectionInfo, ProtocolVersion,
+    RedisError, Value,
+};
 use secrecy::{ExposeSecret, SecretString};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -91,7 +94,9 @@ pub fn check_url(url: &SecretString) -> Result<(), String> {
     if !text.starts_with("redis://") && !text.starts_with("rediss://") {
         return Err("must begin with redis:// or rediss://".into());
     }
-    text.into_connection_info().map(|_| ()).map_err(|why| format!("is not a Redis URL: {}", why.category()))
+    text.into_connection_info()
+        .map(|_| ())
+        .map_err(|why| format!("is not a Redis URL: {}", why.category()))
 }
 
 impl Redis {
@@ -101,13 +106,20 @@ impl Redis {
     /// A sentence, if the URL cannot be used.
     pub fn open(settings: Settings, metrics: Arc<Metrics>) -> Result<Self, String> {
         check_url(&settings.url)?;
-        let info = settings.url.expose_secret().into_connection_info().map_err(|why| why.category().to_owned())?;
-        let tcp = TcpSettings::default().set_nodelay(true).set_user_timeout(settings.command_timeout * 4);
+        let info = settings
+            .url
+            .expose_secret()
+            .into_connection_info()
+            .map_err(|why| why.category().to_owned())?;
+        let tcp = TcpSettings::default()
+            .set_nodelay(true)
+            .set_user_timeout(settings.command_timeout * 4);
         let info = info.set_tcp_settings(tcp);
         let connection = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(settings.connect_timeout))
             .set_response_timeout(Some(settings.command_timeout));
-        let manager = Manager::new_with_config(info.clone(), connection).map_err(|why| why.category().to_owned())?;
+        let manager = Manager::new_with_config(info.clone(), connection)
+            .map_err(|why| why.category().to_owned())?;
         let pool = Pool::builder(manager)
             .config(PoolConfig::new(settings.pool_size))
             .runtime(Runtime::Tokio1)
@@ -120,12 +132,22 @@ impl Redis {
             .map_err(|why| why.to_string())?;
         let pushes = Client::open(with_resp3(info)).map_err(|why| why.category().to_owned())?;
         let library = Library::new(&settings.prefix);
-        Ok(Self(Arc::new(Shared { pool, pushes, settings, library, metrics })))
+        Ok(Self(Arc::new(Shared {
+            pool,
+            pushes,
+            settings,
+            library,
+            metrics,
+        })))
     }
 
     /// The ends of a live path, and what [`run_live`] needs to keep it going.
     #[must_use]
-    pub fn live_path() -> (LivePath, mpsc::Sender<super::Live>, mpsc::Receiver<super::Interest>) {
+    pub fn live_path() -> (
+        LivePath,
+        mpsc::Sender<super::Live>,
+        mpsc::Receiver<super::Interest>,
+    ) {
         let (live, events) = mpsc::channel(LIVE_QUEUE);
         let (interest, wanted) = mpsc::channel(64);
         (LivePath { events, interest }, live, wanted)
@@ -149,7 +171,12 @@ impl Redis {
     /// [`BrokerError::Unavailable`].
     pub async fn subscribe_connection(&self) -> Result<PubSub, BrokerError> {
         let settings = self.settings();
-        let connecting = PubSub::connect(&self.0.pushes, settings.connect_timeout, settings.command_timeout, settings.live_queue_bytes);
+        let connecting = PubSub::connect(
+            &self.0.pushes,
+            settings.connect_timeout,
+            settings.command_timeout,
+            settings.live_queue_bytes,
+        );
         connecting.await.map_err(|why| self.failed(&why))
     }
 
@@ -158,7 +185,11 @@ impl Redis {
     /// # Errors
     /// [`BrokerError::Unavailable`].
     pub async fn run_id_of(&self, pubsub: &mut PubSub) -> Result<Box<str>, BrokerError> {
-        let info: Value = redis::cmd("INFO").arg("server").query_async(&mut pubsub.commands).await.map_err(|why| self.failed(&why))?;
+        let info: Value = redis::cmd("INFO")
+            .arg("server")
+            .query_async(&mut pubsub.commands)
+            .await
+            .map_err(|why| self.failed(&why))?;
         run_id(&info).ok_or_else(|| self.unreadable())
     }
 
@@ -173,7 +204,10 @@ impl Redis {
     pub async fn prepare(&self) -> Result<(), BrokerError> {
         let policy = self.command(redis::cmd("INFO").arg("memory")).await?;
         let policy = decode::text(&policy).unwrap_or_default();
-        let policy = policy.lines().find_map(|line| line.strip_prefix("maxmemory_policy:")).unwrap_or("noeviction");
+        let policy = policy
+            .lines()
+            .find_map(|line| line.strip_prefix("maxmemory_policy:"))
+            .unwrap_or("noeviction");
         if policy.trim() != "noeviction" && !self.settings().allow_eviction {
             return Err(BrokerError::Refused(format!(
                 "maxmemory-policy is {}, so keys of the log may be evicted: set it to noeviction, or redis.allow_eviction = true",
@@ -183,11 +217,21 @@ impl Redis {
         self.load_library().await?;
         let meta = self.key("meta");
         let wanted = self.settings().partitions.to_string();
-        self.command(redis::cmd("HSETNX").arg(&meta).arg("partitions").arg(&wanted)).await?;
-        let stored = self.command(redis::cmd("HGET").arg(&meta).arg("partitions")).await?;
+        self.command(
+            redis::cmd("HSETNX")
+                .arg(&meta)
+                .arg("partitions")
+                .arg(&wanted),
+        )
+        .await?;
+        let stored = self
+            .command(redis::cmd("HGET").arg(&meta).arg("partitions"))
+            .await?;
         if decode::text(&stored) != Ok(wanted.as_str()) {
             let stored = decode::text(&stored).unwrap_or("something else");
-            return Err(BrokerError::Refused(format!("{meta} says {stored} partitions, and redis.partitions is {wanted}")));
+            return Err(BrokerError::Refused(format!(
+                "{meta} says {stored} partitions, and redis.partitions is {wanted}"
+            )));
         }
         for partition in 0..self.settings().partitions {
             self.configure(partition).await?;
@@ -198,16 +242,26 @@ impl Redis {
     async fn configure(&self, partition: PartitionNo) -> Result<(), BrokerError> {
         let retention = self.settings().retention;
         let mut cmd = self.function("configure", partition);
-        cmd.arg(retention.events_max).arg(retention.age_ms).arg(retention.leap_ms);
-        cmd.arg(retention.idempotency_ms).arg(retention.event_bytes_max).arg(retention.topics_max);
+        cmd.arg(retention.events_max)
+            .arg(retention.age_ms)
+            .arg(retention.leap_ms);
+        cmd.arg(retention.idempotency_ms)
+            .arg(retention.event_bytes_max)
+            .arg(retention.topics_max);
         self.command(&cmd).await.map(|_| ())
     }
 
     /// Loads what is missing. The internal library is never replaced, the public one only upward.
     async fn load_library(&self) -> Result<(), BrokerError> {
         let library = &self.0.library;
-        let version = redis::cmd("FCALL_RO").arg(library.function("version")).arg(0).to_owned();
-        let load = redis::cmd("FUNCTION").arg("LOAD").arg(&library.internal).to_owned();
+        let version = redis::cmd("FCALL_RO")
+            .arg(library.function("version"))
+            .arg(0)
+            .to_owned();
+        let load = redis::cmd("FUNCTION")
+            .arg("LOAD")
+            .arg(&library.internal)
+            .to_owned();
         match self.command(&load).await {
             Ok(_) => {}
             Err(BrokerError::Refused(why)) if why.contains("already exists") => {
@@ -220,14 +274,29 @@ impl Redis {
                 }
             }
             Err(BrokerError::Refused(why)) if why.contains("unknown command") => {
-                return Err(BrokerError::Refused("this server has no functions: Redis 7.0 or newer is needed".into()));
+                return Err(BrokerError::Refused(
+                    "this server has no functions: Redis 7.0 or newer is needed".into(),
+                ));
             }
             Err(why) => return Err(why),
         }
-        let public = redis::cmd("FCALL_RO").arg(library.public_version()).arg(0).to_owned();
+        let public = redis::cmd("FCALL_RO")
+            .arg(library.public_version())
+            .arg(0)
+            .to_owned();
         let loaded = self.command(&public).await.ok();
-        if loaded.as_ref().and_then(code_of).is_none_or(|(version, _)| version < VERSION) {
-            self.command(redis::cmd("FUNCTION").arg("LOAD").arg("REPLACE").arg(&library.public)).await?;
+        if loaded
+            .as_ref()
+            .and_then(code_of)
+            .is_none_or(|(version, _)| version < VERSION)
+        {
+            self.command(
+                redis::cmd("FUNCTION")
+                    .arg("LOAD")
+                    .arg("REPLACE")
+                    .arg(&library.public),
+            )
+            .await?;
         }
         Ok(())
     }
@@ -240,10 +309,18 @@ impl Redis {
     }
 
     /// Calls a function; loads the library or begins the clock if the server has lost them.
-    pub(crate) async fn call(&self, partition: PartitionNo, cmd: &Cmd) -> Result<Value, BrokerError> {
+    pub(crate) async fn call(
+        &self,
+        partition: PartitionNo,
+        cmd: &Cmd,
+    ) -> Result<Value, BrokerError> {
         match self.command(cmd).await {
-            Err(BrokerError::Refused(why)) if why.contains("Function not found") => self.load_library().await?,
-            Err(BrokerError::Refused(why)) if why.starts_with("TGNOCLOCK") => self.configure(partition).await?,
+            Err(BrokerError::Refused(why)) if why.contains("Function not found") => {
+                self.load_library().await?;
+            }
+            Err(BrokerError::Refused(why)) if why.starts_with("TGNOCLOCK") => {
+                self.configure(partition).await?;
+            }
             answer => return answer,
         }
         self.command(cmd).await
@@ -266,8 +343,12 @@ impl Redis {
             })
         };
         let answer = tokio::time::timeout(self.settings().command_timeout, work).await;
-        let answer = answer.unwrap_or_else(|_| Err(BrokerError::Unavailable("no answer in time".into())));
-        self.0.metrics.redis_up(Role::Commands, !matches!(answer, Err(BrokerError::Unavailable(_))));
+        let answer =
+            answer.unwrap_or_else(|_| Err(BrokerError::Unavailable("no answer in time".into())));
+        self.0.metrics.redis_up(
+            Role::Commands,
+            !matches!(answer, Err(BrokerError::Unavailable(_))),
+        );
         if let Err(why) = &answer {
             match why {
                 BrokerError::Unavailable(_) => self.0.metrics.redis_error("unavailable"),
@@ -287,10 +368,16 @@ impl Redis {
             Some("TGLARGE") => BrokerError::TooLarge(count),
             Some("TGTOPICS") => BrokerError::TooManyTopics(count),
             Some("OOM") => BrokerError::OutOfMemory,
-            Some("LOADING" | "MASTERDOWN" | "READONLY" | "BUSY" | "TRYAGAIN") => BrokerError::Unavailable(why.to_string()),
+            Some("LOADING" | "MASTERDOWN" | "READONLY" | "BUSY" | "TRYAGAIN") => {
+                BrokerError::Unavailable(why.to_string())
+            }
             Some(code) => BrokerError::Refused(format!("{code} {detail}")),
-            None if matches!(why.kind(), redis::ErrorKind::AuthenticationFailed) => BrokerError::Refused(why.to_string()),
-            None if why.is_io_error() || why.is_timeout() || why.is_connection_dropped() => BrokerError::Unavailable(why.to_string()),
+            None if matches!(why.kind(), redis::ErrorKind::AuthenticationFailed) => {
+                BrokerError::Refused(why.to_string())
+            }
+            None if why.is_io_error() || why.is_timeout() || why.is_connection_dropped() => {
+                BrokerError::Unavailable(why.to_string())
+            }
             None => BrokerError::Unavailable(why.to_string()),
         }
     }
@@ -304,14 +391,20 @@ impl Redis {
         let partitions = self.partitions();
         let mut by_partition: BTreeMap<PartitionNo, Vec<usize>> = BTreeMap::new();
         for (index, item) in batch.iter().enumerate() {
-            by_partition.entry(item.topic.partition(partitions)).or_default().push(index);
+            by_partition
+                .entry(item.topic.partition(partitions))
+                .or_default()
+                .push(index);
         }
         let mut ids = vec![Id::ZERO; batch.len()];
         for (partition, indices) in by_partition {
             let mut cmd = self.function("publish", partition);
             for item in indices.iter().filter_map(|index| batch.get(*index)) {
-                cmd.arg(item.topic.as_str()).arg(item.kind.as_str()).arg(&item.data);
-                cmd.arg(if item.end { "end" } else { "" }).arg(item.idempotency_key.as_deref().unwrap_or_default());
+                cmd.arg(item.topic.as_str())
+                    .arg(item.kind.as_str())
+                    .arg(&item.data);
+                cmd.arg(if item.end { "end" } else { "" })
+                    .arg(item.idempotency_key.as_deref().unwrap_or_default());
             }
             let answer = self.call(partition, &cmd).await?;
             let answer = decode::list(&answer).map_err(|_| self.unreadable())?;
@@ -324,21 +417,37 @@ impl Redis {
         Ok(ids)
     }
 
-    pub(super) async fn read(&self, partition: PartitionNo, requests: &[ReadRequest]) -> Result<Reading, BrokerError> {
+    pub(super) async fn read(
+        &self,
+        partition: PartitionNo,
+        requests: &[ReadRequest],
+    ) -> Result<Reading, BrokerError> {
         let mut cmd = redis::cmd("FCALL_RO");
-        cmd.arg(self.0.library.function("read")).arg(0).arg(partition);
+        cmd.arg(self.0.library.function("read"))
+            .arg(0)
+            .arg(partition);
         for request in requests {
-            cmd.arg(request.topic.as_str()).arg(request.after.to_string()).arg(request.limit);
+            cmd.arg(request.topic.as_str())
+                .arg(request.after.to_string())
+                .arg(request.limit);
         }
         let answer = self.call(partition, &cmd).await?;
-        let (reading, foreign) = decode::reading(&answer, requests).map_err(|_| self.unreadable())?;
+        let (reading, foreign) =
+            decode::reading(&answer, requests).map_err(|_| self.unreadable())?;
         self.0.metrics.unreadable.inc_by(foreign as u64);
         Ok(reading)
     }
 
-    pub(super) async fn history(&self, partition: PartitionNo, topics: &[Topic], history: History) -> Result<Id, BrokerError> {
+    pub(super) async fn history(
+        &self,
+        partition: PartitionNo,
+        topics: &[Topic],
+        history: History,
+    ) -> Result<Id, BrokerError> {
         let mut cmd = redis::cmd("FCALL_RO");
-        cmd.arg(self.0.library.function("history")).arg(0).arg(partition);
+        cmd.arg(self.0.library.function("history"))
+            .arg(0)
+            .arg(partition);
         match history {
             History::Earliest => cmd.arg("earliest").arg(0),
             History::Since { ms } => cmd.arg("since").arg(ms),
@@ -362,7 +471,9 @@ impl Redis {
     }
 
     pub(super) async fn tick(&self, partition: PartitionNo) -> Result<Id, BrokerError> {
-        let answer = self.call(partition, &self.function("tick", partition)).await?;
+        let answer = self
+            .call(partition, &self.function("tick", partition))
+            .await?;
         let (Ok([last, configured]), true) = (decode::list(&answer), true) else {
             return Err(self.unreadable());
         };
@@ -372,7 +483,11 @@ impl Redis {
         decode::id(last).map_err(|_| self.unreadable())
     }
 
-    pub(super) async fn report(&self, partition: PartitionNo, heard: &[(Topic, Id)]) -> Result<(), BrokerError> {
+    pub(super) async fn report(
+        &self,
+        partition: PartitionNo,
+        heard: &[(Topic, Id)],
+    ) -> Result<(), BrokerError> {
         let mut cmd = self.function("report", partition);
         for (topic, id) in heard {
             cmd.arg(topic.as_str()).arg(id.to_string());
@@ -380,21 +495,33 @@ impl Redis {
         self.call(partition, &cmd).await.map(|_| ())
     }
 
-    pub(super) async fn topics(&self, after: &str, limit: usize) -> Result<Vec<Topic>, BrokerError> {
+    pub(super) async fn topics(
+        &self,
+        after: &str,
+        limit: usize,
+    ) -> Result<Vec<Topic>, BrokerError> {
         let mut cmd = redis::cmd("FCALL_RO");
-        cmd.arg(self.0.library.function("topics")).arg(0).arg(after).arg(limit);
+        cmd.arg(self.0.library.function("topics"))
+            .arg(0)
+            .arg(after)
+            .arg(limit);
         for partition in 0..self.partitions() {
             cmd.arg(partition);
         }
         let answer = self.call(0, &cmd).await?;
         let names = decode::list(&answer).map_err(|_| self.unreadable())?;
-        Ok(names.iter().filter_map(|name| Topic::parse(decode::text(name).ok()?).ok()).collect())
+        Ok(names
+            .iter()
+            .filter_map(|name| Topic::parse(decode::text(name).ok()?).ok())
+            .collect())
     }
 
     pub(super) async fn topic(&self, topic: &Topic) -> Result<Option<TopicState>, BrokerError> {
         let partition = topic.partition(self.partitions());
         let mut cmd = redis::cmd("FCALL_RO");
-        cmd.arg(self.0.library.function("topic")).arg(0).arg(partition);
+        cmd.arg(self.0.library.function("topic"))
+            .arg(0)
+            .arg(partition);
         cmd.arg(topic.as_str()).arg(&self.settings().replica);
         let answer = self.call(partition, &cmd).await?;
         let Ok([first, last, length, ended, elsewhere]) = decode::list(&answer) else {
@@ -411,7 +538,11 @@ impl Redis {
         Ok((state.range.is_some() || state.subscribers_elsewhere > 0).then_some(state))
     }
 
-    pub(super) async fn heartbeat(&self, streams: u64, subscribers: &[(Topic, u64)]) -> Result<Fleet, BrokerError> {
+    pub(super) async fn heartbeat(
+        &self,
+        streams: u64,
+        subscribers: &[(Topic, u64)],
+    ) -> Result<Fleet, BrokerError> {
         let mut cmd = redis::cmd("FCALL");
         cmd.arg(self.0.library.function("heartbeat")).arg(0);
         cmd.arg(&self.settings().replica).arg(streams);
@@ -423,7 +554,10 @@ impl Redis {
             return Err(self.unreadable());
         };
         let pairs = replicas.chunks_exact(2).filter_map(|pair| match pair {
-            [name, count] => Some((decode::text(name).ok()?.to_owned(), decode::number(count).ok()?)),
+            [name, count] => Some((
+                decode::text(name).ok()?.to_owned(),
+                decode::number(count).ok()?,
+            )),
             _ => None,
         });
         Ok(Fleet {
@@ -438,8 +572,11 @@ impl Redis {
     /// As [`super::Broker::read`].
     pub async fn farewell(&self) -> Result<(), BrokerError> {
         let replica = &self.settings().replica;
-        self.command(redis::cmd("HDEL").arg(self.key("replicas")).arg(replica)).await?;
-        self.command(redis::cmd("DEL").arg(self.key(&format!("subscribers:{replica}")))).await.map(|_| ())
+        self.command(redis::cmd("HDEL").arg(self.key("replicas")).arg(replica))
+            .await?;
+        self.command(redis::cmd("DEL").arg(self.key(&format!("subscribers:{replica}"))))
+            .await
+            .map(|_| ())
     }
 
     pub(super) fn partitions(&self) -> PartitionNo {
@@ -452,16 +589,26 @@ fn run_id(info: &Value) -> Option<Box<str>> {
         Value::VerbatimString { text, .. } => text.as_str(),
         other => decode::text(other).ok()?,
     };
-    text.lines().find_map(|line| line.strip_prefix("run_id:")).map(|run| run.trim().into())
+    text.lines()
+        .find_map(|line| line.strip_prefix("run_id:"))
+        .map(|run| run.trim().into())
 }
 
 fn code_of(value: &Value) -> Option<(u32, &str)> {
-    let Ok([version, code]) = decode::list(value) else { return None };
-    Some((u32::try_from(decode::number(version).ok()?).ok()?, decode::text(code).ok()?))
+    let Ok([version, code]) = decode::list(value) else {
+        return None;
+    };
+    Some((
+        u32::try_from(decode::number(version).ok()?).ok()?,
+        decode::text(code).ok()?,
+    ))
 }
 
 /// RESP3, because pushes then come in order with the answers that confirm them.
 fn with_resp3(info: ConnectionInfo) -> ConnectionInfo {
-    let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
+    let settings = info
+        .redis_settings()
+        .clone()
+        .set_protocol(ProtocolVersion::RESP3);
     info.set_redis_settings(settings)
 }

@@ -50,12 +50,19 @@ struct Shared {
 }
 
 impl PubSub {
-    pub(super) async fn connect(client: &Client, connect: Duration, response: Duration, bytes_max: usize) -> RedisResult<Self> {
+    pub(super) async fn connect(
+        client: &Client,
+        connect: Duration,
+        response: Duration,
+        bytes_max: usize,
+    ) -> RedisResult<Self> {
         let (sender, queue) = mpsc::channel(PUSHES_MAX);
         let shared = Arc::new(Shared::default());
         let ours = shared.clone();
         let hear = move |info: PushInfo| -> Result<(), ()> {
-            let Some(push) = read(info) else { return Ok(()) };
+            let Some(push) = read(info) else {
+                return Ok(());
+            };
             ours.enqueue(&sender, push, bytes_max);
             Ok(())
         };
@@ -67,7 +74,11 @@ impl PubSub {
         let commands = tokio::time::timeout(connect + response, connecting)
             .await
             .map_err(|_| RedisError::from(std::io::Error::from(std::io::ErrorKind::TimedOut)))??;
-        Ok(Self { commands, queue, shared })
+        Ok(Self {
+            commands,
+            queue,
+            shared,
+        })
     }
 
     /// The next push. After [`Push::Lost`] there is nothing more.
@@ -83,7 +94,9 @@ impl PubSub {
     pub fn try_recv(&mut self) -> Option<Push> {
         match self.queue.try_recv() {
             Ok(push) => Some(self.took(Some(push))),
-            Err(_) if self.shared.full.load(Ordering::Acquire) => Some(Push::Lost { overflow: true }),
+            Err(_) if self.shared.full.load(Ordering::Acquire) => {
+                Some(Push::Lost { overflow: true })
+            }
             Err(_) => None,
         }
     }
@@ -94,7 +107,9 @@ impl PubSub {
                 self.shared.bytes.fetch_sub(size(&push), Ordering::AcqRel);
                 push
             }
-            None => Push::Lost { overflow: self.shared.full.load(Ordering::Acquire) },
+            None => Push::Lost {
+                overflow: self.shared.full.load(Ordering::Acquire),
+            },
         }
     }
 }
@@ -128,10 +143,16 @@ fn read(info: PushInfo) -> Option<Push> {
         _ => Bytes::new(),
     });
     match info.kind {
-        PushKind::Message => Some(Push::Message { channel: data.next()?, payload: data.next()? }),
+        PushKind::Message => Some(Push::Message {
+            channel: data.next()?,
+            payload: data.next()?,
+        }),
         PushKind::PMessage => {
             data.next()?;
-            Some(Push::Message { channel: data.next()?, payload: data.next()? })
+            Some(Push::Message {
+                channel: data.next()?,
+                payload: data.next()?,
+            })
         }
         PushKind::Subscribe | PushKind::PSubscribe => Some(Push::Subscribed(data.next()?)),
         PushKind::Disconnection => Some(Push::Lost { overflow: false }),

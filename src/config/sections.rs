@@ -1,0 +1,390 @@
+//! The sections: fields, defaults, and what they must satisfy.
+
+use super::source::Source;
+use super::{OPEN_PUBLISHING, random_name};
+use crate::hub::window::WindowBounds;
+use crate::topic::PartitionNo;
+use secrecy::SecretString;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// The main listener.
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// Address; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Connections that may wait to be accepted. A reconnect storm overflows 128, tokio's default.
+    pub backlog: u32,
+    /// Time for a request's head to arrive.
+    pub header_timeout: Duration,
+    /// Time for which written bytes may stay unacknowledged (`TCP_USER_TIMEOUT`).
+    pub write_timeout: Duration,
+    /// Bytes of buffer for each connection in each direction.
+    pub buffer_bytes: usize,
+    /// Sockets at most; more wait to be accepted.
+    pub connections_max: usize,
+}
+
+/// The operator's listener.
+#[derive(Clone, Debug)]
+pub struct Ops {
+    /// Address for health and metrics; none shares the main listener.
+    pub listen: Option<SocketAddr>,
+}
+
+/// This process.
+#[derive(Clone, Debug)]
+pub struct Replica {
+    /// Its name among the replicas.
+    pub name: String,
+}
+
+/// Where the log lives, and how it is reached.
+#[derive(Clone, Debug)]
+pub struct RedisConfig {
+    /// None keeps the log in memory.
+    pub url: Option<SecretString>,
+    /// Begins every key, channel and function.
+    pub prefix: String,
+    /// Ordering domains.
+    pub partitions: PartitionNo,
+    /// Command connections.
+    pub pool_size: usize,
+    /// Time for a connection to stand.
+    pub connect_timeout: Duration,
+    /// Time for a command's answer, waiting for a connection included.
+    pub command_timeout: Duration,
+    /// Longest pause between two attempts to reconnect.
+    pub backoff_max: Duration,
+    /// How far the clock leaps when another process takes the log over.
+    pub leap: Duration,
+    /// How long a topic without subscribers stays subscribed.
+    pub unsubscribe_after: Duration,
+    /// Bytes of live frames that may wait in memory.
+    pub live_queue_bytes: usize,
+    /// Silence on the live path after which it is probed.
+    pub tick_after: Duration,
+    /// Run although Redis may evict keys.
+    pub allow_eviction: bool,
+}
+
+/// What the log keeps.
+#[derive(Clone, Debug)]
+pub struct Log {
+    /// Entries a topic.
+    pub events_max: usize,
+    /// Age of an entry.
+    pub age_max: Duration,
+}
+
+/// How streams behave.
+#[derive(Clone, Debug)]
+pub struct Stream {
+    /// Pause between two heartbeats.
+    pub heartbeat: Duration,
+    /// Reconnection time told to clients, plus or minus half.
+    pub retry: Duration,
+    /// Life of a stream, minus up to a quarter.
+    pub age_max: Duration,
+    /// Whether streams begin with `tidegate.open`.
+    pub open_event: bool,
+    /// How long a head may wait for the subscription.
+    pub open_wait: Duration,
+}
+
+/// Repair of holes.
+#[derive(Clone, Debug)]
+pub struct Repair {
+    /// A stream that is held longer is cut.
+    pub time: Duration,
+    /// Reads for repair at the same time.
+    pub reads_max: usize,
+}
+
+/// Publishing.
+#[derive(Clone, Debug)]
+pub struct Publish {
+    /// How long idempotency keys are remembered.
+    pub idempotency_window: Duration,
+    /// Bytes of one event's data.
+    pub event_bytes_max: usize,
+    /// Events of one NDJSON batch.
+    pub batch_events_max: usize,
+    /// Bytes of one NDJSON batch.
+    pub batch_bytes_max: usize,
+    /// Requests that may publish at the same time.
+    pub in_flight_max: usize,
+}
+
+/// Ingest of raw publishes and of the inbox.
+#[derive(Clone, Debug)]
+pub struct Ingest {
+    /// Whether this replica may be an ear.
+    pub enabled: bool,
+    /// The channel `<name>` and the pattern `<name>:*` are heard.
+    pub channel: String,
+    /// Ears of the fleet.
+    pub ears: usize,
+    /// Raw publishes that may be owed.
+    pub owed_max: usize,
+}
+
+/// Limits of requests.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Open streams.
+    pub streams_max: usize,
+    /// Topics of one stream.
+    pub topics_per_stream_max: usize,
+    /// Topics of the log; 0 for no limit.
+    pub topics_max: usize,
+    /// Reads of the log for streams at the same time.
+    pub replays_max: usize,
+    /// Events of `?last=` and of one page of `GET /topics/{topic}/events`.
+    pub history_events_max: usize,
+}
+
+/// Who may publish.
+#[derive(Clone, Debug)]
+pub struct Auth {
+    /// The key that publishers send as `Authorization: Bearer`.
+    pub publish_key: Option<SecretString>,
+}
+
+/// The orderly stop.
+#[derive(Clone, Debug)]
+pub struct Drain {
+    /// Streams are cut over this time.
+    pub time: Duration,
+}
+
+/// Logs on standard error.
+#[derive(Clone, Debug)]
+pub struct Logging {
+    /// Lines as JSON.
+    pub json: bool,
+    /// A filter such as `info` or `tidegate=debug`.
+    pub level: String,
+}
+
+impl Server {
+    pub(super) fn take(s: &mut Source) -> Self {
+        let server = Self {
+            listen: s.address("server.listen", "127.0.0.1:8081"),
+            backlog: s.get("server.backlog", "4096"),
+            header_timeout: s.positive("server.header_timeout", "10s"),
+            write_timeout: s.positive("server.write_timeout", "60s"),
+            buffer_bytes: s.get("server.buffer_bytes", "16384"),
+            connections_max: s.count("server.connections_max", "60000"),
+        };
+        // hyper's smallest buffer.
+        if server.buffer_bytes < 8192 {
+            s.fault("server.buffer_bytes", "must be at least 8192");
+        }
+        server
+    }
+}
+
+impl Ops {
+    pub(super) fn take(s: &mut Source) -> Self {
+        Self {
+            listen: s.optional("ops.listen"),
+        }
+    }
+}
+
+impl Replica {
+    pub(super) fn take(s: &mut Source) -> Self {
+        let name: String = s.optional("replica.name").unwrap_or_else(random_name);
+        if name.len() > 64 || name.contains(|c: char| c.is_whitespace() || c.is_control()) {
+            s.fault("replica.name", "must be 1 to 64 bytes without spaces");
+        }
+        Self { name }
+    }
+}
+
+impl RedisConfig {
+    pub(super) fn take(s: &mut Source) -> Self {
+        let redis = Self {
+            url: s.optional::<String>("redis.url").map(SecretString::from),
+            prefix: s.get("redis.prefix", "tidegate"),
+            partitions: s.get("redis.partitions", "1"),
+            pool_size: s.count("redis.pool_size", "8"),
+            connect_timeout: s.positive("redis.connect_timeout", "2s"),
+            command_timeout: s.positive("redis.command_timeout", "2s"),
+            backoff_max: s.duration("redis.backoff_max", "1s"),
+            leap: s.duration("redis.leap", "2s"),
+            unsubscribe_after: s.duration("redis.unsubscribe_after", "30s"),
+            live_queue_bytes: s.count("redis.live_queue_bytes", "67108864"),
+            tick_after: s.positive("redis.tick_after", "15s"),
+            allow_eviction: s.flag("redis.allow_eviction", "false"),
+        };
+        redis.check(s);
+        redis
+    }
+
+    fn check(&self, s: &mut Source) {
+        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+        let begins = self.prefix.starts_with(|c: char| c.is_ascii_lowercase());
+        if !begins || !self.prefix.chars().all(plain) {
+            s.fault(
+                "redis.prefix",
+                "must be lower-case letters, digits and _, a letter first: it names functions, too",
+            );
+        }
+        if self.partitions == 0 {
+            s.fault("redis.partitions", "must be at least 1");
+        }
+        if let Some(Err(why)) = self.url.as_ref().map(crate::broker::redis::check_url) {
+            s.fault("redis.url", &why);
+        }
+        if self.url.is_none() && self.partitions > 1 {
+            s.fault("redis.partitions", "must be 1 without redis.url");
+        }
+    }
+}
+
+impl Log {
+    pub(super) fn take(s: &mut Source) -> Self {
+        Self {
+            events_max: s.count("log.events_max", "10000"),
+            age_max: s.positive("log.age_max", "24h"),
+        }
+    }
+}
+
+/// Bounds of each topic's window.
+pub(super) fn window(s: &mut Source) -> WindowBounds {
+    WindowBounds {
+        events_max: s.count("window.events_max", "1024"),
+        bytes_max: s.get("window.bytes_max", "1048576"),
+    }
+}
+
+impl Stream {
+    pub(super) fn take(s: &mut Source) -> Self {
+        Self {
+            heartbeat: s.positive("stream.heartbeat", "15s"),
+            retry: s.duration("stream.retry", "3s"),
+            age_max: s.positive("stream.age_max", "1h"),
+            open_event: s.flag("stream.open_event", "true"),
+            open_wait: s.duration("stream.open_wait", "2s"),
+        }
+    }
+}
+
+impl Repair {
+    pub(super) fn take(s: &mut Source) -> Self {
+        Self {
+            time: s.positive("repair.time", "5s"),
+            reads_max: s.count("repair.reads_max", "4"),
+        }
+    }
+}
+
+impl Publish {
+    pub(super) fn take(s: &mut Source) -> Self {
+        let publish = Self {
+            idempotency_window: s.duration("publish.idempotency_window", "10m"),
+            event_bytes_max: s.get("publish.event_bytes_max", "65536"),
+            batch_events_max: s.count("publish.batch_events_max", "1000"),
+            batch_bytes_max: s.get("publish.batch_bytes_max", "4194304"),
+            in_flight_max: s.count("publish.in_flight_max", "256"),
+        };
+        if publish.batch_events_max > 1000 {
+            s.fault(
+                "publish.batch_events_max",
+                "must be at most 1000: a batch is one atomic step, and everything else waits for it",
+            );
+        }
+        publish
+    }
+}
+
+impl Ingest {
+    pub(super) fn take(s: &mut Source) -> Self {
+        let ingest = Self {
+            enabled: s.flag("ingest.enabled", "true"),
+            channel: s.get("ingest.channel", "events"),
+            ears: s.count("ingest.ears", "3"),
+            owed_max: s.count("ingest.owed_max", "100000"),
+        };
+        let special = ['*', '?', '[', ']', '\\', ' ', '#', ','];
+        if ingest.channel.is_empty() || ingest.channel.contains(special) {
+            s.fault(
+                "ingest.channel",
+                "must be a plain name without spaces and none of * ? [ ] \\ # ,",
+            );
+        }
+        ingest
+    }
+}
+
+impl Limits {
+    pub(super) fn take(s: &mut Source) -> Self {
+        Self {
+            streams_max: s.count("limits.streams_max", "50000"),
+            topics_per_stream_max: s.count("limits.topics_per_stream_max", "64"),
+            topics_max: s.get("limits.topics_max", "0"),
+            replays_max: s.count("limits.replays_max", "32"),
+            history_events_max: s.count("limits.history_events_max", "1000"),
+        }
+    }
+}
+
+impl Auth {
+    /// `listen` decides how much must be said: beyond loopback, publishing has a key or is open on
+    /// purpose.
+    pub(super) fn take(s: &mut Source, listen: SocketAddr) -> Self {
+        let file_key = s.file("auth.publish_key_file");
+        let key = s.optional::<String>("auth.publish_key").or(file_key);
+        let open = s.optional::<String>("auth.open_publishing");
+        let is_open = open.as_deref() == Some(OPEN_PUBLISHING);
+        if open.is_some() && !is_open {
+            s.fault(
+                "auth.open_publishing",
+                &format!("must be exactly \"{OPEN_PUBLISHING}\""),
+            );
+        }
+        if !listen.ip().is_loopback() && key.is_none() && !is_open {
+            s.fault(
+                "server.listen",
+                &format!(
+                    "{listen} is beyond loopback: set auth.publish_key or auth.publish_key_file, \
+                     or say auth.open_publishing = \"{OPEN_PUBLISHING}\""
+                ),
+            );
+        }
+        Self {
+            publish_key: key.map(SecretString::from),
+        }
+    }
+}
+
+impl Drain {
+    pub(super) fn take(s: &mut Source) -> Self {
+        Self {
+            time: s.duration("drain.time", "20s"),
+        }
+    }
+}
+
+impl Logging {
+    pub(super) fn take(s: &mut Source) -> Self {
+        let logging = Self {
+            json: s.choice("logging.format", &["text", "json"]) == "json",
+            level: s.get("logging.level", "info"),
+        };
+        if logging
+            .level
+            .parse::<tracing_subscriber::EnvFilter>()
+            .is_err()
+        {
+            s.fault(
+                "logging.level",
+                "must be a level or a filter, such as info or tidegate=debug",
+            );
+        }
+        logging
+    }
+}
