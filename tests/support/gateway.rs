@@ -1,0 +1,230 @@
+//! The real binary, started for one test.
+
+use super::http::{Answer, exchange, request};
+use super::process::{Process, binary, environment};
+use super::{Redis, Sse, eventually};
+use std::net::{SocketAddr, TcpStream};
+use std::process::ExitStatus;
+
+/// A running replica. Ended on drop; its log is shown if the test fails.
+#[derive(Debug)]
+pub struct Gateway {
+    process: Process,
+    address: SocketAddr,
+    ops: Option<SocketAddr>,
+}
+
+impl Gateway {
+    /// Starts a replica with these config keys and waits until it is ready. Without `redis.url` it
+    /// has the memory broker.
+    pub fn start(config: &[(&str, &str)]) -> Self {
+        let gateway = Self::launch(config);
+        gateway.wait_ready();
+        gateway
+    }
+
+    /// Starts a replica over `redis`, and waits until it is ready.
+    pub fn over(redis: &Redis, config: &[(&str, &str)]) -> Self {
+        let gateway = Self::launch_over(redis, config);
+        gateway.wait_ready();
+        gateway
+    }
+
+    /// As [`Gateway::over`], without waiting for more than its listeners.
+    pub fn launch_over(redis: &Redis, config: &[(&str, &str)]) -> Self {
+        let url = redis.url();
+        let mut all = vec![("redis.url", url.as_str())];
+        all.extend(config);
+        Self::launch(&all)
+    }
+
+    /// Starts a replica and waits only until it listens.
+    pub fn launch(config: &[(&str, &str)]) -> Self {
+        let mut command = binary();
+        command.arg("serve");
+        if config.iter().all(|(key, _)| *key != "server.listen") {
+            command.args(["--listen", "127.0.0.1:0"]);
+        }
+        command
+            .env("TIDEGATE__LOGGING__FORMAT", "json")
+            .envs(environment(config));
+        let process = Process::spawn("tidegate", &mut command).expect("the binary starts");
+        let mut gateway = Self {
+            process,
+            address: SocketAddr::from(([127, 0, 0, 1], 0)),
+            ops: None,
+        };
+        gateway.address = gateway
+            .wait_for_log("listening")
+            .as_deref()
+            .and_then(address_in)
+            .expect("the gateway says where it listens");
+        gateway.ops = gateway
+            .log()
+            .iter()
+            .find(|line| says(line, "operations listening"))
+            .and_then(|line| address_in(line));
+        gateway
+    }
+
+    /// Waits until `/readyz` answers 200.
+    pub fn wait_ready(&self) {
+        eventually("the gateway is ready", || {
+            self.ops_get("/readyz").status == 200
+        });
+    }
+
+    /// `http://127.0.0.1:<port>`.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// The main listener.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The operator's listener, if `ops.listen` is set.
+    pub fn ops_address(&self) -> Option<SocketAddr> {
+        self.ops
+    }
+
+    /// One request.
+    pub fn request(
+        &self,
+        method: &str,
+        target: &str,
+        headers: &[(&str, &str)],
+        body: impl AsRef<[u8]>,
+    ) -> Answer {
+        exchange(
+            self.address,
+            &request(method, target, headers, body.as_ref()),
+        )
+    }
+
+    /// GET.
+    pub fn get(&self, target: &str) -> Answer {
+        self.request("GET", target, &[], "")
+    }
+
+    /// POST.
+    pub fn post(&self, target: &str, headers: &[(&str, &str)], body: impl AsRef<[u8]>) -> Answer {
+        self.request("POST", target, headers, body)
+    }
+
+    /// DELETE.
+    pub fn delete(&self, target: &str) -> Answer {
+        self.request("DELETE", target, &[], "")
+    }
+
+    /// Publishes over HTTP; the id.
+    pub fn publish(&self, topic: &str, data: &str) -> String {
+        self.post(&format!("/events/{topic}"), &[], data).id()
+    }
+
+    /// Opens a stream.
+    pub fn open(&self, target: &str, headers: &[(&str, &str)]) -> Sse {
+        Sse::open(&format!("{}{target}", self.url()), headers)
+    }
+
+    /// Opens a stream of these topics and waits until it is live: its first event was read.
+    pub fn listen(&self, topics: &[&str]) -> Sse {
+        let query: Vec<String> = topics
+            .iter()
+            .map(|topic| format!("topic={topic}"))
+            .collect();
+        let mut stream = self.open(&format!("/events?{}", query.join("&")), &[]);
+        stream.opened();
+        stream
+    }
+
+    fn ops_get(&self, target: &str) -> Answer {
+        let address = self.ops.unwrap_or(self.address);
+        exchange(address, &request("GET", target, &[], b""))
+    }
+
+    /// A metric's value; labels in any order.
+    ///
+    /// # Panics
+    /// If there is no such metric with exactly these labels.
+    pub fn metric(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+        let text = self.ops_get("/metrics").text();
+        let mut wanted: Vec<String> = labels
+            .iter()
+            .map(|(label, value)| format!("{label}=\"{value}\""))
+            .collect();
+        wanted.sort();
+        let value = text.lines().find_map(|line| {
+            let rest = line.strip_prefix(name)?;
+            let (labels, value) = match rest.strip_prefix('{') {
+                Some(rest) => rest.split_once("} ")?,
+                None => ("", rest.strip_prefix(' ')?),
+            };
+            let mut labels: Vec<&str> = labels.split(',').filter(|l| !l.is_empty()).collect();
+            labels.sort_unstable();
+            (labels == wanted).then(|| value.parse().expect("a number"))
+        });
+        value.unwrap_or_else(|| panic!("no metric {name} {labels:?}"))
+    }
+
+    /// Waits until a metric has this value.
+    #[expect(clippy::float_cmp, reason = "counts are whole")]
+    pub fn wait_for_metric(&self, name: &str, labels: &[(&str, &str)], value: f64) {
+        eventually(&format!("{name} {labels:?} is {value}"), || {
+            self.metric(name, labels) == value
+        });
+    }
+
+    /// Everything logged up to now, as lines of JSON.
+    pub fn log(&self) -> Vec<String> {
+        self.process.stderr.all()
+    }
+
+    /// Waits for a log line with this message; none if the process ended without it.
+    pub fn wait_for_log(&self, message: &str) -> Option<String> {
+        let find = |line: &str| says(line, message).then(|| line.to_owned());
+        self.process.stderr.wait_for(find)
+    }
+
+    /// SIGKILL.
+    pub fn kill9(&mut self) {
+        self.process.kill();
+    }
+
+    /// SIGTERM: the drain begins.
+    pub fn terminate(&mut self) {
+        self.process.terminate();
+    }
+
+    /// Waits for its end.
+    pub fn wait(&mut self) -> ExitStatus {
+        self.process.wait()
+    }
+
+    /// SIGSTOP.
+    pub fn pause(&mut self) {
+        self.process.pause();
+    }
+
+    /// SIGCONT.
+    pub fn resume(&mut self) {
+        self.process.resume();
+    }
+
+    /// A bare connection to the main listener.
+    pub fn connect(&self) -> TcpStream {
+        super::http::connect(self.address)
+    }
+}
+
+/// Whether a line of the JSON log has this message.
+fn says(line: &str, message: &str) -> bool {
+    let line: serde_json::Value = serde_json::from_str(line).unwrap_or_default();
+    line["fields"]["message"] == message
+}
+
+fn address_in(line: &str) -> Option<SocketAddr> {
+    let line: serde_json::Value = serde_json::from_str(line).ok()?;
+    line["fields"]["address"].as_str()?.parse().ok()
+}

@@ -1,0 +1,72 @@
+//! What the tests stand on: a real Redis, the real binary, and a reader of event streams that
+//! shares no code with the crate.
+//!
+//! | part | what |
+//! |---|---|
+//! | [`Redis`] | a private redis-server on a free port |
+//! | [`Gateway`] | the binary, started with a config, its log kept for failures |
+//! | [`Sse`] | an event-stream client over a bare socket |
+//! | [`Answer`] | one HTTP request and its answer |
+//! | [`eventually`] | the one place that waits by the clock |
+//!
+//! Everything that is started ends on drop. Tests never sleep: they wait for bytes, for a log
+//! line, or with [`eventually`] for a condition; each wait has a failsafe of about [`FAILSAFE`],
+//! and nothing asserts on time beyond it.
+
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    reason = "shared by several test crates, each of which uses its part; a failed step ends the test"
+)]
+
+mod gateway;
+mod http;
+mod process;
+mod redis;
+mod sse;
+
+pub use gateway::Gateway;
+pub use http::{Answer, Headers};
+pub use process::{Output, Process, run};
+pub use redis::Redis;
+pub use sse::{End, Event, Sse};
+
+use std::time::Duration;
+
+/// How long a test waits for something that must come before it fails.
+pub const FAILSAFE: Duration = Duration::from_secs(15);
+
+/// Between two looks of [`eventually`].
+const LOOK: Duration = Duration::from_millis(10);
+
+/// Waits until `condition` holds.
+///
+/// The only place where tests wait by the clock: what they wait for here (a counter, a process, a
+/// server that is away) has no signal of its own. The number of looks is bounded.
+///
+/// # Panics
+/// If it does not hold within about [`FAILSAFE`].
+pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    for _ in 0..FAILSAFE.as_millis() / LOOK.as_millis() {
+        if condition() {
+            return;
+        }
+        // Nobody unparks this thread; a wake-up for no reason only means another look.
+        std::thread::park_timeout(LOOK);
+    }
+    panic!("{what}: it did not come to pass within {FAILSAFE:?}");
+}
+
+/// Both kinds of broker, one after the other: a name, and a gateway over it with `config`.
+///
+/// The redis-server, if there is one, lives as long as the test runs.
+pub fn over_both_brokers(config: &[(&str, &str)], test: impl Fn(&str, &Gateway)) {
+    test("memory", &Gateway::start(config));
+    let redis = Redis::start();
+    test("redis", &Gateway::over(&redis, config));
+}
