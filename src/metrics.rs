@@ -146,10 +146,6 @@ impl Metrics {
     /// # Panics
     /// If two metrics share a name, which the first start of any test would show.
     #[must_use]
-    #[expect(
-        clippy::too_many_lines,
-        reason = "a list: one line a metric, its help text beside it"
-    )]
     #[expect(clippy::expect_used, reason = "names are constants of this function")]
     pub fn new() -> Arc<Self> {
         let registry = Registry::new();

@@ -90,7 +90,7 @@ pub fn heartbeat_event() -> String {
 }
 
 /// Why events of a topic may be missing at this place of a stream. The gap rule decides
-/// ([`crate::hub::gap`]).
+/// ([`crate::gap`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GapReason {

@@ -13,7 +13,7 @@
 //! | `tidegate:replicas`, `tidegate:subscribers:<replica>` | hash | heartbeats |
 //!
 //! `p` is the partition's number. Commands go through a pool with explicit timeouts; the
-//! subscription has a connection of its own ([`live`]), so that Redis dropping a slow subscriber
+//! subscription has a connection of its own (`live`), so that Redis dropping a slow subscriber
 //! takes no command along.
 
 pub(crate) mod decode;
