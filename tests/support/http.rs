@@ -120,7 +120,8 @@ fn read_answer(socket: &mut TcpStream, bodiless: bool) -> Answer {
     let mut body = Body::of(&head.headers, bodiless || head.status == 204);
     let mut content = Vec::new();
     while body.take(&mut bytes, &mut content) == Progress::More {
-        if read_some(socket, &mut bytes) == 0 {
+        let read = read_some(socket, &mut bytes);
+        if read.unwrap_or_else(|why| panic!("{why}; {head:?}")) == 0 {
             assert!(body == Body::UntilClose, "the answer broke off: {head:?}");
             break;
         }
@@ -149,9 +150,10 @@ pub fn read_head(socket: &mut TcpStream, bytes: &mut Vec<u8>) -> Head {
         if let Some(at) = find(bytes, b"\r\n\r\n") {
             break at;
         }
+        let read = read_some(socket, bytes);
         assert!(
-            read_some(socket, bytes) > 0,
-            "closed within the head: {:?}",
+            read.as_ref().is_ok_and(|read| *read > 0),
+            "no whole head ({read:?}): {:?}",
             String::from_utf8_lossy(bytes)
         );
     };
@@ -170,19 +172,16 @@ pub fn read_head(socket: &mut TcpStream, bytes: &mut Vec<u8>) -> Head {
     }
 }
 
-/// Reads what is there; 0 at the end. A reset counts as an end.
-pub fn read_some(socket: &mut TcpStream, bytes: &mut Vec<u8>) -> usize {
+/// Reads what is there; 0 at the end. A reset counts as an end; the failsafe is an error.
+pub fn read_some(socket: &mut TcpStream, bytes: &mut Vec<u8>) -> Result<usize, String> {
     let mut buffer = [0; 16 * 1024];
     match socket.read(&mut buffer) {
         Ok(read) => {
             bytes.extend_from_slice(&buffer[..read]);
-            read
+            Ok(read)
         }
-        Err(why) if why.kind() == std::io::ErrorKind::ConnectionReset => 0,
-        Err(why) => panic!(
-            "nothing came within {FAILSAFE:?} ({why}); so far: {:?}",
-            String::from_utf8_lossy(bytes)
-        ),
+        Err(why) if why.kind() == std::io::ErrorKind::ConnectionReset => Ok(0),
+        Err(why) => Err(format!("nothing came within {FAILSAFE:?} ({why})")),
     }
 }
 

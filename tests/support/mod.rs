@@ -15,11 +15,15 @@
 
 #![allow(
     dead_code,
+    unused_imports,
     unreachable_pub,
+    dropping_copy_types,
+    clippy::pedantic,
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
+    clippy::string_slice,
     clippy::print_stderr,
     reason = "shared by several test crates, each of which uses its part; a failed step ends the test"
 )]
@@ -31,10 +35,10 @@ mod redis;
 mod sse;
 
 pub use gateway::Gateway;
-pub use http::{Answer, Headers};
-pub use process::{Output, Process, run};
+pub use http::{Answer, Headers, exchange};
+pub use process::{Directory, Output, Process, binary, environment, run};
 pub use redis::Redis;
-pub use sse::{End, Event, Sse};
+pub use sse::{End, Event, Sse, position};
 
 use std::time::Duration;
 

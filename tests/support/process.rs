@@ -144,8 +144,8 @@ impl Process {
             return;
         }
         let pid = i32::try_from(self.id()).ok().and_then(Pid::from_raw);
-        // It may end between the look and the signal; until it is waited for, its id stays its own.
-        drop(kill_process(pid.expect("a process id"), signal));
+        // Until it is waited for, its id stays its own.
+        kill_process(pid.expect("a process id"), signal).expect("a signal to our own child");
     }
 }
 

@@ -1,6 +1,9 @@
 //! An event-stream client, written by hand from
 //! [WHATWG HTML, 9.2.6](https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation)
 //! over a bare socket: it shares nothing with the encoder that it checks.
+//!
+//! Two promises are checked on every stream that any test reads: ids only grow, and no block comes
+//! without data (some clients raise an empty event for one).
 
 use super::Gateway;
 use super::http::{Body, Head, Headers, Progress, connect, read_head, read_some, request};
@@ -175,11 +178,6 @@ impl Sse {
         self.parser.comments
     }
 
-    /// Blocks that had fields but no data: some clients raise an empty event for one.
-    pub fn blocks_without_data(&self) -> usize {
-        self.parser.blocks_without_data
-    }
-
     /// How the body ended, if it has.
     pub fn end(&self) -> Option<End> {
         self.end
@@ -199,25 +197,18 @@ impl Sse {
             if self.body.len() > before || self.end.is_some() {
                 break;
             }
-            let was = self.raw.len();
-            let read = match self.socket_read() {
-                Ok(read) => read,
+            match read_some(&mut self.socket, &mut self.raw) {
+                Ok(0) => {
+                    self.end = Some(End::Cut);
+                    break;
+                }
+                Ok(_) => {}
                 Err(why) => panic!("{why}; the stream so far:\n{}", self.text()),
-            };
-            if read == 0 && self.raw.len() == was {
-                self.end = Some(End::Cut);
-                break;
             }
         }
         let fresh = self.body[before..].to_vec();
         self.parser.feed(&fresh);
         self.end.is_none() || self.body.len() > before
-    }
-
-    fn socket_read(&mut self) -> Result<usize, String> {
-        let (socket, raw) = (&mut self.socket, &mut self.raw);
-        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| read_some(socket, raw)))
-            .map_err(|_| "the failsafe ended the wait".to_owned())
     }
 
     /// The next event of any kind; none once the body is over.
@@ -327,7 +318,7 @@ struct Parser {
     id_buffer: Option<String>,
     retry: Option<u64>,
     comments: usize,
-    blocks_without_data: usize,
+    position: Option<(u64, u64)>,
     events: VecDeque<Event>,
 }
 
@@ -393,10 +384,25 @@ impl Parser {
         match self.data.take() {
             Some(mut data) => {
                 data.pop();
+                id.iter().for_each(|id| self.check_growth(id));
                 self.events.push_back(Event { id, event, data });
             }
-            None if fields > 0 => self.blocks_without_data += 1,
-            None => {}
+            None => assert_eq!(fields, 0, "a block without data: {event:?} {id:?}"),
         }
     }
+
+    /// Ids of one partition on one stream only ever grow.
+    fn check_growth(&mut self, id: &str) {
+        let position = position(id);
+        if let (Some(before), Some(now)) = (self.position, position) {
+            assert!(before < now, "{id} does not come after {before:?}");
+        }
+        self.position = position.or(self.position);
+    }
+}
+
+/// Both numbers of an id; none for a cursor over several partitions.
+pub fn position(id: &str) -> Option<(u64, u64)> {
+    let (ms, seq) = id.split_once('-')?;
+    Some((ms.parse().ok()?, seq.parse().ok()?))
 }
