@@ -5,10 +5,6 @@
 //! config.
 
 #![allow(
-    clippy::string_slice,
-    clippy::pedantic,
-    dead_code,
-    unused_imports,
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
@@ -263,6 +259,47 @@ fn nothing_is_compressed_whatever_is_accepted() {
 }
 
 #[test]
+fn other_methods_open_no_stream() {
+    over_both_brokers(&QUIET, |broker, gateway| {
+        for target in ["/events/news", "/events"] {
+            let head = gateway.request("HEAD", target, &[], "");
+            assert_eq!(head.status, 200, "{broker} {target}");
+            assert_eq!(head.headers.get("content-type"), Some("text/event-stream"));
+            assert_eq!(
+                head.headers.get("cache-control"),
+                Some("no-store, no-transform")
+            );
+            assert_eq!(
+                head.headers.get("content-length"),
+                None,
+                "GET would send none"
+            );
+
+            let options = gateway.request("OPTIONS", target, &[], "");
+            assert_eq!(options.status, 204, "{broker} {target}");
+            assert_eq!(
+                options.headers.get("allow"),
+                Some("GET, HEAD, POST, OPTIONS")
+            );
+
+            for method in ["PUT", "PATCH", "DELETE", "BREW"] {
+                let answer = gateway.request(method, target, &[], "");
+                answer.problem(405);
+                let allow = answer.headers.get("allow").unwrap_or_default();
+                assert!(
+                    allow.contains("GET") && allow.contains("POST"),
+                    "{broker} {method} {target}: {allow:?}"
+                );
+            }
+        }
+        for target in ["/topics", "/topics/news", "/topics/news/events", "/"] {
+            gateway.post(target, &[], "x").problem(405);
+        }
+        assert!(gateway.metric("tidegate_connections_opened_total", &[]) < 0.5);
+    });
+}
+
+#[test]
 fn an_unknown_path_is_a_problem() {
     let gateway = Gateway::start(&QUIET);
     for target in [
@@ -275,6 +312,23 @@ fn an_unknown_path_is_a_problem() {
         gateway.get(target).problem(404);
         gateway.post(target, &[], "x").problem(404);
     }
+}
+
+#[test]
+fn an_http_1_0_client_gets_a_stream_without_chunks() {
+    over_both_brokers(&QUIET, |broker, gateway| {
+        let request = b"GET /events/news?limit=1 HTTP/1.0\r\n\r\n";
+        let mut stream = Sse::exchange(gateway.connect(), request);
+        assert_eq!(stream.status(), 200, "{broker}");
+        assert_eq!(stream.headers().get("transfer-encoding"), None, "{broker}");
+        assert_eq!(stream.headers().get("content-length"), None, "{broker}");
+        assert_eq!(blocks(&mut stream, 1), OPEN, "{broker}");
+        stream.opened();
+        gateway.publish("news", "hello");
+        assert_eq!(stream.next_event().data, "hello", "{broker}");
+        // Without chunks, the close is the only end there is.
+        assert_eq!(stream.rest(), (vec![], End::Cut), "{broker}");
+    });
 }
 
 #[test]
@@ -457,6 +511,65 @@ fn a_cursor_from_before_the_log_is_told() {
             "{broker}: the retained tail follows"
         );
     });
+}
+
+#[test]
+fn a_request_that_can_never_succeed_says_what_is_wrong() {
+    let long = format!("/events?topic={}", "x".repeat(256));
+    let many: Vec<String> = (0..65).map(|n| format!("topic=t{n}")).collect();
+    let many = format!("/events?{}", many.join("&"));
+    let table: [(&str, &str); 31] = [
+        ("/events?topic=", "topic"),
+        ("/events?topic=a%23b", "topic"),
+        ("/events?topic=a*", "topic"),
+        ("/events?topic=a,b", "topic"),
+        ("/events?topic=a%0Ab", "topic"),
+        ("/events?topic=a%00", "topic"),
+        ("/events?topic=good&topic=a%7F", "topic"),
+        ("/events?topic=%FF", "topic"),
+        ("/events/a%23b", "topic"),
+        ("/events/a%0D", "topic"),
+        ("/events/%FF", "topic"),
+        ("/events/tidegate.nothing", "topic"),
+        (&long, "topic"),
+        (&many, "topic"),
+        ("/events/news?limit=0", "limit"),
+        ("/events/news?limit=-1", "limit"),
+        ("/events/news?limit=ten", "limit"),
+        ("/events/news?limit=", "limit"),
+        ("/events/news?limit=99999999999999999999", "limit"),
+        ("/events/news?since=yesterday", "since"),
+        ("/events/news?since=0s", "since"),
+        ("/events/news?since=", "since"),
+        ("/events/news?last=0", "last"),
+        ("/events/news?last=1001", "last"),
+        ("/events/news?last=all", "last"),
+        ("/events/news?last=5&since=5m", "since and last"),
+        ("/events/news?max_age=0s", "max_age"),
+        ("/events/news?max_age=soon", "max_age"),
+        ("/events/news?max_age=-5s", "max_age"),
+        ("/events/news?heartbeat=loud", "heartbeat"),
+        ("/events/news?heartbeat=", "heartbeat"),
+    ];
+    let gateway = Gateway::start(&QUIET);
+    for (target, part) in table {
+        assert_eq!(gateway.open(target, &[]).status(), 400, "{target}");
+        let detail = gateway.get(target).problem(400);
+        assert!(detail.contains(part), "{target}: {detail}");
+    }
+    assert!(gateway.metric("tidegate_connections_opened_total", &[]) < 0.5);
+    // What stands at the edge of the grammar is good.
+    let edge: Vec<String> = (0..64).map(|n| format!("topic=t{n}")).collect();
+    let edge = format!("/events?{}", edge.join("&"));
+    for target in [
+        &format!("/events?topic={}", "x".repeat(255)),
+        &edge,
+        "/events/a%20b%2Fc%3F",
+        "/events/%E6%97%A5",
+        "/events/news?limit=18446744073709551615&max_age=1d&last=1000&other=x",
+    ] {
+        gateway.open(target, &[]).opened();
+    }
 }
 
 #[test]

@@ -11,6 +11,7 @@ pub mod accept;
 mod auth;
 mod cut;
 mod health;
+mod name;
 mod problem;
 mod publish;
 mod query;

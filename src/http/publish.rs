@@ -1,6 +1,7 @@
 //! `POST /events/{topic}` and `POST /events` (NDJSON).
 
 use super::Gateway;
+use super::name::Name;
 use super::problem::Problem;
 use super::query::Query;
 use crate::broker::Publication;
@@ -9,7 +10,7 @@ use crate::id::Id;
 use crate::topic::Topic;
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{Path, RawQuery, State};
+use axum::extract::{RawQuery, State};
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use bytes::BytesMut;
@@ -28,7 +29,7 @@ struct Published<'a> {
 /// `POST /events/{topic}?event=TYPE&end`: the body is the data, verbatim.
 pub(super) async fn one(
     State(gateway): State<Arc<Gateway>>,
-    Path(topic): Path<String>,
+    Name(topic): Name,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
     body: Body,

@@ -10,13 +10,14 @@ use std::time::Duration;
 pub(super) struct Query(Vec<(String, String)>);
 
 impl Query {
-    /// Decodes the part of a URI after `?`.
+    /// Decodes the part of a URI after `?`. Bytes that are not UTF-8 become NUL, which no topic,
+    /// type, number, duration or cursor takes; decoding alone would make a good character of them.
     #[must_use]
     pub(super) fn parse(query: Option<&str>) -> Self {
         let pairs = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
         Self(
             pairs
-                .map(|(key, value)| (key.into_owned(), value.into_owned()))
+                .map(|(key, value)| (key.into_owned(), value.replace('\u{fffd}', "\0")))
                 .collect(),
         )
     }

@@ -1,6 +1,7 @@
 //! `GET /events` and `GET /events/{topic}`: from a request to an open stream.
 
 use super::Gateway;
+use super::name::Name;
 use super::problem::Problem;
 use super::query::Query;
 use crate::cursor::Cursor;
@@ -11,7 +12,7 @@ use crate::log::History;
 use crate::sse::retry_line;
 use crate::topic::Topic;
 use axum::body::Body;
-use axum::extract::{Path, RawQuery, State};
+use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -44,7 +45,7 @@ pub(super) async fn many(
 /// `GET /events/{topic}`.
 pub(super) async fn one(
     State(gateway): State<Arc<Gateway>>,
-    Path(topic): Path<String>,
+    Name(topic): Name,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Response {
@@ -54,7 +55,8 @@ pub(super) async fn one(
 
 /// HEAD tells what GET would, and opens nothing.
 pub(super) async fn head() -> Response {
-    stream_headers(Body::empty())
+    // A body of unknown length, as GET has: it is not sent, and no `Content-Length` is.
+    stream_headers(Body::new(super::cut::CutAfter::new(Bytes::new())))
 }
 
 async fn subscribe(

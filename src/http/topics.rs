@@ -1,6 +1,7 @@
 //! `GET /topics`, `GET /topics/{topic}`, `GET /topics/{topic}/events`, `DELETE /topics/{topic}`.
 
 use super::Gateway;
+use super::name::Name;
 use super::problem::Problem;
 use super::publish::topic_of;
 use super::query::Query;
@@ -9,7 +10,7 @@ use crate::id::Id;
 use crate::log::ReadRequest;
 use crate::sse::Gap;
 use axum::Json;
-use axum::extract::{Path, RawQuery, State};
+use axum::extract::{RawQuery, State};
 use axum::http::HeaderMap;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -39,7 +40,7 @@ pub(super) async fn list(
 /// What the log holds of a topic, and who reads it.
 pub(super) async fn show(
     State(gateway): State<Arc<Gateway>>,
-    Path(name): Path<String>,
+    Name(name): Name,
 ) -> Result<Json<Value>, Problem> {
     let topic = topic_of(&name)?;
     let here = gateway
@@ -74,7 +75,7 @@ struct Event {
 /// Retained events `?after=` an id, `?limit=` at most; a gap is told as a stream would.
 pub(super) async fn events(
     State(gateway): State<Arc<Gateway>>,
-    Path(name): Path<String>,
+    Name(name): Name,
     RawQuery(query): RawQuery,
 ) -> Result<Json<Value>, Problem> {
     let topic = topic_of(&name)?;
@@ -124,7 +125,7 @@ pub(super) async fn events(
 /// Deletes a topic's log; its streams are told, and the next publish opens it anew.
 pub(super) async fn delete(
     State(gateway): State<Arc<Gateway>>,
-    Path(name): Path<String>,
+    Name(name): Name,
     headers: HeaderMap,
 ) -> Result<Json<Value>, Problem> {
     gateway.auth.may_publish(&headers)?;

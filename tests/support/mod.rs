@@ -16,14 +16,15 @@
 #![allow(
     dead_code,
     unused_imports,
-    unreachable_pub,
     dropping_copy_types,
+    clippy::string_slice,
     clippy::pedantic,
+    unused_imports,
+    unreachable_pub,
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
-    clippy::string_slice,
     clippy::print_stderr,
     reason = "shared by several test crates, each of which uses its part; a failed step ends the test"
 )]

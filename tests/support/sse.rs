@@ -7,7 +7,7 @@
 
 use super::Gateway;
 use super::http::{Body, Head, Headers, Progress, connect, read_head, read_some, request};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::Write as _;
 use std::net::{Shutdown, TcpStream};
 
@@ -271,6 +271,12 @@ impl Sse {
         event
     }
 
+    /// Events that were read from the socket already, and not asked for yet: what a reconnect's
+    /// last id covers.
+    pub fn received(&mut self) -> Vec<Event> {
+        self.parser.events.drain(..).collect()
+    }
+
     /// Every event up to the end of the body, and how it ended.
     pub fn rest(&mut self) -> (Vec<Event>, End) {
         let events = std::iter::from_fn(|| self.try_next_event()).collect();
@@ -318,7 +324,7 @@ struct Parser {
     id_buffer: Option<String>,
     retry: Option<u64>,
     comments: usize,
-    position: Option<(u64, u64)>,
+    positions: Option<BTreeMap<u64, (u64, u64)>>,
     events: VecDeque<Event>,
 }
 
@@ -391,17 +397,30 @@ impl Parser {
         }
     }
 
-    /// Ids of one partition on one stream only ever grow.
+    /// Ids of one partition on one stream only ever grow; of a cursor over several partitions no
+    /// part goes back, and one at least goes on.
     fn check_growth(&mut self, id: &str) {
-        let position = position(id);
-        if let (Some(before), Some(now)) = (self.position, position) {
-            assert!(before < now, "{id} does not come after {before:?}");
+        let Some(now) = positions(id) else { return };
+        if let Some(before) = self.positions.replace(now.clone()) {
+            let kept = before.iter().all(|(partition, at)| now.get(partition) >= Some(at));
+            assert!(kept && before != now, "{id} does not come after {before:?}");
         }
-        self.position = position.or(self.position);
     }
 }
 
-/// Both numbers of an id; none for a cursor over several partitions.
+/// Where a cursor stands in each partition; a bare id stands in partition 0.
+fn positions(cursor: &str) -> Option<BTreeMap<u64, (u64, u64)>> {
+    if !cursor.contains(':') {
+        return Some(BTreeMap::from([(0, position(cursor)?)]));
+    }
+    let part = |pair: &str| {
+        let (partition, id) = pair.split_once(':')?;
+        Some((partition.parse().ok()?, position(id)?))
+    };
+    cursor.split(',').map(part).collect()
+}
+
+/// Both numbers of an id.
 pub fn position(id: &str) -> Option<(u64, u64)> {
     let (ms, seq) = id.split_once('-')?;
     Some((ms.parse().ok()?, seq.parse().ok()?))

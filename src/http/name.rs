@@ -1,0 +1,21 @@
+//! The topic's name as it stands in a path.
+
+use super::problem::Problem;
+use axum::extract::{FromRequestParts, Path};
+use axum::http::request::Parts;
+
+/// A name that was decoded, and not judged yet.
+#[derive(Clone, Debug)]
+pub(super) struct Name(pub(super) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Name {
+    /// axum's own answer is no `application/problem+json`.
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        match Path::<String>::from_request_parts(parts, state).await {
+            Ok(Path(name)) => Ok(Self(name)),
+            Err(_) => Err(Problem::bad_request("topic: a topic is UTF-8")),
+        }
+    }
+}
