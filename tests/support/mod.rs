@@ -6,6 +6,8 @@
 //! | [`Redis`] | a private redis-server on a free port |
 //! | [`Gateway`] | the binary, started with a config, its log kept for failures |
 //! | [`Sse`] | an event-stream client over a bare socket |
+//! | [`fleet`] | several replicas over one Redis |
+//! | [`Nginx`] | a private nginx, with the shipped files or its own |
 //! | [`Answer`] | one HTTP request and its answer |
 //! | [`eventually`] | the one place that waits by the clock |
 //!
@@ -29,14 +31,18 @@
     reason = "shared by several test crates, each of which uses its part; a failed step ends the test"
 )]
 
+mod fleet;
 mod gateway;
 mod http;
+mod nginx;
 mod process;
 mod redis;
 mod sse;
 
+pub use fleet::{fleet, wait_for_ears};
 pub use gateway::Gateway;
 pub use http::{Answer, Headers, exchange};
+pub use nginx::{Nginx, free_address, program};
 pub use process::{Directory, Output, Process, binary, environment, run};
 pub use redis::Redis;
 pub use sse::{End, Event, Sse, position};

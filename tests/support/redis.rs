@@ -201,7 +201,7 @@ fn answers(port: u16, id: u32) -> bool {
     loaded.is_ok() && info.is_ok_and(|info| info.contains(&format!("process_id:{id}\r")))
 }
 
-fn next_port() -> u16 {
+pub(super) fn next_port() -> u16 {
     let (first, count) = PORTS;
     let mixed = std::process::id() as usize * 61 + next_number();
     u16::try_from(first + mixed % count).expect("below 32000")
