@@ -1,6 +1,6 @@
 //! Reading keys one by one, and keeping all faults until the end.
 
-use config::{Environment, File, FileFormat, Value, ValueKind};
+use config::{ConfigError, Environment, File, FileFormat, Value, ValueKind};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
@@ -236,6 +236,23 @@ impl Source {
     }
 }
 
-fn unreadable(why: &config::ConfigError) -> Faults {
+fn unreadable(why: &ConfigError) -> Faults {
+    let why = match why {
+        ConfigError::FileParse { uri, cause } => {
+            let file = uri.as_deref().unwrap_or("the file");
+            format!("{file}: {}", without_excerpt(&cause.to_string()))
+        }
+        why => why.to_string(),
+    };
     Faults(vec![format!("the configuration cannot be read: {why}")])
+}
+
+/// A TOML error in one line, without the line of the file that it quotes: that may hold a secret.
+fn without_excerpt(error: &str) -> String {
+    let is_excerpt = |line: &&str| {
+        line.split_once('|')
+            .is_some_and(|(margin, _)| margin.chars().all(|c| c == ' ' || c.is_ascii_digit()))
+    };
+    let lines: Vec<&str> = error.lines().filter(|line| !is_excerpt(line)).collect();
+    lines.join(": ")
 }
