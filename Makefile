@@ -46,10 +46,8 @@ $(abspath $(or $(CARGO_TARGET_DIR),target)/release/tidegate): Cargo.toml Cargo.l
 
 # --- checks -----------------------------------------------------------------------------------------------------------
 
-FAULT_RUNNER := $(wildcard loadtest/swarm/Cargo.toml swarm/Cargo.toml)
-
 .PHONY: test ci test-tools fmt fmt-check lint doc test-rust test-config test-load test-fault deny
-test: test-tools fmt-check lint doc test-rust test-config test-load $(if $(FAULT_RUNNER),test-fault) ## all checks: the one command that tells whether a change is good
+test: test-tools fmt-check lint doc test-rust test-config test-load test-fault ## all checks: the one command that tells whether a change is good
 	@echo "test: all of it passed"
 
 ci: ## what the build machine runs
@@ -85,7 +83,7 @@ test-load: binary ## a short k6 run through a cluster of its own, on free ports
 	deploy/local/cluster run -- loadtest/k6/run.sh
 
 test-fault: ## a short run of the fault runner
-	$(MAKE) fault ARGS="$(FAULT_SHORT)"
+	$(MAKE) fault ARGS="--short"
 
 deny: ## licences, sources and duplicates of the dependencies (needs cargo-deny)
 	@cargo deny --version >/dev/null 2>&1 || { echo "deny: first cargo install --locked cargo-deny" >&2; exit 1; }
@@ -97,5 +95,5 @@ deny: ## licences, sources and duplicates of the dependencies (needs cargo-deny)
 load: ## the k6 smoke run through the running cluster; ARGS go to k6
 	BASE_URL=$${BASE_URL:-http://127.0.0.1:$${NGINX_PORT:-8080}} loadtest/k6/run.sh $(ARGS)
 
-fault: ## kills, pauses and cuts parts while subscribers watch for loss; ARGS go to the fault runner
+fault: binary ## kills, pauses and cuts parts while subscribers watch for loss; ARGS go to the fault runner
 	cargo run --release --locked -p swarm --bin fault -- $(ARGS)

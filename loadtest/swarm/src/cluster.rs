@@ -1,0 +1,231 @@
+//! The cluster under test, started by `deploy/local/cluster run`, and what a script may do to its parts.
+
+use crate::http::{self, Request};
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::process::{Child, Command};
+use tokio::time::{sleep, timeout};
+
+/// How long the appends of the ears are watched to tell which of them appends.
+const WATCH: Duration = Duration::from_millis(400);
+
+/// Time for all parts to end; replicas drain.
+const END: Duration = Duration::from_secs(60);
+/// What the keeper says last.
+const READY: &str = "ready";
+/// Tells where everything is, and ends with the status that it is given.
+const KEEP: &str = "env; echo ready; read -r status; exit ${status:-1}";
+
+/// What can be done to a part: the words of `deploy/local/cluster`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verb {
+    /// SIGKILL.
+    Kill,
+    /// SIGTERM, and wait.
+    Stop,
+    /// Starts it, and waits until it answers.
+    Start,
+    /// Stop and start.
+    Restart,
+    /// SIGSTOP.
+    Pause,
+    /// SIGCONT.
+    Resume,
+}
+
+impl Verb {
+    /// The word on the command line.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Kill => "kill",
+            Self::Stop => "stop",
+            Self::Start => "start",
+            Self::Restart => "restart",
+            Self::Pause => "pause",
+            Self::Resume => "resume",
+        }
+    }
+}
+
+/// Where streams can be opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Door {
+    /// `nginx`, or the name of a replica.
+    pub name: String,
+    /// `host:port`.
+    pub address: String,
+}
+
+/// A running cluster. It ends with the runner, however that ends: its keeper waits for a line on a
+/// pipe, and the end of the pipe will do.
+#[derive(Debug)]
+pub struct Cluster {
+    /// The proxy.
+    pub nginx: Door,
+    /// The replicas, reached past the proxy.
+    pub replicas: Vec<Door>,
+    /// Redis.
+    pub redis_url: String,
+    /// The gateway's binary.
+    pub tidegate: PathBuf,
+    /// Where its state lies.
+    directory: PathBuf,
+    /// Runs as long as the cluster.
+    keeper: Child,
+}
+
+impl Cluster {
+    /// Starts a cluster of its own, on free ports.
+    ///
+    /// # Errors
+    /// What the script said instead of an address.
+    pub async fn start() -> Result<Self, String> {
+        let mut keeper = Command::new(script())
+            .args(["run", "--", "sh", "-c", KEEP])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(|why| format!("the cluster's script: {why}"))?;
+        let output = keeper
+            .stdout
+            .take()
+            .ok_or("the cluster's script has no output")?;
+        let (mut lines, mut told) = (BufReader::new(output).lines(), HashMap::new());
+        while let Some(line) = lines.next_line().await.map_err(|why| why.to_string())? {
+            match line.split_once('=') {
+                Some((name, value)) => told.insert(name.to_owned(), value.to_owned()),
+                None if line == READY => return Self::told(&told, keeper),
+                None => None,
+            };
+        }
+        Err("the cluster does not start".to_owned())
+    }
+
+    /// The cluster that the environment of its keeper tells of.
+    fn told(told: &HashMap<String, String>, keeper: Child) -> Result<Self, String> {
+        let text = |name: &str| told.get(name).ok_or_else(|| format!("{name} is not told"));
+        let number = |name: &str| {
+            text(name)?
+                .parse::<u16>()
+                .map_err(|why| format!("{name}: {why}"))
+        };
+        let door = |name: String, port: u16| Door {
+            name,
+            address: format!("127.0.0.1:{port}"),
+        };
+        let first = number("REPLICA_PORT")?;
+        Ok(Self {
+            nginx: door("nginx".to_owned(), number("NGINX_PORT")?),
+            replicas: (0..number("REPLICAS")?)
+                .map(|n| door(format!("r{}", n + 1), first + n))
+                .collect(),
+            redis_url: text("REDIS_URL")?.clone(),
+            tidegate: text("TIDEGATE_BIN")?.into(),
+            directory: text("CLUSTER_DIR")?.into(),
+            keeper,
+        })
+    }
+
+    /// Ends it. Its logs are kept unless all was good.
+    ///
+    /// # Errors
+    /// It does not end.
+    pub async fn end(mut self, good: bool) -> Result<(), String> {
+        if let Some(mut input) = self.keeper.stdin.take() {
+            let status: &[u8] = if good { b"0\n" } else { b"1\n" };
+            // A keeper that is gone has ended the cluster already.
+            let _gone = input.write_all(status).await;
+        }
+        let ended = timeout(END, self.keeper.wait()).await;
+        ended
+            .map_err(|_| "the cluster does not end")?
+            .map_err(|why| why.to_string())?;
+        Ok(())
+    }
+
+    /// Every address under which streams can be opened.
+    #[must_use]
+    pub fn doors(&self) -> Vec<Door> {
+        let mut doors = self.replicas.clone();
+        doors.push(self.nginx.clone());
+        doors
+    }
+
+    /// Does something to a part, through the cluster's own script.
+    ///
+    /// # Errors
+    /// What the script said.
+    pub async fn act(&self, verb: Verb, part: &str) -> Result<(), String> {
+        let done = Command::new(script())
+            .args([verb.as_str(), part])
+            .env("CLUSTER_DIR", &self.directory)
+            .stdin(Stdio::null())
+            .output()
+            .await
+            .map_err(|why| format!("the cluster's script: {why}"))?;
+        if done.status.success() {
+            return Ok(());
+        }
+        let said = String::from_utf8_lossy(&done.stderr);
+        Err(format!("{} {part}: {}", verb.as_str(), said.trim()))
+    }
+
+    /// The replica whose ear appends raw publishes just now. Some must be under way.
+    pub async fn appender(&self) -> Option<String> {
+        let before = self.appends().await;
+        sleep(WATCH).await;
+        let after = self.appends().await;
+        let risen = after
+            .into_iter()
+            .zip(before)
+            .map(|(after, before)| after.saturating_sub(before));
+        let (replica, most) = self
+            .replicas
+            .iter()
+            .zip(risen)
+            .max_by_key(|(_, risen)| *risen)?;
+        (most > 0).then(|| replica.name.clone())
+    }
+
+    async fn appends(&self) -> Vec<u64> {
+        let mut counts = Vec::new();
+        for replica in &self.replicas {
+            counts.push(metric(replica, "tidegate_ingest_appends_total{outcome=\"ok\"}").await);
+        }
+        counts
+    }
+}
+
+/// One whole number of a replica's metrics; 0 if it cannot be had.
+async fn metric(replica: &Door, name: &str) -> u64 {
+    let request = Request {
+        method: "GET",
+        target: "/metrics",
+        headers: &[],
+        body: &[],
+    };
+    let Ok((200, text)) = http::ask(&replica.address, request).await else {
+        return 0;
+    };
+    let mut lines = text.lines();
+    let value = lines.find_map(|line| line.strip_prefix(name));
+    value
+        .and_then(|value| value.trim().parse().ok())
+        .unwrap_or(0)
+}
+
+/// The root of the repository that this was built from.
+#[must_use]
+pub fn root() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
+}
+
+/// The script that owns clusters.
+#[must_use]
+pub fn script() -> PathBuf {
+    root().join("deploy/local/cluster")
+}

@@ -1,0 +1,189 @@
+//! A run in figures: one row of a table, and what was found wrong in words.
+
+use crate::event::read_payload;
+use crate::run::Evidence;
+use crate::subscriber::{Diary, Seen};
+use crate::verdict::{Offence, Verdict};
+use std::fmt::{self, Display, Write as _};
+
+/// The columns of the table.
+const COLUMNS: [&str; 14] = [
+    "scenario",
+    "events",
+    "acknowledged",
+    "deliveries",
+    "drops",
+    "resumes",
+    "cuts",
+    "lost",
+    "repeated",
+    "out of order",
+    "gaps",
+    "silence",
+    "p50 / p99",
+    "seed",
+];
+
+/// One run.
+#[derive(Clone, Debug)]
+pub struct Row {
+    cells: [String; COLUMNS.len()],
+}
+
+impl Row {
+    /// Counts what happened.
+    #[must_use]
+    pub fn of(scenario: &str, seed: u64, evidence: &Evidence, verdict: &Verdict) -> Self {
+        let diaries = &evidence.diaries;
+        let sum = |count: fn(&Diary) -> usize| diaries.iter().map(count).sum::<usize>().to_string();
+        let acknowledged = evidence
+            .records
+            .iter()
+            .filter(|record| record.fate.is_owed())
+            .count();
+        let latencies = latencies(diaries);
+        let at = |percent| {
+            Millis(
+                latencies
+                    .get(latencies.len() * percent / 100)
+                    .copied()
+                    .unwrap_or_default(),
+            )
+        };
+        Self {
+            cells: [
+                scenario.to_owned(),
+                evidence.records.len().to_string(),
+                acknowledged.to_string(),
+                sum(|diary| diary.seen.len()),
+                sum(|diary| diary.drops),
+                sum(|diary| diary.resumes),
+                sum(|diary| diary.cuts),
+                verdict.count(Offence::Lost).to_string(),
+                verdict.count(Offence::Repeated).to_string(),
+                verdict.count(Offence::OutOfOrder).to_string(),
+                sum(|diary| diary.gaps.len()),
+                Millis(longest_silence(evidence)).to_string(),
+                format!("{} / {}", at(50), at(99)),
+                seed.to_string(),
+            ],
+        }
+    }
+}
+
+/// Rows under each other; a table in Markdown too.
+#[derive(Clone, Debug, Default)]
+pub struct Table {
+    rows: Vec<Row>,
+}
+
+impl Table {
+    /// Adds a row.
+    pub fn push(&mut self, row: Row) {
+        self.rows.push(row);
+    }
+}
+
+impl Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let heads = COLUMNS.map(str::to_owned);
+        let lines = || {
+            [&heads]
+                .into_iter()
+                .chain(self.rows.iter().map(|row| &row.cells))
+        };
+        let mut widths = [0; COLUMNS.len()];
+        for cells in lines() {
+            for (width, cell) in widths.iter_mut().zip(cells) {
+                *width = cell.len().max(*width);
+            }
+        }
+        for (number, cells) in lines().enumerate() {
+            for (cell, width) in cells.iter().zip(widths) {
+                write!(f, "| {cell:width$} ")?;
+            }
+            f.write_str("|\n")?;
+            if number == 0 {
+                for width in widths {
+                    write!(f, "|{:-<1$}", "", width + 2)?;
+                }
+                f.write_str("|\n")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What was done, and what was found wrong, in words.
+#[must_use]
+pub fn story(evidence: &Evidence, verdict: &Verdict) -> String {
+    let mut text = String::new();
+    let mut line = |line: String| {
+        // Writing to a String cannot fail.
+        let _infallible = writeln!(text, "{line}");
+    };
+    for deed in &evidence.deeds {
+        line(format!("    {deed}"));
+    }
+    for (offence, count, shown) in verdict.offences() {
+        line(format!("  {offence}: {count}"));
+        for described in shown {
+            line(format!("    {described}"));
+        }
+        if count > shown.len() {
+            line(format!("    and {} more", count - shown.len()));
+        }
+    }
+    text
+}
+
+/// From sending to seeing, in microseconds and in order, of events that came on a stream that was
+/// open when they were sent: what a replay brings has waited for its subscriber.
+fn latencies(diaries: &[Diary]) -> Vec<u64> {
+    let of_diary = |diary: &Diary| -> Vec<u64> {
+        let latency = |seen: &Seen| {
+            let live_us = diary.streams.get(seen.stream)?.live_us?;
+            let (_, sent_us) = read_payload(&seen.data)?;
+            (live_us <= sent_us).then(|| seen.at_us.saturating_sub(sent_us))
+        };
+        diary.seen.iter().filter_map(latency).collect()
+    };
+    let mut all: Vec<u64> = diaries.iter().flat_map(of_diary).collect();
+    all.sort_unstable();
+    all
+}
+
+/// The longest time in which a subscriber saw nothing while events were published, in microseconds.
+fn longest_silence(evidence: &Evidence) -> u64 {
+    let silence = |diary: &Diary| {
+        let of_window = |(from, to): &(u64, u64)| {
+            let seen = diary
+                .seen
+                .iter()
+                .map(|seen| seen.at_us)
+                .filter(|at| (from..to).contains(&at));
+            seen.chain([*to])
+                .scan(*from, |before, at| Some(at - std::mem::replace(before, at)))
+                .max()
+        };
+        evidence.windows.iter().filter_map(of_window).max()
+    };
+    evidence
+        .diaries
+        .iter()
+        .filter_map(silence)
+        .max()
+        .unwrap_or_default()
+}
+
+/// Microseconds, shown as milliseconds or seconds.
+struct Millis(u64);
+
+impl Display for Millis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            us @ ..100_000 => write!(f, "{}.{} ms", us / 1000, us / 100 % 10),
+            us => write!(f, "{}.{} s", us / 1_000_000, us / 100_000 % 10),
+        }
+    }
+}

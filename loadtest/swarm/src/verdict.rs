@@ -1,0 +1,384 @@
+//! What was sent, seen and logged, compared event by event.
+//!
+//! The promise is checked from both sides. Each acknowledged event is looked for in every diary of
+//! its topic, so an event that the log never held is missed as well. Then each entry of the log is
+//! looked for: an event that nobody was told of may exist, but then everyone must have seen it.
+
+use crate::event::{Event, Key, Way, read_payload, topic_name};
+use crate::id::Id;
+use crate::log::Entry;
+use crate::publish::{Fate, Record};
+use crate::run::Evidence;
+use crate::scenario::{Expectation, RESUMES_MIN};
+use crate::subscriber::{Diary, Gap, Seen};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fmt;
+
+/// What a run can do wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Offence {
+    /// A subscriber misses an event that was acknowledged or logged, and was told of no gap there.
+    Lost,
+    /// A subscriber has an event twice, or the log has.
+    Repeated,
+    /// An id is not above the one before it, or a producer's events are in another order in the log.
+    OutOfOrder,
+    /// A gap was told that the scenario does not explain.
+    Gap,
+    /// What was acknowledged, logged and seen is not the same.
+    Altered,
+    /// An acknowledged event is not in the log.
+    Unlogged,
+    /// An `EventSource` would have given up.
+    GivenUp,
+    /// The run did not go as planned, and so proves nothing.
+    Unproven,
+}
+
+impl fmt::Display for Offence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Lost => "lost",
+            Self::Repeated => "repeated",
+            Self::OutOfOrder => "out of order",
+            Self::Gap => "gap",
+            Self::Altered => "altered",
+            Self::Unlogged => "not in the log",
+            Self::GivenUp => "given up",
+            Self::Unproven => "unproven",
+        })
+    }
+}
+
+/// So many of each kind are described; all are counted.
+const SHOWN_MAX: usize = 5;
+
+/// What was found wrong.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Verdict {
+    offences: BTreeMap<Offence, (usize, Vec<String>)>,
+}
+
+impl Verdict {
+    /// Whether the promise was kept.
+    #[must_use]
+    pub fn is_good(&self) -> bool {
+        self.offences.is_empty()
+    }
+
+    /// How often something was done wrong.
+    #[must_use]
+    pub fn count(&self, offence: Offence) -> usize {
+        self.offences.get(&offence).map_or(0, |(count, _)| *count)
+    }
+
+    /// Each kind of offence: how often, and the first of them in words.
+    pub fn offences(&self) -> impl Iterator<Item = (Offence, usize, &[String])> {
+        let all = self.offences.iter();
+        all.map(|(offence, (count, shown))| (*offence, *count, shown.as_slice()))
+    }
+
+    fn add(&mut self, offence: Offence, describe: impl FnOnce() -> String) {
+        let (count, shown) = self.offences.entry(offence).or_default();
+        *count += 1;
+        if shown.len() < SHOWN_MAX {
+            shown.push(describe());
+        }
+    }
+}
+
+/// Judges a run.
+#[must_use]
+pub fn judge(evidence: &Evidence, expectation: &Expectation) -> Verdict {
+    let mut verdict = Verdict::default();
+    let records = evidence.records.iter();
+    let told: HashMap<Key, &Record> = records.map(|record| (record.event.key, record)).collect();
+    for trouble in &evidence.troubles {
+        verdict.add(Offence::Unproven, || trouble.clone());
+    }
+    let logs = Logs::read(evidence, &told, &mut verdict);
+    logs.judge_acknowledgements(&evidence.records, &mut verdict);
+    logs.judge_producers(&told, &mut verdict);
+    for (number, diary) in evidence.diaries.iter().enumerate() {
+        Judge {
+            number,
+            diary,
+            logs: &logs,
+            told: &told,
+            expectation,
+        }
+        .judge(&mut verdict);
+    }
+    verdict
+}
+
+/// The events of all logs.
+#[derive(Debug, Default)]
+struct Logs<'a> {
+    /// By topic, in the order of their ids.
+    topics: Vec<Vec<(Key, &'a Entry)>>,
+    by_key: HashMap<Key, &'a Entry>,
+}
+
+impl<'a> Logs<'a> {
+    /// Reads the logs, and judges them by themselves and against what was sent.
+    fn read(evidence: &'a Evidence, told: &HashMap<Key, &Record>, verdict: &mut Verdict) -> Self {
+        let mut logs = Self::default();
+        for (topic, entries) in evidence.logs.iter().enumerate() {
+            let name = topic_name(topic);
+            let mut events = Vec::new();
+            for (before, entry) in [None]
+                .into_iter()
+                .chain(entries.iter().map(Some))
+                .zip(entries)
+            {
+                if before.is_some_and(|before| before.id != entry.prev) {
+                    verdict.add(Offence::Altered, || {
+                        format!("{name} {}: its predecessor is not {}", entry.id, entry.prev)
+                    });
+                }
+                if entry.is_gap {
+                    continue;
+                }
+                let Some(key) = sent_as(told, topic, &entry.kind, &entry.data) else {
+                    verdict.add(Offence::Altered, || {
+                        format!("{name} {}: nobody sent it: {}", entry.id, entry.data)
+                    });
+                    continue;
+                };
+                if let Some(first) = logs.by_key.insert(key, entry) {
+                    verdict.add(Offence::Repeated, || {
+                        format!(
+                            "{key} is in the log of {name} as {} and as {}",
+                            first.id, entry.id
+                        )
+                    });
+                }
+                events.push((key, entry));
+            }
+            logs.topics.push(events);
+        }
+        logs
+    }
+
+    /// What publishers were told is true.
+    fn judge_acknowledgements(&self, records: &[Record], verdict: &mut Verdict) {
+        for Record { event, fate, .. } in records.iter().filter(|record| record.fate.is_owed()) {
+            match (self.by_key.get(&event.key), fate) {
+                (None, _) => verdict.add(Offence::Unlogged, || {
+                    format!(
+                        "{} of {} ({fate:?}, sent at {} us)",
+                        event.key,
+                        topic_name(event.topic),
+                        event.sent_us
+                    )
+                }),
+                (Some(entry), Fate::Accepted(Some(id))) if entry.id != *id => {
+                    verdict.add(Offence::Altered, || {
+                        format!(
+                            "{} was acknowledged as {id} and logged as {}",
+                            event.key, entry.id
+                        )
+                    });
+                }
+                (Some(_), _) => {}
+            }
+        }
+    }
+
+    /// Each way sends one event after the other, and waits for the answer.
+    fn judge_producers(&self, told: &HashMap<Key, &Record>, verdict: &mut Verdict) {
+        for way in Way::ALL {
+            let is_sure = |key: &Key| {
+                key.way == way && told.get(key).is_some_and(|record| record.fate.is_owed())
+            };
+            let mut logged: Vec<(u32, Id)> = self
+                .by_key
+                .iter()
+                .filter(|(key, _)| is_sure(key))
+                .map(|(key, entry)| (key.number, entry.id))
+                .collect();
+            logged.sort_unstable();
+            for ((number, id), (later, later_id)) in logged.iter().zip(logged.iter().skip(1)) {
+                if id > later_id {
+                    verdict.add(Offence::OutOfOrder, || {
+                        format!(
+                            "{}/{number} was logged as {id}, {}/{later} as {later_id}",
+                            way.as_str(),
+                            way.as_str()
+                        )
+                    });
+                }
+            }
+        }
+    }
+}
+
+/// Which event this is, if it was sent with this topic, type and data.
+fn sent_as(told: &HashMap<Key, &Record>, topic: usize, kind: &str, data: &str) -> Option<Key> {
+    let (key, _) = read_payload(data)?;
+    let Event {
+        topic: sent_to,
+        data: sent,
+        ..
+    } = &told.get(&key)?.event;
+    (*sent_to == topic && kind == key.way.as_str() && sent == data).then_some(key)
+}
+
+/// One subscriber's judge.
+struct Judge<'a> {
+    number: usize,
+    diary: &'a Diary,
+    logs: &'a Logs<'a>,
+    told: &'a HashMap<Key, &'a Record>,
+    expectation: &'a Expectation,
+}
+
+impl Judge<'_> {
+    fn judge(&self, verdict: &mut Verdict) {
+        let seen = self.judge_what_was_seen(verdict);
+        self.judge_what_was_not(&seen, verdict);
+        self.judge_the_rest(verdict);
+    }
+
+    /// A stretch of a stream, for people.
+    fn place(&self, seen: &Seen) -> String {
+        let stream = self.diary.streams.get(seen.stream);
+        let (door, cursor) = stream.map_or(("?", "?"), |stream| {
+            (stream.door.as_str(), stream.cursor.as_str())
+        });
+        let id = seen
+            .id
+            .map_or_else(|| "no id".to_owned(), |id| id.to_string());
+        format!(
+            "subscriber {} at {} us: {id} {} on stream {} of {door} after {cursor:?}",
+            self.number,
+            seen.at_us,
+            seen.data.get(..40).unwrap_or(&seen.data),
+            seen.stream
+        )
+    }
+
+    fn judge_what_was_seen(&self, verdict: &mut Verdict) -> HashSet<Key> {
+        let (mut keys, mut ids, mut last) = (HashSet::new(), HashSet::new(), Id::default());
+        for seen in &self.diary.seen {
+            let key = self
+                .diary
+                .topics
+                .iter()
+                .find_map(|topic| sent_as(self.told, *topic, &seen.kind, &seen.data));
+            let (Some(key), Some(id)) = (key, seen.id) else {
+                verdict.add(Offence::Altered, || {
+                    format!("{}: nobody sent it so", self.place(seen))
+                });
+                continue;
+            };
+            if !keys.insert(key) | !ids.insert(id) {
+                verdict.add(Offence::Repeated, || self.place(seen));
+            } else if id <= last {
+                verdict.add(Offence::OutOfOrder, || {
+                    format!("{}, {last} came before it", self.place(seen))
+                });
+            }
+            last = last.max(id);
+            if self
+                .logs
+                .by_key
+                .get(&key)
+                .is_some_and(|entry| entry.id != id)
+            {
+                verdict.add(Offence::Altered, || {
+                    format!("{}: the log has another id", self.place(seen))
+                });
+            }
+        }
+        keys
+    }
+
+    fn judge_what_was_not(&self, seen: &HashSet<Key>, verdict: &mut Verdict) {
+        let logged = self
+            .diary
+            .topics
+            .iter()
+            .filter_map(|topic| self.logs.topics.get(*topic))
+            .flatten();
+        for (key, entry) in logged.filter(|(key, _)| !seen.contains(key)) {
+            let topic = self
+                .told
+                .get(key)
+                .map_or(usize::MAX, |record| record.event.topic);
+            if !self.is_told(topic, entry.id) {
+                verdict.add(Offence::Lost, || {
+                    format!(
+                        "subscriber {} misses {} {key} of {}",
+                        self.number,
+                        entry.id,
+                        topic_name(topic)
+                    )
+                });
+            }
+        }
+        let owed = self.told.values().filter(|record| record.fate.is_owed());
+        for Record { event, fate, .. } in
+            owed.filter(|record| self.diary.topics.contains(&record.event.topic))
+        {
+            if !seen.contains(&event.key) && !self.logs.by_key.contains_key(&event.key) {
+                let is_told =
+                    matches!(fate, Fate::Accepted(Some(id)) if self.is_told(event.topic, *id));
+                if !is_told {
+                    verdict.add(Offence::Lost, || {
+                        format!(
+                            "subscriber {} misses {} of {} ({fate:?})",
+                            self.number,
+                            event.key,
+                            topic_name(event.topic)
+                        )
+                    });
+                }
+            }
+        }
+    }
+
+    /// A gap was told that holds this id.
+    fn is_told(&self, topic: usize, id: Id) -> bool {
+        self.diary.gaps.iter().any(|gap| gap.holds(topic, id))
+    }
+
+    fn judge_the_rest(&self, verdict: &mut Verdict) {
+        let Diary {
+            gaps,
+            faults,
+            resumes,
+            is_finished,
+            ..
+        } = self.diary;
+        for Gap { reason, text, .. } in gaps {
+            if !self.expectation.gaps.contains(&reason.as_str()) {
+                verdict.add(Offence::Gap, || {
+                    format!("subscriber {} was told {text}", self.number)
+                });
+            }
+        }
+        for fault in faults {
+            verdict.add(Offence::GivenUp, || {
+                format!("subscriber {}: {fault}", self.number)
+            });
+        }
+        if *resumes < RESUMES_MIN {
+            verdict.add(Offence::Unproven, || {
+                format!(
+                    "subscriber {} resumed {resumes} times, less than {RESUMES_MIN}",
+                    self.number
+                )
+            });
+        }
+        if !is_finished {
+            verdict.add(Offence::Lost, || {
+                format!(
+                    "subscriber {} never came to the end of its topics",
+                    self.number
+                )
+            });
+        }
+    }
+}
