@@ -85,7 +85,7 @@ fn loaded(text: &str) -> String {
     let (_directory, path) = file(text);
     let mut config = Config::load(&Flags::file(path)).unwrap_or_else(|why| panic!("{text}: {why}"));
     assert!(!config.replica.name.is_empty());
-    config.replica.name = "r1".to_owned();
+    "r1".clone_into(&mut config.replica.name);
     format!("{config:#?}")
 }
 
