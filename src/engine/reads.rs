@@ -29,7 +29,14 @@ struct Shared {
     metrics: Arc<Metrics>,
     tracker: TaskTracker,
     places: Semaphore,
-    under_way: Mutex<HashMap<Key, Answer>>,
+    under_way: Mutex<HashMap<Key, UnderWay>>,
+}
+
+#[derive(Debug)]
+struct UnderWay {
+    answer: Answer,
+    /// It may have been asked of the log already.
+    begun: bool,
 }
 
 /// Pause after a failed read, at most.
@@ -57,17 +64,22 @@ impl Reads {
 
     /// Reads pages, or only the clock if nothing is requested. The hub learns of both.
     ///
+    /// The clock is read after this was called: who asks for it has a cursor to compare with it,
+    /// which may be newer than a read that was under way. A page may be any that is under way; what
+    /// it lacks is read next.
+    ///
     /// # Cancel safety
     /// Safe: a read that nobody waits for any more ends.
     pub async fn pages(&self, partition: PartitionNo, requests: Vec<ReadRequest>) -> Arc<Reading> {
         loop {
-            let mut answer = self.join((partition, requests.clone()));
+            let (mut answer, begun) = self.join((partition, requests.clone()));
             if let Ok(reading) = answer.wait_for(Option::is_some).await
                 && let Some(reading) = reading.as_ref()
+                && !(begun && requests.is_empty())
             {
                 return reading.clone();
             }
-            // The reader went away (it saw nobody waiting a moment ago): read anew.
+            // Too old, or the reader went away (it saw nobody waiting a moment ago): read anew.
         }
     }
 
@@ -88,21 +100,23 @@ impl Reads {
         }
     }
 
-    fn join(&self, key: Key) -> watch::Receiver<Option<Arc<Reading>>> {
+    /// The answer to come, and whether the read had begun before.
+    fn join(&self, key: Key) -> (watch::Receiver<Option<Arc<Reading>>>, bool) {
         let mut under_way = self.0.lock();
-        if let Some(answer) = under_way.get(&key) {
-            return answer.subscribe();
+        if let Some(read) = under_way.get(&key) {
+            return (read.answer.subscribe(), read.begun);
         }
         let answer: Answer = watch::Sender::new(None);
         let receiver = answer.subscribe();
-        under_way.insert(key.clone(), answer);
+        let begun = false;
+        under_way.insert(key.clone(), UnderWay { answer, begun });
         self.0.tracker.spawn(read(self.0.clone(), key));
-        receiver
+        (receiver, begun)
     }
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Answer>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Key, UnderWay>> {
         self.under_way
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -113,11 +127,17 @@ impl Shared {
         let mut under_way = self.lock();
         let abandoned = under_way
             .get(key)
-            .is_none_or(|answer| answer.receiver_count() == 0);
+            .is_none_or(|read| read.answer.receiver_count() == 0);
         if abandoned {
             under_way.remove(key);
         }
         abandoned
+    }
+
+    fn begin(&self, key: &Key) {
+        if let Some(read) = self.lock().get_mut(key) {
+            read.begun = true;
+        }
     }
 }
 
@@ -125,6 +145,7 @@ async fn read(shared: Arc<Shared>, key: Key) {
     let mut pause = Pause::default();
     while !shared.is_abandoned(&key) {
         let place = shared.places.acquire().await;
+        shared.begin(&key);
         let answer = shared.broker.read(key.0, &key.1).await;
         drop(place);
         match answer {
@@ -135,8 +156,8 @@ async fn read(shared: Arc<Shared>, key: Key) {
                     .pages
                     .iter()
                     .for_each(|page| shared.hub.prepend(page));
-                if let Some(answer) = shared.lock().remove(&key) {
-                    answer.send_replace(Some(Arc::new(reading)));
+                if let Some(read) = shared.lock().remove(&key) {
+                    read.answer.send_replace(Some(Arc::new(reading)));
                 }
                 return;
             }
