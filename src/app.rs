@@ -258,6 +258,7 @@ fn stream_settings(config: &Config, metrics: &Arc<Metrics>) -> StreamSettings {
         open_event: config.stream.open_event,
         repair_time: config.repair.time,
         log_age_ms: millis(config.log.age_max),
+        log_events_max: config.log.events_max,
         drain: Arc::new(Drain::new(config.drain.time)),
         metrics: metrics.clone(),
     }

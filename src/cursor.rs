@@ -41,6 +41,15 @@ impl Cursor {
         }
     }
 
+    /// The oldest part.
+    #[must_use]
+    pub fn oldest(&self) -> Option<Id> {
+        match self {
+            Self::One(id) => Some(*id),
+            Self::Many(parts) => parts.iter().map(|&(_, id)| id).min(),
+        }
+    }
+
     /// Moves the position in `partition`.
     pub fn set(&mut self, partition: PartitionNo, to: Id) {
         match self {

@@ -42,6 +42,8 @@ pub struct StreamSettings {
     pub repair_time: Duration,
     /// Age of the log, in milliseconds: a cursor is refreshed before half of it.
     pub log_age_ms: u64,
+    /// Entries of a topic's log: a cursor is refreshed before a filter has kept back half of them.
+    pub log_events_max: usize,
     /// The drain.
     pub drain: Arc<Drain>,
     /// The metrics.
@@ -176,6 +178,23 @@ pub struct Stream {
     caught_up: bool,
     greeting: Vec<Bytes>,
     resumed: bool,
+    told: Told,
+}
+
+/// What of the cursor was written: a client comes back with that, not with the reader's.
+#[derive(Debug)]
+struct Told {
+    /// Its oldest part.
+    oldest: Option<Id>,
+    /// How often the cursor has moved since.
+    behind: usize,
+}
+
+impl Told {
+    fn written(&mut self, cursor: &Cursor) {
+        self.oldest = cursor.oldest();
+        self.behind = 0;
+    }
 }
 
 /// Watching the number of connections.
@@ -306,6 +325,10 @@ impl Stream {
             caught_up: false,
             greeting: Vec::new(),
             counts,
+            told: Told {
+                oldest: reader.oldest(),
+                behind: 0,
+            },
             reader,
             settings,
             hub,
@@ -340,6 +363,7 @@ impl Stream {
             self.greeting
                 .push(Bytes::from(block.event("tidegate.open").json(&opened)));
         } else {
+            self.told.behind = 1;
             // Without a blank line it joins the first event's block.
             self.greeting.push(Bytes::from(retry_line(retry)));
         }
@@ -393,6 +417,10 @@ impl Stream {
             Step::Behind(partition, requests) => return Turn::Read(partition, requests),
             Step::Clock(partition) => return Turn::Read(partition, Vec::new()),
             Step::Ended if self.counts.is_none() => {
+                // A client that was not told of the end would come back for ever.
+                if self.told.behind > 0 {
+                    self.tell_cursor(out);
+                }
                 return Turn::Over(Ending::Clean(CloseReason::Ended));
             }
             Step::Held => {
@@ -448,14 +476,17 @@ impl Stream {
         let sample = self.caught_up.then_some(&metrics.latency);
         let mut sampled = false;
         let mut bytes = 0;
-        let (kinds, limit) = (&self.kinds, &mut self.limit);
+        let (kinds, limit, told) = (&self.kinds, &mut self.limit, &mut self.told);
 
-        self.reader.step(|shown, cursor| {
+        let step = self.reader.step(|shown, cursor| {
             let before = out.len();
             match shown {
                 Shown::Gap { gap, anchored } => {
                     metrics.gap(gap.reason);
                     out.push(Bytes::from(gap.block(anchored.then_some(cursor))));
+                    if anchored {
+                        told.written(cursor);
+                    }
                 }
                 Shown::Frame { frame, anchored } => {
                     if let Some(reason) = frame.gap_reason() {
@@ -463,7 +494,11 @@ impl Stream {
                     } else if !kinds.is_empty()
                         && !kinds.iter().any(|kind| is_kind(frame.kind(), kind))
                     {
+                        told.behind += usize::from(anchored);
                         return true;
+                    }
+                    if anchored {
+                        told.written(cursor);
                     }
                     match (anchored, bare) {
                         (true, true) => out.push(frame.block().clone()),
@@ -489,7 +524,22 @@ impl Stream {
                 .map(Bytes::len)
                 .sum::<usize>();
             *limit != Some(0) && bytes < TURN_BYTES
-        })
+        });
+        if self.told.behind > self.settings.log_events_max / 2 {
+            self.tell_cursor(out);
+        }
+        step
+    }
+
+    /// Writes the cursor by itself.
+    fn tell_cursor(&mut self, out: &mut Vec<Bytes>) {
+        let Some(cursor) = self.reader.cursor() else {
+            return;
+        };
+        let data = serde_json::json!({ "cursor": cursor.to_string() });
+        let block = Block::default().id(&cursor).event("tidegate.cursor");
+        out.push(Bytes::from(block.json(&data)));
+        self.told.written(&cursor);
     }
 
     fn show_counts(&mut self, out: &mut Vec<Bytes>) {
@@ -509,21 +559,14 @@ impl Stream {
         self.next_heartbeat = now + self.settings.heartbeat;
         self.settings.metrics.heartbeats.inc();
         let old = self
-            .reader
-            .oldest()
+            .told
+            .oldest
             .is_some_and(|id| age_of(id) * 2000.0 > as_float(self.settings.log_age_ms));
         if old
             && self.held_since.is_none()
-            && self.reader.advance_to_complete()
-            && let Some(cursor) = self.reader.cursor()
+            && (self.reader.advance_to_complete() || self.told.behind > 0)
         {
-            let text = cursor.to_string();
-            out.push(Bytes::from(
-                Block::default()
-                    .id(&cursor)
-                    .event("tidegate.cursor")
-                    .json(&serde_json::json!({ "cursor": text })),
-            ));
+            self.tell_cursor(out);
             return;
         }
         out.push(if self.heartbeat_events {
