@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
-use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::process::{Child, Command};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::{sleep, timeout};
 
 /// How long the appends of the ears are watched to tell which of them appends.
@@ -76,6 +76,8 @@ pub struct Cluster {
     directory: PathBuf,
     /// Runs as long as the cluster.
     keeper: Child,
+    /// What the keeper and the script say.
+    said: Lines<BufReader<ChildStdout>>,
 }
 
 impl Cluster {
@@ -98,7 +100,7 @@ impl Cluster {
         while let Some(line) = lines.next_line().await.map_err(|why| why.to_string())? {
             match line.split_once('=') {
                 Some((name, value)) => told.insert(name.to_owned(), value.to_owned()),
-                None if line == READY => return Self::told(&told, keeper),
+                None if line == READY => return Self::told(&told, keeper, lines),
                 None => None,
             };
         }
@@ -106,7 +108,11 @@ impl Cluster {
     }
 
     /// The cluster that the environment of its keeper tells of.
-    fn told(told: &HashMap<String, String>, keeper: Child) -> Result<Self, String> {
+    fn told(
+        told: &HashMap<String, String>,
+        keeper: Child,
+        said: Lines<BufReader<ChildStdout>>,
+    ) -> Result<Self, String> {
         let text = |name: &str| told.get(name).ok_or_else(|| format!("{name} is not told"));
         let number = |name: &str| {
             text(name)?
@@ -127,24 +133,31 @@ impl Cluster {
             tidegate: text("TIDEGATE_BIN")?.into(),
             directory: text("CLUSTER_DIR")?.into(),
             keeper,
+            said,
         })
     }
 
-    /// Ends it. Its logs are kept unless all was good.
+    /// Ends it, and returns what its script says. Its logs are kept unless all was good.
     ///
     /// # Errors
     /// It does not end.
-    pub async fn end(mut self, good: bool) -> Result<(), String> {
+    pub async fn end(mut self, good: bool) -> Result<Vec<String>, String> {
         if let Some(mut input) = self.keeper.stdin.take() {
             let status: &[u8] = if good { b"0\n" } else { b"1\n" };
             // A keeper that is gone has ended the cluster already.
             let _gone = input.write_all(status).await;
         }
-        let ended = timeout(END, self.keeper.wait()).await;
+        let ended = async {
+            let mut said = Vec::new();
+            while let Ok(Some(line)) = self.said.next_line().await {
+                said.push(line);
+            }
+            self.keeper.wait().await.map(|_| said)
+        };
+        let ended = timeout(END, ended).await;
         ended
             .map_err(|_| "the cluster does not end")?
-            .map_err(|why| why.to_string())?;
-        Ok(())
+            .map_err(|why| why.to_string())
     }
 
     /// Every address under which streams can be opened.

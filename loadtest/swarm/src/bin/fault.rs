@@ -122,6 +122,7 @@ struct Played {
     row: Row,
 }
 
+#[expect(clippy::print_stdout, reason = "it is a program for the terminal")]
 async fn run(order: Order) -> Result<Played, String> {
     let cluster = Cluster::start().await?;
     let evidence = play(order, &cluster).await;
@@ -133,8 +134,9 @@ async fn run(order: Order) -> Result<Played, String> {
             row: Row::of(order.scenario.name, order.seed, &evidence, &verdict),
         }
     });
-    cluster
-        .end(judged.as_ref().is_ok_and(|played| played.is_good))
-        .await?;
+    let is_good = judged.as_ref().is_ok_and(|played| played.is_good);
+    for line in cluster.end(is_good).await? {
+        println!("{line}");
+    }
     judged
 }

@@ -104,6 +104,7 @@ pub fn judge(evidence: &Evidence, expectation: &Expectation) -> Verdict {
             number,
             diary,
             logs: &logs,
+            records: &evidence.records,
             told: &told,
             expectation,
         }
@@ -146,7 +147,8 @@ impl<'a> Logs<'a> {
                     });
                     continue;
                 };
-                if let Some(first) = logs.by_key.insert(key, entry) {
+                let first = *logs.by_key.entry(key).or_insert(entry);
+                if first.id != entry.id {
                     verdict.add(Offence::Repeated, || {
                         format!(
                             "{key} is in the log of {name} as {} and as {}",
@@ -230,6 +232,7 @@ struct Judge<'a> {
     number: usize,
     diary: &'a Diary,
     logs: &'a Logs<'a>,
+    records: &'a [Record],
     told: &'a HashMap<Key, &'a Record>,
     expectation: &'a Expectation,
 }
@@ -318,23 +321,22 @@ impl Judge<'_> {
                 });
             }
         }
-        let owed = self.told.values().filter(|record| record.fate.is_owed());
-        for Record { event, fate, .. } in
-            owed.filter(|record| self.diary.topics.contains(&record.event.topic))
-        {
-            if !seen.contains(&event.key) && !self.logs.by_key.contains_key(&event.key) {
-                let is_told =
-                    matches!(fate, Fate::Accepted(Some(id)) if self.is_told(event.topic, *id));
-                if !is_told {
-                    verdict.add(Offence::Lost, || {
-                        format!(
-                            "subscriber {} misses {} of {} ({fate:?})",
-                            self.number,
-                            event.key,
-                            topic_name(event.topic)
-                        )
-                    });
-                }
+        let mine = |record: &&Record| {
+            record.fate.is_owed() && self.diary.topics.contains(&record.event.topic)
+        };
+        for Record { event, fate, .. } in self.records.iter().filter(mine) {
+            if seen.contains(&event.key) || self.logs.by_key.contains_key(&event.key) {
+                continue;
+            }
+            if !matches!(fate, Fate::Accepted(Some(id)) if self.is_told(event.topic, *id)) {
+                verdict.add(Offence::Lost, || {
+                    format!(
+                        "subscriber {} misses {} of {} ({fate:?})",
+                        self.number,
+                        event.key,
+                        topic_name(event.topic)
+                    )
+                });
             }
         }
     }
@@ -382,3 +384,6 @@ impl Judge<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
