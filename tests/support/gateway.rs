@@ -123,6 +123,15 @@ impl Gateway {
         self.post(&format!("/events/{topic}"), &[], data).id()
     }
 
+    /// Publishes pairs of topic and data as one batch; the ids.
+    pub fn publish_batch(&self, events: &[(&str, &str)]) -> Vec<String> {
+        let line = |(topic, data): &(&str, &str)| {
+            serde_json::json!({"topic": topic, "data": data}).to_string()
+        };
+        let lines: Vec<String> = events.iter().map(line).collect();
+        self.post("/events", &[], lines.join("\n")).ids()
+    }
+
     /// Opens a stream.
     pub fn open(&self, target: &str, headers: &[(&str, &str)]) -> Sse {
         Sse::open(&format!("{}{target}", self.url()), headers)

@@ -61,6 +61,16 @@ impl Answer {
         self.json()["id"].as_str().expect("an id").to_owned()
     }
 
+    /// The ids of a batch.
+    pub fn ids(&self) -> Vec<String> {
+        assert_eq!(self.status, 200, "{}", self.text());
+        let events = self.json()["events"].as_array().expect("events").clone();
+        let ids = events
+            .iter()
+            .map(|event| event["id"].as_str().expect("an id").to_owned());
+        ids.collect()
+    }
+
     /// The `detail` of a problem, after checking that it is one with this status.
     pub fn problem(&self, status: u16) -> String {
         assert_eq!(self.status, status, "{}", self.text());

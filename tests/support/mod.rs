@@ -10,6 +10,7 @@
 //! | [`Nginx`] | a private nginx, with the shipped files or its own |
 //! | [`Answer`] | one HTTP request and its answer |
 //! | [`eventually`] | the one place that waits by the clock |
+//! | [`seed`] | choices at random that can be made again |
 //!
 //! Everything that is started ends on drop. Tests never sleep: they wait for bytes, for a log
 //! line, or with [`eventually`] for a condition; each wait has a failsafe of about [`FAILSAFE`],
@@ -38,6 +39,7 @@ mod nginx;
 mod process;
 mod redis;
 mod sse;
+mod seed;
 
 pub use fleet::{fleet, wait_for_ears};
 pub use gateway::Gateway;
@@ -45,7 +47,8 @@ pub use http::{Answer, Headers, exchange};
 pub use nginx::{Nginx, free_address, program};
 pub use process::{Directory, Output, Process, binary, environment, run};
 pub use redis::Redis;
-pub use sse::{End, Event, Sse, position};
+pub use seed::{choices, seed};
+pub use sse::{End, Event, Sse, position, positions};
 
 use std::time::Duration;
 

@@ -402,14 +402,16 @@ impl Parser {
     fn check_growth(&mut self, id: &str) {
         let Some(now) = positions(id) else { return };
         if let Some(before) = self.positions.replace(now.clone()) {
-            let kept = before.iter().all(|(partition, at)| now.get(partition) >= Some(at));
+            let kept = before
+                .iter()
+                .all(|(partition, at)| now.get(partition) >= Some(at));
             assert!(kept && before != now, "{id} does not come after {before:?}");
         }
     }
 }
 
 /// Where a cursor stands in each partition; a bare id stands in partition 0.
-fn positions(cursor: &str) -> Option<BTreeMap<u64, (u64, u64)>> {
+pub fn positions(cursor: &str) -> Option<BTreeMap<u64, (u64, u64)>> {
     if !cursor.contains(':') {
         return Some(BTreeMap::from([(0, position(cursor)?)]));
     }
