@@ -7,6 +7,7 @@
 //! | [`Gateway`] | the binary, started with a config, its log kept for failures |
 //! | [`Sse`] | an event-stream client over a bare socket |
 //! | [`fleet`] | several replicas over one Redis |
+//! | [`Way`] | every way to publish |
 //! | [`Nginx`] | a private nginx, with the shipped files or its own |
 //! | [`Answer`] | one HTTP request and its answer |
 //! | [`eventually`] | the one place that waits by the clock |
@@ -22,7 +23,6 @@
     dropping_copy_types,
     clippy::string_slice,
     clippy::pedantic,
-    unused_imports,
     unreachable_pub,
     clippy::unwrap_used,
     clippy::expect_used,
@@ -38,8 +38,9 @@ mod http;
 mod nginx;
 mod process;
 mod redis;
-mod sse;
 mod seed;
+mod sse;
+mod ways;
 
 pub use fleet::{fleet, wait_for_ears};
 pub use gateway::Gateway;
@@ -49,6 +50,7 @@ pub use process::{Directory, Output, Process, binary, environment, run};
 pub use redis::Redis;
 pub use seed::{choices, seed};
 pub use sse::{End, Event, Sse, position, positions};
+pub use ways::{NewEvent, Way};
 
 use std::time::Duration;
 
