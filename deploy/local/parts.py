@@ -20,6 +20,7 @@ DEFAULTS = {
     "REPLICA_PORT": "8081",  # of r1; r2 listens on the next one, and so on
     "PROMETHEUS_PORT": "9090",
     "REDIS_PORT": "6379",
+    "REDIS_LINK_PORT": "",  # where r1 looks for Redis instead, through something that can be cut; r2 the next one
     "REPLICAS": "3",
     "TIDEGATE_BIN": str(ROOT / "target/release/tidegate"),
     "NGINX": "nginx",
@@ -56,7 +57,9 @@ class Part:
 
 def settings_from_environment():
     settings = {name: os.environ.get(name) or default for name, default in DEFAULTS.items()}
-    for name in ("NGINX_PORT", "REPLICA_PORT", "PROMETHEUS_PORT", "REDIS_PORT", "REPLICAS"):
+    for name in ("NGINX_PORT", "REPLICA_PORT", "PROMETHEUS_PORT", "REDIS_PORT", "REDIS_LINK_PORT", "REPLICAS"):
+        if name == "REDIS_LINK_PORT" and not settings[name]:
+            continue
         if not settings[name].isdigit() or not 0 < int(settings[name]) < 65536:
             raise Fault(f"{name} is a whole number from 1 to 65535, not {settings[name]!r}")
     for name in ("TIDEGATE_BIN", "NGINX", "REDIS_SERVER", "PROMETHEUS"):
@@ -96,7 +99,7 @@ def redis(settings):
 
 
 def replicas(settings):
-    def replica(name, address):
+    def replica(name, address, redis_port):
         port = int(address.rpartition(":")[2])
         return Part(
             name=name,
@@ -106,14 +109,17 @@ def replicas(settings):
             arguments=["serve"],
             environment={
                 "TIDEGATE__SERVER__LISTEN": address,
-                "TIDEGATE__REDIS__URL": f"redis://{HOST}:{settings['REDIS_PORT']}",
+                "TIDEGATE__REDIS__URL": f"redis://{HOST}:{redis_port}",
                 "TIDEGATE__REPLICA__NAME": name,
             },
             answers=lambda: http_status(port, "/readyz") == 200,
             stop_seconds=DRAIN_SECONDS + 5,
         )
 
-    return [replica(*pair) for pair in zip(replica_names(settings), replica_addresses(settings))]
+    names, addresses = replica_names(settings), replica_addresses(settings)
+    link = settings["REDIS_LINK_PORT"]
+    redis_ports = [int(link) + n if link else settings["REDIS_PORT"] for n in range(len(names))]
+    return [replica(*each) for each in zip(names, addresses, redis_ports)]
 
 
 def nginx(settings):

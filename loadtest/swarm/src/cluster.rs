@@ -1,6 +1,7 @@
 //! The cluster under test, started by `deploy/local/cluster run`, and what a script may do to its parts.
 
 use crate::http::{self, Request};
+use crate::link::{self, Links};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -19,6 +20,9 @@ const READY: &str = "ready";
 /// Tells where everything is, and ends with the status that it is given.
 const KEEP: &str = "env; echo ready; read -r status; exit ${status:-1}";
 
+/// Replicas of a cluster.
+const REPLICAS: u16 = 3;
+
 /// What can be done to a part: the words of `deploy/local/cluster`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verb {
@@ -34,6 +38,8 @@ pub enum Verb {
     Pause,
     /// SIGCONT.
     Resume,
+    /// SIGHUP: it reads its configuration anew.
+    Reload,
 }
 
 impl Verb {
@@ -47,6 +53,7 @@ impl Verb {
             Self::Restart => "restart",
             Self::Pause => "pause",
             Self::Resume => "resume",
+            Self::Reload => "reload",
         }
     }
 }
@@ -76,17 +83,31 @@ pub struct Cluster {
     directory: PathBuf,
     /// Runs as long as the cluster.
     keeper: Child,
+    links: Option<Links>,
     /// What the keeper and the script say.
     said: Lines<BufReader<ChildStdout>>,
 }
 
 impl Cluster {
-    /// Starts a cluster of its own, on free ports.
+    /// Starts a cluster of its own, on free ports; with links between replicas and Redis, or without.
     ///
     /// # Errors
     /// What the script said instead of an address.
-    pub async fn start() -> Result<Self, String> {
+    pub async fn start(is_linked: bool) -> Result<Self, String> {
+        let links = is_linked
+            .then(|| Links::open(REPLICAS))
+            .transpose()
+            .map_err(|why| format!("links: {why}"))?;
+        let ports = |links: &Links| {
+            [
+                ("REDIS_PORT", links.redis_port),
+                ("REDIS_LINK_PORT", links.first_port),
+            ]
+        };
+        let ports = links.as_ref().map(ports).into_iter().flatten();
         let mut keeper = Command::new(script())
+            .envs(ports.map(|(name, port)| (name, port.to_string())))
+            .env("REPLICAS", REPLICAS.to_string())
             .args(["run", "--", "sh", "-c", KEEP])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -96,11 +117,11 @@ impl Cluster {
             .stdout
             .take()
             .ok_or("the cluster's script has no output")?;
-        let (mut lines, mut told) = (BufReader::new(output).lines(), HashMap::new());
-        while let Some(line) = lines.next_line().await.map_err(|why| why.to_string())? {
+        let (mut said, mut told) = (BufReader::new(output).lines(), HashMap::new());
+        while let Some(line) = said.next_line().await.map_err(|why| why.to_string())? {
             match line.split_once('=') {
                 Some((name, value)) => told.insert(name.to_owned(), value.to_owned()),
-                None if line == READY => return Self::told(&told, keeper, lines),
+                None if line == READY => return Self::told(&told, keeper, said, links),
                 None => None,
             };
         }
@@ -112,6 +133,7 @@ impl Cluster {
         told: &HashMap<String, String>,
         keeper: Child,
         said: Lines<BufReader<ChildStdout>>,
+        links: Option<Links>,
     ) -> Result<Self, String> {
         let text = |name: &str| told.get(name).ok_or_else(|| format!("{name} is not told"));
         let number = |name: &str| {
@@ -126,13 +148,14 @@ impl Cluster {
         let first = number("REPLICA_PORT")?;
         Ok(Self {
             nginx: door("nginx".to_owned(), number("NGINX_PORT")?),
-            replicas: (0..number("REPLICAS")?)
+            replicas: (0..REPLICAS)
                 .map(|n| door(format!("r{}", n + 1), first + n))
                 .collect(),
             redis_url: text("REDIS_URL")?.clone(),
             tidegate: text("TIDEGATE_BIN")?.into(),
             directory: text("CLUSTER_DIR")?.into(),
             keeper,
+            links,
             said,
         })
     }
@@ -168,13 +191,14 @@ impl Cluster {
         doors
     }
 
-    /// Does something to a part, through the cluster's own script.
+    /// Does something to parts, through the cluster's own script.
     ///
     /// # Errors
     /// What the script said.
-    pub async fn act(&self, verb: Verb, part: &str) -> Result<(), String> {
+    pub async fn act(&self, verb: Verb, parts: &[String]) -> Result<(), String> {
         let done = Command::new(script())
-            .args([verb.as_str(), part])
+            .arg(verb.as_str())
+            .args(parts)
             .env("CLUSTER_DIR", &self.directory)
             .stdin(Stdio::null())
             .output()
@@ -184,7 +208,26 @@ impl Cluster {
             return Ok(());
         }
         let said = String::from_utf8_lossy(&done.stderr);
-        Err(format!("{} {part}: {}", verb.as_str(), said.trim()))
+        Err(format!(
+            "{} {}: {}",
+            verb.as_str(),
+            parts.join(" "),
+            said.trim()
+        ))
+    }
+
+    /// Changes the links of replicas to Redis.
+    ///
+    /// # Errors
+    /// The scenario has asked for no links.
+    pub fn link(&self, state: link::State, replicas: &[String]) -> Result<(), String> {
+        let links = self.links.as_ref().ok_or("this cluster has no links")?;
+        for (number, replica) in self.replicas.iter().enumerate() {
+            if replicas.contains(&replica.name) {
+                links.set(number, state);
+            }
+        }
+        Ok(())
     }
 
     /// The replica whose ear appends raw publishes just now. Some must be under way.

@@ -91,23 +91,54 @@ pub struct Event {
     pub data: String,
 }
 
-/// The longest padding: frames of many lengths, so that cuts fall everywhere.
-const PADDING_MAX: usize = 120;
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            key,
+            topic,
+            sent_us,
+            ..
+        } = self;
+        write!(f, "{key} of {}, sent at {sent_us} us", topic_name(*topic))
+    }
+}
 
-impl Event {
-    /// An event that is sent now.
+/// What the events of a run look like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// Topics.
+    pub topics: usize,
+    /// The longest padding: frames of many lengths, so that cuts fall everywhere.
+    pub padding_max: usize,
+}
+
+impl Shape {
+    /// An event of any topic that is sent now.
     #[must_use]
-    pub fn new(key: Key, topic: usize, sent_us: u64, rng: &mut impl Rng) -> Self {
-        let length = rng.random_range(0..=PADDING_MAX);
+    pub fn draw(&self, key: Key, sent_us: u64, rng: &mut impl Rng) -> Event {
+        let topic = rng.random_range(0..self.topics);
+        self.event(key, topic, sent_us, rng)
+    }
+
+    /// An event of a topic that is sent now.
+    #[must_use]
+    pub fn event(&self, key: Key, topic: usize, sent_us: u64, rng: &mut impl Rng) -> Event {
+        let length = rng.random_range(0..=self.padding_max);
         let padding: String = (0..length)
             .map(|_| char::from(rng.random_range(b'a'..=b'z')))
             .collect();
-        Self {
+        Event {
             key,
             topic,
             sent_us,
             data: format!("{key}/{}/{sent_us}/{padding}", topic_name(topic)),
         }
+    }
+
+    /// About how many bytes an event has on a stream: an id, a type, and a payload of middle length.
+    #[must_use]
+    pub fn block_bytes(&self) -> u64 {
+        80 + self.padding_max as u64 / 2
     }
 }
 
@@ -145,7 +176,11 @@ mod tests {
             way: Way::Inbox,
             number: 17,
         };
-        let event = Event::new(key, 3, 12345, &mut StdRng::seed_from_u64(1));
+        let shape = Shape {
+            topics: 5,
+            padding_max: 50,
+        };
+        let event = shape.event(key, 3, 12345, &mut StdRng::seed_from_u64(1));
         assert_eq!(read_payload(&event.data), Some((key, 12345)));
         assert!(event.data.starts_with("inbox/17/fault3/12345/"));
         for foreign in ["", "hello", "fax/1/fault0/5/", "raw/x/fault0/5/", "raw/1"] {

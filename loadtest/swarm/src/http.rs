@@ -6,7 +6,7 @@
 use std::io;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 /// Time for a connection to stand.
@@ -47,12 +47,21 @@ enum Framing {
     UntilClose,
 }
 
-/// Sends a request and reads the head of its answer.
+/// Sends a request and reads the head of its answer. The kernel keeps `receive_buffer` bytes of it.
 ///
 /// # Errors
 /// Whatever the socket says, `TimedOut`, or `InvalidData` if the answer is not HTTP.
-pub async fn send(address: &str, request: Request<'_>) -> io::Result<Answer> {
-    let mut socket = timeout(CONNECT, TcpStream::connect(address)).await??;
+pub async fn send(
+    address: &str,
+    request: Request<'_>,
+    receive_buffer: Option<u32>,
+) -> io::Result<Answer> {
+    let socket = TcpSocket::new_v4()?;
+    if let Some(bytes) = receive_buffer {
+        socket.set_recv_buffer_size(bytes)?;
+    }
+    let to = address.parse().map_err(|_| invalid("an address"))?;
+    let mut socket = timeout(CONNECT, socket.connect(to)).await??;
     socket.set_nodelay(true)?;
     socket.write_all(&head_of(address, request)).await?;
     socket.write_all(request.body).await?;
@@ -64,7 +73,7 @@ pub async fn send(address: &str, request: Request<'_>) -> io::Result<Answer> {
 /// # Errors
 /// As [`send`], or `UnexpectedEof` if the body broke off.
 pub async fn ask(address: &str, request: Request<'_>) -> io::Result<(u16, String)> {
-    let mut answer = send(address, request).await?;
+    let mut answer = send(address, request, None).await?;
     let mut body = Vec::new();
     timeout(HEAD, async {
         while answer.read(&mut body).await? {}

@@ -20,6 +20,7 @@ pub mod cluster;
 pub mod event;
 pub mod http;
 pub mod id;
+pub mod link;
 pub mod log;
 pub mod publish;
 pub mod redis_link;

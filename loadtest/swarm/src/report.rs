@@ -1,7 +1,7 @@
 //! A run in figures: one row of a table, and what was found wrong in words.
 
 use crate::event::read_payload;
-use crate::run::Evidence;
+use crate::run::{Done, Evidence};
 use crate::subscriber::{Diary, Seen};
 use crate::verdict::{Offence, Verdict};
 use std::fmt::{self, Display, Write as _};
@@ -122,8 +122,23 @@ pub fn story(evidence: &Evidence, verdict: &Verdict) -> String {
         // Writing to a String cannot fail.
         let _infallible = writeln!(text, "{line}");
     };
-    for deed in &evidence.deeds {
-        line(format!("    {deed}"));
+    for Done {
+        from_us,
+        to_us,
+        what,
+    } in &evidence.deeds
+    {
+        line(format!(
+            "    at {}, for {}: {what}",
+            Millis(*from_us),
+            Millis(to_us - from_us)
+        ));
+    }
+    if verdict.excused > 0 {
+        line(format!(
+            "  explained: {} acknowledged events that are not in the log",
+            verdict.excused
+        ));
     }
     for (offence, count, shown) in verdict.offences() {
         line(format!("  {offence}: {count}"));

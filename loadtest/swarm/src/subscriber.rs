@@ -36,6 +36,12 @@ pub struct Habits {
     pub drop_bytes: u64,
     /// It waits no longer than this, whatever the stream asks for.
     pub retry_max: Duration,
+    /// What the kernel keeps for it while it does not read.
+    pub receive_buffer: Option<u32>,
+    /// Its place among all subscribers.
+    pub number: usize,
+    /// Those below this number do not read.
+    pub stopped: watch::Receiver<usize>,
 }
 
 /// One event as it was seen.
@@ -263,7 +269,7 @@ impl Subscriber {
                 .unwrap_or_default(),
             body: &[],
         };
-        let Ok(answer) = http::send(address, request).await else {
+        let Ok(answer) = http::send(address, request, self.habits.receive_buffer).await else {
             self.diary.refused += 1;
             return Ended::Cut;
         };
@@ -287,6 +293,14 @@ impl Subscriber {
         let mut left = self.draw_bytes();
         let ended = loop {
             bytes.clear();
+            let number = self.habits.number;
+            // An error means that nobody stops it any more.
+            let _gone = self
+                .habits
+                .stopped
+                .wait_for(|stopped| number >= *stopped)
+                .await
+                .is_err();
             match timeout(SILENCE_MAX, answer.read(&mut bytes)).await {
                 Ok(Ok(true)) => {}
                 Ok(Ok(false) | Err(_)) | Err(_) => break Ended::Cut,

@@ -83,29 +83,27 @@ async fn main() -> ExitCode {
 }
 
 /// The scenarios that were asked for, and how large.
-fn chosen(arguments: &Arguments) -> Result<Vec<(Scenario, Size)>, String> {
+fn chosen(arguments: &Arguments) -> Result<Vec<(&'static Scenario, Size)>, String> {
     let named = |name: &String| {
         scenario::named(name).ok_or_else(|| format!("no scenario is called {name}: see --list"))
     };
-    let named: Vec<Scenario> = arguments
+    let named: Vec<&Scenario> = arguments
         .scenario
         .iter()
         .map(named)
         .collect::<Result<_, _>>()?;
     let all = if named.is_empty() {
-        scenario::ALL.to_vec()
+        scenario::ALL.iter().collect()
     } else {
         named
     };
-    let sized = |scenario: Scenario| {
-        Some((
-            scenario,
-            if arguments.short {
-                scenario.short?
-            } else {
-                scenario.full
-            },
-        ))
+    let sized = |scenario: &'static Scenario| {
+        let size = if arguments.short {
+            scenario.short?
+        } else {
+            scenario.full
+        };
+        Some((scenario, size))
     };
     let chosen: Vec<_> = all.into_iter().filter_map(sized).collect();
     if chosen.is_empty() {
@@ -124,7 +122,7 @@ struct Played {
 
 #[expect(clippy::print_stdout, reason = "it is a program for the terminal")]
 async fn run(order: Order) -> Result<Played, String> {
-    let cluster = Cluster::start().await?;
+    let cluster = Cluster::start(order.scenario.is_linked).await?;
     let evidence = play(order, &cluster).await;
     let judged = evidence.map(|evidence| {
         let verdict = judge(&evidence, &order.scenario.expectation);

@@ -11,9 +11,8 @@ pub use pipe::burst;
 pub use sender::Sender;
 
 use crate::clock::Clock;
-use crate::event::{Event, Key, Way};
+use crate::event::{Event, Key, Shape, Way};
 use crate::id::Id;
-use rand::Rng;
 use rand::rngs::StdRng;
 use std::time::Duration;
 use tokio::time::interval;
@@ -54,7 +53,7 @@ pub struct Record {
 
 /// How much is published in one way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Share {
+pub struct Portion {
     /// The way.
     pub way: Way,
     /// Events a second.
@@ -64,7 +63,7 @@ pub struct Share {
 }
 
 /// Five ways and two forms of one of them, in hundredths of the whole rate.
-const SHARES: [(Way, u32, u32); 6] = [
+const PORTIONS: [(Way, u32, u32); 6] = [
     (Way::Raw, 30, 1),
     (Way::Function, 25, 1),
     (Way::Inbox, 20, 1),
@@ -76,41 +75,41 @@ const SHARES: [(Way, u32, u32); 6] = [
 
 /// A whole rate, shared among the ways.
 #[must_use]
-pub fn shares(per_second: u32) -> Vec<Share> {
-    let share = |(way, hundredths, at_once): (Way, u32, u32)| Share {
+pub fn portions(per_second: u32) -> Vec<Portion> {
+    let portion = |(way, hundredths, at_once): (Way, u32, u32)| Portion {
         way,
         per_second: (per_second * hundredths / 100).max(1),
         at_once,
     };
-    SHARES.into_iter().map(share).collect()
+    PORTIONS.into_iter().map(portion).collect()
 }
 
-/// Publishes a share for `time`, on `topics` topics in random turn.
+/// Publishes a portion for `time`, on all topics in random turn.
 pub async fn publish(
-    share: Share,
+    portion: Portion,
     time: Duration,
-    topics: usize,
+    shape: Shape,
     mut sender: Sender,
     clock: Clock,
     mut rng: StdRng,
 ) -> Vec<Record> {
-    let total = (time * share.per_second).as_secs();
+    let total = (time * portion.per_second).as_secs();
     let total = u32::try_from(total).unwrap_or(u32::MAX);
     let mut records = Vec::new();
     // What falls behind while a replica is away is made up for afterwards.
-    let mut beat = interval(Duration::from_secs(1) * share.at_once / share.per_second);
+    let mut beat = interval(Duration::from_secs(1) * portion.at_once / portion.per_second);
     let mut number = 0;
     while number < total {
         beat.tick().await;
-        let until = total.min(number + share.at_once);
+        let until = total.min(number + portion.at_once);
         let sent_us = clock.micros();
         let events: Vec<Event> = (number..until)
             .map(|number| {
                 let key = Key {
-                    way: share.way,
+                    way: portion.way,
                     number,
                 };
-                Event::new(key, rng.random_range(0..topics), sent_us, &mut rng)
+                shape.draw(key, sent_us, &mut rng)
             })
             .collect();
         number = until;
@@ -121,18 +120,18 @@ pub async fn publish(
 
 /// Publishes the last event of each topic, through the function.
 pub async fn markers(
-    topics: usize,
+    shape: Shape,
     mut sender: Sender,
     clock: Clock,
     mut rng: StdRng,
 ) -> Vec<Record> {
     let mut records = Vec::new();
-    for topic in 0..topics {
+    for topic in 0..shape.topics {
         let key = Key {
             way: Way::Marker,
             number: u32::try_from(topic).unwrap_or(u32::MAX),
         };
-        let event = Event::new(key, topic, clock.micros(), &mut rng);
+        let event = shape.event(key, topic, clock.micros(), &mut rng);
         records.extend(sender.send(vec![event]).await);
     }
     records
@@ -146,9 +145,9 @@ mod tests {
     fn shares_make_up_the_rate() {
         for rate in [100, 300, 500] {
             assert_eq!(
-                shares(rate)
+                portions(rate)
                     .iter()
-                    .map(|share| share.per_second)
+                    .map(|portion| portion.per_second)
                     .sum::<u32>(),
                 rate
             );

@@ -5,9 +5,9 @@ use super::sender::channel;
 use super::{Fate, Record, Sender};
 use crate::clock::Clock;
 use crate::cluster::Cluster;
-use crate::event::{Event, Key, Way};
-use rand::Rng;
+use crate::event::{Event, Key, Shape, Way};
 use rand::rngs::StdRng;
+use std::ops::Range;
 use std::process::Stdio;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
@@ -17,7 +17,7 @@ use tokio::time::timeout;
 /// Time for the whole pipe.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Publishes `count` events on `topics` topics in random turn. Without the tool, one by one.
+/// Publishes events of these numbers, on all topics in random turn. Without the tool, one by one.
 ///
 /// An event's time is the moment it is written to the pipe, so what it waits there is counted as
 /// latency. Lines that the tool does not print leave their events unacknowledged.
@@ -25,8 +25,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// # Errors
 /// The tool does not come to an end, or Redis has no address.
 pub async fn burst(
-    count: u32,
-    topics: usize,
+    numbers: Range<u32>,
+    shape: Shape,
     cluster: &Cluster,
     clock: Clock,
     rng: StdRng,
@@ -39,12 +39,12 @@ pub async fn burst(
         .spawn();
     let Ok(mut tool) = tool else {
         let sender = Sender::new(Way::Pipe, "", cluster)?;
-        return Ok(one_by_one(count, topics, sender, clock, rng).await);
+        return Ok(one_by_one(numbers, shape, sender, clock, rng).await);
     };
     let (Some(input), Some(output)) = (tool.stdin.take(), tool.stdout.take()) else {
         return Err("redis-cli has no pipe".to_owned());
     };
-    let both = async { tokio::join!(write(count, topics, input, clock, rng), read(output)) };
+    let both = async { tokio::join!(write(numbers, shape, input, clock, rng), read(output)) };
     let done = timeout(PATIENCE, both).await;
     let (events, receivers) = done.map_err(|_| "redis-cli does not come to an end".to_owned())?;
     let fates = receivers
@@ -59,39 +59,39 @@ pub async fn burst(
     Ok(events.into_iter().zip(fates).map(record).collect())
 }
 
-fn draw(number: u32, topics: usize, clock: Clock, rng: &mut StdRng) -> Event {
+fn draw(number: u32, shape: Shape, clock: Clock, rng: &mut StdRng) -> Event {
     let key = Key {
         way: Way::Pipe,
         number,
     };
-    Event::new(key, rng.random_range(0..topics), clock.micros(), rng)
+    shape.draw(key, clock.micros(), rng)
 }
 
 async fn one_by_one(
-    count: u32,
-    topics: usize,
+    numbers: Range<u32>,
+    shape: Shape,
     mut sender: Sender,
     clock: Clock,
     mut rng: StdRng,
 ) -> Vec<Record> {
     let mut records = Vec::new();
-    for number in 0..count {
-        let event = draw(number, topics, clock, &mut rng);
+    for number in numbers {
+        let event = draw(number, shape, clock, &mut rng);
         records.extend(sender.send(vec![event]).await);
     }
     records
 }
 
 async fn write(
-    count: u32,
-    topics: usize,
+    numbers: Range<u32>,
+    shape: Shape,
     mut input: ChildStdin,
     clock: Clock,
     mut rng: StdRng,
 ) -> Vec<Event> {
     let mut events = Vec::new();
-    for number in 0..count {
-        let event = draw(number, topics, clock, &mut rng);
+    for number in numbers {
+        let event = draw(number, shape, clock, &mut rng);
         let line = format!("PUBLISH {} {}\n", channel(&event), event.data);
         events.push(event);
         if input.write_all(line.as_bytes()).await.is_err() {

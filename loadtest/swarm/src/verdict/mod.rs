@@ -56,6 +56,8 @@ const SHOWN_MAX: usize = 5;
 /// What was found wrong.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Verdict {
+    /// Acknowledged events that are not in the log, as the scenario explains.
+    pub excused: usize,
     offences: BTreeMap<Offence, (usize, Vec<String>)>,
 }
 
@@ -97,14 +99,14 @@ pub fn judge(evidence: &Evidence, expectation: &Expectation) -> Verdict {
         verdict.add(Offence::Unproven, || trouble.clone());
     }
     let logs = Logs::read(evidence, &told, &mut verdict);
-    logs.judge_acknowledgements(&evidence.records, &mut verdict);
+    logs.judge_acknowledgements(evidence, expectation, &mut verdict);
     logs.judge_producers(&told, &mut verdict);
     for (number, diary) in evidence.diaries.iter().enumerate() {
         Judge {
             number,
             diary,
             logs: &logs,
-            records: &evidence.records,
+            evidence,
             told: &told,
             expectation,
         }
@@ -116,9 +118,9 @@ pub fn judge(evidence: &Evidence, expectation: &Expectation) -> Verdict {
 /// The events of all logs.
 #[derive(Debug, Default)]
 struct Logs<'a> {
-    /// By topic, in the order of their ids.
-    topics: Vec<Vec<(Key, &'a Entry)>>,
     by_key: HashMap<Key, &'a Entry>,
+    /// The id of every event that has one: by the log, by its acknowledgement, or by who has seen it.
+    ids: HashMap<Key, Id>,
 }
 
 impl<'a> Logs<'a> {
@@ -127,7 +129,6 @@ impl<'a> Logs<'a> {
         let mut logs = Self::default();
         for (topic, entries) in evidence.logs.iter().enumerate() {
             let name = topic_name(topic);
-            let mut events = Vec::new();
             for (before, entry) in [None]
                 .into_iter()
                 .chain(entries.iter().map(Some))
@@ -156,25 +157,45 @@ impl<'a> Logs<'a> {
                         )
                     });
                 }
-                events.push((key, entry));
             }
-            logs.topics.push(events);
         }
+        logs.collect_ids(evidence);
         logs
     }
 
+    fn collect_ids(&mut self, evidence: &Evidence) {
+        let logged = self.by_key.iter().map(|(key, entry)| (*key, entry.id));
+        self.ids = logged.collect();
+        for Record { event, fate, .. } in &evidence.records {
+            if let Fate::Accepted(Some(id)) = fate {
+                self.ids.entry(event.key).or_insert(*id);
+            }
+        }
+        for seen in evidence.diaries.iter().flat_map(|diary| &diary.seen) {
+            if let (Some((key, _)), Some(id)) = (read_payload(&seen.data), seen.id) {
+                self.ids.entry(key).or_insert(id);
+            }
+        }
+    }
+
     /// What publishers were told is true.
-    fn judge_acknowledgements(&self, records: &[Record], verdict: &mut Verdict) {
-        for Record { event, fate, .. } in records.iter().filter(|record| record.fate.is_owed()) {
+    fn judge_acknowledgements(
+        &self,
+        evidence: &Evidence,
+        expectation: &Expectation,
+        verdict: &mut Verdict,
+    ) {
+        for record in evidence
+            .records
+            .iter()
+            .filter(|record| record.fate.is_owed())
+        {
+            let Record { event, fate, .. } = record;
             match (self.by_key.get(&event.key), fate) {
-                (None, _) => verdict.add(Offence::Unlogged, || {
-                    format!(
-                        "{} of {} ({fate:?}, sent at {} us)",
-                        event.key,
-                        topic_name(event.topic),
-                        event.sent_us
-                    )
-                }),
+                (None, _) if expectation.explains_unlogged(event, &evidence.deeds) => {
+                    verdict.excused += 1;
+                }
+                (None, _) => verdict.add(Offence::Unlogged, || format!("{event} ({fate:?})")),
                 (Some(entry), Fate::Accepted(Some(id))) if entry.id != *id => {
                     verdict.add(Offence::Altered, || {
                         format!(
@@ -232,7 +253,7 @@ struct Judge<'a> {
     number: usize,
     diary: &'a Diary,
     logs: &'a Logs<'a>,
-    records: &'a [Record],
+    evidence: &'a Evidence,
     told: &'a HashMap<Key, &'a Record>,
     expectation: &'a Expectation,
 }
@@ -284,58 +305,46 @@ impl Judge<'_> {
                 });
             }
             last = last.max(id);
-            if self
-                .logs
-                .by_key
-                .get(&key)
-                .is_some_and(|entry| entry.id != id)
-            {
-                verdict.add(Offence::Altered, || {
-                    format!("{}: the log has another id", self.place(seen))
-                });
+            match self.logs.by_key.get(&key) {
+                Some(entry) if entry.id != id => {
+                    verdict.add(Offence::Altered, || {
+                        format!("{}: the log has {}", self.place(seen), entry.id)
+                    });
+                }
+                None if self.expectation.log_forgets.is_none() => {
+                    verdict.add(Offence::Altered, || {
+                        format!("{}: the log does not have it", self.place(seen))
+                    });
+                }
+                _ => {}
             }
         }
         keys
     }
 
     fn judge_what_was_not(&self, seen: &HashSet<Key>, verdict: &mut Verdict) {
-        let logged = self
-            .diary
-            .topics
-            .iter()
-            .filter_map(|topic| self.logs.topics.get(*topic))
-            .flatten();
-        for (key, entry) in logged.filter(|(key, _)| !seen.contains(key)) {
-            let topic = self
-                .told
-                .get(key)
-                .map_or(usize::MAX, |record| record.event.topic);
-            if !self.is_told(topic, entry.id) {
+        let mine = |record: &&Record| self.diary.topics.contains(&record.event.topic);
+        for Record { event, fate, .. } in self.evidence.records.iter().filter(mine) {
+            let is_explained = match self.logs.ids.get(&event.key) {
+                _ if seen.contains(&event.key) => continue,
+                Some(id) => self.is_told(event.topic, *id),
+                // Nobody has seen it, so all are alike.
+                None => {
+                    !fate.is_owed()
+                        || self
+                            .expectation
+                            .explains_unlogged(event, &self.evidence.deeds)
+                }
+            };
+            if !is_explained {
+                let id = self
+                    .logs
+                    .ids
+                    .get(&event.key)
+                    .map(Id::to_string)
+                    .unwrap_or_default();
                 verdict.add(Offence::Lost, || {
-                    format!(
-                        "subscriber {} misses {} {key} of {}",
-                        self.number,
-                        entry.id,
-                        topic_name(topic)
-                    )
-                });
-            }
-        }
-        let mine = |record: &&Record| {
-            record.fate.is_owed() && self.diary.topics.contains(&record.event.topic)
-        };
-        for Record { event, fate, .. } in self.records.iter().filter(mine) {
-            if seen.contains(&event.key) || self.logs.by_key.contains_key(&event.key) {
-                continue;
-            }
-            if !matches!(fate, Fate::Accepted(Some(id)) if self.is_told(event.topic, *id)) {
-                verdict.add(Offence::Lost, || {
-                    format!(
-                        "subscriber {} misses {} of {} ({fate:?})",
-                        self.number,
-                        event.key,
-                        topic_name(event.topic)
-                    )
+                    format!("subscriber {} misses {id} {event} ({fate:?})", self.number)
                 });
             }
         }

@@ -1,10 +1,14 @@
 //! Evidence that is good, and what each way of spoiling it is called.
 
 use super::*;
-use crate::event::Way;
+use crate::event::{Shape, Way};
 use rand::{SeedableRng as _, rngs::StdRng};
 
 const EVENTS: u32 = 4;
+const SHAPE: Shape = Shape {
+    topics: 1,
+    padding_max: 50,
+};
 
 fn key(number: u32) -> Key {
     Key {
@@ -36,7 +40,7 @@ fn good() -> Evidence {
     let mut log = Vec::new();
     for number in 0..EVENTS {
         let rng = &mut StdRng::seed_from_u64(u64::from(number));
-        let event = Event::new(key(number), 0, 0, rng);
+        let event = SHAPE.event(key(number), 0, 0, rng);
         log.push(Entry {
             id: id(number),
             prev: number.checked_sub(1).map(id).unwrap_or_default(),
@@ -72,7 +76,13 @@ fn gap(reason: &str, from: u32, to: u32) -> Gap {
 }
 
 fn offences(evidence: &Evidence, gaps: &'static [&'static str]) -> Vec<(Offence, usize)> {
-    let verdict = judge(evidence, &Expectation { gaps });
+    let verdict = judge(
+        evidence,
+        &Expectation {
+            gaps,
+            ..Expectation::default()
+        },
+    );
     assert_eq!(verdict.is_good(), verdict.offences().next().is_none());
     verdict
         .offences()
@@ -178,7 +188,7 @@ fn each_wrong_is_called_by_its_name() {
             |e| {
                 for (number, record) in [1, 0].into_iter().zip(&mut e.records) {
                     let rng = &mut StdRng::seed_from_u64(0);
-                    record.event = Event::new(key(number), 0, 0, rng);
+                    record.event = SHAPE.event(key(number), 0, 0, rng);
                 }
                 for (record, (entry, seen)) in e
                     .records

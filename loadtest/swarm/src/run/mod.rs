@@ -1,20 +1,22 @@
 //! Plays one scenario on a running cluster, and collects the evidence.
 
+mod script;
+
 use crate::clock::Clock;
 use crate::cluster::Cluster;
 use crate::event::Way;
 use crate::log::{self, Entry};
-use crate::publish::{self, Record, Sender, burst, shares};
+use crate::publish::{self, Record, Sender};
 use crate::redis_link::RedisLink;
-use crate::scenario::{Deed, Scenario, Size, Step, Victim, Whom};
+use crate::scenario::{Expectation, Scenario, Size};
 use crate::subscriber::{Diary, Habits, Subscriber};
 use rand::rngs::StdRng;
-use rand::seq::{IndexedRandom as _, index};
+use rand::seq::index;
 use rand::{Rng, RngCore as _, SeedableRng as _};
 use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 /// Time for all first streams to be live.
 const OPEN: Duration = Duration::from_secs(20);
@@ -22,6 +24,8 @@ const OPEN: Duration = Duration::from_secs(20);
 const SETTLE: Duration = Duration::from_secs(20);
 /// The logs have settled when they have not grown for so long.
 const STILL: Duration = Duration::from_millis(1500);
+/// Where the logs may have lost something, there is no telling when they hold everything.
+const STILL_UNSURE: Duration = Duration::from_secs(5);
 /// Time for all subscribers to come to the end of their topics.
 const FINISH: Duration = Duration::from_secs(40);
 /// Between two looks.
@@ -31,7 +35,7 @@ const LOOK: Duration = Duration::from_millis(50);
 #[derive(Clone, Copy, Debug)]
 pub struct Order {
     /// The scenario.
-    pub scenario: Scenario,
+    pub scenario: &'static Scenario,
     /// How large.
     pub size: Size,
     /// Everything random.
@@ -49,10 +53,21 @@ pub struct Evidence {
     pub logs: Vec<Vec<Entry>>,
     /// From and to when events were published, by the run's clock.
     pub windows: Vec<(u64, u64)>,
-    /// What was done to which part, and when.
-    pub deeds: Vec<String>,
+    /// What was done to which part.
+    pub deeds: Vec<Done>,
     /// What of the run itself did not go as planned.
     pub troubles: Vec<String>,
+}
+
+/// Something that was done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Done {
+    /// When it began, by the run's clock.
+    pub from_us: u64,
+    /// When it was done.
+    pub to_us: u64,
+    /// What.
+    pub what: String,
 }
 
 /// A run under way.
@@ -61,6 +76,10 @@ struct Play<'a> {
     cluster: &'a Cluster,
     clock: Clock,
     rng: StdRng,
+    /// Raw publishes in pipes until now.
+    piped: u32,
+    /// Subscribers below this number do not read.
+    stopped: watch::Sender<usize>,
     evidence: Evidence,
 }
 
@@ -74,20 +93,24 @@ pub async fn play(order: Order, cluster: &Cluster) -> Result<Evidence, String> {
         cluster,
         clock: Clock::start(),
         rng: StdRng::seed_from_u64(order.seed),
+        piped: 0,
+        stopped: watch::Sender::new(0),
         evidence: Evidence::default(),
     };
     let (over, until) = watch::channel(false);
     let mut subscribers = play.subscribe(&until).await?;
-    play.burst().await?;
+    let began = play.clock.micros();
+    play.burst(order.size.burst).await?;
+    play.evidence.windows.push((began, play.clock.micros()));
     play.publish_under_faults().await?;
     let mut redis = RedisLink::new(&cluster.redis_url).map_err(|why| why.to_string())?;
     play.settle(&mut redis).await?;
     let sender = Sender::new(Way::Marker, &play.run_name(), cluster)?;
     let rng = play.fork();
-    let marked = publish::markers(order.size.topics, sender, play.clock, rng).await;
+    let marked = publish::markers(order.size.shape, sender, play.clock, rng).await;
     play.evidence.records.extend(marked);
     play.finish(&mut subscribers, &over).await;
-    for topic in 0..order.size.topics {
+    for topic in 0..order.size.shape.topics {
         play.evidence.logs.push(log::read(&mut redis, topic).await?);
     }
     Ok(play.evidence)
@@ -106,14 +129,17 @@ impl Play<'_> {
     /// Opens every subscriber's first stream.
     async fn subscribe(&mut self, until: &watch::Receiver<bool>) -> Result<JoinSet<Diary>, String> {
         let (mut tasks, mut live) = (JoinSet::new(), Vec::new());
-        for _ in 0..self.order.size.subscribers {
+        let size = self.order.size;
+        for number in 0..size.subscribers {
             let mut rng = self.fork();
-            let count = rng.random_range(1..=self.order.size.topics.min(3));
-            let topics = index::sample(&mut rng, self.order.size.topics, count).into_vec();
+            let count = rng.random_range(size.topics_each.0..=size.topics_each.1);
             let habits = Habits {
-                drop_bytes: self.order.size.drop_bytes(count),
-                retry_max: self.order.size.retry_max,
-                topics,
+                topics: index::sample(&mut rng, size.shape.topics, count).into_vec(),
+                drop_bytes: size.drop_bytes(count),
+                retry_max: size.retry_max,
+                receive_buffer: size.receive_buffer,
+                number,
+                stopped: self.stopped.subscribe(),
             };
             let (opened, is_open) = oneshot::channel();
             live.push(is_open);
@@ -130,11 +156,20 @@ impl Play<'_> {
         Ok(tasks)
     }
 
-    async fn burst(&mut self) -> Result<(), String> {
-        let (size, rng, began) = (self.order.size, self.fork(), self.clock.micros());
-        let records = burst(size.burst, size.topics, self.cluster, self.clock, rng).await?;
+    /// Thousands of raw publishes in one pipe.
+    async fn burst(&mut self, count: u32) -> Result<(), String> {
+        let numbers = self.piped..self.piped + count;
+        self.piped = numbers.end;
+        let rng = self.fork();
+        let records = publish::burst(
+            numbers,
+            self.order.size.shape,
+            self.cluster,
+            self.clock,
+            rng,
+        )
+        .await?;
         self.evidence.records.extend(records);
-        self.evidence.windows.push((began, self.clock.micros()));
         Ok(())
     }
 
@@ -142,109 +177,55 @@ impl Play<'_> {
     async fn publish_under_faults(&mut self) -> Result<(), String> {
         let (size, began) = (self.order.size, self.clock.micros());
         let mut publishers = JoinSet::new();
-        for share in shares(size.per_second) {
-            let sender = Sender::new(share.way, &self.run_name(), self.cluster)?;
+        for portion in publish::portions(size.per_second) {
+            let sender = Sender::new(portion.way, &self.run_name(), self.cluster)?;
+            let rng = self.fork();
             publishers.spawn(publish::publish(
-                share,
-                size.time,
-                size.topics,
-                sender,
-                self.clock,
-                self.fork(),
+                portion, size.time, size.shape, sender, self.clock, rng,
             ));
         }
-        self.carry_out().await;
+        self.carry_out().await?;
         while let Some(done) = publishers.join_next().await {
-            self.evidence
-                .records
-                .extend(done.map_err(|why| why.to_string())?);
+            let records = done.map_err(|why| why.to_string())?;
+            self.evidence.records.extend(records);
         }
         self.evidence.windows.push((began, self.clock.micros()));
         Ok(())
     }
 
-    async fn carry_out(&mut self) {
-        let began = Instant::now();
-        let mut rng = self.fork();
-        let mut victim = String::new();
-        for Step { at, deed } in (self.order.scenario.script)(&mut rng, self.order.size.time) {
-            sleep_until(began + at).await;
-            let asked = Instant::now();
-            let done = match deed {
-                Deed::Choose(kind) => self.choose(kind, &mut rng).await.map(|(chosen, why)| {
-                    victim = chosen;
-                    why
-                }),
-                Deed::Part(verb, whom) => {
-                    let part = match whom {
-                        Whom::Victim => victim.as_str(),
-                        Whom::Named(part) => part,
-                    };
-                    self.cluster
-                        .act(verb, part)
-                        .await
-                        .map(|()| format!("{} {part}", verb.as_str()))
-                }
-            };
-            let (after, took) = (asked.duration_since(began), asked.elapsed());
-            match done {
-                Ok(deed) => {
-                    let deed = format!("{after:.1?}: {deed}, took {took:.1?}");
-                    self.evidence.deeds.push(deed);
-                }
-                Err(why) => self.evidence.troubles.push(why),
-            }
-        }
-    }
-
-    /// A replica, and why.
-    async fn choose(&self, kind: Victim, rng: &mut StdRng) -> Result<(String, String), String> {
-        let appender = self
-            .cluster
-            .appender()
-            .await
-            .ok_or("no replica appends raw publishes")?;
-        let names = self.cluster.replicas.iter().map(|door| &door.name);
-        let others: Vec<&String> = names.filter(|name| **name != appender).collect();
-        let chosen = match kind {
-            Victim::Appender => &appender,
-            Victim::Other => *others.choose(rng).ok_or("there is but one replica")?,
-        };
-        Ok((
-            chosen.clone(),
-            format!("choose {chosen} while {appender} appends"),
-        ))
-    }
-
     /// Waits until the logs hold what they must, the inbox is empty, and nothing moves any more.
     async fn settle(&mut self, redis: &mut RedisLink) -> Result<(), String> {
         let deadline = Instant::now() + SETTLE;
-        let mut owed = vec![0; self.order.size.topics];
+        let Expectation {
+            log_forgets,
+            raw_lost_within,
+            ..
+        } = self.order.scenario.expectation;
+        let mut owed = vec![0; self.order.size.shape.topics];
+        let owes_all = log_forgets.is_none() && raw_lost_within.is_none();
         for record in self
             .evidence
             .records
             .iter()
-            .filter(|record| record.fate.is_owed())
+            .filter(|record| owes_all && record.fate.is_owed())
         {
-            owed.get_mut(record.event.topic)
-                .map(|owed| *owed += 1)
-                .ok_or("a topic too many")?;
+            *owed.get_mut(record.event.topic).ok_or("a topic too many")? += 1;
         }
+        let still = if owes_all { STILL } else { STILL_UNSURE };
         let (mut before, mut since) = (None, Instant::now());
         loop {
-            let now = log::lengths(redis, self.order.size.topics).await?;
+            let now = log::lengths(redis, owed.len()).await?;
             let is_whole =
                 now.1 == 0 && now.0.iter().zip(&owed).all(|(length, owed)| length >= owed);
             if before.as_ref() != Some(&now) {
                 (before, since) = (Some(now), Instant::now());
             }
-            if since.elapsed() >= STILL && is_whole {
+            if since.elapsed() >= still && is_whole {
                 return Ok(());
             }
             if Instant::now() > deadline {
-                self.evidence
-                    .troubles
-                    .push(format!("the logs do not settle: {before:?}, owed {owed:?}"));
+                let trouble = format!("the logs do not settle: {before:?}, owed {owed:?}");
+                self.evidence.troubles.push(trouble);
                 return Ok(());
             }
             sleep(LOOK).await;

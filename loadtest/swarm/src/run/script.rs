@@ -1,0 +1,123 @@
+//! Carries out the script of a scenario: the faults themselves.
+
+use super::{Done, Play};
+use crate::redis_link::RedisLink;
+use crate::scenario::{Deed, Step, Victim, Whom};
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom as _;
+use redis::Value;
+use tokio::time::{Instant, sleep_until};
+
+/// The state of a script.
+struct Script {
+    rng: StdRng,
+    redis: RedisLink,
+    /// The replica that suffers.
+    victim: String,
+}
+
+impl Play<'_> {
+    /// Takes each step at its time, one after the other.
+    pub(super) async fn carry_out(&mut self) -> Result<(), String> {
+        let began = Instant::now();
+        let mut script = Script {
+            rng: self.fork(),
+            redis: RedisLink::new(&self.cluster.redis_url).map_err(|why| why.to_string())?,
+            victim: String::new(),
+        };
+        let steps = self
+            .order
+            .scenario
+            .script
+            .draw(&mut script.rng, self.order.size.time);
+        for Step { at, deed } in steps {
+            sleep_until(began + at).await;
+            let from_us = self.clock.micros();
+            match self.take(deed, &mut script).await {
+                Ok(what) => self.evidence.deeds.push(Done {
+                    from_us,
+                    to_us: self.clock.micros(),
+                    what,
+                }),
+                Err(why) => self.evidence.troubles.push(why),
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a step, and says what was done.
+    async fn take(&mut self, deed: Deed, script: &mut Script) -> Result<String, String> {
+        match deed {
+            Deed::Choose(kind) => {
+                let (victim, appender) = self.choose(kind, &mut script.rng).await?;
+                script.victim.clone_from(&victim);
+                Ok(format!("choose {victim} while {appender} appends"))
+            }
+            Deed::Part(verb, whom) => {
+                let parts = self.named(whom, &script.victim);
+                self.cluster.act(verb, &parts).await?;
+                Ok(format!("{} {}", verb.as_str(), parts.join(" ")))
+            }
+            Deed::Redis(words) => {
+                let mut cmd = redis::Cmd::new();
+                for word in words {
+                    cmd.arg(word);
+                }
+                let answer: Value = script
+                    .redis
+                    .ask(&cmd)
+                    .await
+                    .map_err(|why| why.to_string())?;
+                Ok(format!("{}: {answer:?}", words.join(" ")))
+            }
+            Deed::Link(state, whom) => {
+                let parts = self.named(whom, &script.victim);
+                self.cluster.link(state, &parts)?;
+                Ok(format!("link {state:?} for {}", parts.join(" ")))
+            }
+            Deed::StopReaders(hundredths) => {
+                let count = self.order.size.subscribers * hundredths / 100;
+                self.stopped.send_replace(count);
+                Ok(format!("{count} subscribers do not read"))
+            }
+            Deed::Burst(count) => {
+                self.burst(count).await?;
+                Ok(format!("{count} raw publishes in one pipe"))
+            }
+        }
+    }
+
+    fn named(&self, whom: Whom, victim: &str) -> Vec<String> {
+        match whom {
+            Whom::Victim => vec![victim.to_owned()],
+            Whom::Named(part) => vec![part.to_owned()],
+            Whom::Replicas => self
+                .cluster
+                .replicas
+                .iter()
+                .map(|door| door.name.clone())
+                .collect(),
+        }
+    }
+
+    /// A replica, and who appends.
+    async fn choose(&self, kind: Victim, rng: &mut StdRng) -> Result<(String, String), String> {
+        let appender = self
+            .cluster
+            .appender()
+            .await
+            .ok_or("no replica appends raw publishes")?;
+        let victim = match kind {
+            Victim::Appender => appender.clone(),
+            Victim::Any => {
+                let drawn = self
+                    .cluster
+                    .replicas
+                    .choose(rng)
+                    .ok_or("there is no replica")?;
+                drawn.name.clone()
+            }
+        };
+        Ok((victim, appender))
+    }
+}

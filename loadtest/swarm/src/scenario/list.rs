@@ -1,0 +1,335 @@
+//! Every scenario.
+
+use super::Deed::{Burst, Choose, Link, Part, Redis, StopReaders};
+use super::{Expectation, Scenario, Script, Size, Victim, Whom};
+use crate::cluster::Verb::{Kill, Pause, Reload, Restart, Resume, Start, Stop};
+use crate::event::Shape;
+use crate::link::State;
+use std::time::Duration;
+
+/// Few topics, many events: what the gateway was first held against.
+const SMALL: Size = Size {
+    shape: Shape {
+        topics: 5,
+        padding_max: 120,
+    },
+    subscribers: 30,
+    topics_each: (1, 3),
+    burst: 10_000,
+    per_second: 500,
+    time: Duration::from_secs(20),
+    retry_max: Duration::from_secs(5),
+    receive_buffer: None,
+};
+
+/// For every change.
+const SHORT: Size = Size {
+    subscribers: 12,
+    burst: 2_000,
+    per_second: 300,
+    time: Duration::from_secs(5),
+    retry_max: Duration::from_secs(1),
+    ..SMALL
+};
+
+/// Many topics and subscribers, a minute long.
+const LARGE: Size = Size {
+    shape: Shape {
+        topics: 50,
+        padding_max: 120,
+    },
+    subscribers: 200,
+    topics_each: (2, 2),
+    burst: 0,
+    time: Duration::from_secs(60),
+    ..SMALL
+};
+
+/// Nothing is explained.
+const PROMISE: Expectation = Expectation {
+    gaps: &[],
+    log_forgets: None,
+    raw_lost_within: None,
+};
+
+/// The base of all: each entry says what is different.
+const SCENARIO: Scenario = Scenario {
+    name: "",
+    about: "",
+    full: LARGE,
+    short: None,
+    is_linked: false,
+    script: Script {
+        times: 0,
+        fault: &[],
+    },
+    expectation: PROMISE,
+};
+
+const REDIS: Whom = Whom::Named("redis");
+
+/// Every scenario.
+pub const ALL: &[Scenario] = &[
+    Scenario {
+        name: "replica-kill",
+        about: "a replica is killed with SIGKILL and started again",
+        full: SMALL,
+        short: Some(SHORT),
+        script: Script {
+            times: 1,
+            fault: &[
+                (0, Choose(Victim::Any)),
+                (0, Part(Kill, Whom::Victim)),
+                (2_000, Part(Start, Whom::Victim)),
+            ],
+        },
+        ..SCENARIO
+    },
+    Scenario {
+        name: "appender-kill",
+        about: "the replica that appends raw publishes is killed with SIGKILL",
+        script: Script {
+            times: 5,
+            fault: &[
+                (0, Choose(Victim::Appender)),
+                (0, Part(Kill, Whom::Victim)),
+                (4_000, Part(Start, Whom::Victim)),
+            ],
+        },
+        ..SCENARIO
+    },
+    Scenario {
+        name: "all-replicas-kill",
+        about: "all replicas are killed with SIGKILL at once",
+        script: Script {
+            times: 4,
+            fault: &[
+                (0, Part(Kill, Whom::Replicas)),
+                (3_000, Part(Start, Whom::Replicas)),
+            ],
+        },
+        expectation: Expectation {
+            // No ear is left: what was heard and not yet appended is gone with them, and until one of the
+            // new ones counts, connections that only begin to listen are receivers too.
+            raw_lost_within: Some(Duration::from_secs(3)),
+            ..PROMISE
+        },
+        ..SCENARIO
+    },
+    Scenario {
+        name: "appender-stop",
+        about: "the replica that appends raw publishes is stopped (SIGSTOP) for 20 s",
+        script: Script {
+            times: 2,
+            fault: &[
+                (0, Choose(Victim::Appender)),
+                (0, Part(Pause, Whom::Victim)),
+                (20_000, Part(Resume, Whom::Victim)),
+            ],
+        },
+        ..SCENARIO
+    },
+    Scenario {
+        name: "rolling-restart",
+        about: "one replica after the other is drained (SIGTERM) and started again",
+        script: Script {
+            times: 1,
+            fault: &[(0, Part(Restart, Whom::Replicas))],
+        },
+        ..SCENARIO
+    },
+    Scenario {
+        name: "pubsub-kill",
+        about: "CLIENT KILL TYPE pubsub: every subscription of every replica is cut",
+        script: Script {
+            times: 10,
+            fault: &[(0, Redis(&["CLIENT", "KILL", "TYPE", "pubsub"]))],
+        },
+        ..SCENARIO
+    },
+    Scenario {
+        name: "redis-restart",
+        about: "Redis is stopped (SIGTERM) and started again, AOF always",
+        script: Script {
+            times: 4,
+            fault: &[
+                (0, Redis(&["CONFIG", "SET", "appendfsync", "always"])),
+                (1_000, Part(Stop, REDIS)),
+                (3_000, Part(Start, REDIS)),
+            ],
+        },
+        ..SCENARIO
+    },
+    Scenario {
+        name: "redis-stop",
+        about: "Redis is stopped (SIGSTOP) for 20 s",
+        script: Script {
+            times: 2,
+            fault: &[(0, Part(Pause, REDIS)), (20_000, Part(Resume, REDIS))],
+        },
+        ..SCENARIO
+    },
+    Scenario {
+        name: "nginx-reload",
+        about: "nginx reads its configuration anew every 5 s, with new workers",
+        script: Script {
+            times: 12,
+            fault: &[(0, Part(Reload, Whom::Named("nginx")))],
+        },
+        ..SCENARIO
+    },
+    Scenario {
+        name: "function-flush",
+        about: "FUNCTION FLUSH and SCRIPT FLUSH: the gateway's functions are gone",
+        script: Script {
+            times: 10,
+            fault: &[
+                (0, Redis(&["FUNCTION", "FLUSH"])),
+                (1_000, Redis(&["SCRIPT", "FLUSH"])),
+            ],
+        },
+        ..SCENARIO
+    },
+    Scenario {
+        name: "slow-readers",
+        about: "a fifth of the subscribers do not read for 20 s",
+        full: Size {
+            shape: Shape {
+                topics: 50,
+                padding_max: 4_000,
+            },
+            receive_buffer: Some(8 * 1024),
+            ..LARGE
+        },
+        script: Script {
+            times: 2,
+            fault: &[(0, StopReaders(20)), (20_000, StopReaders(0))],
+        },
+        ..SCENARIO
+    },
+    Scenario {
+        name: "redis-kill-everysec",
+        about: "Redis is killed with SIGKILL, AOF everysec",
+        script: Script {
+            times: 4,
+            fault: &[
+                (0, Redis(&["CONFIG", "SET", "appendfsync", "everysec"])),
+                (1_000, Part(Kill, REDIS)),
+                (3_000, Part(Start, REDIS)),
+            ],
+        },
+        expectation: Expectation {
+            gaps: &["rewound"],
+            log_forgets: Some(Duration::from_secs(3)),
+            raw_lost_within: Some(Duration::from_secs(3)),
+        },
+        ..SCENARIO
+    },
+    Scenario {
+        name: "flushall",
+        about: "FLUSHALL: the log itself is gone",
+        script: Script {
+            times: 3,
+            fault: &[(0, Redis(&["FLUSHALL"]))],
+        },
+        expectation: Expectation {
+            gaps: &["log_lost", "ahead"],
+            log_forgets: Some(Duration::MAX),
+            raw_lost_within: Some(Duration::from_secs(3)),
+        },
+        ..SCENARIO
+    },
+    Scenario {
+        name: "link-cut",
+        about: "the link of a replica to Redis is cut for 15 s, then those of all",
+        is_linked: true,
+        script: Script {
+            times: 1,
+            fault: &[
+                (0, Choose(Victim::Appender)),
+                (0, Link(State::Cut, Whom::Victim)),
+                (15_000, Link(State::Open, Whom::Victim)),
+                (20_000, Link(State::Cut, Whom::Replicas)),
+                (35_000, Link(State::Open, Whom::Replicas)),
+            ],
+        },
+        expectation: Expectation {
+            raw_lost_within: Some(Duration::from_secs(3)),
+            ..PROMISE
+        },
+        ..SCENARIO
+    },
+    Scenario {
+        name: "link-drop",
+        about: "the link of a replica to Redis swallows everything for 15 s, then those of all",
+        is_linked: true,
+        script: Script {
+            times: 1,
+            fault: &[
+                (0, Choose(Victim::Appender)),
+                (0, Link(State::Silent, Whom::Victim)),
+                (15_000, Link(State::Open, Whom::Victim)),
+                (20_000, Link(State::Silent, Whom::Replicas)),
+                (35_000, Link(State::Open, Whom::Replicas)),
+            ],
+        },
+        ..SCENARIO
+    },
+    Scenario {
+        name: "link-slow",
+        about: "the link of a replica to Redis carries 2 KB/s for 15 s, then those of all",
+        is_linked: true,
+        script: Script {
+            times: 1,
+            fault: &[
+                (0, Choose(Victim::Appender)),
+                (0, Link(State::Slow(2_000), Whom::Victim)),
+                (15_000, Link(State::Open, Whom::Victim)),
+                (20_000, Link(State::Slow(2_000), Whom::Replicas)),
+                (35_000, Link(State::Open, Whom::Replicas)),
+            ],
+        },
+        ..SCENARIO
+    },
+    Scenario {
+        name: "buffer-overflow",
+        about: "Redis cuts subscriptions whose output buffer passes 32 KB, under bursts",
+        script: Script {
+            times: 5,
+            fault: &[
+                (
+                    0,
+                    Redis(&[
+                        "CONFIG",
+                        "SET",
+                        "client-output-buffer-limit",
+                        "pubsub 32kb 0 0",
+                    ]),
+                ),
+                (500, Burst(2_000)),
+                (
+                    4_000,
+                    Redis(&[
+                        "CONFIG",
+                        "SET",
+                        "client-output-buffer-limit",
+                        "pubsub 32mb 8mb 60",
+                    ]),
+                ),
+            ],
+        },
+        ..SCENARIO
+    },
+    Scenario {
+        name: "maxmemory",
+        about: "Redis refuses writes because maxmemory is reached, for 5 s",
+        script: Script {
+            times: 4,
+            fault: &[
+                (0, Redis(&["CONFIG", "SET", "maxmemory", "1mb"])),
+                (5_000, Redis(&["CONFIG", "SET", "maxmemory", "0"])),
+            ],
+        },
+        ..SCENARIO
+    },
+];
