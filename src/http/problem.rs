@@ -101,6 +101,12 @@ impl Problem {
         &self.detail
     }
 
+    /// Whether the same request may succeed a little later.
+    #[must_use]
+    pub fn is_unavailable(&self) -> bool {
+        self.status == StatusCode::SERVICE_UNAVAILABLE
+    }
+
     /// The word under which a refused publish is counted.
     #[must_use]
     pub fn refusal(&self) -> &'static str {

@@ -13,7 +13,6 @@ use axum::body::Body;
 use axum::extract::{RawQuery, State};
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
-use bytes::BytesMut;
 use http_body_util::BodyExt as _;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -57,9 +56,9 @@ async fn publish_one(
     let kind = type_of(query.first("event").unwrap_or_default())?;
     let idempotency_key = idempotency_key(headers)?;
     let most = gateway.publish.event_bytes_max;
-    let data = read_text(body, most)
-        .await?
-        .ok_or_else(|| Problem::too_large("an event", most))?;
+    let data = read_body(body, "an event", most).await?;
+    let data =
+        String::from_utf8(data).map_err(|_| Problem::bad_request("data: an event is UTF-8"))?;
     let publication = Publication {
         topic,
         kind,
@@ -116,14 +115,12 @@ async fn publish_batch(
 ) -> Result<Response, Problem> {
     gateway.auth.may_publish(headers)?;
     let most = gateway.publish.batch_bytes_max;
-    let text = read_text(body, most)
-        .await?
-        .ok_or_else(|| Problem::too_large("a batch", most))?;
-    let lines: Vec<(usize, &str)> = text
-        .lines()
+    let body = read_body(body, "a batch", most).await?;
+    let lines: Vec<(usize, &[u8])> = body
+        .split(|&byte| byte == b'\n')
         .enumerate()
         .map(|(n, line)| (n + 1, line))
-        .filter(|(_, line)| !line.trim().is_empty())
+        .filter(|(_, line)| !line.trim_ascii().is_empty())
         .collect();
     let most = gateway.publish.batch_events_max;
     if lines.len() > most {
@@ -135,7 +132,7 @@ async fn publish_batch(
         .iter()
         .map(|&(number, line)| (number, read_line(gateway, line)));
     if query.switch("partial") {
-        return Ok(line_by_line(gateway, read.collect()).await);
+        return line_by_line(gateway, read.collect()).await;
     }
     let batch = read
         .map(|(number, line)| {
@@ -154,41 +151,56 @@ async fn publish_batch(
     Ok(Json(serde_json::json!({ "events": events })).into_response())
 }
 
+/// Publishes each line by itself. Once the log is away, the rest is not tried: each line would wait
+/// for its own time-out.
 async fn line_by_line(
     gateway: &Gateway,
     lines: Vec<(usize, Result<Publication, String>)>,
-) -> Response {
+) -> Result<Response, Problem> {
     let mut answers = Vec::with_capacity(lines.len());
+    let mut away: Option<Problem> = None;
+    let mut published = 0;
     for (line, read) in lines {
-        let done = match read {
-            Ok(item) => publish(gateway, std::slice::from_ref(&item))
+        let done = match (read, &away) {
+            (Err(why), _) => Err(Problem::bad_request(why)),
+            (Ok(_), Some(away)) => Err(away.clone()),
+            (Ok(item), None) => publish(gateway, std::slice::from_ref(&item))
                 .await
-                .map(|ids| (item.topic, ids))
-                .map_err(|why| why.detail().to_owned()),
-            Err(why) => Err(why),
+                .map(|ids| (item.topic, ids)),
         };
         answers.push(match done {
-            Ok((topic, ids)) => LineAnswer::Published {
-                line,
-                topic: topic.to_string(),
-                id: ids.first().copied().unwrap_or_default(),
-            },
-            Err(detail) => {
-                gateway.metrics.publish_refused("invalid");
+            Ok((topic, ids)) => {
+                published += 1;
+                LineAnswer::Published {
+                    line,
+                    topic: topic.to_string(),
+                    id: ids.first().copied().unwrap_or_default(),
+                }
+            }
+            Err(problem) => {
+                gateway.metrics.publish_refused(problem.refusal());
+                let detail = problem.detail().to_owned();
+                away = away.or(problem.is_unavailable().then_some(problem));
                 LineAnswer::Refused { line, detail }
             }
         });
     }
-    Json(serde_json::json!({ "events": answers })).into_response()
+    match away {
+        Some(away) if published == 0 => Err(away),
+        _ => Ok(Json(serde_json::json!({ "events": answers })).into_response()),
+    }
 }
 
-fn read_line(gateway: &Gateway, line: &str) -> Result<Publication, String> {
-    let line: Line<'_> = serde_json::from_str(line)
-        .map_err(|why| format!("not a JSON object with topic and data: {why}"))?;
+fn read_line(gateway: &Gateway, line: &[u8]) -> Result<Publication, String> {
+    let line: Line<'_> = serde_json::from_slice(line)
+        .map_err(|why| format!("not a JSON object with topic and data: {}", in_line(&why)))?;
     // A string is the data; anything else is published as the JSON text it is.
-    let data = match serde_json::from_str::<String>(line.data.get()) {
-        Ok(text) => text,
-        Err(_) => line.data.get().to_owned(),
+    let data = line.data.get();
+    let data = if data.starts_with('"') {
+        // JSON can escape half a character, which UTF-8 cannot write.
+        serde_json::from_str(data).map_err(|_| "data: half a character is escaped")?
+    } else {
+        data.to_owned()
     };
     let most = gateway.publish.event_bytes_max;
     if data.len() > most {
@@ -205,6 +217,13 @@ fn read_line(gateway: &Gateway, line: &str) -> Result<Publication, String> {
             .transpose()
             .map_err(|why| why.detail().to_owned())?,
     })
+}
+
+/// What is wrong, and where in the line: which line it is, the parser does not know.
+fn in_line(why: &serde_json::Error) -> String {
+    let text = why.to_string();
+    let what = text.split(" at line ").next().unwrap_or_default();
+    format!("{what} at column {}", why.column())
 }
 
 async fn publish(gateway: &Gateway, batch: &[Publication]) -> Result<Vec<Id>, Problem> {
@@ -255,9 +274,9 @@ fn check_key(key: String) -> Result<String, Problem> {
 /// not lost in a reset of the connection.
 const DISCARD_MAX: usize = 16 * 1024 * 1024;
 
-/// Reads a body of at most `most` bytes of UTF-8; none if it is larger.
-async fn read_text(mut body: Body, most: usize) -> Result<Option<String>, Problem> {
-    let mut bytes = BytesMut::new();
+/// Reads a body of at most `most` bytes.
+async fn read_body(mut body: Body, what: &str, most: usize) -> Result<Vec<u8>, Problem> {
+    let mut bytes = Vec::new();
     let mut total = 0;
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| Problem::bad_request("the body broke off"))?;
@@ -266,16 +285,14 @@ async fn read_text(mut body: Body, most: usize) -> Result<Option<String>, Proble
         };
         total += data.len();
         if total > most + DISCARD_MAX {
-            return Ok(None);
+            break;
         }
         if total <= most {
             bytes.extend_from_slice(&data);
         }
     }
     if total > most {
-        return Ok(None);
+        return Err(Problem::too_large(what, most));
     }
-    String::from_utf8(bytes.into())
-        .map(Some)
-        .map_err(|_| Problem::bad_request("data: an event is UTF-8"))
+    Ok(bytes)
 }
