@@ -35,10 +35,11 @@ local function run()
   return run_id
 end
 
--- The partition's clock and settings, nil where there is none yet.
+-- The partition's clock and settings, nil where there is none yet; `opening` are topics that were
+-- admitted and have no log yet.
 local function clock(p)
   local c = redis.call('HMGET', key(p, 'clock'), 'last', 'run', 'born', 'seams', unpack(SETTINGS))
-  local k = { p = p, last = c[1], run = c[2], born = c[3], seams = c[4] or '' }
+  local k = { p = p, last = c[1], run = c[2], born = c[3], seams = c[4] or '', opening = {}, opened = 0 }
   k.ms, k.seq = id_parse(c[1] or '')
   for i, name in ipairs(SETTINGS) do k[name] = tonumber(c[4 + i] or DEFAULTS[name]) end
   k.now = time_ms()
@@ -88,6 +89,7 @@ local function append(k, topic, kind, data, mark, extra)
   k.last = id
   redis.call('HSET', key(k.p, 'clock'), 'last', id)
   redis.call('HSET', key(k.p, 'heads'), topic, mark == 'x' and id .. ' end' or id)
+  if k.opening[topic] then k.opening[topic], k.opened = nil, k.opened - 1 end
   redis.call('PUBLISH', key(k.p, 'live:' .. topic), '1 ' .. id .. ' ' .. prev .. ' ' .. mark .. ' ' .. kind .. '\n' .. data)
   return id
 end
@@ -128,8 +130,9 @@ local function refusal(k, topic, kind, data)
   if kindof == 'stream' then
     local _, flag = head(k.p, topic)
     if flag == 'end' then return refuse('TGENDED', topic) end
-  elseif k.topics_max > 0 and redis.call('HLEN', key(k.p, 'heads')) >= k.topics_max then
-    return refuse('TGTOPICS', int(k.topics_max))
+  elseif k.topics_max > 0 and not k.opening[topic] then
+    if redis.call('HLEN', key(k.p, 'heads')) + k.opened >= k.topics_max then return refuse('TGTOPICS', int(k.topics_max)) end
+    k.opening[topic], k.opened = true, k.opened + 1
   end
   if not redis.acl_check_cmd('PUBLISH', key(k.p, 'live:' .. topic), '') then
     return refuse('NOPERM', 'this user may not PUBLISH to ' .. key(k.p, 'live:' .. topic))
