@@ -190,6 +190,13 @@ impl Gateway {
         self.process.stderr.all()
     }
 
+    /// The lines logged up to now with this message.
+    pub fn logged(&self, message: &str) -> Vec<String> {
+        let mut lines = self.log();
+        lines.retain(|line| says(line, message));
+        lines
+    }
+
     /// Waits for a log line with this message; none if the process ended without it.
     pub fn wait_for_log(&self, message: &str) -> Option<String> {
         let find = |line: &str| says(line, message).then(|| line.to_owned());
