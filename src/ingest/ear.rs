@@ -91,6 +91,7 @@ enum Owed {
     End {
         epoch: Arc<str>,
         n: u64,
+        hash: u32,
     },
 }
 
@@ -198,6 +199,7 @@ impl Ear {
                 Owed::End {
                     epoch: old.epoch,
                     n: old.n,
+                    hash: old.hash,
                 },
                 now,
             );
@@ -311,14 +313,16 @@ impl Ear {
                     bytes += item.as_ref().map_or(0, |item| item.data.len());
                     append.items.push((*hash, item.clone()));
                 }
-                Owed::End { n, .. } => append.end = Some(*n),
+                Owed::End { n, hash, .. } => {
+                    append.end = Some(*n);
+                    if append.items.is_empty() {
+                        (append.first, append.before) = (*n + 1, *hash);
+                    }
+                }
             }
             if append.items.len() >= BATCH || bytes >= BATCH_BYTES {
                 break;
             }
-        }
-        if let (true, Some(end)) = (append.items.is_empty(), append.end) {
-            append.first = end + 1;
         }
         self.under_way = Some(append.clone());
         Some(append)
@@ -438,5 +442,21 @@ mod tests {
         assert_eq!(again.items, append.items);
         ear.answered(Outcome::Logged(1), now);
         assert_eq!(ear.owes(), 0);
+    }
+
+    /// The log compares hashes: with a wrong one it would take this ear for one that misheard.
+    #[test]
+    fn the_end_of_an_epoch_goes_on_where_its_last_publish_left_off() {
+        let now = Instant::now();
+        let mut ear = Ear::new("a".into(), 100);
+        ear.subscribed("run");
+        ear.hear_start("e1", "a", "run", now);
+        ear.hear_raw(b"events", b"x", None, now);
+        let hash = ear.next(now).unwrap().items[0].0;
+        ear.answered(Outcome::Logged(1), now);
+        ear.hear_start("e2", "a", "run", now);
+        let end = ear.next(now).unwrap();
+        assert_eq!((&*end.epoch, end.end), ("e1", Some(1)));
+        assert_eq!((end.first, end.before, end.items.len()), (2, hash, 0));
     }
 }
