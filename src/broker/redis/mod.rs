@@ -29,7 +29,7 @@ use crate::id::Id;
 use crate::log::{History, ReadRequest, Reading};
 use crate::metrics::{Metrics, Role};
 use crate::topic::{PartitionNo, Topic};
-use deadpool_redis::{Manager, Pool, PoolConfig, Runtime, Timeouts};
+use deadpool_redis::{Connection, Manager, Pool, PoolConfig, Runtime, Timeouts};
 use library::{Library, VERSION};
 use redis::io::tcp::TcpSettings;
 use redis::{
@@ -41,6 +41,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
+
+/// A connection with a command on it that is not answered. Dropped like that (the answer did not
+/// come, or nobody waits for it any more) it leaves the pool: whoever got it next would wait, too.
+struct Unanswered(Option<Connection>);
+
+impl Drop for Unanswered {
+    fn drop(&mut self) {
+        drop(self.0.take().map(Connection::take));
+    }
+}
 
 /// How Redis is reached and used.
 #[derive(Clone, Debug)]
@@ -329,18 +339,18 @@ impl Redis {
     /// One command, within `redis.command_timeout` altogether.
     pub(crate) async fn command(&self, cmd: &Cmd) -> Result<Value, BrokerError> {
         let work = async {
-            let mut connection = self.0.pool.get().await.map_err(|why| match why {
+            let connection = self.0.pool.get().await.map_err(|why| match why {
                 deadpool_redis::PoolError::Backend(why) => self.failed(&why),
                 other => BrokerError::Unavailable(other.to_string()),
             })?;
-            let answer: Result<Value, RedisError> = cmd.query_async(&mut connection).await;
-            answer.map_err(|why| {
-                if why.is_unrecoverable_error() || why.is_timeout() {
-                    // A connection with an unanswered command on it is not used again.
-                    drop(deadpool_redis::Connection::take(connection));
-                }
-                self.failed(&why)
-            })
+            let mut unanswered = Unanswered(None);
+            let answer: Result<Value, RedisError> =
+                cmd.query_async(unanswered.0.insert(connection)).await;
+            let is_lost = |why: &RedisError| why.is_unrecoverable_error() || why.is_timeout();
+            if !answer.as_ref().is_err_and(is_lost) {
+                unanswered.0 = None;
+            }
+            answer.map_err(|why| self.failed(&why))
         };
         let answer = tokio::time::timeout(self.settings().command_timeout, work).await;
         let answer =
