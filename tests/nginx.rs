@@ -16,8 +16,10 @@
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
-use support::{Answer, End, Gateway, Nginx, Redis, Sse, eventually, fleet, wait_for_ears};
+use support::{
+    Answer, End, Gateway, Nginx, Redis, Sse, eventually, fleet, follow_until, replica_at,
+    wait_for_ears,
+};
 
 /// A drain that cuts no stream while a test looks.
 const LONG_DRAIN: (&str, &str) = ("drain.time", "24h");
@@ -97,30 +99,6 @@ fn streams_are_spread_over_the_replicas() {
     }
 }
 
-/// Reads until an event `last`, coming back whenever the stream is cut: the data in the order in
-/// which it came.
-fn follow_to_last(mut stream: Sse) -> Vec<String> {
-    let mut seen = Vec::new();
-    loop {
-        while let Some(event) = stream.try_next_event() {
-            assert_ne!(event.event, "tidegate.gap", "{event:?}");
-            if event.is_own() {
-                continue;
-            }
-            seen.push(event.data);
-            if seen.last().is_some_and(|data| data == "last") {
-                return seen;
-            }
-        }
-        assert_eq!(
-            stream.end(),
-            Some(End::Cut),
-            "a clean end would be for good"
-        );
-        stream = stream.reconnect();
-    }
-}
-
 /// Publishes as a careful client does: nginx cannot know whether a replica that went away took the
 /// event, so the same key is sent again.
 fn publish_with_key(nginx: &Nginx, topic: &str, data: &str) {
@@ -143,11 +121,10 @@ fn a_replica_that_is_killed_is_not_missed() {
     let streams: Vec<Sse> = (0..12).map(|_| nginx.listen("/events/news").0).collect();
     let mut expected: Vec<String> = (0..200).map(|number| number.to_string()).collect();
     expected.push("last".to_owned());
-    let address = replicas[1].address().to_string();
     std::thread::scope(|scope| {
         let followers: Vec<_> = streams
             .into_iter()
-            .map(|stream| scope.spawn(move || follow_to_last(stream)))
+            .map(|stream| scope.spawn(|| follow_until("last", stream, Sse::reconnect)))
             .collect();
         for (index, data) in expected.iter().enumerate() {
             if index == 100 {
@@ -156,15 +133,13 @@ fn a_replica_that_is_killed_is_not_missed() {
             publish_with_key(&nginx, "news", data);
         }
         for follower in followers {
-            assert_eq!(follower.join().unwrap(), expected);
+            let seen = follower.join().unwrap().into_iter();
+            let seen: Vec<String> = seen.map(|event| event.data).collect();
+            assert_eq!(seen, expected);
         }
     });
     // Started again, it is given streams without a word to nginx.
-    let again = [
-        ("replica.name", "again"),
-        ("server.listen", address.as_str()),
-    ];
-    let _again = Gateway::over(&redis, &again);
+    let _again = replica_at(replicas[1].address(), &redis, "again", &[]);
     let mut streams = Vec::new();
     eventually("the replica has a stream again", || {
         let (stream, replica) = nginx.listen("/events/news");
@@ -202,7 +177,6 @@ fn when_no_replica_is_there_a_stream_is_told_when_to_come_back() {
     let (mut stream, _) = nginx.listen("/events/news");
     let id = nginx.post("/events/news", &[], "before").id();
     assert_eq!(stream.next_event().id(), id);
-    let addresses: Vec<SocketAddr> = replicas.iter().map(Gateway::address).collect();
     replicas.iter_mut().for_each(Gateway::kill9);
     assert_eq!(stream.rest(), (vec![], End::Cut));
 
@@ -264,10 +238,8 @@ fn when_no_replica_is_there_a_stream_is_told_when_to_come_back() {
     }
 
     let missed = redis.publish("news", "meanwhile", &[]);
-    let launch = |address: &SocketAddr| {
-        Gateway::launch_over(&redis, &[("server.listen", &address.to_string())])
-    };
-    let _replicas: Vec<Gateway> = addresses.iter().map(launch).collect();
+    let launch = |replica: &Gateway| replica_at(replica.address(), &redis, "again", &[]);
+    let _replicas: Vec<Gateway> = replicas.iter().map(launch).collect();
     eventually("publishers are served again", || {
         nginx.post("/events/other", &[], "x").status == 200
     });

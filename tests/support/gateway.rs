@@ -213,6 +213,16 @@ impl Gateway {
         self.process.terminate();
     }
 
+    /// SIGINT: as [`Gateway::terminate`].
+    pub fn interrupt(&mut self) {
+        self.process.interrupt();
+    }
+
+    /// The process id.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
     /// Waits for its end.
     pub fn wait(&mut self) -> ExitStatus {
         self.process.wait()

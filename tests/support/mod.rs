@@ -7,11 +7,12 @@
 //! | [`Gateway`] | the binary, started with a config, its log kept for failures |
 //! | [`Sse`] | an event-stream client over a bare socket |
 //! | [`fleet`] | several replicas over one Redis |
+//! | [`follow_until`] | a subscriber that comes back whenever its stream is cut |
 //! | [`Way`] | every way to publish |
 //! | [`Nginx`] | a private nginx, with the shipped files or its own |
 //! | [`Answer`] | one HTTP request and its answer |
-//! | [`eventually`] | the one place that waits by the clock |
 //! | [`seed`] | choices at random that can be made again |
+//! | [`eventually`] | the one place that waits by the clock |
 //!
 //! Everything that is started ends on drop. Tests never sleep: they wait for bytes, for a log
 //! line, or with [`eventually`] for a condition; each wait has a failsafe of about [`FAILSAFE`],
@@ -33,6 +34,7 @@
 )]
 
 mod fleet;
+mod follow;
 mod gateway;
 mod http;
 mod nginx;
@@ -42,7 +44,8 @@ mod seed;
 mod sse;
 mod ways;
 
-pub use fleet::{fleet, wait_for_ears};
+pub use fleet::{fleet, replica_at, wait_for_ears};
+pub use follow::follow_until;
 pub use gateway::Gateway;
 pub use http::{Answer, Headers, exchange};
 pub use nginx::{Nginx, free_address, program};

@@ -129,6 +129,11 @@ impl Process {
         self.signal(Signal::Term);
     }
 
+    /// SIGINT.
+    pub fn interrupt(&mut self) {
+        self.signal(Signal::Int);
+    }
+
     /// SIGSTOP: the process keeps its sockets and does nothing.
     pub fn pause(&mut self) {
         self.signal(Signal::Stop);
