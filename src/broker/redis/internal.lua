@@ -35,6 +35,7 @@ local function page(p, topic, after, limit)
     from, more = '(' .. got[#got][1], 1
     if bytes > PAGE_BYTES then break end
   end
+  if more == 1 and #redis.call('XRANGE', log, from, '+', 'COUNT', 1) == 0 then more = 0 end
   return { floor, flag == 'end' and last or '', more, entries }
 end
 
