@@ -166,29 +166,25 @@ impl Link {
                 () = stop.cancelled() => return Ended::Retired,
                 push = pubsub.recv() => {
                     let mut next = Some(push);
-                    for _ in 0..TAKE {
-                        match next.take() {
-                            Some(Push::Lost { .. }) => return Ended::Lost,
-                            Some(Push::Subscribed(_)) => {
+                    let mut taken = 0;
+                    while let Some(push) = next {
+                        match push {
+                            Push::Lost { .. } => return Ended::Lost,
+                            Push::Subscribed(_) => {
                                 confirmed += 1;
                                 if confirmed == 3 {
                                     self.ear.subscribed(&run);
                                 }
                             }
-                            Some(Push::Message { channel, payload }) => {
+                            Push::Message { channel, payload } => {
                                 if self.hear(&channel, &payload).is_none() {
                                     return Ended::Lost;
                                 }
                             }
-                            None => break,
                         }
-                        next = pubsub.try_recv();
+                        taken += 1;
+                        next = if taken < TAKE { pubsub.try_recv() } else { None };
                     }
-                    // What was taken in the last turn is not lost with the loop.
-                    if let Some(Push::Message { channel, payload }) = next
-                        && self.hear(&channel, &payload).is_none() {
-                            return Ended::Lost;
-                        }
                 }
                 Some(outcome) = self.appends.join_next() => self.answered(outcome),
                 Some(started) = self.starts.join_next() => {

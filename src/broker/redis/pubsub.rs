@@ -7,10 +7,10 @@
 use bytes::Bytes;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, PushInfo, PushKind, RedisError, RedisResult, Value};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, error::TryRecvError};
 
 /// What is heard.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +57,7 @@ impl PubSub {
         bytes_max: usize,
     ) -> RedisResult<Self> {
         let (sender, queue) = mpsc::channel(PUSHES_MAX);
+        let sender = Mutex::new(Some(sender));
         let shared = Arc::new(Shared::default());
         let ours = shared.clone();
         let hear = move |info: PushInfo| -> Result<(), ()> {
@@ -94,10 +95,8 @@ impl PubSub {
     pub fn try_recv(&mut self) -> Option<Push> {
         match self.queue.try_recv() {
             Ok(push) => Some(self.took(Some(push))),
-            Err(_) if self.shared.full.load(Ordering::Acquire) => {
-                Some(Push::Lost { overflow: true })
-            }
-            Err(_) => None,
+            Err(TryRecvError::Disconnected) => Some(self.took(None)),
+            Err(TryRecvError::Empty) => None,
         }
     }
 
@@ -116,14 +115,17 @@ impl PubSub {
 
 impl Shared {
     /// Everything before the first push that found no room is whole; everything after is dropped.
-    fn enqueue(&self, sender: &mpsc::Sender<Push>, push: Push, bytes_max: usize) {
-        if self.full.load(Ordering::Acquire) {
+    /// Then the queue is closed, so that whoever waits at its empty end is told.
+    fn enqueue(&self, queue: &Mutex<Option<mpsc::Sender<Push>>>, push: Push, bytes_max: usize) {
+        let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(sender) = queue.as_ref() else {
             return;
-        }
+        };
         let size = size(&push);
         let before = self.bytes.fetch_add(size, Ordering::AcqRel);
         if before + size > bytes_max || sender.try_send(push).is_err() {
             self.full.store(true, Ordering::Release);
+            *queue = None;
         }
     }
 }
