@@ -299,6 +299,10 @@ fn a_key_that_is_none_is_refused() {
                 "x",
             )
             .id();
+        // A batch has a key for each line; one for all would protect none.
+        let line = "{\"topic\":\"news\",\"data\":\"x\"}";
+        let answer = gateway.post("/events", &[("Idempotency-Key", "k")], line);
+        assert!(answer.problem(400).contains("idempotency_key"), "{broker}");
         assert_eq!(length(gateway, "news"), 1, "{broker}");
     });
 }

@@ -11,12 +11,14 @@ use crate::topic::Topic;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{RawQuery, State};
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, HeaderName};
 use axum::response::{IntoResponse, Response};
 use http_body_util::BodyExt as _;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::sync::Arc;
+
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// What a publisher is told.
 #[derive(Clone, Debug, Serialize)]
@@ -114,6 +116,12 @@ async fn publish_batch(
     body: Body,
 ) -> Result<Response, Problem> {
     gateway.auth.may_publish(headers)?;
+    // One key cannot name several events, and a key that is passed over would protect nobody.
+    if headers.contains_key(IDEMPOTENCY_KEY) {
+        return Err(Problem::bad_request(
+            "Idempotency-Key: the lines of a batch have keys of their own, idempotency_key",
+        ));
+    }
     let most = gateway.publish.batch_bytes_max;
     let body = read_body(body, "a batch", most).await?;
     let lines: Vec<(usize, &[u8])> = body
@@ -250,7 +258,7 @@ fn type_of(text: &str) -> Result<EventType, Problem> {
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
-    let Some(value) = headers.get("idempotency-key") else {
+    let Some(value) = headers.get(IDEMPOTENCY_KEY) else {
         return Ok(None);
     };
     let text = value
