@@ -205,6 +205,60 @@ fn one_id_is_a_cursor_for_other_topics_too() {
 }
 
 #[test]
+fn over_several_partitions_a_cursor_speaks_of_those_of_its_topics() {
+    let redis = Redis::start();
+    let gateway = Gateway::over(&redis, &[("redis.partitions", "4")]);
+    let partition = |topic: &str| {
+        let stream = gateway.listen(&[topic]);
+        stream.last_event_id().split_once(':').unwrap().0.to_owned()
+    };
+    // Two topics of different partitions.
+    let other = (0..).map(|n| format!("t{n}"));
+    let other = other
+        .into_iter()
+        .find(|other| partition(other) != partition("a"))
+        .unwrap();
+    let both = format!("/events?topic=a&topic={other}");
+
+    let mut alone = gateway.listen(&["a"]);
+    let first = gateway.publish("a", "first");
+    let cursor = alone.next_event().id().to_owned();
+    assert_eq!(cursor, format!("{}:{first}", partition("a")));
+    gateway.publish("a", "second");
+    gateway.publish(&other, "before it was asked for");
+
+    // A topic that was added since begins live.
+    let mut added = gateway.open(&both, &[("Last-Event-ID", &cursor)]);
+    added.opened();
+    assert_eq!(added.next_event().data, "second");
+    gateway.publish(&other, "live");
+    let event = added.next_event();
+    assert_eq!(event.data, "live");
+    assert_eq!(event.id().matches(':').count(), 2, "{event:?}");
+
+    // A topic that was left leaves its part of the cursor behind.
+    gateway.publish("a", "third");
+    let mut left = gateway.open("/events/a", &[("Last-Event-ID", event.id())]);
+    left.opened();
+    let event = left.next_event();
+    assert_eq!(event.data, "third");
+    assert_eq!(event.id().matches(':').count(), 1, "{event:?}");
+
+    // Cursors of another gateway: a bare id, a partition that is none.
+    for foreign in [first.as_str(), "9:1-1", "0:1-1,9:1-1"] {
+        let mut stream = gateway.open(&both, &[("Last-Event-ID", foreign)]);
+        stream.opened();
+        let gaps = [stream.next_event(), stream.next_event()].map(|gap| gap.json());
+        for topic in ["a", &other] {
+            let told = gaps.iter().find(|gap| gap["topic"] == topic);
+            assert_eq!(told.unwrap()["reason"], "bad_cursor", "{foreign}");
+        }
+        gateway.publish("a", foreign);
+        assert_eq!(stream.next_event().data, foreign);
+    }
+}
+
+#[test]
 fn topics_in_too_many_partitions_for_one_cursor_are_refused_up_front() {
     let redis = Redis::start();
     let gateway = Gateway::over(&redis, &[("redis.partitions", "64")]);
