@@ -148,7 +148,13 @@ impl Chromium {
 }
 
 impl Drop for Chromium {
+    /// It is asked first: killed, it would leave helpers behind that still write to the profile.
     fn drop(&mut self) {
+        drop(
+            self.input
+                .write_all(b"{\"id\":0,\"method\":\"Browser.close\"}\0"),
+        );
+        while self.answers.recv_timeout(FAILSAFE).is_ok() {}
         drop(self.process.kill());
         drop(self.process.wait());
     }
