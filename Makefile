@@ -54,7 +54,7 @@ ci: ## what the build machine runs
 	@.ci/run
 
 test-tools: # What the tests run besides Rust; installs what is missing.
-	@deploy/install.sh cc redis-server redis-cli nginx prometheus promtool python3 python3-venv
+	@deploy/install.sh cc curl redis-server redis-cli nginx prometheus promtool python3 python3-venv
 
 fmt: ## formats the code
 	cargo fmt --all

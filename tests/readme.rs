@@ -318,6 +318,9 @@ fn every_command_runs_and_answers_as_shown() {
                         .collect::<String>(),
                 ));
                 run += each.len();
+                if block.contains("cluster start") {
+                    cluster.wait_for_ears();
+                }
             }
             Part::Block("text", shown) => {
                 compared += 1;
