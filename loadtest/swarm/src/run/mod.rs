@@ -184,7 +184,7 @@ impl Play<'_> {
                 portion, size.time, size.shape, sender, self.clock, rng,
             ));
         }
-        self.carry_out().await?;
+        self.carry_out().await;
         while let Some(done) = publishers.join_next().await {
             let records = done.map_err(|why| why.to_string())?;
             self.evidence.records.extend(records);
@@ -198,11 +198,11 @@ impl Play<'_> {
         let deadline = Instant::now() + SETTLE;
         let Expectation {
             log_forgets,
-            raw_lost_within,
+            ears_lost_within,
             ..
         } = self.order.scenario.expectation;
         let mut owed = vec![0; self.order.size.shape.topics];
-        let owes_all = log_forgets.is_none() && raw_lost_within.is_none();
+        let owes_all = log_forgets.is_none() && ears_lost_within.is_none();
         for record in self
             .evidence
             .records
@@ -224,7 +224,14 @@ impl Play<'_> {
                 return Ok(());
             }
             if Instant::now() > deadline {
-                let trouble = format!("the logs do not settle: {before:?}, owed {owed:?}");
+                let short = before
+                    .iter()
+                    .flat_map(|(lengths, _)| lengths.iter().zip(&owed))
+                    .filter(|(length, owed)| length < owed);
+                let trouble = format!(
+                    "the logs of {} topics do not hold what is owed",
+                    short.count()
+                );
                 self.evidence.troubles.push(trouble);
                 return Ok(());
             }

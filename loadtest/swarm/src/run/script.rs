@@ -11,18 +11,16 @@ use tokio::time::{Instant, sleep_until};
 /// The state of a script.
 struct Script {
     rng: StdRng,
-    redis: RedisLink,
     /// The replica that suffers.
     victim: String,
 }
 
 impl Play<'_> {
     /// Takes each step at its time, one after the other.
-    pub(super) async fn carry_out(&mut self) -> Result<(), String> {
+    pub(super) async fn carry_out(&mut self) {
         let began = Instant::now();
         let mut script = Script {
             rng: self.fork(),
-            redis: RedisLink::new(&self.cluster.redis_url).map_err(|why| why.to_string())?,
             victim: String::new(),
         };
         let steps = self
@@ -42,7 +40,6 @@ impl Play<'_> {
                 Err(why) => self.evidence.troubles.push(why),
             }
         }
-        Ok(())
     }
 
     /// Takes a step, and says what was done.
@@ -63,11 +60,10 @@ impl Play<'_> {
                 for word in words {
                     cmd.arg(word);
                 }
-                let answer: Value = script
-                    .redis
-                    .ask(&cmd)
-                    .await
-                    .map_err(|why| why.to_string())?;
+                // A connection of its own: an earlier one may have been cut by the fault before.
+                let answer: Result<Value, _> =
+                    async { RedisLink::new(&self.cluster.redis_url)?.ask(&cmd).await }.await;
+                let answer = answer.map_err(|why| why.to_string())?;
                 Ok(format!("{}: {answer:?}", words.join(" ")))
             }
             Deed::Link(state, whom) => {

@@ -156,9 +156,9 @@ pub struct Expectation {
     /// The log may forget what was acknowledged so shortly before a deed. Who has not seen it is told of a
     /// gap there.
     pub log_forgets: Option<Duration>,
-    /// A raw publish is taken once an ear has counted it, and no ear may be left to count. One that was
-    /// sent so shortly before or after a deed may be lost, by everyone alike.
-    pub raw_lost_within: Option<Duration>,
+    /// All ears may be cut at once. A raw publish is taken once an ear has counted it; one that was sent so
+    /// shortly before or after a deed may be lost, by everyone alike, or be logged after a later one.
+    pub ears_lost_within: Option<Duration>,
 }
 
 impl Expectation {
@@ -173,7 +173,7 @@ impl Expectation {
                 (from..=deed.to_us.saturating_add(after)).contains(&event.sent_us)
             })
         };
-        let raw = self.raw_lost_within.filter(|_| event.key.way.is_raw());
+        let raw = self.ears_lost_within.filter(|_| event.key.way.is_raw());
         is_near(self.log_forgets, None) || is_near(raw, raw)
     }
 }

@@ -100,7 +100,7 @@ pub fn judge(evidence: &Evidence, expectation: &Expectation) -> Verdict {
     }
     let logs = Logs::read(evidence, &told, &mut verdict);
     logs.judge_acknowledgements(evidence, expectation, &mut verdict);
-    logs.judge_producers(&told, &mut verdict);
+    logs.judge_producers(&told, expectation, &mut verdict);
     for (number, diary) in evidence.diaries.iter().enumerate() {
         Judge {
             number,
@@ -210,8 +210,14 @@ impl<'a> Logs<'a> {
     }
 
     /// Each way sends one event after the other, and waits for the answer.
-    fn judge_producers(&self, told: &HashMap<Key, &Record>, verdict: &mut Verdict) {
-        for way in Way::ALL {
+    fn judge_producers(
+        &self,
+        told: &HashMap<Key, &Record>,
+        expectation: &Expectation,
+        verdict: &mut Verdict,
+    ) {
+        let is_promised = |way: &Way| !way.is_raw() || expectation.ears_lost_within.is_none();
+        for way in Way::ALL.into_iter().filter(is_promised) {
             let is_sure = |key: &Key| {
                 key.way == way && told.get(key).is_some_and(|record| record.fate.is_owed())
             };
