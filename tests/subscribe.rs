@@ -146,11 +146,11 @@ fn since_counts_back_from_the_clock_of_the_log() {
 
 #[test]
 fn any_cursor_leads_to_each_later_event_once() {
-    // Windows smaller than a page, pages smaller than the log: what is shown comes from several
-    // pages, merged, then from the windows, then live.
-    const EVENTS: usize = 700;
+    // Windows smaller than a page, a page smaller than the log of the busy topic and larger than
+    // the others': what is shown comes from several pages, merged, then from the windows, then live.
+    const EVENTS: usize = 900;
     over_both_brokers(&[("window.events_max", "20")], |broker, gateway| {
-        let topics = ["a", "b", "c"];
+        let topics = ["a", "a", "b", "a", "a", "c"];
         let target = "/events?topic=b&topic=silent&topic=c&topic=a";
         let mut live = gateway.listen(&["a", "b", "c"]);
         let first = live.last_event_id().to_owned();
@@ -167,7 +167,7 @@ fn any_cursor_leads_to_each_later_event_once() {
             256,
             257,
             511,
-            641,
+            777,
             EVENTS - 1,
             EVENTS,
             EVENTS + 1,

@@ -5,11 +5,12 @@
 //! Two promises are checked on every stream that any test reads: ids only grow, and no block comes
 //! without data (some clients raise an empty event for one).
 
-use super::Gateway;
 use super::http::{Body, Head, Headers, Progress, connect, read_head, read_some, request};
+use super::{FAILSAFE, Gateway};
 use std::collections::{BTreeMap, VecDeque};
 use std::io::Write as _;
 use std::net::{Shutdown, TcpStream};
+use tokio::time::Instant;
 
 /// An event as a page would get it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -211,13 +212,25 @@ impl Sse {
         self.end.is_none() || self.body.len() > before
     }
 
+    /// As [`Sse::read`], for something that was waited for since `begun`: heartbeats alone would
+    /// keep a stream from ever timing out.
+    fn read_since(&mut self, begun: Instant) -> bool {
+        assert!(
+            begun.elapsed() < FAILSAFE,
+            "what was waited for did not come within {FAILSAFE:?}; the stream so far:\n{}",
+            self.text()
+        );
+        self.read()
+    }
+
     /// The next event of any kind; none once the body is over.
     pub fn try_next_event(&mut self) -> Option<Event> {
+        let begun = Instant::now();
         loop {
             if let Some(event) = self.parser.events.pop_front() {
                 return Some(event);
             }
-            if !self.read() {
+            if !self.read_since(begun) {
                 return None;
             }
         }
@@ -285,9 +298,10 @@ impl Sse {
 
     /// Waits until the body up to now satisfies `enough`.
     pub fn read_until(&mut self, enough: impl Fn(&str) -> bool) {
+        let begun = Instant::now();
         while !enough(&self.text()) {
             assert!(
-                self.read(),
+                self.read_since(begun),
                 "the stream ended ({:?}) after:\n{}",
                 self.end,
                 self.text()
@@ -297,9 +311,9 @@ impl Sse {
 
     /// Waits for `more` comment lines beyond those that were read.
     pub fn next_comments(&mut self, more: usize) {
-        let wanted = self.comments() + more;
+        let (begun, wanted) = (Instant::now(), self.comments() + more);
         while self.comments() < wanted {
-            assert!(self.read(), "the stream ended ({:?})", self.end);
+            assert!(self.read_since(begun), "the stream ended ({:?})", self.end);
         }
     }
 
