@@ -225,7 +225,9 @@ fn over_several_partitions_a_cursor_speaks_of_those_of_its_topics() {
     let cursor = alone.next_event().id().to_owned();
     assert_eq!(cursor, format!("{}:{first}", partition("a")));
     gateway.publish("a", "second");
+    let mut heard = gateway.listen(&[&other]);
     gateway.publish(&other, "before it was asked for");
+    heard.next_event();
 
     // A topic that was added since begins live.
     let mut added = gateway.open(&both, &[("Last-Event-ID", &cursor)]);
