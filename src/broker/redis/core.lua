@@ -8,7 +8,7 @@ local DEFAULTS = { events_max = 10000, age_ms = 86400000, leap_ms = 2000, idem_m
 local SETTINGS = { 'events_max', 'age_ms', 'leap_ms', 'idem_ms', 'bytes_max', 'topics_max' }
 local EXPIRY_SLACK_MS = 3600000
 local SEAMS_MAX = 64
-local PAGE_BYTES = 1048576
+local PAGE_BYTES = 262144
 
 local function key(p, kind) return PREFIX .. ':{' .. p .. '}:' .. kind end
 local function int(n) return string.format('%.0f', n) end

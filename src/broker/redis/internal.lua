@@ -25,7 +25,9 @@ local function page(p, topic, after, limit)
   for i = 1, #first[2], 2 do if first[2][i] == 'prev' then floor = first[2][i + 1] end end
   local last, flag = head(p, topic)
   while #entries < limit do
-    local count = math.min(32, limit - #entries)
+    -- A few first: their size tells how many more fit.
+    local fit = bytes == 0 and 4 or math.ceil((PAGE_BYTES - bytes) * #entries / bytes)
+    local count = math.min(fit, 32, limit - #entries)
     local got = redis.call('XRANGE', log, from, '+', 'COUNT', count)
     for _, entry in ipairs(got) do
       entries[#entries + 1] = entry
@@ -33,7 +35,7 @@ local function page(p, topic, after, limit)
     end
     if #got < count then more = 0; break end
     from, more = '(' .. got[#got][1], 1
-    if bytes > PAGE_BYTES then break end
+    if bytes >= PAGE_BYTES then break end
   end
   if more == 1 and #redis.call('XRANGE', log, from, '+', 'COUNT', 1) == 0 then more = 0 end
   return { floor, flag == 'end' and last or '', more, entries }
