@@ -21,6 +21,9 @@ const TAKE: usize = 512;
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 /// A `start` that was not heard by then is said again.
 const START_WAIT: Duration = Duration::from_secs(2);
+/// Between two tries of a `start` that failed. Until it succeeds this ear is a receiver of raw publishes that
+/// counts none, and publishers take it for one that does.
+const START_RETRY: Duration = Duration::from_millis(50);
 /// Time to append what is owed, at a stop.
 const FLUSH: Duration = Duration::from_secs(5);
 /// Between two log lines about publishes that are no events.
@@ -189,7 +192,7 @@ impl Link {
                 Some(outcome) = self.appends.join_next() => self.answered(outcome),
                 Some(started) = self.starts.join_next() => {
                     if !matches!(started, Ok(Ok(()))) {
-                        self.start_again = Instant::now() + START_WAIT / 4;
+                        self.start_again = Instant::now() + START_RETRY;
                     }
                 }
                 () = tokio::time::sleep_until(wake) => {}
