@@ -25,7 +25,7 @@ const SETTLE: Duration = Duration::from_secs(20);
 /// The logs have settled when they have not grown for so long.
 const STILL: Duration = Duration::from_millis(1500);
 /// Where the logs may have lost something, there is no telling when they hold everything.
-const STILL_UNSURE: Duration = Duration::from_secs(5);
+const STILL_UNSURE: Duration = Duration::from_secs(2);
 /// Time for all subscribers to come to the end of their topics.
 const FINISH: Duration = Duration::from_secs(40);
 /// Between two looks.

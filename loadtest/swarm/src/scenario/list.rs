@@ -27,7 +27,7 @@ const SHORT: Size = Size {
     subscribers: 12,
     burst: 2_000,
     per_second: 300,
-    time: Duration::from_secs(5),
+    time: Duration::from_secs(4),
     retry_max: Duration::from_secs(1),
     ..SMALL
 };
@@ -143,6 +143,7 @@ pub const ALL: &[Scenario] = &[
     Scenario {
         name: "pubsub-kill",
         about: "CLIENT KILL TYPE pubsub: every subscription of every replica is cut",
+        short: Some(SHORT),
         script: Script {
             times: 10,
             fault: &[(0, Redis(&["CLIENT", "KILL", "TYPE", "pubsub"]))],
@@ -294,7 +295,7 @@ pub const ALL: &[Scenario] = &[
     },
     Scenario {
         name: "buffer-overflow",
-        about: "Redis cuts subscriptions whose output buffer passes 32 KB, under bursts",
+        about: "Redis cuts subscriptions whose output buffer passes 8 KB, under bursts",
         script: Script {
             times: 5,
             fault: &[
@@ -304,7 +305,7 @@ pub const ALL: &[Scenario] = &[
                         "CONFIG",
                         "SET",
                         "client-output-buffer-limit",
-                        "pubsub 32kb 0 0",
+                        "pubsub 8kb 0 0",
                     ]),
                 ),
                 (500, Burst(2_000)),
