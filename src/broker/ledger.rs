@@ -242,30 +242,62 @@ impl Ledger {
         Some(frame)
     }
 
-    /// Hears which ids a replica knew before this process wrote. Returns gap entries to be sent live.
-    pub fn report(&mut self, heard: &[(Topic, Id)], now_ms: u64) -> Vec<(Topic, Frame)> {
+    /// Hears how far a replica followed the clock, and which id of each topic it knew last,
+    /// before this process wrote. Returns gap entries to be sent live.
+    pub fn report(
+        &mut self,
+        heard: Id,
+        topics: &[(Topic, Id)],
+        now_ms: u64,
+    ) -> Vec<(Topic, Frame)> {
         self.expire(now_ms);
         self.take_over(now_ms);
+        if heard >= self.seams.back().map_or(self.born, |seam| seam.after) {
+            self.leap_over(heard);
+        }
         let mut told = Vec::new();
-        for (topic, id) in heard {
-            if let Some(frame) = self.report_one(topic, *id, now_ms) {
+        for (topic, id) in topics {
+            // What was published at or below `heard` before this report, that replica leaves out.
+            let id = if self.has_between_seam_and(topic, heard) {
+                heard
+            } else {
+                *id
+            };
+            if let Some(frame) = self.report_one(topic, id, now_ms) {
                 told.push((topic.clone(), frame));
             }
         }
         told
     }
 
+    /// Widens the newest seam so that it covers `id`, and goes on behind it.
+    fn leap_over(&mut self, id: Id) {
+        let beyond = Id::before_ms(self.last.max(id).ms + 1);
+        self.last = beyond;
+        match self.seams.back_mut() {
+            Some(seam) => seam.after = beyond,
+            None => self.seams.push_back(Seam {
+                before: self.born,
+                after: beyond,
+            }),
+        }
+    }
+
+    /// Whether the topic has an entry inside the seam around `heard`, at or below it.
+    fn has_between_seam_and(&self, topic: &Topic, heard: Id) -> bool {
+        let around = |seam: &&Seam| seam.before < heard && heard < seam.after;
+        let Some(seam) = self.seams.iter().find(around) else {
+            return false;
+        };
+        self.logs.get(topic).is_some_and(|log| {
+            let mut ids = log.entries.iter().map(|(entry, _)| entry.id);
+            ids.any(|id| seam.before < id && id <= heard)
+        })
+    }
+
     fn report_one(&mut self, topic: &Topic, id: Id, now_ms: u64) -> Option<Frame> {
         if id >= self.seams.back().map_or(self.born, |seam| seam.after) && self.lacks(topic, id) {
-            let beyond = Id::before_ms(self.last.max(id).ms + 1);
-            self.last = beyond;
-            match self.seams.back_mut() {
-                Some(seam) => seam.after = beyond,
-                None => self.seams.push_back(Seam {
-                    before: self.born,
-                    after: beyond,
-                }),
-            }
+            self.leap_over(id);
         }
         let seam = *self
             .seams

@@ -119,6 +119,7 @@ impl Memory {
     pub(super) async fn report(
         &self,
         _: PartitionNo,
+        _: Id,
         _: &[(Topic, Id)],
     ) -> Result<(), BrokerError> {
         Ok(())

@@ -191,16 +191,18 @@ impl Broker {
         either!(self, broker => broker.tick(partition).await)
     }
 
-    /// Tells a log that may have gone back which ids this replica has heard of it.
+    /// Tells a log that may have gone back how far this replica has followed its clock, and which
+    /// id of each topic it has heard last (zero for none).
     ///
     /// # Errors
     /// As [`Broker::read`].
     pub async fn report(
         &self,
         partition: PartitionNo,
-        heard: &[(Topic, Id)],
+        heard: Id,
+        topics: &[(Topic, Id)],
     ) -> Result<(), BrokerError> {
-        either!(self, broker => broker.report(partition, heard).await)
+        either!(self, broker => broker.report(partition, heard, topics).await)
     }
 
     /// Names of topics that have a log, ascending, those above `after`.

@@ -57,6 +57,8 @@ pub struct Follower {
     run: Option<Box<str>>,
     settled: bool,
     to_mend: VecDeque<Arc<Feed>>,
+    /// Feeds to be read again once the clock has moved on.
+    after_tick: Vec<Arc<Feed>>,
     work: JoinSet<Done>,
     reading: usize,
     clocks: Vec<Clock>,
@@ -70,6 +72,14 @@ struct Clock {
     heard: Instant,
     /// A tick that was said and has not come back.
     awaited: Option<(Id, Instant)>,
+}
+
+/// What was heard of one partition.
+#[derive(Clone, Debug)]
+struct Report {
+    partition: PartitionNo,
+    heard: Id,
+    topics: Vec<(Topic, Id)>,
 }
 
 /// Work that was done beside the loop.
@@ -109,6 +119,7 @@ impl Follower {
             run: None,
             settled: false,
             to_mend: VecDeque::new(),
+            after_tick: Vec::new(),
             work: JoinSet::new(),
             reading: 0,
         }
@@ -192,16 +203,12 @@ impl Follower {
         if rewound {
             tracing::warn!(%run, "another Redis process answers; what was heard of the last one is reported");
         }
-        let heard = if rewound {
-            self.heard_of_all()
-        } else {
-            Vec::new()
-        };
+        let reports = if rewound { self.reports() } else { Vec::new() };
         self.work.spawn(settle(
             self.broker.clone(),
             self.generation,
             self.hub.partitions(),
-            heard,
+            reports,
         ));
     }
 
@@ -209,26 +216,31 @@ impl Follower {
         self.generation += 1;
         self.settled = false;
         self.to_mend.clear();
+        self.after_tick.clear();
         self.clocks
             .iter_mut()
             .for_each(|clock| clock.awaited = None);
         self.hub.break_off();
     }
 
-    fn heard_of_all(&self) -> Vec<(PartitionNo, Topic, Id)> {
+    /// What the replica has heard up to now, of every partition.
+    fn reports(&self) -> Vec<Report> {
         let feeds = self.hub.feeds();
-        let heard = feeds.iter().filter_map(|feed| {
-            Some((
-                feed.partition().number(),
-                feed.topic().clone(),
-                feed.last_entry()?,
-            ))
-        });
-        heard.collect()
+        let report = |partition| Report {
+            partition,
+            heard: self.hub.partition(partition).heard(),
+            topics: feeds
+                .iter()
+                .filter(|feed| feed.partition().number() == partition)
+                .map(|feed| (feed.topic().clone(), feed.last_entry().unwrap_or_default()))
+                .collect(),
+        };
+        (0..self.hub.partitions()).map(report).collect()
     }
 
     fn heard_tick(&mut self, partition: PartitionNo, id: Id) {
         self.hub.tick(partition, id);
+        self.to_mend.extend(self.after_tick.drain(..));
         if let Some(clock) = self.clocks.get_mut(usize::from(partition)) {
             clock.heard = Instant::now();
             clock.awaited = clock.awaited.filter(|(awaited, _)| *awaited > id);
@@ -259,8 +271,10 @@ impl Follower {
                 match answer {
                     Ok(reading) => {
                         for (feed, page) in feeds.iter().zip(&reading.pages) {
-                            if let Mended::More(_) = self.hub.mend(feed, page, &reading.horizon) {
-                                self.to_mend.push_back(feed.clone());
+                            match self.hub.mend(feed, page, &reading.horizon) {
+                                Mended::Live => {}
+                                Mended::More(_) => self.to_mend.push_back(feed.clone()),
+                                Mended::AwaitsClock => self.after_tick.push(feed.clone()),
                             }
                         }
                     }
@@ -306,7 +320,8 @@ impl Follower {
 
     fn tick_for_waiting(&mut self) {
         for partition in 0..self.hub.partitions() {
-            if self.hub.partition(partition).is_waited_for() {
+            let mends = |feed: &Arc<Feed>| feed.partition().number() == partition;
+            if self.hub.partition(partition).is_waited_for() || self.after_tick.iter().any(mends) {
                 self.tick(partition);
             }
         }
@@ -386,13 +401,13 @@ async fn settle(
     broker: Arc<Broker>,
     generation: u64,
     partitions: PartitionNo,
-    heard: Vec<(PartitionNo, Topic, Id)>,
+    reports: Vec<Report>,
 ) -> Done {
     if generation > 1 {
         tokio::time::sleep(SPREAD.mul_f64(rand::random_range(0.0..1.0))).await;
     }
     let mut pause = Pause::default();
-    while let Err(why) = settle_once(&broker, partitions, &heard).await {
+    while let Err(why) = settle_once(&broker, partitions, &reports).await {
         pause.after(&why).await;
     }
     Done::Settled(generation)
@@ -401,14 +416,14 @@ async fn settle(
 async fn settle_once(
     broker: &Broker,
     partitions: PartitionNo,
-    heard: &[(PartitionNo, Topic, Id)],
+    reports: &[Report],
 ) -> Result<(), BrokerError> {
-    for partition in 0..partitions {
-        let mine = heard.iter().filter(|(number, _, _)| *number == partition);
-        let mine: Vec<(Topic, Id)> = mine.map(|(_, topic, id)| (topic.clone(), *id)).collect();
-        for batch in mine.chunks(BATCH) {
-            broker.report(partition, batch).await?;
+    for report in reports {
+        for batch in report.topics.chunks(BATCH) {
+            broker.report(report.partition, report.heard, batch).await?;
         }
+    }
+    for partition in 0..partitions {
         broker.tick(partition).await?;
     }
     Ok(())

@@ -49,7 +49,18 @@ enum Health {
         at: Id,
         /// Streams may have gone on to here before the hole showed.
         shown: Id,
+        /// What was read since, and streams may have gone past.
+        passed: Option<Passed>,
     },
+}
+
+/// Entries that were found after streams had gone past them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Passed {
+    /// The last id before the hole.
+    from: Id,
+    /// The greatest id found.
+    to: Id,
 }
 
 /// What became of a live frame.
@@ -72,6 +83,9 @@ pub enum Mended {
     Live,
     /// There is more to read, after this id.
     More(Id),
+    /// Everything is read, but a gap must be told above it, and the clock stands there still: to
+    /// be read again after a tick.
+    AwaitsClock,
 }
 
 impl Feed {
@@ -180,7 +194,11 @@ impl Feed {
         let mut state = self.state();
         if let Health::Live { base } = state.health {
             let at = base.max(heard);
-            state.health = Health::Broken { at, shown: at };
+            state.health = Health::Broken {
+                at,
+                shown: at,
+                passed: None,
+            };
         }
         state.pending.clear();
         state.pending_lost = false;
@@ -277,14 +295,16 @@ impl State {
     /// An entry is missing after what is certain.
     fn hole(&self, base: Id, heard: Id) -> Health {
         Health::Broken {
-            at: self.chain(base),
+            at: self.chain(),
             shown: base.max(heard),
+            passed: None,
         }
     }
 
-    /// Up to where this topic's own entries are certain.
-    fn chain(&self, base: Id) -> Id {
-        self.window.last().map_or(base, |last| last.max(base))
+    /// The last entry that this topic is known to have; the next one must name it as `prev`.
+    fn chain(&self) -> Id {
+        let floor = self.window.floor();
+        self.window.last().map_or(floor, |last| last.max(floor))
     }
 
     fn reach(&self, position: Id) -> Result<(), BehindWindow> {
@@ -299,7 +319,7 @@ impl State {
         let Health::Live { base } = self.health else {
             return self.keep(frame);
         };
-        let chain = self.chain(base);
+        let chain = self.chain();
         if frame.id <= chain {
             return Heard::Known;
         }
@@ -311,7 +331,15 @@ impl State {
             chain
         };
         if frame.prev > known {
-            self.health = self.hole(base, heard);
+            self.health = if frame.prev.is_position() {
+                Health::Broken {
+                    at: known,
+                    shown: known,
+                    passed: None,
+                }
+            } else {
+                self.hole(base, heard)
+            };
             self.keep(frame);
             return Heard::Hole;
         }
@@ -352,22 +380,39 @@ impl State {
                 self.health = Health::Live { base: horizon.last };
             }
             Health::Broken { at, .. } if page.after != at => return Mended::More(at),
-            Health::Broken { at, shown } => {
-                let reached = self.take_page(at, page, horizon);
-                if page.more {
-                    let shown = shown.max(reached);
-                    self.health = Health::Broken { at: reached, shown };
-                    return Mended::More(reached);
+            Health::Broken { at, shown, passed } => {
+                let floor = gap::judge(at, horizon, page.floor).map_or(at, |m| m.to.max(at));
+                let chain = self.chain();
+                if page.frames.first().is_some_and(|first| {
+                    !first.prev.is_position() && (chain < first.prev && first.prev <= at)
+                }) {
+                    // A hole that nothing had shown before the path broke.
+                    self.health = Health::Broken {
+                        at: chain,
+                        shown,
+                        passed,
+                    };
+                    return Mended::More(chain);
                 }
+                let reached = self.take_page(at, floor, page);
+                let passed = pass(passed, at, floor, shown, page);
                 let base = horizon.last.max(reached);
-                let passed = page
-                    .frames
-                    .iter()
-                    .map(|frame| frame.id)
-                    .filter(|id| *id > at && *id <= shown)
-                    .max();
-                if let Some(to) = passed.filter(|_| base > reached) {
-                    self.window.append(late(topic, at, to, base, serial));
+                // Streams that went past may stand as far as this replica shows anything.
+                let told = passed.is_none() || base > reached.max(heard);
+                if page.more || !told {
+                    self.health = Health::Broken {
+                        at: reached,
+                        shown,
+                        passed,
+                    };
+                    return if page.more {
+                        Mended::More(reached)
+                    } else {
+                        Mended::AwaitsClock
+                    };
+                }
+                if let Some(Passed { from, to }) = passed {
+                    self.window.append(late(topic, from, to, base, serial));
                 }
                 self.health = Health::Live { base };
             }
@@ -377,8 +422,7 @@ impl State {
     }
 
     /// Appends what a read found above `at`; returns how far the topic is complete now.
-    fn take_page(&mut self, at: Id, page: &Page, horizon: &Horizon) -> Id {
-        let floor = gap::judge(at, horizon, page.floor).map_or(at, |missing| missing.to.max(at));
+    fn take_page(&mut self, at: Id, floor: Id, page: &Page) -> Id {
         if floor > at {
             // Readers below find the window too short, read the log, and are told there.
             self.window.restart(floor);
@@ -413,6 +457,18 @@ impl State {
             Health::Live { .. } | Health::Opening => Mended::Live,
         }
     }
+}
+
+/// What streams may have gone past, this page included: entries found, and entries that the log
+/// has dropped before they could be found.
+fn pass(before: Option<Passed>, at: Id, floor: Id, shown: Id, page: &Page) -> Option<Passed> {
+    let found = page.frames.iter().map(|frame| frame.id);
+    let found = found.filter(|id| *id <= shown);
+    let to = found.chain([floor.min(shown)]).filter(|id| *id > at).max();
+    to.map_or(before, |to| {
+        let from = before.map_or(at, |passed| passed.from);
+        Some(Passed { from, to })
+    })
 }
 
 /// A gap told to streams that had gone past what a repair found.

@@ -5,7 +5,7 @@
 //!
 //! The hub knows no socket, no Redis and no clock. The live path is told to it, what must be read
 //! from the log it asks for, and time comes in as an argument; so it can be simulated
-//! (`tests/simulation_merge.rs`).
+//! (`tests/simulation_log.rs`).
 //!
 //! Invariants:
 //!

@@ -63,6 +63,14 @@ impl Shown {
             Self::Gap { gap, .. } => gap.to,
         }
     }
+
+    /// Whether its id may be written as the cursor.
+    #[must_use]
+    pub fn is_anchored(&self) -> bool {
+        match self {
+            Self::Frame { anchored, .. } | Self::Gap { anchored, .. } => *anchored,
+        }
+    }
 }
 
 /// How far one step came.
@@ -100,6 +108,8 @@ struct Part {
     asked: bool,
     cursor: Id,
     since: Id,
+    /// The stream goes on from a cursor that it got elsewhere.
+    resumed: bool,
 }
 
 #[derive(Debug)]
@@ -153,6 +163,7 @@ impl Reader {
                     sources: vec![source],
                     cursor: Id::ZERO,
                     since: Id::ZERO,
+                    resumed: false,
                 }),
             }
         }
@@ -220,7 +231,9 @@ impl Reader {
             let number = part.partition.number();
             let mut take = |shown: Shown| match &mut vector {
                 Some(cursor) => {
-                    cursor.set(number, shown.id());
+                    if shown.is_anchored() {
+                        cursor.set(number, shown.id());
+                    }
                     take(shown, cursor)
                 }
                 None => false,
@@ -336,6 +349,7 @@ impl Part {
             Some(horizon) => horizon,
             None => return Some(Step::Clock(self.partition.number())),
         };
+        self.resumed = matches!(start, Start::After(_));
         match start {
             Start::Live | Start::Unreadable => {
                 // Everything up to the greatest was published before this stream began.
@@ -415,6 +429,9 @@ impl Part {
             let Some((index, id)) = first else {
                 return Step::Idle;
             };
+            if self.tell_early(id.min(limit), take) {
+                return Step::Full;
+            }
             if id > limit {
                 return Step::Held;
             }
@@ -425,7 +442,11 @@ impl Part {
             let Some(source) = self.sources.get_mut(index) else {
                 return Step::Idle;
             };
-            let teller = Teller { since, serial };
+            let teller = Teller {
+                since,
+                resumed: self.resumed,
+                serial,
+            };
             let (reached, full) = source.show(cursor, until, alone, &teller, take);
             source.done = source.done.max(reached);
             if alone {
@@ -435,6 +456,25 @@ impl Part {
                 return Step::Full;
             }
         }
+    }
+
+    /// Gaps that end above what is shown next. They are told now and without an id, because the
+    /// cursor is about to move on among the ids that they lack: a stream that dropped there and
+    /// came back to a replica which still holds the rest would never be told. True if `take` is
+    /// full.
+    fn tell_early(&mut self, next: Id, take: &mut impl FnMut(Shown) -> bool) -> bool {
+        let pages = self.sources.iter_mut().filter_map(|s| s.page.as_mut());
+        for page in pages {
+            if let Some(gap) = page.gap.take_if(|gap| gap.to > next)
+                && !take(Shown::Gap {
+                    gap,
+                    anchored: false,
+                })
+            {
+                return true;
+            }
+        }
+        false
     }
 
     /// Topics whose next stretch must be read from the log.
@@ -477,15 +517,21 @@ pub const PAGE_EVENTS: usize = 256;
 /// Decides which gap entries of a log concern a stream.
 struct Teller {
     since: Id,
+    resumed: bool,
     serial: u64,
 }
 
 impl Teller {
+    /// A stream that came with a cursor may have gone past the lost ids before the gap was written
+    /// down, on this replica or on another: it is told although it begins above them.
     fn tells(&self, frame: &Frame) -> bool {
         match frame.mark {
             Mark::Event | Mark::End | Mark::Deleted => true,
-            Mark::Gap { lost, .. } => self.since < lost,
-            Mark::Late { serial, to, .. } => self.serial < serial && self.since < to,
+            Mark::Gap { lost, .. } => self.since < lost || self.resumed,
+            Mark::Late { from, to, serial } => {
+                let was_open = self.serial < serial && self.since < to;
+                was_open || (self.resumed && self.since > from)
+            }
         }
     }
 }

@@ -56,35 +56,53 @@ local function lacks(k, topic, id)
   return less(floor, id) and #redis.call('XRANGE', log, id, id) == 0
 end
 
--- One id that a replica heard on its previous connection: a stretch that was lost is written down.
-local function report(k, topic, id)
+-- Widens the newest seam so that it covers `id`, and goes on behind it.
+local function leap_over(k, id)
+  local seams, texts = known_seams(k), {}
+  local beyond = id_text(math.max(k.ms, (id_parse(id))) + 1, 0)
+  if #seams > 0 then seams[#seams].after = beyond else seams[1] = { before = k.born, after = beyond } end
+  for i, seam in ipairs(seams) do texts[i] = seam.before .. ',' .. seam.after end
+  k.seams, k.last = table.concat(texts, ' '), beyond
+  k.ms, k.seq = id_parse(beyond)
+  redis.call('HSET', key(k.p, 'clock'), 'last', k.last, 'seams', k.seams)
+end
+
+-- Whether this id is above everything that the newest seam covers.
+local function is_beyond_seams(k, id)
   local seams = known_seams(k)
-  local newest = seams[#seams]
-  if not less(id, newest and newest.after or k.born) and lacks(k, topic, id) then
-    local beyond = id_text(math.max(k.ms, (id_parse(id))) + 1, 0)
-    if newest then newest.after = beyond else seams[1] = { before = k.born, after = beyond } end
-    local texts = {}
-    for i, seam in ipairs(seams) do texts[i] = seam.before .. ',' .. seam.after end
-    k.seams, k.last = table.concat(texts, ' '), beyond
-    k.ms, k.seq = id_parse(beyond)
-    redis.call('HSET', key(k.p, 'clock'), 'last', k.last, 'seams', k.seams)
+  return not less(id, #seams > 0 and seams[#seams].after or k.born)
+end
+
+local function seam_around(k, id)
+  for _, seam in ipairs(known_seams(k)) do
+    if less(seam.before, id) and less(id, seam.after) then return seam end
   end
-  for _, seam in ipairs(seams) do
-    if less(seam.before, id) and less(id, seam.after) then
-      local log = key(k.p, 'log:' .. topic)
-      local kindof = redis.call('TYPE', log).ok
-      if kindof ~= 'stream' and kindof ~= 'none' then return end
-      for _, entry in ipairs(redis.call('XRANGE', log, seam.after, '+')) do
-        for i = 1, #entry[2], 2 do
-          local lost = entry[2][i] == 'gap' and string.match(entry[2][i + 1], ',(%S+)$')
-          if lost and not less(lost, id) then return end
-        end
-      end
-      local span = seam.before .. ',' .. id
-      append(k, topic, 'tidegate.gap', '', 'g' .. span, { 'gap', span })
-      return
+end
+
+local function is_stream(log)
+  local kindof = redis.call('TYPE', log).ok
+  return kindof == 'stream', kindof == 'none'
+end
+
+-- What a replica knew of one topic before this process wrote: `id` last, and nothing at or below
+-- `heard` is shown there any more. A stretch that was lost is written down.
+local function report(k, topic, id, heard)
+  local log = key(k.p, 'log:' .. topic)
+  local exists, free = is_stream(log)
+  if not exists and not free then return end
+  local around = seam_around(k, heard)
+  if around and #redis.call('XRANGE', log, '(' .. around.before, heard, 'COUNT', 1) > 0 then id = heard end
+  if is_beyond_seams(k, id) and lacks(k, topic, id) then leap_over(k, id) end
+  local seam = seam_around(k, id)
+  if not seam then return end
+  for _, entry in ipairs(redis.call('XRANGE', log, seam.after, '+')) do
+    for i = 1, #entry[2], 2 do
+      local lost = entry[2][i] == 'gap' and string.match(entry[2][i + 1], ',(%S+)$')
+      if lost and not less(lost, id) then return end
     end
   end
+  local span = seam.before .. ',' .. id
+  append(k, topic, 'tidegate.gap', '', 'g' .. span, { 'gap', span })
 end
 
 -- Forgets heads of topics whose log has expired, a few at a time.
@@ -151,11 +169,13 @@ redis.register_function({ function_name = F .. 'tick', flags = { 'allow-oom' }, 
   return { k.last, redis.call('HEXISTS', key(k.p, 'clock'), 'age_ms') }
 end })
 
--- p (topic id)*: what a replica heard before this process wrote
+-- p heard (topic id)*: how far a replica followed the clock, and which id of each topic it knew
+-- last, before this process wrote
 redis.register_function({ function_name = F .. 'report', flags = { 'allow-oom' }, callback = function(_, a)
   local k = clock(a[1])
   take_over(k)
-  for i = 2, #a, 2 do report(k, a[i], a[i + 1]) end
+  if is_beyond_seams(k, a[2]) then leap_over(k, a[2]) end
+  for i = 3, #a, 2 do report(k, a[i], a[i + 1], a[2]) end
   return redis.status_reply('OK')
 end })
 

@@ -496,10 +496,12 @@ impl Redis {
     pub(super) async fn report(
         &self,
         partition: PartitionNo,
-        heard: &[(Topic, Id)],
+        heard: Id,
+        topics: &[(Topic, Id)],
     ) -> Result<(), BrokerError> {
         let mut cmd = self.function("report", partition);
-        for (topic, id) in heard {
+        cmd.arg(heard.to_string());
+        for (topic, id) in topics {
             cmd.arg(topic.as_str()).arg(id.to_string());
         }
         self.call(partition, &cmd).await.map(|_| ())
