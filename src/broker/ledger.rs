@@ -1,7 +1,7 @@
 //! The log of one partition as plain data: publish, read, delete, report, seams.
 //!
 //! The memory broker is a ledger behind a lock. The same rules stand in Lua in
-//! `redis/library.lua`; `tests/ledger.rs` runs both side by side, and the simulations use the
+//! `redis/core.lua` and `redis/internal.lua`; `tests/ledger.rs` runs both side by side, and the simulations use the
 //! ledger as their Redis. Time comes in as an argument.
 
 use super::{BrokerError, Publication, TopicState};
@@ -128,12 +128,15 @@ impl Ledger {
             if repeated {
                 continue;
             }
-            let log = self.logs.get(&item.topic);
-            if log.is_some_and(|log| log.ended.is_some()) || ends.contains(&&item.topic) {
+            if ends.contains(&&item.topic) {
                 return Err(BrokerError::Ended(item.topic.to_string()));
             }
             if item.data.len() > self.retention.event_bytes_max {
                 return Err(BrokerError::TooLarge(self.retention.event_bytes_max as u64));
+            }
+            let log = self.logs.get(&item.topic);
+            if log.is_some_and(|log| log.ended.is_some()) {
+                return Err(BrokerError::Ended(item.topic.to_string()));
             }
             if log.is_none() && !fresh.contains(&&item.topic) {
                 fresh.push(&item.topic);
@@ -173,15 +176,14 @@ impl Ledger {
 
     fn page(&self, request: &ReadRequest) -> Page {
         let log = self.logs.get(&request.topic);
-        let above = log.map_or(&[][..], |_| &[]);
-        let mut frames: Vec<Frame> = Vec::from(above);
+        let mut frames = Vec::new();
         let mut more = false;
         if let Some(log) = log {
             let start = log
                 .entries
                 .partition_point(|(entry, _)| entry.id <= request.after);
             let rest = log.entries.range(start..);
-            more = rest.len() > request.limit;
+            more = request.limit > 0 && rest.len() >= request.limit;
             frames.extend(rest.take(request.limit).map(|(_, frame)| frame.clone()));
         }
         Page {
@@ -303,7 +305,7 @@ impl Ledger {
             .seams
             .iter()
             .find(|seam| seam.before < id && id < seam.after)?;
-        let reaches = |entry: &Entry| matches!(entry.mark, Mark::Gap { lost, .. } if lost >= id);
+        let reaches = |entry: &Entry| matches!(entry.mark, Mark::Gap { from, lost } if from < id && lost >= id);
         let known = self
             .logs
             .get(topic)

@@ -121,7 +121,8 @@ local function type_fault(kind)
 end
 
 -- Why an event cannot be appended to this log now; nil if it can.
-local function refusal(k, topic, kind, data)
+-- `fresh` topics are about to be created beside it.
+local function refusal(k, topic, kind, data, fresh)
   local fault = topic_fault(topic) or type_fault(kind) or (not is_utf8(data) and 'event data is UTF-8')
   if fault then return refuse('TGINVALID', fault) end
   if #data > k.bytes_max then return refuse('TGLARGE', int(k.bytes_max)) end
@@ -143,13 +144,17 @@ local function idem_key(p, item) return key(p, 'idem:' .. item.topic .. ':' .. i
 
 -- All of the batch, or nothing: what is refused is refused before the first write.
 local function publish(p, items)
-  local k, ends, known = clock(p), {}, {}
+  local k, ends, known, fresh, count = clock(p), {}, {}, {}, 0
   for i, item in ipairs(items) do
     if item.key ~= '' then known[i] = redis.call('GET', idem_key(p, item)) end
     if not known[i] then
       if ends[item.topic] then return refuse('TGENDED', item.topic) end
-      local no = refusal(k, item.topic, item.kind, item.data)
+      local others = fresh[item.topic] and count - 1 or count
+      local no = refusal(k, item.topic, item.kind, item.data, others)
       if no then return no end
+      if not fresh[item.topic] and redis.call('EXISTS', key(p, 'log:' .. item.topic)) == 0 then
+        fresh[item.topic], count = true, count + 1
+      end
       ends[item.topic] = item.last
     end
   end

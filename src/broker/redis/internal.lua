@@ -95,10 +95,12 @@ local function report(k, topic, id, heard)
   if is_beyond_seams(k, id) and lacks(k, topic, id) then leap_over(k, id) end
   local seam = seam_around(k, id)
   if not seam then return end
-  for _, entry in ipairs(redis.call('XRANGE', log, seam.after, '+')) do
+  for _, entry in ipairs(redis.call('XRANGE', log, '(' .. seam.before, '+')) do
     for i = 1, #entry[2], 2 do
-      local lost = entry[2][i] == 'gap' and string.match(entry[2][i + 1], ',(%S+)$')
-      if lost and not less(lost, id) then return end
+      if entry[2][i] == 'gap' then
+        local from, lost = string.match(entry[2][i + 1], '^(%S+),(%S+)$')
+        if from and less(from, id) and not less(lost, id) then return end
+      end
     end
   end
   local span = seam.before .. ',' .. id
@@ -299,7 +301,7 @@ redis.register_function(F .. 'append', function(_, a)
     if i > n then
       local k = clocks[p] or clock(p)
       clocks[p] = k
-      if topic ~= '' and not refusal(k, topic, kind, data) then
+      if topic ~= '' and not refusal(k, topic, kind, data, 0) then
         append(k, topic, kind, data, 'e')
         logged = logged + 1
       else
