@@ -59,7 +59,7 @@ pub struct Page {
     pub ended: Option<Id>,
     /// Entries above `after`, ascending, without a hole.
     pub frames: Vec<Frame>,
-    /// The page is full, so there may be more: the topic is known only up to the last frame.
+    /// The page was cut short: the topic is known only up to the last frame.
     pub more: bool,
 }
 

@@ -183,7 +183,7 @@ impl Ledger {
                 .entries
                 .partition_point(|(entry, _)| entry.id <= request.after);
             let rest = log.entries.range(start..);
-            more = request.limit > 0 && rest.len() >= request.limit;
+            more = request.limit > 0 && rest.len() > request.limit;
             frames.extend(rest.take(request.limit).map(|(_, frame)| frame.clone()));
         }
         Page {
