@@ -67,24 +67,15 @@ impl App {
         let (broker, path) = open_broker(config, &metrics, &tasks, &background)?;
         let hub = Hub::new(broker.partitions(), config.window);
         let reached = Arc::new(AtomicBool::new(false));
-        let follower = Follower::new(
-            hub.clone(),
-            broker.clone(),
-            metrics.clone(),
-            follow_settings(config),
-            reached.clone(),
-        );
-        tasks.spawn(follower.run(path, background.clone()));
-        let (replicas, others) = watch::channel(Arc::from([]));
-        tasks.spawn(fleet::run(
-            hub.clone(),
-            broker.clone(),
-            metrics.clone(),
-            config.replica.name.clone(),
-            replicas,
-            background.clone(),
-        ));
-        spawn_ingest(config, &broker, &others, &tasks, &background);
+        let parts = Parts {
+            config,
+            hub: &hub,
+            broker: &broker,
+            metrics: &metrics,
+            tasks: &tasks,
+            stop: &background,
+        };
+        parts.spawn(path, reached.clone());
 
         let gateway = Arc::new(Gateway {
             reads: Reads::new(
@@ -183,7 +174,7 @@ fn open_broker(
         let (memory, path, answers) = Memory::open(config.retention());
         let stop = stop.clone();
         tasks.spawn(async move { stop.run_until_cancelled(answers).await });
-        return Ok((Arc::new(Broker::Memory(memory)), path));
+        return Ok((Arc::new(Broker::Memory(Box::new(memory))), path));
     };
     let settings = Settings {
         url: url.clone(),
@@ -202,42 +193,70 @@ fn open_broker(
     let (path, live, wanted) = Redis::live_path();
     let (stop, follower) = (stop.clone(), redis.clone());
     tasks.spawn(async move {
-        stop.run_until_cancelled(run_live(follower, live, wanted))
-            .await
+        let live = Box::pin(run_live(follower, live, wanted));
+        stop.run_until_cancelled(live).await
     });
     Ok((Arc::new(Broker::Redis(redis)), path))
 }
 
-fn spawn_ingest(
-    config: &Config,
-    broker: &Broker,
-    replicas: &fleet::Replicas,
-    tasks: &TaskTracker,
-    stop: &CancellationToken,
-) {
-    let (Broker::Redis(redis), true) = (broker, config.ingest.enabled) else {
-        return;
-    };
-    let settings = link::EarSettings {
-        name: config.replica.name.clone(),
-        channel: config.ingest.channel.clone(),
-        ears: config.ingest.ears,
-        owed_max: config.ingest.owed_max,
-        event_bytes_max: config.publish.event_bytes_max,
-    };
-    tasks.spawn(link::run(
-        redis.clone(),
-        settings,
-        replicas.clone(),
-        stop.clone(),
-    ));
-    tasks.spawn(inbox::run(
-        redis.clone(),
-        config.replica.name.clone(),
-        config.ingest.ears,
-        replicas.clone(),
-        stop.clone(),
-    ));
+/// What goes on behind the requests.
+struct Parts<'a> {
+    config: &'a Config,
+    hub: &'a Arc<Hub>,
+    broker: &'a Arc<Broker>,
+    metrics: &'a Arc<Metrics>,
+    tasks: &'a TaskTracker,
+    stop: &'a CancellationToken,
+}
+
+impl Parts<'_> {
+    fn spawn(&self, path: LivePath, reached: Arc<AtomicBool>) {
+        let follower = Follower::new(
+            self.hub.clone(),
+            self.broker.clone(),
+            self.metrics.clone(),
+            follow_settings(self.config),
+            reached,
+        );
+        self.tasks.spawn(follower.run(path, self.stop.clone()));
+        let (replicas, others) = watch::channel(Arc::from([]));
+        self.tasks.spawn(fleet::run(
+            self.hub.clone(),
+            self.broker.clone(),
+            self.metrics.clone(),
+            self.config.replica.name.clone(),
+            replicas,
+            self.stop.clone(),
+        ));
+        self.spawn_ingest(&others);
+    }
+
+    fn spawn_ingest(&self, replicas: &fleet::Replicas) {
+        let config = self.config;
+        let (Broker::Redis(redis), true) = (&**self.broker, config.ingest.enabled) else {
+            return;
+        };
+        let settings = link::EarSettings {
+            name: config.replica.name.clone(),
+            channel: config.ingest.channel.clone(),
+            ears: config.ingest.ears,
+            owed_max: config.ingest.owed_max,
+            event_bytes_max: config.publish.event_bytes_max,
+        };
+        self.tasks.spawn(link::run(
+            redis.clone(),
+            settings,
+            replicas.clone(),
+            self.stop.clone(),
+        ));
+        self.tasks.spawn(inbox::run(
+            redis.clone(),
+            config.replica.name.clone(),
+            config.ingest.ears,
+            replicas.clone(),
+            self.stop.clone(),
+        ));
+    }
 }
 
 fn follow_settings(config: &Config) -> FollowSettings {

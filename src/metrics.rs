@@ -333,9 +333,9 @@ impl Register<'_> {
 
     fn gauges_of(&self, name: &str, help: &str, label: &str, values: &[&str]) -> IntGaugeVec {
         let gauges = self.gauges(name, help, &[label]);
-        values
-            .iter()
-            .for_each(|value| gauges.with_label_values(&[*value]).set(0));
+        for value in values {
+            gauges.with_label_values(&[*value]).set(0);
+        }
         gauges
     }
 
@@ -345,9 +345,9 @@ impl Register<'_> {
 
     fn counters(&self, name: &str, help: &str, label: &str, values: &[&str]) -> IntCounterVec {
         let counters = self.add(IntCounterVec::new(Self::opts(name, help), &[label]));
-        values
-            .iter()
-            .for_each(|value| counters.with_label_values(&[*value]).reset());
+        for value in values {
+            counters.with_label_values(&[*value]).reset();
+        }
         counters
     }
 

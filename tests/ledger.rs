@@ -84,7 +84,7 @@ impl Both {
             replica: "test".into(),
             retention: RETENTION,
         };
-        let lua = broker::Redis::open(settings, Metrics::new().into()).unwrap();
+        let lua = broker::Redis::open(settings, Metrics::new()).unwrap();
         lua.prepare().await.unwrap();
         let mut both = Self {
             lua: tidegate::broker::Broker::Redis(lua),

@@ -201,20 +201,13 @@ impl Cluster {
     /// Waits until every replica counts raw publishes, by one that is no event: its topic is `*`.
     fn wait_for_ears(&self) {
         let heard = |replica: u16| {
-            let text = self
-                .get(self.port("REPLICA_PORT") + replica, "/metrics")
-                .text();
+            let text = get(self.port("REPLICA_PORT") + replica, "/metrics").text();
             !text.contains("tidegate_ingest_heard_total 0\n")
         };
         eventually("the replicas count raw publishes", || {
             self.run("redis-cli PUBLISH 'events:*' x");
             (0..3).all(heard)
         });
-    }
-
-    fn get(&self, port: u16, target: &str) -> Answer {
-        let head = format!("GET {target} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n");
-        exchange(([127, 0, 0, 1], port).into(), head.as_bytes())
     }
 
     /// A command of the README, spoken to this cluster.
@@ -463,4 +456,9 @@ fn table(head: &str) -> Vec<Vec<String>> {
             .collect()
     };
     rows.map(cells).collect()
+}
+
+fn get(port: u16, target: &str) -> Answer {
+    let head = format!("GET {target} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n");
+    exchange(([127, 0, 0, 1], port).into(), head.as_bytes())
 }

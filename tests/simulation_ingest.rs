@@ -11,6 +11,7 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
+    clippy::print_stderr,
     reason = "a step that cannot be ends the simulation"
 )]
 
@@ -73,7 +74,14 @@ struct Sending {
     life: usize,
     connection: u64,
     command: Command,
-    answer: Option<Option<Outcome>>,
+    answer: Answer,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Answer {
+    Pending,
+    Started,
+    Appended(Outcome),
 }
 
 struct World<'a> {
@@ -244,21 +252,22 @@ impl<'a> World<'a> {
             .sendings
             .iter()
             .enumerate()
-            .filter(|(_, s)| s.answer.is_none());
+            .filter(|(_, s)| s.answer == Answer::Pending);
         let Some(index) = waiting.map(|(index, _)| index).nth(at) else {
             return;
         };
         // Commands of one connection are executed in their order.
         let (life, connection) = (self.sendings[index].life, self.sendings[index].connection);
         let earlier = self.sendings.iter().take(index);
-        let blocked =
-            |s: &Sending| s.answer.is_none() && (s.life, s.connection) == (life, connection);
+        let blocked = |s: &Sending| {
+            s.answer == Answer::Pending && (s.life, s.connection) == (life, connection)
+        };
         if earlier.into_iter().any(blocked) {
             return;
         }
         let sending = &mut self.sendings[index];
         let name = format!("ear{}", sending.ear);
-        let outcome = match &sending.command {
+        let answer = match &sending.command {
             Command::Start(epoch) => {
                 let start = self.store.start_epoch(epoch, &name);
                 self.runtime.block_on(start).expect("redis answers");
@@ -269,7 +278,7 @@ impl<'a> World<'a> {
                         ear: name,
                     });
                 }
-                None
+                Answer::Started
             }
             Command::Append(append) => {
                 let appended = self.store.append_raw(&name, append);
@@ -290,10 +299,10 @@ impl<'a> World<'a> {
                         ear: name,
                     });
                 }
-                Some(outcome)
+                Answer::Appended(outcome)
             }
         };
-        sending.answer = Some(outcome);
+        sending.answer = answer;
     }
 
     // --- the ears: as ingest::link does it ---
@@ -330,7 +339,7 @@ impl<'a> World<'a> {
                 life: number,
                 connection,
                 command,
-                answer: None,
+                answer: Answer::Pending,
             });
         }
     }
@@ -381,7 +390,7 @@ impl<'a> World<'a> {
         let Some(life) = &mut self.lives[ear] else {
             return;
         };
-        let mine = |s: &Sending| s.life == life.number && s.answer.is_some();
+        let mine = |s: &Sending| s.life == life.number && s.answer != Answer::Pending;
         let Some(index) = self.sendings.iter().position(mine) else {
             return;
         };
@@ -389,9 +398,10 @@ impl<'a> World<'a> {
         if sending.connection != life.commands {
             return;
         }
-        match sending.answer.unwrap() {
-            None => life.starting = false,
-            Some(outcome) => {
+        match sending.answer {
+            Answer::Pending => {}
+            Answer::Started => life.starting = false,
+            Answer::Appended(outcome) => {
                 life.asked = false;
                 life.ear.answered(outcome, now);
             }
@@ -514,7 +524,7 @@ fn what_an_ear_counted_is_logged_once() {
             leap_ms: 2_000,
         },
     };
-    let metrics = Metrics::new().into();
+    let metrics = Metrics::new();
     let store = {
         let _entered = runtime.enter();
         broker::Redis::open(settings, metrics).unwrap()
@@ -529,7 +539,7 @@ fn what_an_ear_counted_is_logged_once() {
         let unordered = !verdict.forced && verdict.disorder > 0;
         if bad > 0 || unordered {
             let last = world.trace.len().saturating_sub(80);
-            println!("its last steps:\n  {}", world.trace[last..].join("\n  "));
+            eprintln!("its last steps:\n  {}", world.trace[last..].join("\n  "));
         }
         assert!(bad == 0 && !unordered, "seed {seed}: {verdict:?}");
         all.counted += verdict.counted;
@@ -537,6 +547,6 @@ fn what_an_ear_counted_is_logged_once() {
         all.disorder += verdict.disorder;
         forced += u64::from(verdict.forced);
     }
-    println!("{all:?}, {forced} runs with force");
+    eprintln!("{all:?}, {forced} runs with force");
     assert!(all.logged > 0);
 }

@@ -14,6 +14,7 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
+    clippy::print_stderr,
     reason = "a step that cannot be ends the simulation"
 )]
 
@@ -46,6 +47,7 @@ const STEPS: usize = 600;
 
 /// What may go wrong.
 #[derive(Clone, Copy, Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each fault by itself")]
 struct Faults {
     /// Connections of replicas break; operations run twice.
     cuts: bool,
@@ -103,7 +105,13 @@ struct Operation {
     replica: usize,
     generation: u64,
     ask: Ask,
-    answer: Option<Option<Reading>>,
+    answer: Answer,
+}
+
+enum Answer {
+    Pending,
+    Done,
+    Read(Reading),
 }
 
 enum Ask {
@@ -409,7 +417,7 @@ impl World {
                 None
             }
         };
-        operation.answer = Some(reading);
+        operation.answer = reading.map_or(Answer::Done, Answer::Read);
     }
 
     // --- replicas: as engine::follow does it ---
@@ -507,7 +515,7 @@ impl World {
             replica,
             generation,
             ask,
-            answer: None,
+            answer: Answer::Pending,
         });
     }
 
@@ -630,17 +638,20 @@ impl World {
             return;
         }
         let index = self.rng.random_range(0..self.operations.len());
-        if self.operations[index].answer.is_none() {
+        if matches!(self.operations[index].answer, Answer::Pending) {
             self.execute(index);
             return;
         }
         // The reply may be lost on the way: then it is asked again.
         if self.faults.cuts && self.rng.random_bool(0.1) {
-            self.operations[index].answer = None;
+            self.operations[index].answer = Answer::Pending;
             return;
         }
         let operation = self.operations.swap_remove(index);
-        let reading = operation.answer.flatten();
+        let reading = match operation.answer {
+            Answer::Read(reading) => Some(reading),
+            Answer::Pending | Answer::Done => None,
+        };
         let replica = &mut self.replicas[operation.replica];
         let current = operation.generation == replica.generation;
         match operation.ask {
@@ -762,7 +773,17 @@ impl World {
             return;
         }
         open.bell.register(&Waker::from(open.rung.clone()));
-        let step = if !open.opened {
+        let step = if open.opened {
+            let shown = &mut open.under_way;
+            open.reader.step(|what, _| {
+                shown.push_back(match what {
+                    Shown::Frame { frame, anchored } => Wire::Frame(frame, anchored),
+                    Shown::Gap { gap, anchored } => Wire::Gap(gap, anchored),
+                });
+                room -= 1;
+                room > 0
+            })
+        } else {
             let mut gaps = Vec::new();
             let step = open.reader.open(&mut gaps);
             if step == Step::Idle {
@@ -779,16 +800,6 @@ impl World {
                 }
             }
             step
-        } else {
-            let shown = &mut open.under_way;
-            open.reader.step(|what, _| {
-                shown.push_back(match what {
-                    Shown::Frame { frame, anchored } => Wire::Frame(frame, anchored),
-                    Shown::Gap { gap, anchored } => Wire::Gap(gap, anchored),
-                });
-                room -= 1;
-                room > 0
-            })
         };
         let replica = open.replica;
         match step {
@@ -1004,14 +1015,14 @@ fn sweep(faults: Faults, seeds: u64) -> BTreeMap<&'static str, u64> {
         if let Err(why) = outcome {
             let last = world.trace.len().saturating_sub(150);
             let steps = world.trace[last..].join("\n  ");
-            println!("seed {seed}, {faults:?}; its last steps:\n  {steps}");
+            eprintln!("seed {seed}, {faults:?}; its last steps:\n  {steps}");
             std::panic::resume_unwind(why);
         }
         for (what, count) in &world.tally {
             *tally.entry(*what).or_default() += count;
         }
     }
-    println!("{faults:?}: {tally:?}");
+    eprintln!("{faults:?}: {tally:?}");
     tally
 }
 

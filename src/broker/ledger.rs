@@ -28,6 +28,9 @@ pub struct Retention {
     pub leap_ms: u64,
 }
 
+/// Frames to be sent live, in order.
+pub type LiveFrames = Vec<(Topic, Frame)>;
+
 /// A topic's log.
 #[derive(Clone, Debug)]
 struct Log {
@@ -89,7 +92,7 @@ impl Ledger {
         &mut self,
         batch: &[Publication],
         now_ms: u64,
-    ) -> Result<(Vec<Id>, Vec<(Topic, Frame)>), BrokerError> {
+    ) -> Result<(Vec<Id>, LiveFrames), BrokerError> {
         self.expire(now_ms);
         self.admit(batch)?;
         let mut ids = Vec::with_capacity(batch.len());
@@ -246,12 +249,7 @@ impl Ledger {
 
     /// Hears how far a replica followed the clock, and which id of each topic it knew last,
     /// before this process wrote. Returns gap entries to be sent live.
-    pub fn report(
-        &mut self,
-        heard: Id,
-        topics: &[(Topic, Id)],
-        now_ms: u64,
-    ) -> Vec<(Topic, Frame)> {
+    pub fn report(&mut self, heard: Id, topics: &[(Topic, Id)], now_ms: u64) -> LiveFrames {
         self.expire(now_ms);
         self.take_over(now_ms);
         if heard >= self.seams.back().map_or(self.born, |seam| seam.after) {

@@ -26,7 +26,6 @@ impl Memory {
     ///
     /// The returned future answers what the replica asks of the live path: every topic is heard
     /// at once. It ends when the other end is dropped.
-    #[must_use]
     pub fn open(
         retention: Retention,
     ) -> (Self, LivePath, impl Future<Output = ()> + Send + 'static) {

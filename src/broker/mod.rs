@@ -7,7 +7,7 @@ mod ledger;
 mod memory;
 pub mod redis;
 
-pub use ledger::{Ledger, Retention};
+pub use ledger::{Ledger, LiveFrames, Retention};
 pub use memory::Memory;
 
 use crate::event::EventType;
@@ -123,7 +123,7 @@ pub struct Fleet {
 #[derive(Debug)]
 pub enum Broker {
     /// In this process, gone with it.
-    Memory(Memory),
+    Memory(Box<Memory>),
     /// In Redis, shared by all replicas.
     Redis(redis::Redis),
 }

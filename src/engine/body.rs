@@ -138,7 +138,6 @@ impl StreamBody {
     }
 
     /// As a body of axum's kind.
-    #[must_use]
     pub fn into_axum(self) -> axum::body::Body {
         axum::body::Body::new(self.map_err(axum::Error::new))
     }
@@ -225,10 +224,9 @@ impl StreamBody {
                 self.state = State::Live(stream);
                 self.sleep.as_mut().reset(until);
                 return match self.sleep.as_mut().poll(cx) {
-                    // The time came while we looked.
-                    Poll::Ready(()) => Poll::Ready(()),
                     Poll::Pending if self.out.is_empty() => Poll::Pending,
-                    Poll::Pending => Poll::Ready(()),
+                    // There is something to write, or the time came while we looked.
+                    Poll::Pending | Poll::Ready(()) => Poll::Ready(()),
                 };
             }
         }
@@ -242,7 +240,9 @@ impl StreamBody {
             [_] => self.out.pop()?,
             many => {
                 let mut all = BytesMut::with_capacity(many.iter().map(Bytes::len).sum());
-                many.iter().for_each(|bytes| all.extend_from_slice(bytes));
+                for bytes in many {
+                    all.extend_from_slice(bytes);
+                }
                 self.out.clear();
                 all.freeze()
             }
@@ -284,7 +284,10 @@ impl Body for StreamBody {
     }
 }
 
-/// Waits for a stream to open, at most `wait`; what is not open yet goes on opening in the body.
+/// Waits for a stream to open, at most `wait`.
+///
+/// # Errors
+/// What is not open yet, so that it can go on opening in the body.
 pub async fn open_within(mut opening: Opening, wait: Duration) -> Result<Stream, Opening> {
     match tokio::time::timeout(wait, &mut opening).await {
         Ok(stream) => Ok(stream),

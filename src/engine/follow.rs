@@ -163,7 +163,7 @@ impl Follower {
 
     fn take(&mut self, event: Live) {
         match event {
-            Live::Up { run } => self.up(run),
+            Live::Up { run } => self.up(&run),
             Live::Down => self.down(),
             Live::Confirmed(topics) => {
                 let feeds = topics.iter().filter_map(|topic| self.hub.feed(topic));
@@ -193,13 +193,13 @@ impl Follower {
         }
     }
 
-    fn up(&mut self, run: Box<str>) {
+    fn up(&mut self, run: &str) {
         self.generation += 1;
         self.settled = false;
         let rewound = self
             .run
-            .replace(run.clone())
-            .is_some_and(|before| before != run);
+            .replace(run.into())
+            .is_some_and(|before| *before != *run);
         if rewound {
             tracing::warn!(%run, "another Redis process answers; what was heard of the last one is reported");
         }

@@ -234,7 +234,7 @@ pub async fn open(
     while let Step::Clock(partition) = next_step(&bell, &mut reader, &mut gaps).await {
         reads.pages(partition, Vec::new()).await;
     }
-    Stream::begin(hub, settings, reader, bell, wish, gaps)
+    Stream::begin(hub, settings, reader, bell, &wish, &gaps)
 }
 
 /// Opens as far as it goes without reading the clock; waits for the bell where it has to.
@@ -273,11 +273,10 @@ impl BeginIn {
 async fn begin_in(hub: &Hub, reads: &Reads, wish: &Wish) -> BeginIn {
     match &wish.begin {
         Begin::Live => BeginIn::All(Start::Live),
-        Begin::Unreadable => BeginIn::All(Start::Unreadable),
         Begin::After(cursor) if cursor.speaks_of(hub.partitions()) => {
             BeginIn::After(cursor.clone())
         }
-        Begin::After(_) => BeginIn::All(Start::Unreadable),
+        Begin::Unreadable | Begin::After(_) => BeginIn::All(Start::Unreadable),
         Begin::History(history) => {
             let partitions: BTreeSet<PartitionNo> = wish
                 .topics
@@ -304,8 +303,8 @@ impl Stream {
         settings: Arc<StreamSettings>,
         reader: Reader,
         bell: Arc<Bell>,
-        wish: Wish,
-        gaps: Vec<Gap>,
+        wish: &Wish,
+        gaps: &[Gap],
     ) -> Self {
         let now = Instant::now();
         let counts = wish.connections.then(|| Watch {
@@ -334,7 +333,7 @@ impl Stream {
             hub,
             resumed,
         };
-        stream.greet(&wish, &gaps);
+        stream.greet(wish, gaps);
         stream
     }
 

@@ -27,7 +27,7 @@ const KEEPALIVE: Duration = Duration::from_secs(60);
 /// A listening socket with everything that its connections need.
 #[derive(Debug)]
 pub struct Listener {
-    listener: TcpListener,
+    socket: TcpListener,
     settings: Server,
     metrics: Arc<Metrics>,
     places: Arc<Semaphore>,
@@ -43,12 +43,12 @@ impl Listener {
         settings: &Server,
         metrics: Arc<Metrics>,
     ) -> Result<Self, String> {
-        let listener = listen(address, settings.backlog).map_err(|why| match why.kind() {
+        let socket = listen(address, settings.backlog).map_err(|why| match why.kind() {
             io::ErrorKind::AddrInUse => format!("{address} is in use by another process; server.listen or ops.listen takes another one"),
             _ => format!("{address} cannot be listened on: {why}"),
         })?;
         Ok(Self {
-            listener,
+            socket,
             places: Arc::new(Semaphore::new(
                 settings.connections_max.min(Semaphore::MAX_PERMITS),
             )),
@@ -62,7 +62,7 @@ impl Listener {
     /// # Errors
     /// If the system does not say.
     pub fn address(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
+        self.socket.local_addr()
     }
 
     /// Serves until `stop`; then connections finish the request they are at. Their tasks belong to
@@ -99,7 +99,7 @@ impl Listener {
             .acquire_owned()
             .await
             .map_err(io::Error::other)?;
-        let (socket, _) = self.listener.accept().await?;
+        let (socket, _) = self.socket.accept().await?;
         Ok((socket, place))
     }
 

@@ -62,7 +62,6 @@ pub struct Gateway {
 }
 
 /// Everything that the main listener serves.
-#[must_use]
 pub fn router(gateway: Arc<Gateway>, with_ops: bool) -> Router {
     let stream = |methods: MethodRouter<Arc<Gateway>>| methods.head(subscribe::head).options(allow);
     let mut router = Router::new()
@@ -82,7 +81,6 @@ pub fn router(gateway: Arc<Gateway>, with_ops: bool) -> Router {
 }
 
 /// Health and metrics, for a listener of their own.
-#[must_use]
 pub fn ops_router(gateway: Arc<Gateway>) -> Router {
     layered(ops_routes(), gateway)
 }

@@ -50,7 +50,7 @@ impl Query {
     ///
     /// # Errors
     /// A [`Problem`] that names the key.
-    pub(super) fn number<T>(&self, key: &str, most: T) -> Result<Option<T>, Problem>
+    pub(super) fn number<T>(&self, key: &str, most: &T) -> Result<Option<T>, Problem>
     where
         T: FromStr + PartialOrd + From<u8> + std::fmt::Display,
     {
@@ -58,7 +58,7 @@ impl Query {
             return Ok(None);
         };
         match text.parse::<T>() {
-            Ok(number) if number >= T::from(1) && number <= most => Ok(Some(number)),
+            Ok(number) if number >= T::from(1) && number <= *most => Ok(Some(number)),
             _ => Err(Problem::bad_request(format!(
                 "{key} is a whole number from 1 to {most}"
             ))),

@@ -170,7 +170,7 @@ fn wish(
         topics,
         connections,
         kinds,
-        limit: query.number("limit", u64::MAX)?,
+        limit: query.number("limit", &u64::MAX)?,
         max_age: query.duration("max_age")?.map(|age| age.min(AGE_MAX)),
         heartbeat_events,
     })
@@ -200,7 +200,7 @@ fn begin(gateway: &Gateway, query: &Query, headers: &HeaderMap) -> Result<Begin,
 }
 
 fn history(gateway: &Gateway, query: &Query) -> Result<Option<History>, Problem> {
-    let last = query.number("last", gateway.limits.history_events_max as u64)?;
+    let last = query.number("last", &(gateway.limits.history_events_max as u64))?;
     let since = match query.first("since") {
         Some("earliest") => Some(History::Earliest),
         _ => query.duration("since")?.map(|age| History::Since {

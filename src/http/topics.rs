@@ -26,7 +26,7 @@ pub(super) async fn list(
 ) -> Result<Json<Value>, Problem> {
     let query = Query::parse(query.as_deref());
     let limit = query
-        .number("limit", LIST_MAX as u64)?
+        .number("limit", &(LIST_MAX as u64))?
         .unwrap_or(LIST_MAX as u64);
     let limit = usize::try_from(limit).unwrap_or(LIST_MAX);
     let topics = gateway
@@ -88,7 +88,7 @@ pub(super) async fn events(
         None => None,
     };
     let most = gateway.limits.history_events_max as u64;
-    let limit = query.number("limit", most)?.unwrap_or(most.min(100));
+    let limit = query.number("limit", &most)?.unwrap_or(most.min(100));
     let request = ReadRequest {
         topic: topic.clone(),
         after: after.unwrap_or_default(),

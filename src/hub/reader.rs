@@ -345,9 +345,8 @@ impl Part {
         {
             return Some(Step::Held);
         }
-        let horizon = match self.partition.horizon() {
-            Some(horizon) => horizon,
-            None => return Some(Step::Clock(self.partition.number())),
+        let Some(horizon) = self.partition.horizon() else {
+            return Some(Step::Clock(self.partition.number()));
         };
         self.resumed = matches!(start, Start::After(_));
         match start {

@@ -187,9 +187,9 @@ impl Redis {
         if !entries.is_empty() {
             let mut cmd = redis::cmd("XDEL");
             cmd.arg(self.inbox_key());
-            entries.iter().for_each(|entry| {
+            for entry in entries {
                 cmd.arg(&entry.entry);
-            });
+            }
             self.command(&cmd).await?;
         }
         Ok((logged, refused))

@@ -75,11 +75,11 @@ impl Chromium {
             last: 0,
             _profile: profile,
         };
-        let page = browser.call("Target.createTarget", json!({ "url": "about:blank" }));
+        let page = browser.call("Target.createTarget", &json!({ "url": "about:blank" }));
         let target = json!({ "targetId": page["targetId"], "flatten": true });
-        let session = browser.call("Target.attachToTarget", target);
+        let session = browser.call("Target.attachToTarget", &target);
         browser.session = session["sessionId"].as_str().map(str::to_owned);
-        browser.call("Page.enable", json!({}));
+        browser.call("Page.enable", &json!({}));
         browser.before_each_page(WATCH);
         Some(browser)
     }
@@ -87,12 +87,12 @@ impl Chromium {
     /// Runs a script on each page before any of its own.
     pub fn before_each_page(&mut self, script: &str) {
         let source = json!({ "source": script });
-        self.call("Page.addScriptToEvaluateOnNewDocument", source);
+        self.call("Page.addScriptToEvaluateOnNewDocument", &source);
     }
 
     /// Opens a page and waits until it is there.
     pub fn open(&mut self, url: &str) {
-        self.call("Page.navigate", json!({ "url": url }));
+        self.call("Page.navigate", &json!({ "url": url }));
         self.until(&format!(
             "location.href === {} && document.readyState === 'complete'",
             json!(url)
@@ -106,7 +106,7 @@ impl Chromium {
     pub fn evaluate(&mut self, expression: &str) -> Value {
         let asked =
             json!({ "expression": expression, "returnByValue": true, "awaitPromise": true });
-        let mut answer = self.call("Runtime.evaluate", asked);
+        let mut answer = self.call("Runtime.evaluate", &asked);
         assert!(
             answer["exceptionDetails"].is_null(),
             "{expression}: {answer}"
@@ -127,7 +127,7 @@ impl Chromium {
         )
     }
 
-    fn call(&mut self, method: &str, parameters: Value) -> Value {
+    fn call(&mut self, method: &str, parameters: &Value) -> Value {
         self.last += 1;
         let mut message = json!({ "id": self.last, "method": method, "params": parameters });
         if let Some(session) = &self.session {

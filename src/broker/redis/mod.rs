@@ -187,7 +187,7 @@ impl Redis {
             settings.command_timeout,
             settings.live_queue_bytes,
         );
-        connecting.await.map_err(|why| self.failed(&why))
+        connecting.await.map_err(|why| failed(&why))
     }
 
     /// The process that a connection leads to.
@@ -199,7 +199,7 @@ impl Redis {
             .arg("server")
             .query_async(&mut pubsub.commands)
             .await
-            .map_err(|why| self.failed(&why))?;
+            .map_err(|why| failed(&why))?;
         run_id(&info).ok_or_else(|| self.unreadable())
     }
 
@@ -340,7 +340,7 @@ impl Redis {
     pub(crate) async fn command(&self, cmd: &Cmd) -> Result<Value, BrokerError> {
         let work = async {
             let connection = self.0.pool.get().await.map_err(|why| match why {
-                deadpool_redis::PoolError::Backend(why) => self.failed(&why),
+                deadpool_redis::PoolError::Backend(why) => failed(&why),
                 other => BrokerError::Unavailable(other.to_string()),
             })?;
             let mut unanswered = Unanswered(None);
@@ -350,7 +350,7 @@ impl Redis {
             if !answer.as_ref().is_err_and(is_lost) {
                 unanswered.0 = None;
             }
-            answer.map_err(|why| self.failed(&why))
+            answer.map_err(|why| failed(&why))
         };
         let answer = tokio::time::timeout(self.settings().command_timeout, work).await;
         let answer =
@@ -368,28 +368,6 @@ impl Redis {
             }
         }
         answer
-    }
-
-    fn failed(&self, why: &RedisError) -> BrokerError {
-        let detail = why.detail().unwrap_or_default();
-        let count = detail.trim().parse().unwrap_or_default();
-        match why.code() {
-            Some("TGENDED") => BrokerError::Ended(detail.to_owned()),
-            Some("TGLARGE") => BrokerError::TooLarge(count),
-            Some("TGTOPICS") => BrokerError::TooManyTopics(count),
-            Some("OOM") => BrokerError::OutOfMemory,
-            Some("LOADING" | "MASTERDOWN" | "READONLY" | "BUSY" | "TRYAGAIN") => {
-                BrokerError::Unavailable(why.to_string())
-            }
-            Some(code) => BrokerError::Refused(format!("{code} {detail}")),
-            None if matches!(why.kind(), redis::ErrorKind::AuthenticationFailed) => {
-                BrokerError::Refused(why.to_string())
-            }
-            None if why.is_io_error() || why.is_timeout() || why.is_connection_dropped() => {
-                BrokerError::Unavailable(why.to_string())
-            }
-            None => BrokerError::Unavailable(why.to_string()),
-        }
     }
 
     pub(crate) fn unreadable(&self) -> BrokerError {
@@ -623,4 +601,26 @@ fn with_resp3(info: ConnectionInfo) -> ConnectionInfo {
         .clone()
         .set_protocol(ProtocolVersion::RESP3);
     info.set_redis_settings(settings)
+}
+
+fn failed(why: &RedisError) -> BrokerError {
+    let detail = why.detail().unwrap_or_default();
+    let count = detail.trim().parse().unwrap_or_default();
+    match why.code() {
+        Some("TGENDED") => BrokerError::Ended(detail.to_owned()),
+        Some("TGLARGE") => BrokerError::TooLarge(count),
+        Some("TGTOPICS") => BrokerError::TooManyTopics(count),
+        Some("OOM") => BrokerError::OutOfMemory,
+        Some("LOADING" | "MASTERDOWN" | "READONLY" | "BUSY" | "TRYAGAIN") => {
+            BrokerError::Unavailable(why.to_string())
+        }
+        Some(code) => BrokerError::Refused(format!("{code} {detail}")),
+        None if matches!(why.kind(), redis::ErrorKind::AuthenticationFailed) => {
+            BrokerError::Refused(why.to_string())
+        }
+        None if why.is_io_error() || why.is_timeout() || why.is_connection_dropped() => {
+            BrokerError::Unavailable(why.to_string())
+        }
+        None => BrokerError::Unavailable(why.to_string()),
+    }
 }
