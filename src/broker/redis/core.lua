@@ -87,6 +87,8 @@ local function append(k, topic, kind, data, mark, extra)
   redis.call('XTRIM', log, 'MINID', '=', id_text(oldest, 0))
   redis.call('PEXPIREAT', log, int(k.ms + k.age_ms + EXPIRY_SLACK_MS))
   k.last = id
+  -- What was about to be opened is among the heads from here on.
+  k.opened = 0
   redis.call('HSET', key(k.p, 'clock'), 'last', id)
   redis.call('HSET', key(k.p, 'heads'), topic, mark == 'x' and id .. ' end' or id)
   if k.opening[topic] then k.opening[topic], k.opened = nil, k.opened - 1 end
@@ -121,8 +123,7 @@ local function type_fault(kind)
 end
 
 -- Why an event cannot be appended to this log now; nil if it can.
--- `fresh` topics are about to be created beside it.
-local function refusal(k, topic, kind, data, fresh)
+local function refusal(k, topic, kind, data)
   local fault = topic_fault(topic) or type_fault(kind) or (not is_utf8(data) and 'event data is UTF-8')
   if fault then return refuse('TGINVALID', fault) end
   if #data > k.bytes_max then return refuse('TGLARGE', int(k.bytes_max)) end
@@ -144,17 +145,13 @@ local function idem_key(p, item) return key(p, 'idem:' .. item.topic .. ':' .. i
 
 -- All of the batch, or nothing: what is refused is refused before the first write.
 local function publish(p, items)
-  local k, ends, known, fresh, count = clock(p), {}, {}, {}, 0
+  local k, ends, known = clock(p), {}, {}
   for i, item in ipairs(items) do
     if item.key ~= '' then known[i] = redis.call('GET', idem_key(p, item)) end
     if not known[i] then
       if ends[item.topic] then return refuse('TGENDED', item.topic) end
-      local others = fresh[item.topic] and count - 1 or count
-      local no = refusal(k, item.topic, item.kind, item.data, others)
+      local no = refusal(k, item.topic, item.kind, item.data)
       if no then return no end
-      if not fresh[item.topic] and redis.call('EXISTS', key(p, 'log:' .. item.topic)) == 0 then
-        fresh[item.topic], count = true, count + 1
-      end
       ends[item.topic] = item.last
     end
   end

@@ -301,7 +301,7 @@ redis.register_function(F .. 'append', function(_, a)
     if i > n then
       local k = clocks[p] or clock(p)
       clocks[p] = k
-      if topic ~= '' and not refusal(k, topic, kind, data, 0) then
+      if topic ~= '' and not refusal(k, topic, kind, data) then
         append(k, topic, kind, data, 'e')
         logged = logged + 1
       else
