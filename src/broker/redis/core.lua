@@ -87,8 +87,6 @@ local function append(k, topic, kind, data, mark, extra)
   redis.call('XTRIM', log, 'MINID', '=', id_text(oldest, 0))
   redis.call('PEXPIREAT', log, int(k.ms + k.age_ms + EXPIRY_SLACK_MS))
   k.last = id
-  -- What was about to be opened is among the heads from here on.
-  k.opened = 0
   redis.call('HSET', key(k.p, 'clock'), 'last', id)
   redis.call('HSET', key(k.p, 'heads'), topic, mark == 'x' and id .. ' end' or id)
   if k.opening[topic] then k.opening[topic], k.opened = nil, k.opened - 1 end
