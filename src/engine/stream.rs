@@ -178,6 +178,8 @@ pub struct Stream {
     caught_up: bool,
     greeting: Vec<Bytes>,
     resumed: bool,
+    /// It is to be counted where its first events come from.
+    replays: bool,
     told: Told,
 }
 
@@ -312,6 +314,7 @@ impl Stream {
             seen: 0,
         });
         let resumed = matches!(wish.begin, Begin::After(_)) && gaps.is_empty();
+        let replays = matches!(wish.begin, Begin::After(_) | Begin::History(_));
         let mut stream = Self {
             next_heartbeat: now + settings.heartbeat.mul_f64(rand::random_range(0.0..1.0)),
             cut_by_age: now + settings.age_max.mul_f64(rand::random_range(0.75..1.0)),
@@ -332,6 +335,7 @@ impl Stream {
             settings,
             hub,
             resumed,
+            replays,
         };
         stream.greet(wish, gaps);
         stream
@@ -400,6 +404,7 @@ impl Stream {
         }
         let begun = out.len();
         let step = self.show(out);
+        self.count_replay(&step);
         self.show_counts(out);
         if out.len() > begun {
             // Something was written: silence begins anew.
@@ -432,6 +437,17 @@ impl Stream {
         }
         self.beat(now, out);
         Turn::Wait(self.wake_at())
+    }
+
+    fn count_replay(&mut self, first: &Step) {
+        let outcome = match first {
+            Step::Behind(..) => "log",
+            Step::Full | Step::Idle | Step::Ended => "window",
+            Step::Held | Step::Clock(_) => return,
+        };
+        if std::mem::take(&mut self.replays) {
+            self.settings.metrics.replayed(outcome);
+        }
     }
 
     fn is_due(&self, now: Instant) -> Option<Ending> {

@@ -88,8 +88,6 @@ async fn subscribe(
             "this replica has as many streams as it may",
         );
     };
-    let resumes = wish.begin != Begin::Live;
-    let reads_before = gateway.metrics.log_reads.get();
     let bell = Arc::new(Bell::default());
     let opening = open(
         gateway.hub.clone(),
@@ -99,12 +97,6 @@ async fn subscribe(
         wish,
     );
     let opened = open_within(Box::pin(opening), gateway.open_wait).await;
-    if resumes {
-        let from_log = opened.is_err() || gateway.metrics.log_reads.get() > reads_before;
-        gateway
-            .metrics
-            .replayed(if from_log { "log" } else { "window" });
-    }
     if opened
         .as_ref()
         .is_ok_and(super::super::engine::stream::Stream::is_over_for_good)
