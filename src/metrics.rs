@@ -117,7 +117,7 @@ pub struct Metrics {
 }
 
 /// Label values of `refused`.
-const REFUSALS: [&str; 4] = ["bad_request", "draining", "limit", "unavailable"];
+const REFUSALS: [&str; 3] = ["bad_request", "draining", "limit"];
 /// Label values of `published`.
 const SOURCES: [&str; 3] = ["http", "raw", "inbox"];
 /// Label values of `publish_refused`.
@@ -215,7 +215,7 @@ impl Metrics {
         self.closed.with_label_values(&[reason.as_str()]).inc();
     }
 
-    /// A stream was refused; `reason` is one of `bad_request`, `draining`, `limit`, `unavailable`.
+    /// A stream was refused; `reason` is one of `bad_request`, `draining`, `limit`.
     pub fn refused(&self, reason: &'static str) {
         debug_assert!(REFUSALS.contains(&reason));
         self.refused.with_label_values(&[reason]).inc();
