@@ -177,10 +177,19 @@ pub struct Stream {
     held_since: Option<Instant>,
     caught_up: bool,
     greeting: Vec<Bytes>,
-    resumed: bool,
-    /// It is to be counted where its first events come from.
-    replays: bool,
+    replay: Replay,
     told: Told,
+}
+
+/// What the stream shows before it is live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Replay {
+    /// Nothing, or it is counted already where that came from.
+    None,
+    /// History, or what is left after a gap.
+    Begun,
+    /// Everything after the client's own cursor.
+    Resumed,
 }
 
 /// What of the cursor was written: a client comes back with that, not with the reader's.
@@ -313,8 +322,11 @@ impl Stream {
             key: hub.counts().watch(bell),
             seen: 0,
         });
-        let resumed = matches!(wish.begin, Begin::After(_)) && gaps.is_empty();
-        let replays = matches!(wish.begin, Begin::After(_) | Begin::History(_));
+        let replay = match wish.begin {
+            Begin::Live | Begin::Unreadable => Replay::None,
+            Begin::After(_) if gaps.is_empty() => Replay::Resumed,
+            Begin::After(_) | Begin::History(_) => Replay::Begun,
+        };
         let mut stream = Self {
             next_heartbeat: now + settings.heartbeat.mul_f64(rand::random_range(0.0..1.0)),
             cut_by_age: now + settings.age_max.mul_f64(rand::random_range(0.75..1.0)),
@@ -334,8 +346,7 @@ impl Stream {
             reader,
             settings,
             hub,
-            resumed,
-            replays,
+            replay,
         };
         stream.greet(wish, gaps);
         stream
@@ -382,7 +393,7 @@ impl Stream {
     /// below its cursor. It is answered 204.
     #[must_use]
     pub fn is_over_for_good(&self) -> bool {
-        self.resumed && self.counts.is_none() && self.reader.has_ended()
+        self.replay == Replay::Resumed && self.counts.is_none() && self.reader.has_ended()
     }
 
     /// The stream's topics.
@@ -445,7 +456,7 @@ impl Stream {
             Step::Full | Step::Idle | Step::Ended => "window",
             Step::Held | Step::Clock(_) => return,
         };
-        if std::mem::take(&mut self.replays) {
+        if std::mem::replace(&mut self.replay, Replay::None) != Replay::None {
             self.settings.metrics.replayed(outcome);
         }
     }
