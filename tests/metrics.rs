@@ -264,9 +264,12 @@ fn files(folder: &Path, end: &str) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).unwrap();
     let paths = entries.map(|entry| entry.unwrap().path());
     paths
-        .flat_map(|path| match path.is_dir() {
-            true => files(&path, end),
-            false => vec![path],
+        .flat_map(|path| {
+            if path.is_dir() {
+                files(&path, end)
+            } else {
+                vec![path]
+            }
         })
         .filter(|path| path.to_string_lossy().ends_with(end))
         .collect()
