@@ -66,6 +66,15 @@ impl Play<'_> {
                 let answer = answer.map_err(|why| why.to_string())?;
                 Ok(format!("{}: {answer:?}", words.join(" ")))
             }
+            Deed::Forget(bytes) => {
+                let left = self
+                    .cluster
+                    .forget(bytes)
+                    .map_err(|why| format!("the log file of Redis: {why}"))?;
+                Ok(format!(
+                    "cut {bytes} bytes off the log file of Redis, {left} are left"
+                ))
+            }
             Deed::Link(state, whom) => {
                 let parts = self.named(whom, &script.victim);
                 self.cluster.link(state, &parts)?;

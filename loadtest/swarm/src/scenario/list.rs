@@ -1,6 +1,6 @@
 //! Every scenario.
 
-use super::Deed::{Burst, Choose, Link, Part, Redis, StopReaders};
+use super::Deed::{Burst, Choose, Forget, Link, Part, Redis, StopReaders};
 use super::{Expectation, Scenario, Script, Size, Victim, Whom};
 use crate::cluster::Verb::{Kill, Pause, Reload, Restart, Resume, Start, Stop};
 use crate::event::Shape;
@@ -227,6 +227,24 @@ pub const ALL: &[Scenario] = &[
             gaps: &["rewound"],
             log_forgets: Some(Duration::from_secs(3)),
             ears_lost_within: Some(Duration::from_secs(3)),
+        },
+        ..SCENARIO
+    },
+    Scenario {
+        name: "redis-rewind",
+        about: "Redis is killed with SIGKILL and comes back without the last 300 KB of its log file",
+        script: Script {
+            times: 4,
+            fault: &[
+                (0, Part(Kill, REDIS)),
+                (0, Forget(300_000)),
+                (2_000, Part(Start, REDIS)),
+            ],
+        },
+        expectation: Expectation {
+            gaps: &["rewound", "ahead"],
+            log_forgets: Some(Duration::from_secs(5)),
+            ears_lost_within: Some(Duration::from_secs(5)),
         },
         ..SCENARIO
     },

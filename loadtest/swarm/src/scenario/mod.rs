@@ -120,6 +120,8 @@ pub enum Deed {
     Part(Verb, Whom),
     /// Sends a command to Redis.
     Redis(&'static [&'static str]),
+    /// Cuts so many bytes off the end of what Redis has on disk.
+    Forget(usize),
     /// Changes the links between replicas and Redis.
     Link(link::State, Whom),
     /// So many subscribers in a hundred do not read, until this is said with another number.

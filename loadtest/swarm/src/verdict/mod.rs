@@ -303,7 +303,11 @@ impl Judge<'_> {
                 });
                 continue;
             };
-            if !keys.insert(key) | !ids.insert(id) {
+            let known = self.logs.ids.get(&key).copied().unwrap_or(id);
+            // Seen, forgotten by the log, and published again by whoever still had it.
+            let is_forgotten = known != id && self.expectation.log_forgets.is_some();
+            let is_new = ids.insert(id) & (is_forgotten || keys.insert(key));
+            if !is_new {
                 verdict.add(Offence::Repeated, || self.place(seen));
             } else if id <= last {
                 verdict.add(Offence::OutOfOrder, || {
@@ -311,18 +315,16 @@ impl Judge<'_> {
                 });
             }
             last = last.max(id);
-            match self.logs.by_key.get(&key) {
-                Some(entry) if entry.id != id => {
-                    verdict.add(Offence::Altered, || {
-                        format!("{}: the log has {}", self.place(seen), entry.id)
-                    });
-                }
-                None if self.expectation.log_forgets.is_none() => {
-                    verdict.add(Offence::Altered, || {
-                        format!("{}: the log does not have it", self.place(seen))
-                    });
-                }
-                _ => {}
+            if known != id && !is_forgotten {
+                verdict.add(Offence::Altered, || {
+                    format!("{}: it is {known}", self.place(seen))
+                });
+            }
+            let may_be_unlogged = self.expectation.log_forgets.is_some();
+            if !may_be_unlogged && !self.logs.by_key.contains_key(&key) {
+                verdict.add(Offence::Altered, || {
+                    format!("{}: the log does not have it", self.place(seen))
+                });
             }
         }
         keys
@@ -369,7 +371,20 @@ impl Judge<'_> {
             is_finished,
             ..
         } = self.diary;
-        for Gap { reason, text, .. } in gaps {
+        let mut told = HashSet::new();
+        for Gap {
+            topic,
+            to,
+            reason,
+            text,
+            ..
+        } in gaps
+        {
+            if !told.insert((topic, to)) {
+                verdict.add(Offence::Repeated, || {
+                    format!("subscriber {} was told again {text}", self.number)
+                });
+            }
             if !self.expectation.gaps.contains(&reason.as_str()) {
                 verdict.add(Offence::Gap, || {
                     format!("subscriber {} was told {text}", self.number)

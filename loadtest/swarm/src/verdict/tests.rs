@@ -3,6 +3,7 @@
 use super::*;
 use crate::event::{Shape, Way};
 use rand::{SeedableRng as _, rngs::StdRng};
+use std::time::Duration;
 
 const EVENTS: u32 = 4;
 const SHAPE: Shape = Shape {
@@ -245,4 +246,27 @@ fn a_gap_that_was_expected_explains_what_it_holds_and_no_more() {
         evidence.diaries[0].gaps.push(gap.clone());
         assert_eq!(offences(&evidence, &["rewound"]), expected, "{gap:?}");
     }
+}
+
+#[test]
+fn what_the_log_forgot_may_come_again_and_is_owed_again() {
+    let forgets = Expectation {
+        log_forgets: Some(Duration::from_secs(1)),
+        ..Expectation::default()
+    };
+    let mut evidence = good();
+    evidence.records[3].fate = Fate::Accepted(None);
+    evidence.logs[0][3].id = id(9);
+    assert_eq!(judge(&evidence, &forgets).count(Offence::Lost), 1);
+    let again = seen(&evidence.logs[0][3]);
+    evidence.diaries[0].seen.push(again);
+    assert!(judge(&evidence, &forgets).is_good());
+    let strict = judge(&evidence, &Expectation::default());
+    assert_eq!(
+        (
+            strict.count(Offence::Repeated),
+            strict.count(Offence::Altered)
+        ),
+        (1, 1)
+    );
 }
