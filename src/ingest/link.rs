@@ -129,22 +129,10 @@ impl Link {
     /// Subscribes in the order that the protocol asks for. Confirmations are awaited one by one.
     async fn connect(&self) -> Result<PubSub, BrokerError> {
         let mut pubsub = self.redis.subscribe_connection().await?;
-        let failed = |why: redis::RedisError| BrokerError::Unavailable(why.to_string());
-        pubsub
-            .commands
-            .subscribe(&self.settings.channel)
-            .await
-            .map_err(failed)?;
-        pubsub
-            .commands
-            .psubscribe(format!("{}:*", self.settings.channel))
-            .await
-            .map_err(failed)?;
-        pubsub
-            .commands
-            .subscribe(self.redis.ingest_channel())
-            .await
-            .map_err(failed)?;
+        pubsub.subscribe(&self.settings.channel).await?;
+        let pattern = format!("{}:*", self.settings.channel);
+        pubsub.psubscribe(pattern).await?;
+        pubsub.subscribe(self.redis.ingest_channel()).await?;
         Ok(pubsub)
     }
 

@@ -5,7 +5,7 @@
 //! [`Live::Confirmed`] for each batch, and the follower reads the log.
 
 use super::pubsub::{PubSub, Push};
-use super::{Redis, decode};
+use super::{Redis, decode, failed};
 use crate::broker::{BrokerError, Interest, Live};
 use crate::id::Id;
 use crate::metrics::Role;
@@ -15,6 +15,7 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 /// Channels of one SUBSCRIBE.
 const BATCH: usize = 256;
@@ -34,12 +35,16 @@ pub async fn run(redis: Redis, live: mpsc::Sender<Live>, mut wanted: mpsc::Recei
                 if !std::mem::take(&mut first) {
                     redis.metrics().redis_reconnected(Role::Live);
                 }
-                pause = BACKOFF_MIN;
+                let began = Instant::now();
                 redis.metrics().redis_up(Role::Live, true);
                 let ended = session.run(&redis, &live, &mut wanted, &mut topics).await;
                 redis.metrics().redis_up(Role::Live, false);
                 if ended == Ended::Stopped || live.send(Live::Down).await.is_err() {
                     return;
+                }
+                // A subscription that is refused ends every session at once.
+                if began.elapsed() > redis.settings().backoff_max {
+                    pause = BACKOFF_MIN;
                 }
                 tracing::warn!("the live path broke; it is made again");
             }
@@ -61,7 +66,7 @@ async fn rest(
     wanted: &mut mpsc::Receiver<Interest>,
     topics: &mut HashSet<Topic>,
 ) -> bool {
-    let until = tokio::time::Instant::now() + nap;
+    let until = Instant::now() + nap;
     while let Ok(interest) = tokio::time::timeout_at(until, wanted.recv()).await {
         match interest {
             Some(Interest::Add(added)) => topics.extend(added),
@@ -101,6 +106,11 @@ impl Session {
         redis.prepare().await?;
         let mut pubsub = redis.subscribe_connection().await?;
         let run = redis.run_id_of(&mut pubsub).await?;
+        // Whoever is told that this connection stands may say the clock at once, and will hear it.
+        let ticks: Vec<String> = (0..redis.partitions())
+            .map(|p| redis.key(&format!("{{{p}}}:tick")))
+            .collect();
+        pubsub.subscribe(ticks).await?;
         let (orders, queue) = mpsc::channel(ORDERS_MAX);
         let mut clerk = JoinSet::new();
         clerk.spawn(carry_out(pubsub.commands.clone(), queue));
@@ -129,10 +139,6 @@ impl Session {
         {
             return Ended::Stopped;
         }
-        let ticks = (0..redis.partitions())
-            .map(|p| redis.key(&format!("{{{p}}}:tick")))
-            .collect();
-        self.order(Order::Subscribe(ticks)).await;
         let all: Vec<Topic> = topics.iter().cloned().collect();
         self.subscribe(redis, &all).await;
         loop {
@@ -272,7 +278,7 @@ async fn carry_out(mut commands: MultiplexedConnection, mut orders: mpsc::Receiv
             Order::Subscribe(channels) => commands.subscribe(channels).await,
             Order::Unsubscribe(channels) => commands.unsubscribe(channels).await,
         };
-        if let Err(why) = done {
+        if let Err(why) = done.map_err(|why| failed(&why)) {
             tracing::warn!(%why, "a subscription failed");
             return;
         }

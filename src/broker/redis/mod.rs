@@ -121,10 +121,12 @@ impl Redis {
             .expose_secret()
             .into_connection_info()
             .map_err(|why| why.category().to_owned())?;
+        let user = info.redis_settings().clone().set_skip_set_lib_name();
         let tcp = TcpSettings::default()
             .set_nodelay(true)
             .set_user_timeout(settings.command_timeout * 4);
-        let info = info.set_tcp_settings(tcp);
+        // What names us to Redis would be one more right, and an older server does not know it.
+        let info = info.set_tcp_settings(tcp).set_redis_settings(user);
         let connection = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(settings.connect_timeout))
             .set_response_timeout(Some(settings.command_timeout));
@@ -614,13 +616,22 @@ fn failed(why: &RedisError) -> BrokerError {
         Some("LOADING" | "MASTERDOWN" | "READONLY" | "BUSY" | "TRYAGAIN") => {
             BrokerError::Unavailable(why.to_string())
         }
+        Some("NOAUTH") => BrokerError::Refused("Redis wants a user; redis.url names none".into()),
+        Some(code) if code == "NOPERM" || IN_FUNCTIONS.iter().any(|no| detail.starts_with(no)) => {
+            BrokerError::Refused(format!(
+                "the Redis user lacks a right: {detail} (deploy/redis/users.acl has all of them, ACL LOG names this one)"
+            ))
+        }
         Some(code) => BrokerError::Refused(format!("{code} {detail}")),
         None if matches!(why.kind(), redis::ErrorKind::AuthenticationFailed) => {
-            BrokerError::Refused(why.to_string())
-        }
-        None if why.is_io_error() || why.is_timeout() || why.is_connection_dropped() => {
-            BrokerError::Unavailable(why.to_string())
+            BrokerError::Refused("the user or the password in redis.url is wrong".into())
         }
         None => BrokerError::Unavailable(why.to_string()),
     }
 }
+
+/// How Redis begins to say that a function did what its caller may not: 7.0, and later ones.
+const IN_FUNCTIONS: [&str; 2] = [
+    "The user executing the script can't",
+    "ACL failure in script",
+];

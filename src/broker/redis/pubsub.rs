@@ -4,9 +4,13 @@
 //! the queue is full the connection counts as lost from that push on, because Redis does not send
 //! twice; nothing waits for us in the socket either, so Redis has no reason to cut it.
 
+use super::failed;
+use crate::broker::BrokerError;
 use bytes::Bytes;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, PushInfo, PushKind, RedisError, RedisResult, Value};
+use redis::{
+    AsyncConnectionConfig, Client, PushInfo, PushKind, RedisError, RedisResult, ToRedisArgs, Value,
+};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -80,6 +84,24 @@ impl PubSub {
             queue,
             shared,
         })
+    }
+
+    /// Subscribes to channels; from here on they are heard.
+    ///
+    /// # Errors
+    /// [`BrokerError`], also if one of them is not allowed.
+    pub async fn subscribe(&mut self, channels: impl ToRedisArgs) -> Result<(), BrokerError> {
+        let done = self.commands.subscribe(channels).await;
+        done.map_err(|why| failed(&why))
+    }
+
+    /// Subscribes to a pattern.
+    ///
+    /// # Errors
+    /// As [`PubSub::subscribe`].
+    pub async fn psubscribe(&mut self, pattern: impl ToRedisArgs) -> Result<(), BrokerError> {
+        let done = self.commands.psubscribe(pattern).await;
+        done.map_err(|why| failed(&why))
     }
 
     /// The next push. After [`Push::Lost`] there is nothing more.
