@@ -76,6 +76,11 @@ impl Redis {
         url(self.port)
     }
 
+    /// The same for one of its users.
+    pub fn url_of(&self, user: &str, password: &str) -> String {
+        format!("redis://{user}:{password}@127.0.0.1:{}", self.port)
+    }
+
     /// The port.
     pub fn port(&self) -> u16 {
         self.port
