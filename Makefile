@@ -91,9 +91,12 @@ deny: ## licences, sources and duplicates of the dependencies (needs cargo-deny)
 
 # --- load and faults --------------------------------------------------------------------------------------------------
 
-.PHONY: load fault
+.PHONY: load fault bench
 load: ## the k6 smoke run through the running cluster; ARGS go to k6
 	BASE_URL=$${BASE_URL:-http://127.0.0.1:$${NGINX_PORT:-8080}} loadtest/k6/run.sh $(ARGS)
 
 fault: binary ## kills, pauses and cuts parts while subscribers watch for loss; ARGS go to the fault runner
 	cargo run --release --locked -p swarm --bin fault -- $(ARGS)
+
+bench: binary ## measures the gateway against a bare loop of write(2); ARGS go to the benchmark
+	cargo run --release --locked -p swarm --bin bench -- $(ARGS)
