@@ -7,10 +7,11 @@ use crate::verdict::{Offence, Verdict};
 use std::fmt::{self, Display, Write as _};
 
 /// The columns of the table.
-const COLUMNS: [&str; 14] = [
+const COLUMNS: [&str; 15] = [
     "scenario",
     "events",
     "acknowledged",
+    "explained",
     "deliveries",
     "drops",
     "resumes",
@@ -55,6 +56,7 @@ impl Row {
                 scenario.to_owned(),
                 evidence.records.len().to_string(),
                 acknowledged.to_string(),
+                verdict.explained.to_string(),
                 sum(|diary| diary.seen.len()),
                 sum(|diary| diary.drops),
                 sum(|diary| diary.resumes),
@@ -132,12 +134,6 @@ pub fn story(evidence: &Evidence, verdict: &Verdict) -> String {
             "    at {}, for {}: {what}",
             Millis(*from_us),
             Millis(to_us - from_us)
-        ));
-    }
-    if verdict.excused > 0 {
-        line(format!(
-            "  explained: {} acknowledged events that are not in the log",
-            verdict.excused
         ));
     }
     for (offence, count, shown) in verdict.offences() {

@@ -96,13 +96,15 @@ pub struct Gap {
     pub from: Option<Id>,
     /// Where the stream goes on.
     pub to: Id,
+    /// Where the stream stood before.
+    pub after: Option<Id>,
     /// As it came.
     pub text: String,
 }
 
 impl Gap {
     /// None if it cannot be read.
-    fn read(text: &str) -> Option<Self> {
+    fn read(text: &str, after: Option<Id>) -> Option<Self> {
         let value: Value = serde_json::from_str(text).ok()?;
         let field = |name: &str| value.get(name).and_then(Value::as_str);
         Some(Self {
@@ -110,8 +112,15 @@ impl Gap {
             reason: field("reason")?.to_owned(),
             from: field("from").and_then(|id| id.parse().ok()),
             to: field("to")?.parse().ok()?,
+            after,
             text: text.to_owned(),
         })
+    }
+
+    /// Whether it stands where an event with the id `to` would. A cursor that was ahead of the log goes back.
+    #[must_use]
+    pub fn is_in_order(&self) -> bool {
+        self.from > Some(self.to) || self.after < Some(self.to)
     }
 
     /// Whether an event with this id may be among the missing. A cursor that was ahead of the log
@@ -157,6 +166,8 @@ pub struct Subscriber {
     rng: StdRng,
     diary: Diary,
     last_event_id: String,
+    /// The id of the last event, on whichever stream.
+    position: Option<Id>,
     retry: Duration,
     /// The last stream was dropped by us, and none has gone live since.
     resuming: bool,
@@ -189,6 +200,7 @@ impl Subscriber {
             clock,
             rng,
             last_event_id: String::new(),
+            position: None,
             retry: RETRY,
             resuming: false,
             opened: Some(opened),
@@ -347,9 +359,10 @@ impl Subscriber {
         let mut events = Vec::new();
         parser.feed(bytes, &mut events);
         for event in events {
+            let position = event.last_event_id.parse().ok();
             match event.kind.as_str() {
                 "tidegate.open" => self.went_live(&event, at_us),
-                "tidegate.gap" => match Gap::read(&event.data) {
+                "tidegate.gap" => match Gap::read(&event.data, self.position) {
                     Some(gap) => self.diary.gaps.push(gap),
                     None => self
                         .diary
@@ -359,6 +372,7 @@ impl Subscriber {
                 "tidegate.cursor" => {}
                 _ => self.see(event, at_us),
             }
+            self.position = position;
         }
     }
 

@@ -113,6 +113,7 @@ pub async fn play(order: Order, cluster: &Cluster) -> Result<Evidence, String> {
     for topic in 0..order.size.shape.topics {
         play.evidence.logs.push(log::read(&mut redis, topic).await?);
     }
+    play.doubt();
     Ok(play.evidence)
 }
 
@@ -236,6 +237,29 @@ impl Play<'_> {
                 return Ok(());
             }
             sleep(LOOK).await;
+        }
+    }
+
+    /// A run that nobody watched, or in which hardly anything was published, would be good by itself.
+    fn doubt(&mut self) {
+        let Evidence {
+            records,
+            diaries,
+            troubles,
+            ..
+        } = &mut self.evidence;
+        let owed = records
+            .iter()
+            .filter(|record| record.fate.is_owed())
+            .count();
+        if owed < records.len() / 2 || owed == 0 {
+            troubles.push(format!(
+                "of {} events only {owed} were acknowledged",
+                records.len()
+            ));
+        }
+        if diaries.len() < self.order.size.subscribers {
+            troubles.push(format!("there are {} diaries only", diaries.len()));
         }
     }
 

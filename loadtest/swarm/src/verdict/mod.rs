@@ -57,7 +57,7 @@ const SHOWN_MAX: usize = 5;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Verdict {
     /// Acknowledged events that are not in the log, as the scenario explains.
-    pub excused: usize,
+    pub explained: usize,
     offences: BTreeMap<Offence, (usize, Vec<String>)>,
 }
 
@@ -193,7 +193,7 @@ impl<'a> Logs<'a> {
             let Record { event, fate, .. } = record;
             match (self.by_key.get(&event.key), fate) {
                 (None, _) if expectation.explains_unlogged(event, &evidence.deeds) => {
-                    verdict.excused += 1;
+                    verdict.explained += 1;
                 }
                 (None, _) => verdict.add(Offence::Unlogged, || format!("{event} ({fate:?})")),
                 (Some(entry), Fate::Accepted(Some(id))) if entry.id != *id => {
@@ -371,18 +371,14 @@ impl Judge<'_> {
             is_finished,
             ..
         } = self.diary;
-        let mut told = HashSet::new();
-        for Gap {
-            topic,
-            to,
-            reason,
-            text,
-            ..
-        } in gaps
-        {
-            if !told.insert((topic, to)) {
-                verdict.add(Offence::Repeated, || {
-                    format!("subscriber {} was told again {text}", self.number)
+        for gap in gaps {
+            let Gap { reason, text, .. } = gap;
+            if !gap.is_in_order() {
+                verdict.add(Offence::OutOfOrder, || {
+                    format!(
+                        "subscriber {}, already at {:?}, was told {text}",
+                        self.number, gap.after
+                    )
                 });
             }
             if !self.expectation.gaps.contains(&reason.as_str()) {

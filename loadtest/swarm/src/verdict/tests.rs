@@ -72,6 +72,7 @@ fn gap(reason: &str, from: u32, to: u32) -> Gap {
         reason: reason.to_owned(),
         from: Some(id(from)),
         to: id(to),
+        after: Some(id(from)),
         text: String::new(),
     }
 }
@@ -232,6 +233,13 @@ fn a_gap_that_was_expected_explains_what_it_holds_and_no_more() {
         (gap("rewound", 0, 1), vec![(Offence::Lost, 1)]),
         (gap("rewound", 1, 2), vec![(Offence::Lost, 1)]),
         (gap("late", 0, 2), vec![(Offence::Gap, 1)]),
+        (
+            Gap {
+                after: Some(id(2)),
+                ..gap("rewound", 0, 2)
+            },
+            vec![(Offence::OutOfOrder, 1)],
+        ),
         (
             Gap {
                 topic: Some(1),
