@@ -73,8 +73,9 @@ lint: ## clippy, warnings are errors
 doc: ## builds the documentation, private items too, warnings are errors
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --document-private-items
 
-test-rust: ## the tests of the code
+test-rust: ## the tests of the code, and those of streams once more with every stream as an ordinary body
 	cargo test --locked --workspace
+	TIDEGATE__ENGINE__SOCKETS=false cargo test --locked $(addprefix --test ,wire subscribe ended hand_over fanout)
 
 test-config: ## do nginx and Prometheus take the shipped configuration?
 	deploy/local/cluster check

@@ -13,6 +13,7 @@ use crate::config::{Config, millis};
 use crate::engine::fleet;
 use crate::engine::follow::{FollowSettings, Follower};
 use crate::engine::reads::Reads;
+use crate::engine::sockets::Sockets;
 use crate::engine::stream::{Drain, StreamSettings};
 use crate::http::accept::Listener;
 use crate::http::{Auth, Gateway, ops_router, router};
@@ -37,6 +38,7 @@ const JOIN: Duration = Duration::from_secs(8);
 #[derive(Debug)]
 pub struct App {
     gateway: Arc<Gateway>,
+    sockets: Option<Arc<Sockets>>,
     drain_time: Duration,
     /// Ends the tasks behind the streams: follower, live path, ears.
     background: CancellationToken,
@@ -97,6 +99,7 @@ impl App {
             broker,
             metrics,
         });
+        let sockets = start_sockets(config.engine.count(), &gateway)?;
         let listeners = CancellationToken::new();
         let connections = TaskTracker::new();
         if let Some(ops) = ops {
@@ -108,12 +111,14 @@ impl App {
             ));
         }
         let routes = router(gateway.clone(), config.ops.listen.is_none());
+        let main = main.with_sockets(sockets.clone());
         tasks.spawn(main.serve(routes, listeners.clone(), connections.clone()));
         tracing::info!(%address, replica = config.replica.name, "listening");
         Ok(Self {
             gateway,
             drain_time: config.drain.time,
             background,
+            sockets,
             listeners,
             tasks,
             connections,
@@ -140,15 +145,17 @@ impl App {
         if left > 0 {
             tracing::warn!(streams = left, "streams are still open after the drain");
         }
-        self.background.cancel();
+        if let Some(sockets) = &self.sockets {
+            sockets.stop();
+        }
         self.listeners.cancel();
         self.connections.close();
         self.tasks.close();
-        let joined = tokio::time::timeout(JOIN, async {
-            self.connections.wait().await;
-            self.tasks.wait().await;
-        });
-        if joined.await.is_err() {
+        // Requests that have begun still need what goes on behind them.
+        let ended = tokio::time::timeout(JOIN, self.connections.wait()).await;
+        self.background.cancel();
+        let joined = tokio::time::timeout(JOIN, self.tasks.wait()).await;
+        if ended.is_err() || joined.is_err() {
             tracing::warn!(
                 tasks = self.tasks.len(),
                 connections = self.connections.len(),
@@ -197,6 +204,17 @@ fn open_broker(
         stop.run_until_cancelled(live).await
     });
     Ok((Arc::new(Broker::Redis(redis)), path))
+}
+
+/// None if streams go out as ordinary bodies.
+fn start_sockets(threads: usize, gateway: &Gateway) -> Result<Option<Arc<Sockets>>, String> {
+    if threads == 0 {
+        return Ok(None);
+    }
+    let runtime = tokio::runtime::Handle::current();
+    Sockets::start(threads, &gateway.streams, &gateway.reads, &runtime)
+        .map(|sockets| Some(Arc::new(sockets)))
+        .map_err(|why| format!("no threads for streams: {why}"))
 }
 
 /// What goes on behind the requests.

@@ -7,8 +7,8 @@ mod sections;
 mod source;
 
 pub use sections::{
-    Auth, Drain, Ingest, Limits, Log, Logging, Ops, Publish, RedisConfig, Repair, Replica, Server,
-    Stream,
+    Auth, Drain, Engine, Ingest, Limits, Log, Logging, Ops, Publish, RedisConfig, Repair, Replica,
+    Server, Stream,
 };
 pub use source::{Faults, Flags};
 
@@ -35,6 +35,7 @@ pub struct Config {
     pub log: Log,
     pub window: WindowBounds,
     pub stream: Stream,
+    pub engine: Engine,
     pub repair: Repair,
     pub publish: Publish,
     pub ingest: Ingest,
@@ -75,6 +76,7 @@ impl Config {
             log: Log::take(s),
             window: sections::window(s),
             stream: Stream::take(s),
+            engine: Engine::take(s),
             repair: Repair::take(s),
             publish: Publish::take(s),
             ingest: Ingest::take(s),

@@ -92,6 +92,15 @@ pub struct Stream {
     pub open_wait: Duration,
 }
 
+/// How streams are written.
+#[derive(Clone, Copy, Debug)]
+pub struct Engine {
+    /// Streams over plain HTTP/1.1 are written by threads that own the sockets.
+    pub sockets: bool,
+    /// How many threads; 0 for one a core.
+    pub threads: usize,
+}
+
 /// Repair of holes.
 #[derive(Clone, Debug)]
 pub struct Repair {
@@ -269,6 +278,26 @@ impl Stream {
             age_max: s.positive("stream.age_max", "1h"),
             open_event: s.flag("stream.open_event", "true"),
             open_wait: s.duration("stream.open_wait", "2s"),
+        }
+    }
+}
+
+impl Engine {
+    pub(super) fn take(s: &mut Source) -> Self {
+        Self {
+            sockets: s.flag("engine.sockets", "true"),
+            threads: s.get("engine.threads", "0"),
+        }
+    }
+
+    /// Threads to start.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+        match (self.sockets, self.threads) {
+            (false, _) => 0,
+            (true, 0) => cores(),
+            (true, threads) => threads,
         }
     }
 }

@@ -1,4 +1,5 @@
-//! A stream as an ordinary HTTP body: for TLS, HTTP/2, and wherever the socket is not ours.
+//! A stream as an ordinary HTTP body: for TLS, HTTP/2, short streams, and wherever the socket is
+//! not ours.
 //!
 //! The body is polled only when hyper has room, so a reader that stops costs a cursor and what
 //! hyper has buffered, nothing more.
@@ -63,6 +64,19 @@ impl Lease {
             bytes: 0,
             topics,
         })
+    }
+}
+
+impl Lease {
+    /// Bytes were handed to the socket.
+    pub(super) fn add_bytes(&mut self, bytes: u64) {
+        self.bytes += bytes;
+        self.metrics.sent_bytes.inc_by(bytes);
+    }
+
+    /// Why the stream is over; without a word, its client went.
+    pub(super) fn close(&mut self, reason: CloseReason) {
+        self.reason = reason;
     }
 }
 
@@ -143,7 +157,7 @@ impl StreamBody {
     }
 
     fn end(&mut self, ending: Ending) {
-        self.lease.reason = ending.reason();
+        self.lease.close(ending.reason());
         self.state = match ending {
             Ending::Clean(_) => State::Over,
             Ending::Cut(_) => State::Flushing,
@@ -247,8 +261,7 @@ impl StreamBody {
                 all.freeze()
             }
         };
-        self.lease.bytes += bytes.len() as u64;
-        self.settings.metrics.sent_bytes.inc_by(bytes.len() as u64);
+        self.lease.add_bytes(bytes.len() as u64);
         Some(bytes)
     }
 }

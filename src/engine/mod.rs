@@ -3,11 +3,13 @@
 //! - [`follow`] keeps the hub complete: interest out, live frames in, holes mended.
 //! - [`reads`] reads the log for streams behind their window, once for all who want the same.
 //! - [`stream`] is the life of one stream as a state machine: what to write next, when to wake.
-//! - [`body`] is the way out as an ordinary HTTP body.
+//! - [`sockets`] is the way out for plain HTTP/1.1: a few threads that own the sockets.
+//! - [`body`] is the way out as an ordinary HTTP body: for TLS, HTTP/2 and short streams.
 //! - [`fleet`] tells the other replicas of this one.
 
 pub mod body;
 pub mod fleet;
 pub mod follow;
 pub mod reads;
+pub mod sockets;
 pub mod stream;

@@ -410,7 +410,7 @@ impl Stream {
     /// Goes on as far as it can: appends what is to be written to `out`.
     pub fn turn(&mut self, now: Instant, out: &mut Vec<Bytes>) -> Turn {
         out.append(&mut self.greeting);
-        if let Some(ending) = self.is_due(now) {
+        if let Some(ending) = self.overdue(now) {
             return Turn::Over(ending);
         }
         let begun = out.len();
@@ -461,7 +461,8 @@ impl Stream {
         }
     }
 
-    fn is_due(&self, now: Instant) -> Option<Ending> {
+    /// How the stream is over, if its time has come, whether or not its socket takes anything.
+    pub(super) fn overdue(&self, now: Instant) -> Option<Ending> {
         if self
             .settings
             .drain

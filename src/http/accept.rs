@@ -3,16 +3,20 @@
 //! `axum::serve` listens with a backlog of 128 and sets no header time-out, so a reconnect storm
 //! overflows it and a slow client holds a socket for ever.
 
+use super::takeover::{Desk, Routes, Watched};
 use crate::config::Server;
+use crate::engine::sockets::{Adopted, Sockets};
 use crate::metrics::Metrics;
 use axum::Router;
+use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use socket2::{SockRef, TcpKeepalive};
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -24,13 +28,46 @@ const REST: Duration = Duration::from_millis(50);
 /// A silent peer is asked for a sign of life after this time.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
+/// Between two looks at a first line that comes in pieces.
+const PIECES: Duration = Duration::from_millis(5);
+
+/// A place among the sockets of this process; given back on drop.
+#[derive(Debug)]
+struct Place {
+    _permit: OwnedSemaphorePermit,
+    metrics: Arc<Metrics>,
+}
+
+impl Place {
+    fn take(permit: OwnedSemaphorePermit, metrics: &Arc<Metrics>) -> Self {
+        metrics.sockets.inc();
+        Self {
+            _permit: permit,
+            metrics: metrics.clone(),
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.metrics.sockets.dec();
+    }
+}
+
 /// A listening socket with everything that its connections need.
 #[derive(Debug)]
 pub struct Listener {
     socket: TcpListener,
+    places: Arc<Semaphore>,
+    connections: Connections,
+}
+
+/// What connections need; it does not keep the listening socket open.
+#[derive(Clone, Debug)]
+struct Connections {
     settings: Server,
     metrics: Arc<Metrics>,
-    places: Arc<Semaphore>,
+    sockets: Option<Arc<Sockets>>,
 }
 
 impl Listener {
@@ -52,9 +89,19 @@ impl Listener {
             places: Arc::new(Semaphore::new(
                 settings.connections_max.min(Semaphore::MAX_PERMITS),
             )),
-            settings: settings.clone(),
-            metrics,
+            connections: Connections {
+                settings: settings.clone(),
+                metrics,
+                sockets: None,
+            },
         })
+    }
+
+    /// Streams over plain HTTP/1.1 leave hyper for these threads.
+    #[must_use]
+    pub fn with_sockets(mut self, sockets: Option<Arc<Sockets>>) -> Self {
+        self.connections.sockets = sockets;
+        self
     }
 
     /// The address, with the port that was taken.
@@ -68,6 +115,7 @@ impl Listener {
     /// Serves until `stop`; then connections finish the request they are at. Their tasks belong to
     /// `tracker`.
     pub async fn serve(self, router: Router, stop: CancellationToken, tracker: TaskTracker) {
+        let metrics = &self.connections.metrics;
         loop {
             let accepted = tokio::select! {
                 () = stop.cancelled() => return,
@@ -79,11 +127,15 @@ impl Listener {
                         tracing::debug!(%why, "a connection was gone before it began");
                         continue;
                     }
-                    let work = self.connection(socket, router.clone(), stop.clone(), place);
-                    tracker.spawn(work);
+                    let connections = self.connections.clone();
+                    let place = Place::take(place, metrics);
+                    let (router, stop) = (router.clone(), stop.clone());
+                    tracker.spawn(
+                        async move { connections.serve(socket, router, &stop, place).await },
+                    );
                 }
                 Err(why) => {
-                    self.metrics.accept_errors.inc();
+                    metrics.accept_errors.inc();
                     tracing::warn!(%why, "a connection cannot be accepted");
                     tokio::time::sleep(REST).await;
                 }
@@ -107,45 +159,117 @@ impl Listener {
         socket.set_nodelay(true)?;
         let socket = SockRef::from(socket);
         socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE))?;
-        socket.set_tcp_user_timeout(Some(self.settings.write_timeout))
+        socket.set_tcp_user_timeout(Some(self.connections.settings.write_timeout))
     }
+}
 
-    fn connection(
+impl Connections {
+    async fn serve(
         &self,
         socket: TcpStream,
         router: Router,
-        stop: CancellationToken,
-        place: OwnedSemaphorePermit,
-    ) -> impl Future<Output = ()> + Send + 'static {
-        let mut builder = auto::Builder::new(TokioExecutor::new());
+        stop: &CancellationToken,
+        place: Place,
+    ) {
+        let began = tokio::time::timeout(self.settings.header_timeout, speaks_http2(&socket));
+        match began.await {
+            Ok(Ok(true)) => {
+                self.serve_http2(socket, router, stop).await;
+                drop(place);
+            }
+            Ok(Ok(false)) => self.serve_http1(socket, router, stop, place).await,
+            Ok(Err(why)) => tracing::debug!(%why, "connection ended"),
+            Err(_) => tracing::debug!("a connection said nothing in time"),
+        }
+    }
+
+    async fn serve_http2(&self, socket: TcpStream, router: Router, stop: &CancellationToken) {
+        let mut builder = http2::Builder::new(TokioExecutor::new());
         builder
-            .http1()
-            .timer(TokioTimer::new())
-            .header_read_timeout(self.settings.header_timeout)
-            .max_buf_size(self.settings.buffer_bytes);
-        builder
-            .http2()
             .timer(TokioTimer::new())
             .max_send_buf_size(self.settings.buffer_bytes)
             .max_concurrent_streams(250);
-        let metrics = self.metrics.clone();
-        async move {
-            let _place = place;
-            metrics.sockets.inc();
-            let service = TowerToHyperService::new(router);
-            let connection = builder.serve_connection(TokioIo::new(socket), service);
-            let mut connection = std::pin::pin!(connection);
-            let ended = tokio::select! {
-                ended = connection.as_mut() => ended,
-                () = stop.cancelled() => {
-                    connection.as_mut().graceful_shutdown();
-                    connection.await
-                }
-            };
-            metrics.sockets.dec();
-            if let Err(why) = ended {
-                tracing::debug!(why = &*why, "connection ended");
+        let service = TowerToHyperService::new(router);
+        let connection = builder.serve_connection(TokioIo::new(socket), service);
+        let mut connection = std::pin::pin!(connection);
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = stop.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
             }
+        };
+        if let Err(why) = ended {
+            tracing::debug!(%why, "connection ended");
+        }
+    }
+
+    /// Serves requests; a stream leaves with its connection.
+    async fn serve_http1(
+        &self,
+        socket: TcpStream,
+        router: Router,
+        stop: &CancellationToken,
+        place: Place,
+    ) {
+        let mut builder = http1::Builder::new();
+        builder
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.settings.header_timeout)
+            .max_buf_size(self.settings.buffer_bytes);
+        let desk = Desk::default();
+        let watched = Watched::new(socket, desk.clone());
+        let routes = Routes::new(router, desk.clone(), self.sockets.is_some());
+        let mut connection = builder.serve_connection(watched, routes);
+        let mut stopping = std::pin::pin!(stop.cancelled());
+        let mut stopped = false;
+        let left = std::future::poll_fn(|cx| {
+            if !stopped && stopping.as_mut().poll(cx).is_ready() {
+                stopped = true;
+                Pin::new(&mut connection).graceful_shutdown();
+            }
+            match Pin::new(&mut connection).poll(cx) {
+                Poll::Ready(ended) => Poll::Ready(Err(ended)),
+                Poll::Pending => desk
+                    .take()
+                    .map_or(Poll::Pending, |ticket| Poll::Ready(Ok(ticket))),
+            }
+        });
+        let ticket = match left.await {
+            Ok(ticket) => ticket,
+            Err(Ok(())) => return,
+            Err(Err(why)) => return tracing::debug!(%why, "connection ended"),
+        };
+        // What the peer has sent after the head is nothing to a stream.
+        let socket = connection.into_parts().io.into_socket();
+        match (socket.into_std(), &self.sockets) {
+            (Ok(socket), Some(sockets)) => sockets.adopt(Adopted {
+                socket,
+                place: Box::new(place),
+                ticket,
+            }),
+            (Err(why), _) => tracing::warn!(%why, "a connection cannot be taken over"),
+            (Ok(_), None) => {}
+        }
+    }
+}
+
+/// Whether the connection begins as HTTP/2 does, with prior knowledge
+/// ([RFC 9113, section 3.4](https://www.rfc-editor.org/rfc/rfc9113#section-3.4)). Nothing is read.
+async fn speaks_http2(socket: &TcpStream) -> io::Result<bool> {
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0";
+    let mut begin = [0; PREFACE.len()];
+    loop {
+        let seen = socket.peek(&mut begin).await?;
+        let (seen, known) = (begin.get(..seen), PREFACE.get(..seen));
+        if seen != known {
+            return Ok(false);
+        }
+        match seen {
+            None | Some([]) => return Ok(false),
+            Some(all) if all.len() == PREFACE.len() => return Ok(true),
+            // It comes in pieces; what was seen stays, so there is nothing to wait for but time.
+            Some(_) => tokio::time::sleep(PIECES).await,
         }
     }
 }

@@ -16,6 +16,7 @@ mod problem;
 mod publish;
 mod query;
 mod subscribe;
+mod takeover;
 mod topics;
 
 pub use auth::Auth;

@@ -4,19 +4,24 @@ use super::Gateway;
 use super::name::Name;
 use super::problem::Problem;
 use super::query::Query;
+use super::takeover::Desk;
 use crate::cursor::Cursor;
 use crate::engine::body::{Lease, StreamBody, open_within};
+use crate::engine::sockets::Ticket;
 use crate::engine::stream::{Begin, Wish, open};
 use crate::hub::Bell;
 use crate::log::History;
 use crate::sse::retry_line;
 use crate::topic::Topic;
 use axum::body::Body;
-use axum::extract::{RawQuery, State};
+use axum::extract::{FromRequestParts, RawQuery, State};
+use axum::http::Version;
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use std::collections::BTreeSet;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,13 +38,14 @@ pub(super) async fn many(
     State(gateway): State<Arc<Gateway>>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
+    way: Way,
 ) -> Response {
     let query = Query::parse(query.as_deref());
     let mut names: Vec<&str> = query.all("topic").collect();
     if names.is_empty() {
         names.push(DEFAULT_TOPIC);
     }
-    subscribe(gateway, &names, &query, &headers).await
+    subscribe(gateway, &names, &query, &headers, way).await
 }
 
 /// `GET /events/{topic}`.
@@ -48,9 +54,34 @@ pub(super) async fn one(
     Name(topic): Name,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
+    way: Way,
 ) -> Response {
     let query = Query::parse(query.as_deref());
-    subscribe(gateway, &[topic.as_str()], &query, &headers).await
+    subscribe(gateway, &[topic.as_str()], &query, &headers, way).await
+}
+
+/// Which way out a connection has.
+pub(super) struct Way {
+    version: Version,
+    desk: Option<Desk>,
+}
+
+impl Way {
+    /// The desk where the connection can be taken over.
+    fn desk(self) -> Option<Desk> {
+        self.desk.filter(|_| self.version == Version::HTTP_11)
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Way {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(Self {
+            version: parts.version,
+            desk: parts.extensions.remove(),
+        })
+    }
 }
 
 /// HEAD tells what GET would, and opens nothing.
@@ -64,6 +95,7 @@ async fn subscribe(
     names: &[&str],
     query: &Query,
     headers: &HeaderMap,
+    way: Way,
 ) -> Response {
     let wish = match wish(&gateway, names, query, headers) {
         Ok(wish) => wish,
@@ -88,6 +120,10 @@ async fn subscribe(
             "this replica has as many streams as it may",
         );
     };
+    // A stream that ends cleanly leaves its connection to the next request.
+    let desk = way
+        .desk()
+        .filter(|_| wish.limit.is_none() && wish.max_age.is_none());
     let bell = Arc::new(Bell::default());
     let opening = open(
         gateway.hub.clone(),
@@ -102,6 +138,14 @@ async fn subscribe(
         .is_ok_and(super::super::engine::stream::Stream::is_over_for_good)
     {
         return StatusCode::NO_CONTENT.into_response();
+    }
+    if let Some(desk) = desk {
+        let ticket = Ticket {
+            opened,
+            bell,
+            lease,
+        };
+        return stream_headers(desk.leave(ticket));
     }
     let body = StreamBody::new(
         opened,

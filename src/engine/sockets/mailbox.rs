@@ -1,0 +1,112 @@
+//! What a thread is told: commands, and the numbers of entries that want to be looked at.
+
+use super::Adopted;
+use crate::engine::stream::Stream;
+use crate::log::Reading;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Wake;
+
+/// Names an entry: its number, and which of those that had the number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Key {
+    pub(super) number: usize,
+    pub(super) serial: u32,
+}
+
+/// Something for the thread to do.
+#[derive(Debug)]
+pub(super) enum Command {
+    /// A new connection.
+    Adopt(Box<Adopted>),
+    /// The stream of an entry has opened.
+    Opened(Key, Box<Stream>),
+    /// Pages that an entry has asked for.
+    Pages(Key, Arc<Reading>),
+    /// End.
+    Stop,
+}
+
+/// The two lists, and the nudge.
+#[derive(Debug)]
+pub(super) struct Mailbox {
+    commands: Mutex<Vec<Command>>,
+    ready: Mutex<Vec<usize>>,
+    nudged: AtomicBool,
+    nudge: mio::Waker,
+}
+
+impl Mailbox {
+    pub(super) fn new(nudge: mio::Waker) -> Self {
+        Self {
+            commands: Mutex::default(),
+            ready: Mutex::default(),
+            nudged: AtomicBool::new(false),
+            nudge,
+        }
+    }
+
+    pub(super) fn send(&self, command: Command) {
+        lock(&self.commands).push(command);
+        self.nudge();
+    }
+
+    fn ring(&self, number: usize) {
+        lock(&self.ready).push(number);
+        self.nudge();
+    }
+
+    fn nudge(&self) {
+        if !self.nudged.swap(true, Ordering::SeqCst)
+            && let Err(why) = self.nudge.wake()
+        {
+            tracing::error!(%why, "a thread that writes streams cannot be woken");
+        }
+    }
+
+    /// Takes what is there. What comes later nudges again.
+    pub(super) fn take(&self, commands: &mut Vec<Command>, ready: &mut Vec<usize>) {
+        self.nudged.store(false, Ordering::SeqCst);
+        commands.append(&mut lock(&self.commands));
+        ready.append(&mut lock(&self.ready));
+    }
+}
+
+fn lock<T>(list: &Mutex<Vec<T>>) -> MutexGuard<'_, Vec<T>> {
+    list.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Wakes one entry of a thread.
+#[derive(Debug)]
+pub(super) struct EntryWaker {
+    mailbox: Arc<Mailbox>,
+    number: usize,
+    rung: AtomicBool,
+}
+
+impl EntryWaker {
+    pub(super) fn new(mailbox: Arc<Mailbox>, number: usize) -> Self {
+        Self {
+            mailbox,
+            number,
+            rung: AtomicBool::new(false),
+        }
+    }
+
+    /// From here on a ring is heard again.
+    pub(super) fn clear(&self) {
+        self.rung.store(false, Ordering::SeqCst);
+    }
+}
+
+impl Wake for EntryWaker {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if !self.rung.swap(true, Ordering::SeqCst) {
+            self.mailbox.ring(self.number);
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! Streams whose socket is ours: the way out for plain HTTP/1.1.
+//!
+//! hyper reads the request and writes the head; then the connection is taken over ([`Ticket`],
+//! `http::accept`). From then on a stream is an entry in one of a few threads: a socket, a cursor,
+//! and nothing else while it is quiet. No task, no buffer, no allocation for an event.
+//!
+//! The life of a socket:
+//!
+//! ```text
+//! accepted ─ hyper: request, head ─ Ticket ─> adopted
+//!    opening ──(subscription, cursor)──> live <──> reading (a page of the log)
+//!       live: the bell or the clock ─> Stream::turn ─> write
+//!             would block ─> blocked: the rest of one turn waits for the socket, the cursor stays
+//!    over: flush, then a clean end or a cut; gone: the peer went, or takes nothing
+//! ```
+//!
+//! Waking: each entry has a [`Waker`](std::task::Waker) that puts its number on the thread's list
+//! and nudges the thread. No wake-up is lost: a thread clears the entry's mark before it
+//! registers the waker, registers before it looks at the hub, and the hub rings after it has
+//! changed. So a change is either seen by that look, or rings a waker that is registered and not
+//! marked, and the entry is looked at again. The nudge is one write to an eventfd for however many
+//! entries; its mark is cleared before the list is taken, so that an entry that comes later nudges
+//! again.
+
+mod connection;
+mod mailbox;
+mod thread;
+mod wheel;
+
+use super::body::Lease;
+use super::reads::Reads;
+use super::stream::{Stream, StreamSettings};
+use crate::engine::body::Opening;
+use crate::hub::Bell;
+use mailbox::{Command, Mailbox};
+use std::io;
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use thread::Shared;
+
+/// What a request handler leaves for whoever takes the connection over.
+pub struct Ticket {
+    /// The stream, or what will become it.
+    pub opened: Result<Stream, Opening>,
+    /// Rings when there is something to look at.
+    pub bell: Arc<Bell>,
+    /// Its place among the open streams.
+    pub lease: Lease,
+}
+
+impl std::fmt::Debug for Ticket {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ticket")
+            .field("lease", &self.lease)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A connection that hyper has let go of.
+pub struct Adopted {
+    /// The socket, not blocking, with the head already written.
+    pub socket: TcpStream,
+    /// What must live as long as the connection.
+    pub place: Box<dyn Send>,
+    /// The stream.
+    pub ticket: Ticket,
+}
+
+impl std::fmt::Debug for Adopted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Adopted")
+            .field("ticket", &self.ticket)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The threads that write streams.
+#[derive(Debug)]
+pub struct Sockets {
+    mailboxes: Vec<Arc<Mailbox>>,
+    next: AtomicUsize,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Sockets {
+    /// Starts `threads` threads.
+    ///
+    /// # Errors
+    /// If the system has no descriptors or threads left.
+    pub fn start(
+        threads: usize,
+        settings: &Arc<StreamSettings>,
+        reads: &Reads,
+        runtime: &tokio::runtime::Handle,
+    ) -> io::Result<Self> {
+        let mut mailboxes = Vec::with_capacity(threads);
+        let mut handles = Vec::with_capacity(threads);
+        for number in 0..threads {
+            let shared = Shared {
+                settings: settings.clone(),
+                reads: reads.clone(),
+                runtime: runtime.clone(),
+            };
+            let (mailbox, run) = thread::prepare(shared)?;
+            mailboxes.push(mailbox);
+            handles.push(
+                std::thread::Builder::new()
+                    .name(format!("streams-{number}"))
+                    .spawn(move || end_process_on_panic(run))?,
+            );
+        }
+        Ok(Self {
+            mailboxes,
+            next: AtomicUsize::new(0),
+            threads: Mutex::new(handles),
+        })
+    }
+
+    /// Gives a connection to the next thread.
+    pub fn adopt(&self, adopted: Adopted) {
+        let next = self.next.fetch_add(1, Ordering::Relaxed);
+        if let Some(mailbox) = self.mailboxes.get(next % self.mailboxes.len().max(1)) {
+            mailbox.send(Command::Adopt(Box::new(adopted)));
+        }
+    }
+
+    /// Ends the threads; streams that are still open are cut.
+    pub fn stop(&self) {
+        for mailbox in &self.mailboxes {
+            mailbox.send(Command::Stop);
+        }
+        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        for thread in threads.drain(..) {
+            // A thread that panicked has ended the process.
+            drop(thread.join());
+        }
+    }
+}
+
+/// A replica without one of its threads would look healthy and leave its streams in silence.
+fn end_process_on_panic(run: impl FnOnce()) {
+    if std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).is_err() {
+        tracing::error!("a thread that writes streams panicked; the process ends");
+        std::process::abort();
+    }
+}

@@ -1,0 +1,353 @@
+//! A thread and its entries.
+
+use super::connection::{Around, Connection, State, Written};
+use super::mailbox::{Command, EntryWaker, Key, Mailbox};
+use super::wheel::Wheel;
+use super::{Adopted, Ticket};
+use crate::engine::reads::Reads;
+use crate::engine::stream::{Ending, StreamSettings, Turn};
+use crate::metrics::CloseReason;
+use crate::sse::HEARTBEAT;
+use bytes::Bytes;
+use mio::event::Event;
+use mio::{Events, Interest, Poll, Token};
+use slab::Slab;
+use std::io;
+use std::sync::Arc;
+use tokio::time::Instant;
+
+const NUDGE: Token = Token(usize::MAX);
+/// Between two looks at an entry that nothing wakes.
+const LOOK: std::time::Duration = std::time::Duration::from_secs(1);
+/// Turns of one stream before others get theirs.
+const TURNS: usize = 4;
+
+/// What entries need besides their own.
+pub(super) struct Shared {
+    pub(super) settings: Arc<StreamSettings>,
+    pub(super) reads: Reads,
+    pub(super) runtime: tokio::runtime::Handle,
+}
+
+struct Thread {
+    shared: Shared,
+    poll: Poll,
+    mailbox: Arc<Mailbox>,
+    entries: Slab<Box<Connection>>,
+    serial: u32,
+    wheel: Wheel,
+    now: Instant,
+    /// Entries that have more to write than one turn.
+    again: Vec<usize>,
+    blocks: Vec<Bytes>,
+    scratch: Box<[u8]>,
+}
+
+/// Prepares a thread; the closure runs it.
+pub(super) fn prepare(shared: Shared) -> io::Result<(Arc<Mailbox>, impl FnOnce() + Send)> {
+    let poll = Poll::new()?;
+    let mailbox = Arc::new(Mailbox::new(mio::Waker::new(poll.registry(), NUDGE)?));
+    let given = mailbox.clone();
+    let run = move || {
+        let now = Instant::now();
+        let mut thread = Thread {
+            shared,
+            poll,
+            mailbox,
+            entries: Slab::new(),
+            serial: 0,
+            wheel: Wheel::new(now),
+            now,
+            again: Vec::new(),
+            blocks: Vec::new(),
+            scratch: vec![0; 4096].into(),
+        };
+        thread.run();
+    };
+    Ok((given, run))
+}
+
+impl Thread {
+    fn run(&mut self) {
+        let mut events = Events::with_capacity(1024);
+        let (mut commands, mut ready) = (Vec::new(), Vec::new());
+        loop {
+            let wait = if self.again.is_empty() {
+                self.wheel.wait(Instant::now())
+            } else {
+                Some(std::time::Duration::ZERO)
+            };
+            match self.poll.poll(&mut events, wait) {
+                Ok(()) => {}
+                Err(why) if why.kind() == io::ErrorKind::Interrupted => continue,
+                Err(why) => {
+                    tracing::error!(%why, "sockets cannot be waited for");
+                    std::process::abort();
+                }
+            }
+            self.now = Instant::now();
+            for event in events.iter().filter(|event| event.token() != NUDGE) {
+                self.event(event);
+            }
+            self.mailbox.take(&mut commands, &mut ready);
+            for command in commands.drain(..) {
+                if matches!(command, Command::Stop) {
+                    self.entries.clear();
+                    return;
+                }
+                self.command(command);
+            }
+            ready.append(&mut self.again);
+            self.wheel.turn(self.now, &mut ready);
+            for number in ready.drain(..) {
+                self.look(number);
+            }
+        }
+    }
+
+    fn event(&mut self, event: &Event) {
+        let Token(number) = event.token();
+        let Some(entry) = self.entries.get_mut(number) else {
+            return;
+        };
+        let readable = event.is_readable() || event.is_read_closed() || event.is_error();
+        if readable && !entry.listen(&mut self.scratch) {
+            self.lose(number);
+            return;
+        }
+        if event.is_writable() && entry.is_blocked() {
+            match entry.flush() {
+                Written::All => self.look(number),
+                Written::Blocked => {}
+                Written::Gone => self.lose(number),
+            }
+        }
+    }
+
+    fn command(&mut self, command: Command) {
+        match command {
+            Command::Adopt(adopted) => self.adopt(*adopted),
+            Command::Opened(key, stream) => {
+                if let Some(entry) = self.entry(key) {
+                    entry.state = State::Live(stream);
+                    self.look(key.number);
+                }
+            }
+            Command::Pages(key, reading) => {
+                let Some(entry) = self.entry(key) else { return };
+                match std::mem::replace(
+                    &mut entry.state,
+                    State::Over(Ending::Cut(CloseReason::Client)),
+                ) {
+                    State::Reading(mut stream, _) => {
+                        stream.take(&reading);
+                        entry.state = State::Live(stream);
+                        self.look(key.number);
+                    }
+                    other => entry.state = other,
+                }
+            }
+            Command::Stop => {}
+        }
+    }
+
+    fn entry(&mut self, key: Key) -> Option<&mut Connection> {
+        let entry = self.entries.get_mut(key.number)?;
+        (entry.key == key).then_some(entry)
+    }
+
+    fn adopt(&mut self, adopted: Adopted) {
+        let slot = self.entries.vacant_entry();
+        let number = slot.key();
+        self.serial = self.serial.wrapping_add(1);
+        let key = Key {
+            number,
+            serial: self.serial,
+        };
+        let Adopted {
+            socket,
+            place,
+            ticket:
+                Ticket {
+                    opened,
+                    bell,
+                    lease,
+                },
+        } = adopted;
+        let (state, opened) = match opened {
+            Ok(stream) => (State::Live(Box::new(stream)), true),
+            Err(opening) => {
+                let mailbox = self.mailbox.clone();
+                let task = self.shared.runtime.spawn(async move {
+                    let stream = Box::new(opening.await);
+                    mailbox.send(Command::Opened(key, stream));
+                });
+                (State::Opening(task.abort_handle()), false)
+            }
+        };
+        let rung = Arc::new(EntryWaker::new(self.mailbox.clone(), number));
+        let jitter = self
+            .shared
+            .settings
+            .heartbeat
+            .mul_f64(rand::random_range(0.0..1.0));
+        let around = Around {
+            socket,
+            place,
+            bell,
+            lease,
+        };
+        let mut entry = Box::new(Connection::new(around, state, key, rung, self.now + jitter));
+        // Edge-triggered: registered once, and quiet as long as nothing changes.
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        if let Err(why) = self
+            .poll
+            .registry()
+            .register(&mut entry.socket, Token(number), interest)
+        {
+            tracing::warn!(%why, "a connection cannot be watched and is cut");
+            return;
+        }
+        slot.insert(entry);
+        if opened {
+            self.look(number);
+        } else {
+            self.schedule(number);
+        }
+    }
+
+    fn lose(&mut self, number: usize) {
+        if let Some(mut entry) = self.entries.try_remove(number) {
+            entry.lose();
+        }
+    }
+
+    /// Looks at an entry: its bell has rung, its time has come, or its socket is free again.
+    fn look(&mut self, number: usize) {
+        let Some(entry) = self.entries.get_mut(number) else {
+            return;
+        };
+        entry.rung.clear();
+        // Until it has opened, the bell belongs to the task that opens it.
+        if !matches!(entry.state, State::Opening(_)) {
+            entry.bell.register(&entry.waker);
+        }
+        let came = entry.found_at.is_some_and(|at| at <= self.now);
+        if came {
+            entry.found_at = None;
+        }
+        let ending = match &mut entry.state {
+            State::Live(stream) | State::Reading(stream, _) => stream.overdue(self.now),
+            State::Opening(_) => self
+                .shared
+                .settings
+                .drain
+                .has_begun()
+                .then_some(Ending::Cut(CloseReason::Drain)),
+            State::Over(_) => None,
+        };
+        if let Some(ending) = ending {
+            // A reader that has stopped is not waited for.
+            let blocked = entry.is_blocked();
+            let written = entry.end(ending);
+            if blocked || written != Written::Blocked {
+                self.entries.try_remove(number);
+            }
+            return;
+        }
+        if entry.is_blocked() {
+            self.schedule_blocked(number);
+            return;
+        }
+        if matches!(entry.state, State::Over(_)) {
+            self.entries.try_remove(number);
+            return;
+        }
+        self.turn(number);
+    }
+
+    fn turn(&mut self, number: usize) {
+        for _ in 0..TURNS {
+            let Some(entry) = self.entries.get_mut(number) else {
+                return;
+            };
+            let turn = match &mut entry.state {
+                State::Live(stream) => stream.turn(self.now, &mut self.blocks),
+                State::Opening(_) | State::Reading(..) => {
+                    if entry.due > self.now {
+                        self.schedule(number);
+                        return;
+                    }
+                    // While the log is waited for, the client still hears that it is connected.
+                    self.shared.settings.metrics.heartbeats.inc();
+                    self.blocks.push(Bytes::from_static(HEARTBEAT));
+                    Turn::Wait(self.now + self.shared.settings.heartbeat)
+                }
+                State::Over(_) => return,
+            };
+            let written = entry.write(&mut self.blocks);
+            if written == Written::Gone {
+                self.lose(number);
+                return;
+            }
+            match turn {
+                Turn::More if written == Written::All => {}
+                Turn::More => {
+                    self.schedule_blocked(number);
+                    return;
+                }
+                Turn::Wait(until) => {
+                    entry.due = until;
+                    self.schedule(number);
+                    return;
+                }
+                Turn::Read(partition, requests) => {
+                    let (reads, mailbox, key) =
+                        (self.shared.reads.clone(), self.mailbox.clone(), entry.key);
+                    let task = self.shared.runtime.spawn(async move {
+                        let reading = reads.pages(partition, requests).await;
+                        mailbox.send(Command::Pages(key, reading));
+                    });
+                    let over = State::Over(Ending::Cut(CloseReason::Client));
+                    entry.state = match std::mem::replace(&mut entry.state, over) {
+                        State::Live(stream) => State::Reading(stream, task.abort_handle()),
+                        other => other,
+                    };
+                    entry.due = self.now + self.shared.settings.heartbeat;
+                    self.schedule(number);
+                    return;
+                }
+                Turn::Over(ending) => {
+                    if entry.end(ending) != Written::Blocked {
+                        self.entries.try_remove(number);
+                    }
+                    return;
+                }
+            }
+        }
+        self.again.push(number);
+    }
+
+    /// Sees to it that the entry is found at its time.
+    fn schedule(&mut self, number: usize) {
+        let Some(entry) = self.entries.get_mut(number) else {
+            return;
+        };
+        let at = match entry.state {
+            // Nothing rings it: it is looked at for the drain.
+            State::Opening(_) => entry.due.min(self.now + LOOK),
+            _ => entry.due,
+        };
+        if entry.found_at.is_none_or(|found| found > at) {
+            entry.found_at = Some(self.wheel.put(number, at));
+        }
+    }
+
+    /// A blocked entry is woken by its socket, and looked at for its age and the drain.
+    fn schedule_blocked(&mut self, number: usize) {
+        if let Some(entry) = self.entries.get_mut(number) {
+            entry.due = entry.due.max(self.now + LOOK);
+        }
+        self.schedule(number);
+    }
+}

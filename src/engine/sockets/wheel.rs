@@ -1,0 +1,98 @@
+//! Times at which entries want to be looked at, in slots: cheap to add, nothing to remove.
+
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// One slot.
+const SLOT: Duration = Duration::from_millis(20);
+/// Slots; what is further away is looked at when the wheel has gone round.
+const SLOTS: usize = 1024;
+
+/// A wheel of entry numbers. An entry that is found before its time is simply put in again.
+#[derive(Debug)]
+pub(super) struct Wheel {
+    slots: Vec<Vec<usize>>,
+    /// The slot that comes next, and when.
+    next: usize,
+    next_at: Instant,
+    held: usize,
+}
+
+impl Wheel {
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            slots: vec![Vec::new(); SLOTS],
+            next: 0,
+            next_at: now + SLOT,
+            held: 0,
+        }
+    }
+
+    /// Puts an entry in; returns when it will be found.
+    pub(super) fn put(&mut self, number: usize, at: Instant) -> Instant {
+        let wait = at.saturating_duration_since(self.next_at);
+        // Rounded up: found a little late rather than twice.
+        let slots = wait.as_nanos().div_ceil(SLOT.as_nanos());
+        let ahead = usize::try_from(slots).unwrap_or(SLOTS).min(SLOTS - 1);
+        let steps = u32::try_from(ahead).unwrap_or(u32::MAX);
+        if let Some(slot) = self.slots.get_mut((self.next + ahead) % SLOTS) {
+            slot.push(number);
+            self.held += 1;
+        }
+        self.next_at + SLOT * steps
+    }
+
+    /// Moves entries whose time has come to `due`.
+    pub(super) fn turn(&mut self, now: Instant, due: &mut Vec<usize>) {
+        while self.next_at <= now {
+            if let Some(slot) = self.slots.get_mut(self.next) {
+                self.held -= slot.len();
+                due.append(slot);
+                // A burst of entries leaves no memory behind.
+                slot.shrink_to(64);
+            }
+            self.next = (self.next + 1) % SLOTS;
+            self.next_at += SLOT;
+        }
+    }
+
+    /// How long until there may be something to do; none if the wheel is empty.
+    pub(super) fn wait(&self, now: Instant) -> Option<Duration> {
+        if self.held == 0 {
+            return None;
+        }
+        let empty = (0..SLOTS)
+            .take_while(|step| {
+                self.slots
+                    .get((self.next + step) % SLOTS)
+                    .is_none_or(Vec::is_empty)
+            })
+            .count();
+        let steps = u32::try_from(empty).unwrap_or(u32::MAX);
+        Some((self.next_at + SLOT * steps).saturating_duration_since(now))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_are_found_at_their_time_or_when_the_wheel_has_gone_round() {
+        let start = Instant::now();
+        let mut wheel = Wheel::new(start);
+        assert_eq!(wheel.wait(start), None);
+        let soon = wheel.put(1, start + Duration::from_millis(110));
+        let later = wheel.put(2, start + Duration::from_secs(3600));
+        assert!(soon >= start + Duration::from_millis(110));
+        let mut due = Vec::new();
+        wheel.turn(soon - Duration::from_millis(1), &mut due);
+        assert!(due.is_empty());
+        assert_eq!(wheel.wait(soon), Some(Duration::ZERO));
+        wheel.turn(soon, &mut due);
+        assert_eq!(due, [1]);
+        wheel.turn(later, &mut due);
+        assert_eq!(due, [1, 2], "to be put in again");
+        assert_eq!(wheel.wait(later), None);
+    }
+}

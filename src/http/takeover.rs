@@ -1,0 +1,169 @@
+//! Taking a connection from hyper once the head of a stream is out.
+//!
+//! The handler leaves a [`Ticket`] on the [`Desk`] of its connection and answers with a body that
+//! never yields. hyper writes the head, asks the body, and flushes; when the flush has reached
+//! the socket after the body was asked, nothing of the answer is left in hyper's buffers, and the
+//! connection can be taken apart.
+
+use crate::engine::sockets::Ticket;
+use axum::extract::Request;
+use axum::http::Response;
+use axum::{Router, body::Body as AxumBody};
+use bytes::Bytes;
+use hyper::body::{Body, Frame, Incoming};
+use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper_util::rt::TokioIo;
+use hyper_util::service::TowerToHyperService;
+use std::convert::Infallible;
+use std::io;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use tokio::net::TcpStream;
+
+/// Where the handler of a connection leaves a ticket.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Desk(Arc<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    ticket: Mutex<Option<Ticket>>,
+    /// The body was asked, so the head stands in hyper's buffer.
+    asked: AtomicBool,
+    /// Nothing is left in hyper's buffer.
+    flushed: AtomicBool,
+}
+
+impl Desk {
+    /// Leaves a ticket; the body to answer with.
+    pub(super) fn leave(&self, ticket: Ticket) -> AxumBody {
+        *self.0.ticket.lock().unwrap_or_else(PoisonError::into_inner) = Some(ticket);
+        AxumBody::new(NeverYields(self.clone()))
+    }
+
+    /// The ticket, once the head is out.
+    pub(super) fn take(&self) -> Option<Ticket> {
+        let out = self.0.asked.load(Ordering::Acquire) && self.0.flushed.load(Ordering::Acquire);
+        let mut ticket = self.0.ticket.lock().unwrap_or_else(PoisonError::into_inner);
+        ticket.take_if(|_| out)
+    }
+}
+
+struct NeverYields(Desk);
+
+impl Body for NeverYields {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let state = &self.0.0;
+        // Asked again, it has nothing in hyper's buffer still.
+        if !state.asked.swap(true, Ordering::AcqRel) {
+            state.flushed.store(false, Ordering::Release);
+        }
+        Poll::Pending
+    }
+}
+
+/// A socket that notes when everything that was written to it has been flushed.
+#[derive(Debug)]
+pub(super) struct Watched {
+    socket: TokioIo<TcpStream>,
+    desk: Desk,
+}
+
+impl Watched {
+    pub(super) fn new(socket: TcpStream, desk: Desk) -> Self {
+        Self {
+            socket: TokioIo::new(socket),
+            desk,
+        }
+    }
+
+    pub(super) fn into_socket(self) -> TcpStream {
+        self.socket.into_inner()
+    }
+
+    fn note(&self, flushed: bool) {
+        self.desk.0.flushed.store(flushed, Ordering::Release);
+    }
+}
+
+impl Read for Watched {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_read(cx, buffer)
+    }
+}
+
+impl Write for Watched {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.note(false);
+        Pin::new(&mut self.socket).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.note(false);
+        Pin::new(&mut self.socket).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.socket.is_write_vectored()
+    }
+
+    /// hyper asks for this once its own buffer is empty.
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = Pin::new(&mut self.socket).poll_flush(cx);
+        self.note(matches!(flushed, Poll::Ready(Ok(()))));
+        flushed
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_shutdown(cx)
+    }
+}
+
+/// The routes of one connection: each request knows the desk.
+#[derive(Clone, Debug)]
+pub(super) struct Routes {
+    router: TowerToHyperService<Router>,
+    desk: Option<Desk>,
+}
+
+impl Routes {
+    /// Handlers see the desk only if there is somebody to take tickets.
+    pub(super) fn new(router: Router, desk: Desk, open: bool) -> Self {
+        Self {
+            router: TowerToHyperService::new(router),
+            desk: open.then_some(desk),
+        }
+    }
+}
+
+impl hyper::service::Service<Request<Incoming>> for Routes {
+    type Response = Response<AxumBody>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        if let Some(desk) = &self.desk {
+            request.extensions_mut().insert(desk.clone());
+        }
+        Box::pin(hyper::service::Service::call(&self.router, request))
+    }
+}
