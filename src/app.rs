@@ -176,7 +176,7 @@ fn open_broker(
     tasks: &TaskTracker,
     stop: &CancellationToken,
 ) -> Result<(Arc<Broker>, LivePath), String> {
-    let Some(url) = &config.redis.url else {
+    let Some(access) = &config.redis.access else {
         tracing::warn!("no redis.url: the log is kept in memory and is gone with this process");
         let (memory, path, answers) = Memory::open(config.retention());
         let stop = stop.clone();
@@ -184,7 +184,7 @@ fn open_broker(
         return Ok((Arc::new(Broker::Memory(Box::new(memory))), path));
     };
     let settings = Settings {
-        url: url.clone(),
+        access: access.clone(),
         prefix: config.redis.prefix.clone(),
         partitions: config.redis.partitions,
         pool_size: config.redis.pool_size,

@@ -416,6 +416,7 @@ fn a_replica_that_lacks_a_right_says_so_and_is_not_ready() {
     // What is taken away, and the word by which the log names it.
     let table = [
         (" +info", "'info'"),
+        (" +role", "'role'"),
         (" +function|load", "'function|load'"),
         (" +hsetnx", "'hsetnx'"),
         (" +subscribe", "'subscribe'"),

@@ -72,7 +72,7 @@ fn lua_and_rust_keep_the_same_log() {
 impl Both {
     async fn new(redis: &Redis, seed: u64) -> Self {
         let settings = broker::Settings {
-            url: redis.url().into(),
+            access: broker::Access::parse(&redis.url().into()).unwrap(),
             prefix: "tidegate".into(),
             partitions: 1,
             pool_size: 1,

@@ -505,7 +505,7 @@ fn what_an_ear_counted_is_logged_once() {
         .build()
         .unwrap();
     let settings = broker::Settings {
-        url: redis.url().into(),
+        access: broker::Access::parse(&redis.url().into()).unwrap(),
         prefix: "tidegate".into(),
         partitions: 1,
         pool_size: 1,

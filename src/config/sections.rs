@@ -2,6 +2,7 @@
 
 use super::source::Source;
 use super::{OPEN_PUBLISHING, random_name};
+use crate::broker::redis::{Access, Identity};
 use crate::hub::window::WindowBounds;
 use crate::topic::PartitionNo;
 use secrecy::SecretString;
@@ -43,7 +44,7 @@ pub struct Replica {
 #[derive(Clone, Debug)]
 pub struct RedisConfig {
     /// None keeps the log in memory.
-    pub url: Option<SecretString>,
+    pub access: Option<Access>,
     /// Begins every key, channel and function.
     pub prefix: String,
     /// Ordering domains.
@@ -215,7 +216,7 @@ impl Replica {
 impl RedisConfig {
     pub(super) fn take(s: &mut Source) -> Self {
         let redis = Self {
-            url: s.optional::<String>("redis.url").map(SecretString::from),
+            access: access(s),
             prefix: s.get("redis.prefix", "tidegate"),
             partitions: s.get("redis.partitions", "1"),
             pool_size: s.count("redis.pool_size", "8"),
@@ -244,13 +245,47 @@ impl RedisConfig {
         if self.partitions == 0 {
             s.fault("redis.partitions", "must be at least 1");
         }
-        if let Some(Err(why)) = self.url.as_ref().map(crate::broker::redis::check_url) {
-            s.fault("redis.url", &why);
-        }
-        if self.url.is_none() && self.partitions > 1 {
+        if self.partitions > 1 && !s.has("redis.url") {
             s.fault("redis.partitions", "must be 1 without redis.url");
         }
     }
+}
+
+/// The way to Redis, with its certificates.
+fn access(s: &mut Source) -> Option<Access> {
+    let url = s.optional::<String>("redis.url").map(SecretString::from);
+    let authorities = s.pem("redis.tls_ca_file", "CERTIFICATE");
+    let certificates = s.pem("redis.tls_cert_file", "CERTIFICATE");
+    let key = s.pem("redis.tls_key_file", "PRIVATE KEY");
+    let both = s.has("redis.tls_cert_file") == s.has("redis.tls_key_file");
+    if !both {
+        s.fault("redis.tls_cert_file", "goes with redis.tls_key_file");
+    }
+    let access = match Access::parse(&url?) {
+        Ok(access) => access,
+        Err(why) => {
+            s.fault("redis.url", &why);
+            return None;
+        }
+    };
+    let identity = certificates.zip(key).map(|(certificates, key)| Identity {
+        certificates,
+        key: key.into(),
+    });
+    if authorities.is_none() && identity.is_none() {
+        return Some(access);
+    }
+    if !access.is_tls() {
+        s.fault(
+            "redis.url",
+            "must begin with rediss:// for redis.tls_* to mean something",
+        );
+        return None;
+    }
+    let access = access.with_certificates(authorities, identity);
+    access
+        .map_err(|why| s.fault("redis.tls_ca_file, tls_cert_file or tls_key_file", &why))
+        .ok()
 }
 
 impl Log {

@@ -192,6 +192,22 @@ impl Source {
             })
     }
 
+    /// Whether a key has a value, sound or not.
+    pub(super) fn has(&self, key: &str) -> bool {
+        let value = self.values.get(key).cloned();
+        value.is_some_and(|value| value.into_string().is_ok_and(|text| !text.is_empty()))
+    }
+
+    /// The contents of a file in PEM, which must hold something of this kind.
+    pub(super) fn pem(&mut self, key: &'static str, kind: &str) -> Option<String> {
+        let text = self.file(key)?;
+        if text.contains(&format!("{kind}-----")) {
+            return Some(text);
+        }
+        self.fault(key, &format!("the file has no {kind} in PEM"));
+        None
+    }
+
     /// The contents of the file that a key names, without white space around them.
     pub(super) fn file(&mut self, key: &'static str) -> Option<String> {
         let path = self.optional::<String>(key)?;

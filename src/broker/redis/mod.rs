@@ -16,11 +16,13 @@
 //! subscription has a connection of its own (`live`), so that Redis dropping a slow subscriber
 //! takes no command along.
 
+mod access;
 pub(crate) mod decode;
 mod library;
 mod live;
 mod pubsub;
 
+pub use access::{Access, Identity};
 pub use live::run as run_live;
 pub use pubsub::{PubSub, Push};
 
@@ -29,14 +31,15 @@ use crate::id::Id;
 use crate::log::{History, ReadRequest, Reading};
 use crate::metrics::{Metrics, Role};
 use crate::topic::{PartitionNo, Topic};
-use deadpool_redis::{Connection, Manager, Pool, PoolConfig, Runtime, Timeouts};
-use library::{Library, VERSION};
-use redis::io::tcp::TcpSettings;
-use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionInfo, IntoConnectionInfo, ProtocolVersion,
-    RedisError, Value,
+use deadpool_redis::{
+    Connection, Hook, HookError, Manager, Pool, PoolConfig, PoolError, Runtime, Timeouts,
 };
-use secrecy::{ExposeSecret, SecretString};
+use library::{Library, VERSION};
+use redis::aio::MultiplexedConnection;
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, ConnectionInfo, ErrorKind, ProtocolVersion, RedisError,
+    ServerErrorKind, Value,
+};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,8 +58,8 @@ impl Drop for Unanswered {
 /// How Redis is reached and used.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// `redis://` or `rediss://`.
-    pub url: SecretString,
+    /// Where it is, and who we are to it.
+    pub access: Access,
     /// Begins every key, channel and function.
     pub prefix: String,
     /// Ordering domains.
@@ -95,38 +98,13 @@ struct Shared {
     metrics: Arc<Metrics>,
 }
 
-/// Checks a `redis.url` without connecting.
-///
-/// # Errors
-/// A sentence that says what is wrong, without the password.
-pub fn check_url(url: &SecretString) -> Result<(), String> {
-    let text = url.expose_secret();
-    if !text.starts_with("redis://") && !text.starts_with("rediss://") {
-        return Err("must begin with redis:// or rediss://".into());
-    }
-    text.into_connection_info()
-        .map(|_| ())
-        .map_err(|why| format!("is not a Redis URL: {}", why.category()))
-}
-
 impl Redis {
     /// Prepares the pool; connects to nothing yet.
     ///
     /// # Errors
     /// A sentence, if the URL cannot be used.
     pub fn open(settings: Settings, metrics: Arc<Metrics>) -> Result<Self, String> {
-        check_url(&settings.url)?;
-        let info = settings
-            .url
-            .expose_secret()
-            .into_connection_info()
-            .map_err(|why| why.category().to_owned())?;
-        let user = info.redis_settings().clone().set_skip_set_lib_name();
-        let tcp = TcpSettings::default()
-            .set_nodelay(true)
-            .set_user_timeout(settings.command_timeout * 4);
-        // What names us to Redis would be one more right, and an older server does not know it.
-        let info = info.set_tcp_settings(tcp).set_redis_settings(user);
+        let info = settings.access.server(settings.command_timeout * 4);
         let connection = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(settings.connect_timeout))
             .set_response_timeout(Some(settings.command_timeout));
@@ -135,6 +113,9 @@ impl Redis {
         let pool = Pool::builder(manager)
             .config(PoolConfig::new(settings.pool_size))
             .runtime(Runtime::Tokio1)
+            .post_create(Hook::async_fn(|connection, _| {
+                Box::pin(async { check_role(connection).await.map_err(HookError::Backend) })
+            }))
             .timeouts(Timeouts {
                 wait: Some(settings.command_timeout),
                 create: Some(settings.connect_timeout),
@@ -189,7 +170,20 @@ impl Redis {
             settings.command_timeout,
             settings.live_queue_bytes,
         );
-        connecting.await.map_err(|why| failed(&why))
+        connecting.await.map_err(|why| self.unreachable(&why))
+    }
+
+    /// Why a connection does not come to stand.
+    fn unreachable(&self, why: &RedisError) -> BrokerError {
+        match failed(why) {
+            BrokerError::Unavailable(why) => {
+                BrokerError::Unavailable(match self.settings().access.hint(&why) {
+                    Some(hint) => format!("{why} ({hint})"),
+                    None => why,
+                })
+            }
+            other => other,
+        }
     }
 
     /// The process that a connection leads to.
@@ -342,7 +336,9 @@ impl Redis {
     pub(crate) async fn command(&self, cmd: &Cmd) -> Result<Value, BrokerError> {
         let work = async {
             let connection = self.0.pool.get().await.map_err(|why| match why {
-                deadpool_redis::PoolError::Backend(why) => failed(&why),
+                PoolError::Backend(why) | PoolError::PostCreateHook(HookError::Backend(why)) => {
+                    self.unreachable(&why)
+                }
                 other => BrokerError::Unavailable(other.to_string()),
             })?;
             let mut unanswered = Unanswered(None);
@@ -594,6 +590,18 @@ fn code_of(value: &Value) -> Option<(u32, &str)> {
         u32::try_from(decode::number(version).ok()?).ok()?,
         decode::text(code).ok()?,
     ))
+}
+
+/// Refuses a connection that does not lead to a master: it would read what is old, and write nothing.
+async fn check_role(connection: &mut MultiplexedConnection) -> Result<(), RedisError> {
+    match redis::cmd("ROLE").query_async(connection).await? {
+        redis::Role::Primary { .. } => Ok(()),
+        _ => Err((
+            ErrorKind::Server(ServerErrorKind::ReadOnly),
+            "this is a replica, not the master",
+        )
+            .into()),
+    }
 }
 
 /// RESP3, because pushes then come in order with the answers that confirm them.

@@ -4,7 +4,7 @@
 //! the queue is full the connection counts as lost from that push on, because Redis does not send
 //! twice; nothing waits for us in the socket either, so Redis has no reason to cut it.
 
-use super::failed;
+use super::{check_role, failed};
 use crate::broker::BrokerError;
 use bytes::Bytes;
 use redis::aio::MultiplexedConnection;
@@ -75,7 +75,13 @@ impl PubSub {
             .set_connection_timeout(Some(connect))
             .set_response_timeout(Some(response))
             .set_push_sender(hear);
-        let connecting = client.get_multiplexed_async_connection_with_config(&config);
+        let connecting = async {
+            let mut commands = client
+                .get_multiplexed_async_connection_with_config(&config)
+                .await?;
+            check_role(&mut commands).await?;
+            Ok::<_, RedisError>(commands)
+        };
         let commands = tokio::time::timeout(connect + response, connecting)
             .await
             .map_err(|_| RedisError::from(std::io::Error::from(std::io::ErrorKind::TimedOut)))??;
