@@ -1,10 +1,10 @@
 //! 10,000 subscribers of one topic: memory, processor time, and how fast it goes.
 
-use super::arena::Arena;
+use super::arena::{Arena, Weight};
 use super::ledger::{Ledger, Row, Target};
 use super::servers::Contender;
 use super::swarm::Pace;
-use super::{Measurement, Settings, float, rotated, tell};
+use super::{Measurement, Settings, millis, note, rotated};
 use std::io;
 use std::time::Duration;
 
@@ -17,22 +17,22 @@ const UNDER_WAY: u64 = 100;
 
 /// What can be asked for.
 pub const ALL: &[Measurement] = &[
-    Measurement {
-        name: "memory",
-        about: "user memory for each of 10,000 streams of one topic",
-    },
-    Measurement {
-        name: "cpu",
-        about: "processor time of a delivery at 50,000 a second, and the time to the last subscriber",
-    },
-    Measurement {
-        name: "closed-loop",
-        about: "deliveries a second when each event waits for the one before",
-    },
-    Measurement {
-        name: "saturation",
-        about: "deliveries a second with 100 events under way",
-    },
+    Measurement::new(
+        "memory",
+        "user memory for each of 10,000 streams of one topic",
+    ),
+    Measurement::new(
+        "cpu",
+        "processor time of a delivery at 50,000 a second, and the time to the last subscriber",
+    ),
+    Measurement::new(
+        "closed-loop",
+        "deliveries a second when each event waits for the one before",
+    ),
+    Measurement::new(
+        "saturation",
+        "deliveries a second with 100 events under way",
+    ),
 ];
 
 const fn row(what: &'static str, unit: &'static str, target: Target) -> Row {
@@ -55,6 +55,7 @@ const LATENCY: Row = row("publish to subscriber, p99", "ms", Target::None);
 const CLOSED: Row = row("closed loop, deliveries", "/s", Target::RatioAtLeast(0.95));
 const CLOSED_CPU: Row = row("closed loop, CPU a delivery", "us", Target::None);
 const SATURATION: Row = row("saturation, deliveries", "/s", Target::RatioAtLeast(5.0));
+const STRANGERS: Row = row("other processes' share of the machine", "%", Target::None);
 const SATURATION_CPU: Row = row("saturation, CPU a delivery", "us", Target::None);
 
 /// Everyone, and what they are measured in.
@@ -80,31 +81,23 @@ pub fn run(
 ) -> io::Result<()> {
     let [memory, cpu, closed, saturation] =
         ["memory", "cpu", "closed-loop", "saturation"].map(is_wanted);
-    if !(memory || cpu || closed || saturation) {
-        return Ok(());
-    }
     let contenders = if memory || cpu { CONTENDERS } else { FAST };
     for round in 0..settings.rounds {
         for contender in rotated(contenders, round) {
             let is_fast = FAST.contains(&contender);
-            let mut arena = Arena::open(&settings.programs, contender, settings.streams, SIZE)?;
-            let mut note = |row: Row, value: f64| {
-                tell(&format!(
-                    "round {}, {contender}: {} {value:.2} {}",
-                    round + 1,
-                    row.what,
-                    row.unit
-                ));
-                ledger.note(row, contender, round, value);
-            };
+            let (mut arena, before) =
+                Arena::open(&settings.programs, contender, settings.streams, SIZE)?;
+            let mut note = |row: Row, value: f64| note(ledger, row, contender, round, value);
             if memory {
-                note(MEMORY, arena.memory_per_stream()? / 1024.0);
+                let weight = Weight::of(&arena.server, settings.streams)?;
+                note(MEMORY, weight.per_stream(before));
             }
             if cpu {
                 let cost = arena.drive(Pace::Every(PAUSE), settings.time)?;
                 note(CPU, cost.delivery_us());
                 note(SWEEP, millis(cost.load.sweep.value_at_quantile(0.5)));
                 note(LATENCY, millis(cost.load.latency.value_at_quantile(0.99)));
+                note(STRANGERS, cost.strangers * 100.0);
             }
             if closed && is_fast {
                 let cost = arena.drive(Pace::UnderWay(1), settings.time)?;
@@ -119,8 +112,4 @@ pub fn run(
         }
     }
     Ok(())
-}
-
-fn millis(nanos: u64) -> f64 {
-    float(nanos) / 1e6
 }

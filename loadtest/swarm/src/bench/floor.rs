@@ -25,7 +25,7 @@ const HEAD: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\
     x-request-id: 00000000-0000-0000-0000-000000000000\r\ntransfer-encoding: chunked\r\n\
     date: Thu, 01 Jan 1970 00:00:00 GMT\r\n\r\n";
 /// The first block as a gateway sends it.
-const OPEN: &str = "retry: 3000\nid: 1700000000000-0\nevent: tidegate.open\n\
+pub const OPEN: &str = "retry: 3000\nid: 1700000000000-0\nevent: tidegate.open\n\
     data: {\"topics\":[\"bench\"],\"cursor\":\"1700000000000-0\",\"replica\":\"rffffffff\"}\n\n";
 
 /// What every stream begins with.

@@ -111,6 +111,11 @@ impl Figures {
         let ratio = (contender != base)
             .then(|| median(ratios.iter().copied()))
             .flatten();
+        let target = if contender.is_gateway() {
+            target
+        } else {
+            Target::None
+        };
         let is_met = match target {
             Target::RatioAtMost(most) => ratio.map(|ratio| ratio <= most),
             Target::RatioAtLeast(least) => ratio.map(|ratio| ratio >= least),

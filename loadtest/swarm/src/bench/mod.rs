@@ -9,18 +9,26 @@
 //! taken within a round; the table shows the median of the rounds.
 
 pub mod arena;
+pub mod connects;
 pub mod fan_out;
 pub mod floor;
+pub mod latency;
 pub mod ledger;
+pub mod many;
 pub mod payload;
 pub mod process;
 pub mod publisher;
+pub mod publishing;
+pub mod relay;
 pub mod servers;
+pub mod slow;
+pub mod storm;
 pub mod swarm;
+pub mod topics;
 pub mod wire;
 
-use ledger::Ledger;
-use servers::Programs;
+use ledger::{Ledger, Row};
+use servers::{Contender, Programs};
 use std::io;
 use std::time::Duration;
 
@@ -44,12 +52,41 @@ pub struct Measurement {
     pub name: &'static str,
     /// What it measures.
     pub about: &'static str,
+    /// It takes the whole machine, and is measured only when it is asked for.
+    pub is_by_hand: bool,
 }
 
-/// Every measurement, in the order of the table.
-pub const ALL: &[&[Measurement]] = &[fan_out::ALL];
+impl Measurement {
+    const fn new(name: &'static str, about: &'static str) -> Self {
+        Self {
+            name,
+            about,
+            is_by_hand: false,
+        }
+    }
+}
 
-/// Measures what was asked for.
+/// Measures those of its measurements that are wanted.
+type Run = fn(&Settings, &dyn Fn(&str) -> bool, &mut Ledger) -> io::Result<()>;
+
+/// Every group of measurements, in the order of the table.
+const GROUPS: &[(&[Measurement], Run)] = &[
+    (fan_out::ALL, fan_out::run),
+    (topics::ALL, topics::run),
+    (latency::ALL, latency::run),
+    (publishing::ALL, publishing::run),
+    (storm::ALL, storm::run),
+    (slow::ALL, slow::run),
+    (connects::ALL, connects::run),
+    (many::ALL, many::run),
+];
+
+/// Everything that can be asked for.
+pub fn all() -> impl Iterator<Item = &'static Measurement> {
+    GROUPS.iter().flat_map(|(group, _)| *group)
+}
+
+/// Measures what is wanted. What fails does not keep the rest from being measured.
 ///
 /// # Errors
 /// A part does not start, or what was delivered is not what was published.
@@ -58,7 +95,20 @@ pub fn run(
     is_wanted: &dyn Fn(&str) -> bool,
     ledger: &mut Ledger,
 ) -> io::Result<()> {
-    fan_out::run(settings, is_wanted, ledger)
+    let mut failures = Vec::new();
+    for (group, run) in GROUPS {
+        let names: Vec<&str> = group.iter().map(|measurement| measurement.name).collect();
+        if !names.iter().any(|name| is_wanted(name)) {
+            continue;
+        }
+        if let Err(why) = run(settings, is_wanted, ledger) {
+            failures.push(format!("{}: {why}", names.join(", ")));
+        }
+    }
+    if failures.is_empty() {
+        return Ok(());
+    }
+    Err(io::Error::other(failures.join("; ")))
 }
 
 /// The contenders of a round: in turn, so that none is always first.
@@ -71,6 +121,22 @@ pub fn rotated<T: Copy>(contenders: &[T], round: usize) -> Vec<T> {
 #[expect(clippy::print_stderr, reason = "it is a program for the terminal")]
 pub fn tell(line: &str) {
     eprintln!("bench: {line}");
+}
+
+/// Notes a figure, and tells it.
+pub fn note(ledger: &mut Ledger, row: Row, contender: Contender, round: usize, value: f64) {
+    let Row { what, unit, .. } = row;
+    tell(&format!(
+        "round {}, {contender}: {what} {value:.3} {unit}",
+        round + 1
+    ));
+    ledger.note(row, contender, round, value);
+}
+
+/// Nanoseconds as milliseconds.
+#[must_use]
+pub fn millis(nanos: u64) -> f64 {
+    float(nanos) / 1e6
 }
 
 /// A count as a number to calculate with.

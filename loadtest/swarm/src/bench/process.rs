@@ -1,10 +1,11 @@
 //! The processes of a benchmark: started, measured from outside, and ended.
 
 use super::payload;
+use rustix::process::{Pid, Signal};
 use std::io::{self, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 /// Time for a server to answer.
@@ -12,10 +13,20 @@ const START: Duration = Duration::from_secs(20);
 /// Between two looks at a server that starts.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// A server. It is killed on drop, and by the kernel should this process end without that.
+/// How a server is ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// At once.
+    Kill,
+    /// By its own hand: it has processes of its own.
+    Terminate,
+}
+
+/// A server. It is ended on drop, and by the kernel should this process end without that.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
+    ending: Ending,
     /// Where it listens.
     pub address: SocketAddr,
 }
@@ -28,17 +39,32 @@ impl Process {
     pub fn start(
         program: &Path,
         address: SocketAddr,
+        ending: Ending,
         command: impl FnOnce(&mut Command),
     ) -> io::Result<Self> {
+        let signal = match ending {
+            Ending::Kill => "KILL",
+            Ending::Terminate => "TERM",
+        };
         let mut keeper = Command::new("setpriv");
-        keeper.args(["--pdeathsig", "KILL", "--"]).arg(program);
+        keeper.args(["--pdeathsig", signal, "--"]).arg(program);
         keeper.stdin(Stdio::null()).stdout(Stdio::null());
         command(&mut keeper);
         let child = keeper.spawn()?;
-        Ok(Self { child, address })
+        Ok(Self {
+            child,
+            ending,
+            address,
+        })
     }
 
-    /// Waits until it answers `request` with something that begins with `answer`.
+    /// What it says on its standard output, if the command asked for a pipe.
+    pub fn output(&mut self) -> Option<ChildStdout> {
+        self.child.stdout.take()
+    }
+
+    /// Waits until it answers `request` with something that begins with `answer`; an empty request
+    /// until it accepts a connection.
     ///
     /// # Errors
     /// It has ended, or does not.
@@ -64,18 +90,7 @@ impl Process {
     /// # Errors
     /// It has ended.
     pub fn processor_time(&self) -> io::Result<Duration> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
-        // The name may hold anything but its last parenthesis; after it the 12th and 13th field.
-        let fields = stat.rsplit(')').next().unwrap_or_default();
-        let ticks: u64 = fields
-            .split_whitespace()
-            .skip(11)
-            .take(2)
-            .filter_map(|field| field.parse::<u64>().ok())
-            .sum();
-        Ok(Duration::from_millis(
-            ticks * 1000 / rustix::param::clock_ticks_per_second(),
-        ))
+        processor_time(&self.child.id().to_string())
     }
 
     /// Memory of its own and its share of what is shared, in bytes: the kernel's is not in it.
@@ -96,9 +111,41 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         // It may have ended by itself.
-        let _gone = self.child.kill();
+        let _gone = match self.ending {
+            Ending::Kill => self.child.kill(),
+            Ending::Terminate => {
+                rustix::process::kill_process(Pid::from_child(&self.child), Signal::Term)
+                    .map_err(io::Error::from)
+            }
+        };
         let _gone = self.child.wait();
     }
+}
+
+/// Processor time that a process has used, all threads.
+fn processor_time(id: &str) -> io::Result<Duration> {
+    let stat = std::fs::read_to_string(format!("/proc/{id}/stat"))?;
+    // The name may hold anything but its last parenthesis; after it the 12th and 13th field.
+    let fields = stat.rsplit(')').next().unwrap_or_default();
+    Ok(sum_of_ticks(fields.split_whitespace().skip(11).take(2)))
+}
+
+/// Processor time that the whole machine has used, and that of this process.
+///
+/// # Errors
+/// The kernel does not tell.
+pub fn machine_time() -> io::Result<(Duration, Duration)> {
+    let stat = std::fs::read_to_string("/proc/stat")?;
+    // user nice system idle iowait irq softirq steal
+    let fields = stat.lines().next().unwrap_or_default();
+    let fields = fields.split_whitespace().skip(1).take(8).enumerate();
+    let busy = fields.filter_map(|(place, field)| (!matches!(place, 3 | 4)).then_some(field));
+    Ok((sum_of_ticks(busy), processor_time("self")?))
+}
+
+fn sum_of_ticks<'a>(fields: impl Iterator<Item = &'a str>) -> Duration {
+    let ticks: u64 = fields.filter_map(|field| field.parse::<u64>().ok()).sum();
+    Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second())
 }
 
 /// Sends a request, and reads until the server closes, or has said enough to tell.
@@ -108,6 +155,9 @@ impl Drop for Process {
 pub fn ask(address: SocketAddr, request: &str) -> io::Result<String> {
     let mut socket = TcpStream::connect(address)?;
     socket.set_read_timeout(Some(START))?;
+    if request.is_empty() {
+        return Ok(String::new());
+    }
     socket.write_all(request.as_bytes())?;
     let mut answer = vec![0; 64 * 1024];
     let count = socket.read(&mut answer)?;

@@ -1,6 +1,6 @@
 //! What is measured: the floor, and a gateway in its settings.
 
-use super::process::{Process, free_address};
+use super::process::{Ending, Process, free_address};
 use super::publisher::Way;
 use std::fmt;
 use std::io;
@@ -25,22 +25,42 @@ pub enum Contender {
     RedisFunction,
     /// A gateway over Redis, published to over HTTP.
     RedisHttp,
+    /// The least that can stand between Redis and a stream.
+    Relay,
+    /// Redis itself: `PUBLISH` to `SUBSCRIBE`, or `XADD` and `PUBLISH` from `redis-benchmark`.
+    Redis,
+    /// nginx with `return 200`.
+    Nginx,
+    /// The gateway over Redis, while nobody disturbs it.
+    Undisturbed,
 }
 
 impl Contender {
     /// Whether events come through Redis.
     #[must_use]
     pub const fn is_over_redis(self) -> bool {
-        matches!(self, Self::RedisRaw | Self::RedisFunction | Self::RedisHttp)
+        matches!(
+            self,
+            Self::RedisRaw | Self::RedisFunction | Self::RedisHttp | Self::Undisturbed
+        )
+    }
+
+    /// Whether targets are meant for it; the others are there to compare with.
+    #[must_use]
+    pub const fn is_gateway(self) -> bool {
+        matches!(
+            self,
+            Self::Memory | Self::RedisRaw | Self::RedisFunction | Self::RedisHttp
+        )
     }
 
     /// How it is published to.
     #[must_use]
     pub const fn way(self) -> Way {
         match self {
-            Self::Floor | Self::Memory | Self::RedisHttp => Way::Http,
-            Self::RedisRaw => Way::Raw,
-            Self::RedisFunction => Way::Function,
+            Self::Floor | Self::Memory | Self::RedisHttp | Self::Nginx => Way::Http,
+            Self::RedisRaw | Self::Redis => Way::Raw,
+            Self::RedisFunction | Self::Relay | Self::Undisturbed => Way::Function,
         }
     }
 }
@@ -53,6 +73,10 @@ impl fmt::Display for Contender {
             Self::RedisRaw => "Redis, raw PUBLISH",
             Self::RedisFunction => "Redis, function",
             Self::RedisHttp => "Redis, HTTP",
+            Self::Relay => "relay",
+            Self::Redis => "Redis itself",
+            Self::Nginx => "nginx",
+            Self::Undisturbed => "undisturbed",
         })
     }
 }
@@ -73,7 +97,7 @@ impl Programs {
     /// It does not start.
     pub fn floor(&self) -> io::Result<Process> {
         let address = free_address()?;
-        let mut floor = Process::start(&self.bench, address, |command| {
+        let mut floor = Process::start(&self.bench, address, Ending::Kill, |command| {
             command.args(["floor", "--listen", &address.to_string()]);
         })?;
         floor.wait("GET / HTTP/1.1\r\n\r\n", "HTTP/1.1 200")?;
@@ -86,7 +110,7 @@ impl Programs {
     /// It does not start.
     pub fn gateway(&self, redis: Option<SocketAddr>) -> io::Result<Process> {
         let address = free_address()?;
-        let mut gateway = Process::start(&self.tidegate, address, |command| {
+        let mut gateway = Process::start(&self.tidegate, address, Ending::Kill, |command| {
             command
                 .args(["serve", "--listen", &address.to_string()])
                 .args(["--log-level", "error"])
@@ -113,12 +137,67 @@ impl Programs {
     /// It does not start.
     pub fn redis(&self) -> io::Result<Process> {
         let address = free_address()?;
-        let mut redis = Process::start(Path::new("redis-server"), address, |command| {
-            command
-                .args(["--bind", "127.0.0.1", "--port", &address.port().to_string()])
-                .args(["--save", "", "--appendonly", "no", "--loglevel", "warning"]);
-        })?;
+        let mut redis = Process::start(
+            Path::new("redis-server"),
+            address,
+            Ending::Kill,
+            |command| {
+                command
+                    .args(["--bind", "127.0.0.1", "--port", &address.port().to_string()])
+                    .args(["--save", "", "--appendonly", "no", "--loglevel", "warning"]);
+            },
+        )?;
         redis.wait("PING\r\n", "+PONG")?;
         Ok(redis)
+    }
+
+    /// The relay: what is published on the live channel of `topic` goes to one stream.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn relay(&self, redis: SocketAddr, topic: &str) -> io::Result<Process> {
+        let address = free_address()?;
+        let mut relay = Process::start(&self.bench, address, Ending::Kill, |command| {
+            command
+                .args(["relay", "--listen", &address.to_string()])
+                .args(["--redis", &redis.to_string()])
+                .args(["--channel", &format!("tidegate:{{0}}:live:{topic}")]);
+        })?;
+        relay.wait("", "")?;
+        Ok(relay)
+    }
+
+    /// An nginx that answers every request with these bytes, as an event stream. It has a directory
+    /// of its own.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn nginx(&self, directory: &Path, body: &str) -> io::Result<Process> {
+        let address = free_address()?;
+        let body = body.replace('"', "\\\"").replace('\n', "\\n");
+        let configuration = format!(
+            "daemon off; worker_processes auto; worker_rlimit_nofile {DESCRIPTORS}; pid nginx.pid;\n\
+             error_log stderr error;\n\
+             events {{ worker_connections {STREAMS_MAX}; }}\n\
+             http {{ access_log off; default_type text/event-stream;\n\
+             client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi;\n\
+             uwsgi_temp_path uwsgi; scgi_temp_path scgi;\n\
+             server {{ listen {address} backlog=4096; location / {{\n\
+             add_header Cache-Control \"no-store, no-transform\"; add_header X-Accel-Buffering no;\n\
+             add_header X-Content-Type-Options nosniff; add_header X-Request-Id $request_id;\n\
+             return 200 \"{body}\"; }} }} }}\n"
+        );
+        let file = directory.join("nginx.conf");
+        std::fs::write(&file, configuration)?;
+        let mut nginx =
+            Process::start(Path::new("nginx"), address, Ending::Terminate, |command| {
+                command
+                    .args(["-e", "stderr", "-p"])
+                    .arg(directory)
+                    .arg("-c")
+                    .arg(&file);
+            })?;
+        nginx.wait("GET / HTTP/1.1\r\nHost: bench\r\n\r\n", "HTTP/1.1 200")?;
+        Ok(nginx)
     }
 }

@@ -23,6 +23,8 @@ const EVENTS: usize = 1024;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two bytes that a slow stream reads.
 const BITE: Duration = Duration::from_millis(200);
+/// Publishes under way on one connection when nothing else paces them.
+const PIPELINE: usize = 64;
 /// Publishers have the tokens from here on.
 const PUBLISHERS: usize = usize::MAX / 2;
 /// Latencies are told apart up to a minute, in nanoseconds.
@@ -41,8 +43,8 @@ pub struct Plan<'a> {
     pub opening_max: usize,
     /// The topics; stream n reads the n-th, all read the last if there are fewer.
     pub topics: &'a [String],
-    /// Where they begin; without it they are live.
-    pub last_event_id: Option<&'a str>,
+    /// The cursor that they come back with, and how many events they are behind; without it they are live.
+    pub behind: Option<(&'a str, u64)>,
     /// Receive buffer of each socket, in bytes; without it the kernel's default.
     pub receive_buffer: Option<usize>,
 }
@@ -57,7 +59,7 @@ impl<'a> Plan<'a> {
             streams,
             opening_max: 512,
             topics,
-            last_event_id: None,
+            behind: None,
             receive_buffer: None,
         }
     }
@@ -191,7 +193,6 @@ impl Swarm {
     /// # Errors
     /// No epoll instance can be had.
     pub fn new(size: usize) -> io::Result<Self> {
-        let histogram = || Histogram::new_with_max(LATENCY_MAX, 3).map_err(io::Error::other);
         Ok(Self {
             poll: Poll::new()?,
             events: Events::with_capacity(EVENTS),
@@ -208,8 +209,8 @@ impl Swarm {
                 complete: 0,
                 reached: std::collections::VecDeque::new(),
                 deliveries: 0,
-                latency: histogram()?,
-                sweep: histogram()?,
+                latency: latencies()?,
+                sweep: latencies()?,
                 faults: Faults::default(),
             },
         })
@@ -278,21 +279,107 @@ impl Swarm {
         )?;
         let topic = plan.topics.get(number).or(plan.topics.last());
         let topic = topic.map_or("events", String::as_str);
-        let cursor = plan.last_event_id;
-        let cursor = cursor.map_or_else(String::new, |id| format!("Last-Event-ID: {id}\r\n"));
+        let cursor = plan.behind;
+        let cursor = cursor.map_or_else(String::new, |(id, _)| format!("Last-Event-ID: {id}\r\n"));
         let request = format!(
             "GET /events/{topic} HTTP/1.1\r\nHost: bench\r\nAccept: text/event-stream\r\n{cursor}\r\n"
         );
         self.streams.push(Stream {
             socket,
             wire: Wire::default(),
-            next: self.tally.published,
+            next: self.tally.published - plan.behind.map_or(0, |(_, events)| events),
             request: request.into_bytes(),
             is_open: false,
             is_slow: false,
         });
         self.tally.prompt += 1;
         Ok(())
+    }
+
+    /// Opens streams that are behind, and returns when each has what it missed; says how long that
+    /// took.
+    ///
+    /// # Errors
+    /// As [`Swarm::open`] and [`Swarm::drive`].
+    pub fn storm(&mut self, plan: &Plan<'_>) -> io::Result<Duration> {
+        let (began, before) = (payload::now(), self.tally.deliveries);
+        let events = plan.behind.map_or(0, |(_, events)| events);
+        let missed = events * plan.streams as u64;
+        self.open(plan)?;
+        self.until(|swarm| {
+            let missing = (before + missed).saturating_sub(swarm.tally.deliveries);
+            (missing > 0).then(|| format!("{missing} of {missed} events are missing"))
+        })?;
+        Ok(Duration::from_nanos(payload::now() - began))
+    }
+
+    /// Publishes `count` events that nobody reads; returns the answer to the last.
+    ///
+    /// # Errors
+    /// One is not acknowledged.
+    pub fn fill(&mut self, topic: &str, count: u64) -> io::Result<String> {
+        for _ in 0..count {
+            self.publish(topic)?;
+            self.tally.reached.clear();
+            self.tally.complete = self.tally.published;
+            self.wait_in_flight(PIPELINE - 1)?;
+        }
+        self.settle()?;
+        let answer = self.publishers.first().map(Publisher::answer);
+        Ok(String::from_utf8_lossy(answer.unwrap_or_default()).into_owned())
+    }
+
+    /// Publishes one event to each topic, where the n-th stream reads the n-th, and waits for all.
+    ///
+    /// # Errors
+    /// As [`Swarm::drive`].
+    pub fn publish_each(&mut self, topics: &[String]) -> io::Result<()> {
+        self.tally.reached.push_back(0);
+        self.tally.published += 1;
+        for topic in topics {
+            let publisher = self.publishers.first_mut();
+            let publisher = publisher.ok_or_else(|| io::Error::other("nobody publishes"))?;
+            publisher.publish(topic, self.tally.published - 1, self.size)?;
+            self.wait_in_flight(PIPELINE - 1)?;
+        }
+        self.settle()
+    }
+
+    /// Every publisher always has one event under way; returns how many were acknowledged.
+    ///
+    /// # Errors
+    /// One is refused.
+    pub fn flood(&mut self, topic: &str, time: Duration) -> io::Result<u64> {
+        let acknowledged =
+            |swarm: &Self| -> u64 { swarm.publishers.iter().map(Publisher::acknowledged).sum() };
+        let (before, until) = (acknowledged(self), Deadline::after(time));
+        while let Some(left) = until.left() {
+            for publisher in &mut self.publishers {
+                if publisher.in_flight() == 0 {
+                    publisher.publish(topic, 0, self.size)?;
+                }
+            }
+            self.turn(left)?;
+        }
+        Ok(acknowledged(self) - before)
+    }
+
+    fn wait_in_flight(&mut self, most: usize) -> io::Result<()> {
+        self.until(|swarm| {
+            let in_flight = swarm.publishers.first().map_or(0, Publisher::in_flight);
+            (in_flight > most).then(|| format!("{in_flight} publishes are not acknowledged"))
+        })
+    }
+
+    /// Goes on until nothing is missing any more.
+    fn until(&mut self, missing: impl Fn(&Self) -> Option<String>) -> io::Result<()> {
+        let deadline = Deadline::after(PATIENCE);
+        while let Some(what) = missing(self) {
+            self.turn(Duration::from_millis(100))?;
+            self.check()?;
+            deadline.check(|| what)?;
+        }
+        self.check()
     }
 
     /// From now on the newest `count` streams read a byte now and then.
@@ -373,6 +460,33 @@ impl Swarm {
         })
     }
 
+    /// Waits until every stream has the next `events` events, which somebody else publishes.
+    ///
+    /// # Errors
+    /// They do not all arrive within `time`, or something is wrong with a stream.
+    pub fn listen(&mut self, events: u64, time: Duration) -> io::Result<Load> {
+        let (before, began) = (self.tally.deliveries, payload::now());
+        self.tally.published += events;
+        self.tally.reached.extend((0..events).map(|_| 0));
+        let until = Deadline::after(time);
+        while let (Some(left), true) = (until.left(), self.tally.complete < self.tally.published) {
+            self.turn(left)?;
+            self.check()?;
+        }
+        let deliveries = self.tally.deliveries - before;
+        if self.tally.complete < self.tally.published {
+            return Err(io::Error::other(format!("only {deliveries} deliveries")));
+        }
+        Ok(Load {
+            events,
+            deliveries,
+            in_time: deliveries,
+            time: Duration::from_nanos(payload::now() - began),
+            latency: self.tally.latency.clone(),
+            sweep: self.tally.sweep.clone(),
+        })
+    }
+
     /// Publishes the next event.
     fn publish(&mut self, topic: &str) -> io::Result<()> {
         let publisher = self.publishers.first_mut();
@@ -385,21 +499,12 @@ impl Swarm {
 
     /// Reads until every event is everywhere and acknowledged.
     fn settle(&mut self) -> io::Result<()> {
-        let deadline = Deadline::after(PATIENCE);
-        let waits = |swarm: &Self| {
+        self.until(|swarm| {
+            let missing = swarm.tally.published - swarm.tally.complete;
             let is_answered = |publisher: &Publisher| publisher.in_flight() == 0;
-            swarm.tally.complete < swarm.tally.published
-                || !swarm.publishers.iter().all(is_answered)
-        };
-        while waits(self) {
-            self.turn(Duration::from_millis(100))?;
-            self.check()?;
-            deadline.check(|| {
-                let missing = self.tally.published - self.tally.complete;
-                format!("{missing} events have not reached every stream")
-            })?;
-        }
-        self.check()
+            let is_done = missing == 0 && swarm.publishers.iter().all(is_answered);
+            (!is_done).then(|| format!("{missing} events have not reached every stream"))
+        })
     }
 
     /// Fails if anything was wrong so far.
@@ -484,6 +589,14 @@ impl Stream {
             }
         }
     }
+}
+
+/// A histogram of latencies, in nanoseconds.
+///
+/// # Errors
+/// None: its bounds are good.
+pub fn latencies() -> io::Result<Histogram<u64>> {
+    Histogram::new_with_max(LATENCY_MAX, 3).map_err(io::Error::other)
 }
 
 /// Judges one item of a stream.

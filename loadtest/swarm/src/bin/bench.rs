@@ -8,7 +8,7 @@ use std::time::Duration;
 use std::{env, io};
 use swarm::bench::ledger::Ledger;
 use swarm::bench::servers::{DESCRIPTORS, Programs};
-use swarm::bench::{ALL, Measurement, Settings, floor, run};
+use swarm::bench::{Measurement, Settings, all, floor, many, relay, run};
 use swarm::cluster::root;
 
 /// Runs floor and gateway in turn, several rounds, and prints medians and ratios as a table.
@@ -43,7 +43,7 @@ struct Arguments {
 }
 
 /// What the benchmark starts of itself.
-#[derive(Debug, Subcommand)]
+#[derive(Clone, Debug, Subcommand)]
 enum Part {
     /// The floor.
     #[command(hide = true)]
@@ -52,6 +52,12 @@ enum Part {
         #[arg(long)]
         listen: SocketAddr,
     },
+    /// The relay.
+    #[command(hide = true)]
+    Relay(relay::Places),
+    /// Some of many streams.
+    #[command(hide = true)]
+    Swarm(many::Share),
 }
 
 #[expect(
@@ -61,10 +67,12 @@ enum Part {
 )]
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let done = match arguments.part {
+    let done = match arguments.part.clone() {
         Some(Part::Floor { listen }) => floor::serve(listen),
+        Some(Part::Relay(places)) => relay::serve(&places),
+        Some(Part::Swarm(share)) => many::take_share(&share),
         None if arguments.list => {
-            for Measurement { name, about } in ALL.iter().copied().flatten() {
+            for Measurement { name, about, .. } in all() {
                 println!("    {name:<20} {about}");
             }
             Ok(())
@@ -82,12 +90,7 @@ fn main() -> ExitCode {
 
 #[expect(clippy::print_stdout, reason = "it is a program for the terminal")]
 fn measure(arguments: &Arguments) -> io::Result<()> {
-    let is_known = |name: &str| {
-        ALL.iter()
-            .copied()
-            .flatten()
-            .any(|known| known.name == name)
-    };
+    let is_known = |name: &str| all().any(|known| known.name == name);
     if let Some(name) = arguments.only.iter().find(|name| !is_known(name)) {
         let why = format!("no measurement is called {name}: see --list");
         return Err(io::Error::other(why));
@@ -106,8 +109,10 @@ fn measure(arguments: &Arguments) -> io::Result<()> {
         }),
         streams: arguments.streams,
     };
-    let is_wanted = |name: &str| {
-        arguments.only.is_empty() || arguments.only.iter().any(|wanted| wanted == name)
+    let is_by_hand = |name: &str| all().any(|known| known.name == name && known.is_by_hand);
+    let is_wanted = |name: &str| match arguments.only.as_slice() {
+        [] => !is_by_hand(name),
+        only => only.iter().any(|wanted| wanted == name),
     };
     let mut ledger = Ledger::default();
     let done = run(&settings, &is_wanted, &mut ledger);
