@@ -9,7 +9,7 @@
 
 use crate::broker::redis::{Redis, Settings, run_live};
 use crate::broker::{Broker, LivePath, Memory};
-use crate::config::{Config, millis};
+use crate::config::Config;
 use crate::engine::fleet;
 use crate::engine::follow::{FollowSettings, Follower};
 use crate::engine::reads::Reads;
@@ -294,8 +294,7 @@ fn stream_settings(config: &Config, metrics: &Arc<Metrics>) -> StreamSettings {
         age_max: config.stream.age_max,
         open_event: config.stream.open_event,
         repair_time: config.repair.time,
-        log_age_ms: millis(config.log.age_max),
-        log_events_max: config.log.events_max,
+        retention: config.retention(),
         drain: Arc::new(Drain::new(config.drain.time)),
         metrics: metrics.clone(),
     }

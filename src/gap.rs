@@ -5,7 +5,7 @@
 //! `tests/simulation_log.rs`.
 
 use crate::id::Id;
-use crate::log::Horizon;
+use crate::log::{Floor, Horizon};
 use crate::sse::GapReason;
 
 /// What the rule found: the stream cannot show everything from the cursor up to `to`.
@@ -48,28 +48,22 @@ pub fn rewound(cursor: Id, horizon: &Horizon) -> Option<Missing> {
     })
 }
 
-/// Judges `cursor` on one topic whose log begins after `floor`, or does not exist.
+/// Judges `cursor` on one topic whose log begins at `floor`.
 ///
 /// Several rules may apply; the first names the reason, all of them move the place to go on from.
 #[must_use]
-pub fn judge(cursor: Id, horizon: &Horizon, floor: Option<Id>) -> Option<Missing> {
+pub fn judge(cursor: Id, horizon: &Horizon, floor: Floor) -> Option<Missing> {
+    let (reason, floor) = match floor {
+        Floor::Log(floor) => (GapReason::Trimmed, floor),
+        Floor::Empty(floor) => (GapReason::Expired, floor),
+        Floor::Unlogged => return None,
+    };
     let partition = judge_partition(cursor, horizon);
     if partition.is_some_and(|missing| missing.reason == GapReason::Ahead) {
         return partition;
     }
     let from = partition.map_or(cursor, |missing| missing.to);
-    let topic = if let Some(floor) = floor {
-        (from < floor).then_some(Missing {
-            reason: GapReason::Trimmed,
-            to: floor,
-        })
-    } else {
-        let oldest = horizon.now_ms.saturating_sub(horizon.age_ms);
-        (from.ms < oldest).then_some(Missing {
-            reason: GapReason::Expired,
-            to: Id::before_ms(oldest),
-        })
-    };
+    let topic = (from < floor).then_some(Missing { reason, to: floor });
     match (partition, topic) {
         (Some(first), Some(second)) => Some(Missing {
             reason: first.reason,
@@ -93,14 +87,14 @@ mod tests {
                 after: Id::new(7_000, 0),
             }],
             now_ms: 10_000,
-            age_ms: 8_000,
             run: "a".into(),
         }
     }
 
     #[test]
     fn each_rule_in_turn() {
-        let floor = Some(Id::new(2_500, 1));
+        let floor = Floor::Log(Id::new(2_500, 1));
+        let empty = Floor::Empty(Id::new(2_000, 0));
         let table = [
             (Id::new(10_000, 3), floor, None),
             (
@@ -128,10 +122,12 @@ mod tests {
             (Id::new(2_500, 1), floor, None),
             (
                 Id::new(1_999, 9),
-                None,
+                empty,
                 Some((GapReason::Expired, Id::new(2_000, 0))),
             ),
-            (Id::new(2_000, 0), None, None),
+            (Id::new(2_000, 0), empty, None),
+            (Id::new(999, 9), Floor::Unlogged, None),
+            (Id::new(10_000, 4), Floor::Unlogged, None),
         ];
         for (cursor, floor, expected) in table {
             let found = judge(cursor, &horizon(), floor).map(|m| (m.reason, m.to));

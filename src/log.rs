@@ -29,8 +29,6 @@ pub struct Horizon {
     pub seams: Vec<Seam>,
     /// The time of the log's server, never below `last`, in milliseconds.
     pub now_ms: u64,
-    /// How long entries are kept, in milliseconds.
-    pub age_ms: u64,
     /// Names the process that answered; another one means that the log may have gone back.
     pub run: Box<str>,
 }
@@ -46,6 +44,17 @@ pub struct ReadRequest {
     pub limit: usize,
 }
 
+/// Where a topic's log begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Floor {
+    /// The log holds everything above this id, which is `prev` of its first entry.
+    Log(Id),
+    /// There is no log; if there was one, everything up to here may have expired with it.
+    Empty(Id),
+    /// The topic is not logged: nothing can be replayed, and nothing is missed.
+    Unlogged,
+}
+
 /// One topic's log, from a position on.
 #[derive(Clone, Debug)]
 pub struct Page {
@@ -53,14 +62,14 @@ pub struct Page {
     pub topic: Topic,
     /// The position asked for.
     pub after: Id,
-    /// `prev` of the first entry that the log holds: what came before is gone. None: there is no log.
-    pub floor: Option<Id>,
+    /// What came before is gone.
+    pub floor: Floor,
     /// The id of the end, if the topic has ended.
     pub ended: Option<Id>,
     /// Entries above `after`, ascending, without a hole.
     pub frames: Vec<Frame>,
-    /// The page was cut short: the topic is known only up to the last frame.
-    pub more: bool,
+    /// The page was cut short: the topic is known only up to here.
+    pub cut_at: Option<Id>,
 }
 
 /// The answer to one read: all pages and the clock belong to the same moment.

@@ -27,6 +27,50 @@ pub enum BadTopic {
     Reserved,
 }
 
+/// A pattern of topics, in which each `*` stands for any text. A topic has no `*`, so nothing needs
+/// to be escaped.
+///
+/// The functions in Redis match alike: `fits` in `broker/redis/core.lua`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pattern(Box<str>);
+
+impl Pattern {
+    /// Checks a pattern: a topic would be one with any letter in place of each `*`.
+    ///
+    /// # Errors
+    /// As [`Topic::parse_logged`].
+    pub fn parse(text: &str) -> Result<Self, BadTopic> {
+        Topic::parse_logged(&text.replace('*', "x"))?;
+        Ok(Self(text.into()))
+    }
+
+    /// The pattern.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether a topic fits.
+    #[must_use]
+    pub fn fits(&self, topic: &Topic) -> bool {
+        let mut pieces = self.0.split('*');
+        let begin = pieces.next().unwrap_or_default();
+        let Some(mut rest) = topic.as_str().strip_prefix(begin) else {
+            return false;
+        };
+        let Some(end) = pieces.next_back() else {
+            return rest.is_empty();
+        };
+        for piece in pieces {
+            match rest.split_once(piece) {
+                Some((_, after)) => rest = after,
+                None => return false,
+            }
+        }
+        rest.ends_with(end)
+    }
+}
+
 /// The ordering domain of a topic: one clock, one Redis slot.
 pub type PartitionNo = u16;
 
@@ -143,6 +187,52 @@ mod tests {
         }
         assert!(Topic::parse(&"x".repeat(255)).is_ok());
     }
+
+    #[test]
+    fn a_star_stands_for_any_text() {
+        for (pattern, good, bad) in PATTERNS {
+            let pattern = Pattern::parse(pattern).unwrap();
+            for name in *good {
+                assert!(
+                    pattern.fits(&Topic::parse(name).unwrap()),
+                    "{pattern:?} {name:?}"
+                );
+            }
+            for name in *bad {
+                assert!(
+                    !pattern.fits(&Topic::parse(name).unwrap()),
+                    "{pattern:?} {name:?}"
+                );
+            }
+        }
+        for bad in ["", "a,b", "a#*", "tidegate.*"] {
+            assert!(Pattern::parse(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    /// Patterns, with topics that fit and topics that do not.
+    const PATTERNS: &[(&str, &[&str], &[&str])] = &[
+        ("chat", &["chat"], &["cha", "chats", "a chat"]),
+        (
+            "chat:*",
+            &["chat:", "chat:a", "chat:a:b"],
+            &["chat", "a chat:b"],
+        ),
+        ("*", &["a", "\u{1f30a}"], &[]),
+        (
+            "*:typing",
+            &[":typing", "a:typing", "a:typing:typing"],
+            &["a:typing:", "typing"],
+        ),
+        (
+            "a*b*c",
+            &["abc", "axbxc", "abbcc", "abcbc"],
+            &["ab", "acb", "abcd", "bc"],
+        ),
+        ("a*a", &["aa", "aba"], &["a", "ab"]),
+        ("a**b?", &["ab?", "axb?"], &["abc"]),
+        ("*ab*ab*", &["abab", "xabyabz"], &["ab", "aab", "abxba"]),
+    ];
 
     #[test]
     fn the_partition_hash_is_redis_own() {

@@ -19,6 +19,7 @@ use std::net::TcpListener;
 use std::path::PathBuf;
 use support::{Directory, Gateway, Process, Redis, binary, run};
 use tidegate::config::{Config, Flags, OPEN_PUBLISHING};
+use tidegate::topic::Topic;
 
 const SHIPPED: &str = include_str!("../deploy/tidegate.toml");
 
@@ -157,6 +158,33 @@ fn the_shipped_file_is_a_good_configuration_and_changes_nothing() {
 }
 
 #[test]
+fn what_an_override_does_not_say_is_as_it_is_for_all() {
+    let file = "[log]\nevents_max = 7\nage_max = '2h'\n\
+                [[log.overrides]]\ntopics = 'chat:*:typing'\nlog = false\n\
+                [[log.overrides]]\ntopics = 'chat:*'\nage_max = '1m'\n\
+                [[log.overrides]]\ntopics = '*'\nevents_max = 3\n";
+    let list = "[{topics = 'chat:*:typing', log = false}, {topics = 'chat:*', age_max = '1m'}, {topics = '*', events_max = 3}]";
+    let line = format!("[log]\nevents_max = 7\nage_max = '2h'\noverrides = \"{list}\"\n");
+    // As one text it may come from the environment.
+    assert_eq!(loaded(file), loaded(&line));
+    let (_directory, path) = self::file(file);
+    let retention = Config::load(&Flags::file(path)).unwrap().retention();
+    let kept = |name| {
+        let bounds = retention.of(&Topic::parse(name).unwrap());
+        bounds.map(|bounds| (bounds.events_max, bounds.age_ms))
+    };
+    assert_eq!(kept("chat:a:typing"), None);
+    assert_eq!(kept("chat:a"), Some((7, 60_000)));
+    assert_eq!(kept("news"), Some((3, 7_200_000)));
+    let many = "[[log.overrides]]\ntopics = 'a'\n".repeat(65);
+    let said = faults(&many, &[]);
+    assert_eq!(
+        said,
+        ["tidegate: log.overrides (in FILE): must be at most 64: each publish goes through them"]
+    );
+}
+
+#[test]
 fn all_faults_are_said_at_once() {
     let text = "\
         [server]\nlisten = \"localhost\"\nbacklog = -1\nbuffer_bytes = 100\n\
@@ -225,6 +253,34 @@ fn a_fault_is_one_clear_sentence() {
         (
             "[publish]\nbatch_events_max = 1001",
             "publish.batch_events_max (in FILE): must be at most 1000: a batch is one atomic step, and everything else waits for it",
+        ),
+        (
+            "[log]\noverrides = 5",
+            "log.overrides (in FILE): must be a list of tables",
+        ),
+        (
+            "[log]\noverrides = [1]",
+            "log.overrides (in FILE): must be a list of tables",
+        ),
+        (
+            "[[log.overrides]]\nevents_max = 5",
+            "log.overrides, entry 1: topics: \"\" is not a pattern: a topic has at least one byte",
+        ),
+        (
+            "[[log.overrides]]\ntopics = 'a'\n[[log.overrides]]\ntopics = 'a,b'",
+            "log.overrides, entry 2: topics (in FILE): \"a,b\" is not a pattern: a topic has no control character and none of # * ,",
+        ),
+        (
+            "[[log.overrides]]\ntopics = 'a'\nevents_max = 0",
+            "log.overrides, entry 1: events_max (in FILE): must be at least 1",
+        ),
+        (
+            "[[log.overrides]]\ntopics = 'a'\nevent_max = 1",
+            "log.overrides, entry 1: event_max (in FILE): there is no such key; did you mean events_max?",
+        ),
+        (
+            "[[log.overrides]]\ntopics = 'a'\nlog = false\nage_max = '1h'",
+            "log.overrides, entry 1: age_max (in FILE): has no meaning with log = false",
         ),
         (
             "[replica]\nname = 'r 1'",

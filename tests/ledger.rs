@@ -2,8 +2,9 @@
 //! one holds for the other.
 //!
 //! Method: random calls to the functions on a real Redis, which is restarted now and then, and to
-//! a [`Ledger`] whose clock is set to what Redis must have read. Every answer is compared. A
-//! failure prints its seed; `TIDEGATE_TEST_SEED` replays it.
+//! a [`Ledger`] whose clock is set to what Redis must have read. Every answer is compared. Now and
+//! then another replica comes with other settings for both. A failure prints its seed;
+//! `TIDEGATE_TEST_SEED` replays it.
 
 #![allow(
     clippy::unwrap_used,
@@ -20,26 +21,52 @@ use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, SeedableRng as _};
 use std::time::Duration;
 use support::{Redis, seed};
-use tidegate::broker::{BrokerError, Ledger, Publication, Retention, redis as broker};
+use tidegate::broker::{
+    Bounds, BrokerError, Ledger, Publication, Retention, Rule, redis as broker,
+};
 use tidegate::event::EventType;
 use tidegate::id::Id;
 use tidegate::log::{History, Horizon, Page, ReadRequest};
 use tidegate::metrics::Metrics;
-use tidegate::topic::Topic;
+use tidegate::topic::{Pattern, Topic};
 
-const RETENTION: Retention = Retention {
-    events_max: 8,
-    age_ms: 60,
-    event_bytes_max: 12,
-    topics_max: 5,
-    idempotency_ms: 600_000,
-    leap_ms: 150,
-};
+const LEAP_MS: u64 = 150;
+const TOPICS: [&str; 8] = ["a", "b", "ba", "c", "d", "e", "f", "g"];
+
+/// Settings that a fleet may have one after the other.
+fn retention(number: usize) -> Retention {
+    let bounds = |events_max, age_ms| Bounds { events_max, age_ms };
+    let rule = |topics: &str, bounds| Rule {
+        topics: Pattern::parse(topics).unwrap(),
+        bounds,
+    };
+    let rules = match number {
+        0 => vec![],
+        1 => vec![
+            rule("b*", Some(bounds(3, 25))),
+            rule("ba", None),
+            rule("e", None),
+        ],
+        2 => vec![rule("*a", None), rule("*", Some(bounds(4, 120)))],
+        _ => vec![rule("e", Some(bounds(1, 1_000)))],
+    };
+    Retention {
+        bounds: bounds(8, if number == 3 { 20 } else { 60 }),
+        rules,
+        event_bytes_max: 12,
+        topics_max: 6,
+        idempotency_ms: 600_000,
+        leap_ms: LEAP_MS,
+    }
+}
 const CALLS: usize = 400;
 const RESTARTS: usize = 4;
 
 struct Both {
     lua: tidegate::broker::Broker,
+    /// Asks the same Redis.
+    direct: redis::Client,
+    settings: broker::Settings,
     rust: Ledger,
     last: Id,
     /// Another process answers, and has not written yet.
@@ -82,31 +109,32 @@ impl Both {
             live_queue_bytes: 1 << 20,
             allow_eviction: false,
             replica: "test".into(),
-            retention: RETENTION,
+            retention: retention(1),
         };
-        let lua = broker::Redis::open(settings, Metrics::new()).unwrap();
-        lua.prepare().await.unwrap();
         let mut both = Self {
-            lua: tidegate::broker::Broker::Redis(lua),
-            rust: Ledger::new(RETENTION, 0),
+            lua: prepared(&settings).await,
+            direct: redis::Client::open(redis.url()).unwrap(),
+            rust: Ledger::new(settings.retention.clone(), 0),
+            settings,
             last: Id::ZERO,
             fresh: false,
             rng: StdRng::seed_from_u64(seed),
         };
         let (horizon, _) = both.read(Vec::new()).await.unwrap();
-        both.rust = Ledger::new(RETENTION, horizon.born.ms);
+        both.rust = Ledger::new(both.settings.retention.clone(), horizon.born.ms);
         both.last = horizon.last;
         both
     }
 
     async fn call(&mut self) {
-        match self.rng.random_range(0..10) {
-            0..5 => self.publish().await,
-            5 => self.delete().await,
-            6 => self.tick().await,
-            7 => self.report().await,
-            8 => self.history().await,
-            _ => self.list().await,
+        match self.rng.random_range(0..30) {
+            0..15 => self.publish().await,
+            15..18 => self.delete().await,
+            18..21 => self.tick().await,
+            21..24 => self.report().await,
+            24..27 => self.history().await,
+            27..29 => self.list().await,
+            _ => self.configure().await,
         }
         self.compare_logs().await;
     }
@@ -114,7 +142,7 @@ impl Both {
     /// What the clock must have been for a write to end at `last`.
     fn now(&mut self, last: Id) -> u64 {
         let leap = if std::mem::take(&mut self.fresh) {
-            RETENTION.leap_ms
+            LEAP_MS
         } else {
             0
         };
@@ -126,7 +154,8 @@ impl Both {
             .map(|_| self.publication())
             .collect();
         let lua = self.lua.publish(&batch).await;
-        let wrote = lua.as_ref().ok().and_then(|ids| ids.iter().max().copied());
+        let ids = lua.iter().flatten();
+        let wrote = ids.copied().flatten().max();
         let now = match wrote.filter(|id| *id > self.last) {
             Some(id) => self.now(id),
             None => self.last.ms,
@@ -151,8 +180,24 @@ impl Both {
     }
 
     fn topic(&mut self) -> Topic {
-        let names = ["a", "a", "a", "b", "b", "c", "d", "e", "f"];
+        let often = self.rng.random_bool(0.5);
+        let names = if often { &TOPICS[..3] } else { &TOPICS[..] };
         Topic::parse(names.choose(&mut self.rng).unwrap()).unwrap()
+    }
+
+    /// A replica with other settings.
+    async fn configure(&mut self) {
+        self.settings.retention = retention(self.rng.random_range(0..4));
+        self.lua = prepared(&self.settings).await;
+        let mut connection = self.direct.get_connection().unwrap();
+        let before: Option<String> = redis::cmd("HGET")
+            .arg(&["tidegate:{0}:clock", "before"])
+            .query(&mut connection)
+            .unwrap();
+        let now = before.map_or(self.last.ms, |before| {
+            before.split(' ').next().unwrap().parse().unwrap()
+        });
+        self.rust.configure(self.settings.retention.clone(), now);
     }
 
     async fn delete(&mut self) {
@@ -234,7 +279,7 @@ impl Both {
     }
 
     async fn compare_logs(&mut self) {
-        let requests: Vec<ReadRequest> = ["a", "b", "c", "d", "e", "f"]
+        let requests: Vec<ReadRequest> = TOPICS
             .map(|name| ReadRequest {
                 topic: Topic::parse(name).unwrap(),
                 after: Id::before_ms(self.last.ms.saturating_sub(self.rng.random_range(0..50))),
@@ -243,15 +288,21 @@ impl Both {
             .into();
         let (horizon, pages) = self.read(requests.clone()).await.unwrap();
         self.last = horizon.last;
-        let reading = self.rust.read(&requests, self.last.ms);
+        let reading = self.rust.read(&requests, horizon.now_ms);
         assert_eq!(horizon.last, reading.horizon.last);
         assert_eq!(horizon.born, reading.horizon.born);
         assert_eq!(horizon.seams, reading.horizon.seams);
-        assert_eq!(horizon.age_ms, reading.horizon.age_ms);
         for ((lua, rust), request) in pages.iter().zip(&reading.pages).zip(&requests) {
             assert_eq!(described(lua), described(rust), "{request:?}");
         }
     }
+}
+
+/// The functions with these settings.
+async fn prepared(settings: &broker::Settings) -> tidegate::broker::Broker {
+    let lua = broker::Redis::open(settings.clone(), Metrics::new()).unwrap();
+    lua.prepare().await.unwrap();
+    tidegate::broker::Broker::Redis(lua)
 }
 
 /// Everything that a page says.
@@ -265,7 +316,7 @@ fn described(page: &Page) -> String {
     });
     let frames: Vec<String> = frames.collect();
     format!(
-        "floor {:?}, ended {:?}, more {}: {frames:#?}",
-        page.floor, page.ended, page.more
+        "floor {:?}, ended {:?}, cut at {:?}: {frames:#?}",
+        page.floor, page.ended, page.cut_at
     )
 }

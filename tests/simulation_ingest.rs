@@ -22,7 +22,7 @@ use rand::{Rng as _, SeedableRng as _};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 use support::Redis;
-use tidegate::broker::{Retention, redis as broker};
+use tidegate::broker::{Bounds, Retention, redis as broker};
 use tidegate::ingest::ear::{Append, Ear, Item, Outcome};
 use tidegate::metrics::Metrics;
 use tokio::runtime::Runtime;
@@ -433,10 +433,10 @@ impl<'a> World<'a> {
                     .remove(0);
                 let frames = page.frames.iter();
                 log.extend(frames.map(|frame| (frame.id, frame.data().parse::<usize>().unwrap())));
-                if !page.more {
+                let Some(cut_at) = page.cut_at else {
                     break;
-                }
-                request.after = page.frames.last().unwrap().id;
+                };
+                request.after = cut_at;
             }
         }
         log.sort_unstable();
@@ -516,8 +516,11 @@ fn what_an_ear_counted_is_logged_once() {
         allow_eviction: false,
         replica: "test".into(),
         retention: Retention {
-            events_max: 10_000,
-            age_ms: 3_600_000,
+            bounds: Bounds {
+                events_max: 10_000,
+                age_ms: 3_600_000,
+            },
+            rules: Vec::new(),
             event_bytes_max: 100,
             topics_max: 0,
             idempotency_ms: 1_000,

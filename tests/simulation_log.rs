@@ -7,7 +7,8 @@
 //! `TIDEGATE_TEST_SEED` replays one seed, `TIDEGATE_TEST_SEEDS` widens the sweep.
 //!
 //! What no replica has heard and the log has forgotten cannot be known; such events are counted
-//! apart.
+//! apart. One topic is not logged: its events move no cursor, come in their order on each stream,
+//! and stand in nobody's way.
 
 #![allow(
     clippy::unwrap_used,
@@ -25,7 +26,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Wake, Waker};
-use tidegate::broker::{Ledger, Publication, Retention};
+use tidegate::broker::{Bounds, Ledger, Publication, Retention, Rule};
 use tidegate::event::EventType;
 use tidegate::hub::feed::{Feed, Mended, Wanted};
 use tidegate::hub::reader::{Reader, Shown, Start, Step};
@@ -34,7 +35,7 @@ use tidegate::hub::{Bell, Hub};
 use tidegate::id::Id;
 use tidegate::log::{ReadRequest, Reading};
 use tidegate::sse::{Frame, Gap, GapReason, Mark};
-use tidegate::topic::Topic;
+use tidegate::topic::{Pattern, Topic};
 
 /// Milliseconds that the log keeps an entry.
 const AGE: u64 = 1_000;
@@ -63,6 +64,8 @@ struct Faults {
     rewinds: bool,
     /// The server's clock is put back and forth.
     clock_steps: bool,
+    /// Ages are configured anew, longer or shorter.
+    settings: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -75,6 +78,8 @@ enum Sent {
 /// The log's server, and everything that it ever sent, in its order.
 struct Server {
     ledger: Ledger,
+    /// What replicas say that should be kept.
+    retention: Retention,
     now: u64,
     skew: i64,
     sent: Vec<Sent>,
@@ -149,6 +154,8 @@ struct Client {
     /// The first position, and the events published by then.
     began: Option<(Id, usize)>,
     seen: BTreeSet<usize>,
+    /// The last event seen that was not logged.
+    whisper: Option<usize>,
     /// The last that was shown of each topic.
     shown: BTreeMap<Topic, Id>,
     told: Vec<Told>,
@@ -166,6 +173,8 @@ struct Open {
     asking: bool,
     /// The last id that was written.
     last: Option<Id>,
+    /// The last event seen that was not logged.
+    whisper: Option<usize>,
     /// On the way to the client.
     under_way: VecDeque<Wire>,
 }
@@ -193,6 +202,8 @@ struct World {
     clients: Vec<Client>,
     operations: Vec<Operation>,
     published: Vec<Published>,
+    /// Events of the topic that is not logged.
+    whispers: usize,
     trace: Vec<String>,
     tally: BTreeMap<&'static str, u64>,
 }
@@ -205,8 +216,14 @@ impl World {
     fn new(seed: u64, faults: Faults) -> Self {
         let now = 1_000_000;
         let retention = Retention {
-            events_max: if faults.trimming { 6 } else { 10_000 },
-            age_ms: if faults.expiry { AGE } else { 1_000_000_000 },
+            bounds: Bounds {
+                events_max: if faults.trimming { 6 } else { 10_000 },
+                age_ms: if faults.expiry { AGE } else { 1_000_000_000 },
+            },
+            rules: vec![Rule {
+                topics: Pattern::parse(UNLOGGED).unwrap(),
+                bounds: None,
+            }],
             event_bytes_max: 100,
             topics_max: 0,
             idempotency_ms: 1_000,
@@ -234,7 +251,8 @@ impl World {
             rng,
             faults,
             server: Server {
-                ledger: Ledger::new(retention, now),
+                ledger: Ledger::new(retention.clone(), now),
+                retention,
                 now,
                 skew: 0,
                 sent: Vec::new(),
@@ -244,6 +262,7 @@ impl World {
             clients,
             operations: Vec::new(),
             published: Vec::new(),
+            whispers: 0,
             trace: Vec::new(),
             tally: BTreeMap::new(),
         }
@@ -259,6 +278,7 @@ impl World {
         for topic in topics() {
             self.publish(&topic);
         }
+        self.whisper();
         self.settle_down();
         self.check();
     }
@@ -274,13 +294,14 @@ impl World {
             20..24 => self.drop_some(),
             24..27 => self.fault(),
             27..29 => self.refresh_some(),
+            29..33 => self.whisper(),
             _ => self.serve_some(),
         }
     }
 
     fn fault(&mut self) {
         let faults = self.faults;
-        match self.rng.random_range(0..8) {
+        match self.rng.random_range(0..9) {
             0 | 1 if faults.cuts => {
                 let replica = self.rng.random_range(0..REPLICAS);
                 self.cut(replica);
@@ -308,36 +329,67 @@ impl World {
                 self.server.skew = *[-150, 0, 150].choose(&mut self.rng).unwrap();
                 say!(self, "the clock is off by {} ms", self.server.skew);
             }
+            7 if faults.settings => self.configure(),
             _ => {}
         }
     }
 
     // --- the server ---
 
+    /// Other ages, for all topics and for one. Replicas say them whenever they connect.
+    fn configure(&mut self) {
+        let mut age = || {
+            *[AGE / 2, AGE, 2 * EXPIRY_SLACK]
+                .choose(&mut self.rng)
+                .unwrap()
+        };
+        self.server.retention.bounds.age_ms = age();
+        self.server.retention.rules.truncate(1);
+        self.server.retention.rules.push(Rule {
+            topics: Pattern::parse("b").unwrap(),
+            bounds: Some(Bounds {
+                age_ms: age(),
+                ..self.server.retention.bounds
+            }),
+        });
+        say!(self, "configure: {:?}", self.server.retention);
+        let wall = self.server.wall();
+        self.server
+            .ledger
+            .configure(self.server.retention.clone(), wall);
+    }
+
+    fn whisper(&mut self) {
+        self.whispers += 1;
+        let topic = Topic::parse(UNLOGGED).unwrap();
+        let publication = publication(&topic, self.whispers);
+        let wall = self.server.wall();
+        let (ids, frames) = self.server.ledger.publish(&[publication], wall).unwrap();
+        assert_eq!(ids, [None], "what is not logged has no id");
+        say!(self, "whisper {}", self.whispers);
+        for (topic, frame) in frames {
+            self.server.sent.push(Sent::Frame(topic, frame));
+        }
+    }
+
     fn publish(&mut self, topic: &Topic) {
         self.server.before.push_back(self.server.ledger.clone());
         if self.server.before.len() > 4 {
             self.server.before.pop_front();
         }
-        let publication = Publication {
-            topic: topic.clone(),
-            kind: EventType::parse("").unwrap(),
-            data: self.published.len().to_string(),
-            end: false,
-            idempotency_key: None,
-        };
+        let publication = publication(topic, self.published.len());
         let wall = self.server.wall();
         let (ids, frames) = self.server.ledger.publish(&[publication], wall).unwrap();
+        let id = ids[0].expect("a logged topic");
         say!(
             self,
-            "publish {topic} {}: {} after {}",
+            "publish {topic} {}: {id} after {}",
             self.published.len(),
-            ids[0],
             frames[0].1.prev
         );
         self.published.push(Published {
             topic: topic.clone(),
-            id: ids[0],
+            id,
             unknowable: false,
             vanished: false,
         });
@@ -398,6 +450,7 @@ impl World {
         let server = &mut self.server;
         let reading = match &operation.ask {
             Ask::Settle(heard, topics) => {
+                server.ledger.configure(server.retention.clone(), wall);
                 let reported = server.ledger.report(*heard, topics, wall);
                 for (topic, frame) in reported {
                     self.trace
@@ -724,6 +777,7 @@ impl World {
             opened: false,
             asking: false,
             last: None,
+            whisper: None,
             under_way: VecDeque::new(),
         });
     }
@@ -829,6 +883,20 @@ impl World {
         let Some(wire) = open.under_way.pop_front() else {
             return;
         };
+        if let Wire::Frame(frame, anchored) = &wire
+            && frame.mark == Mark::Unlogged
+        {
+            let number: usize = frame.data().parse().unwrap();
+            assert!(!anchored, "client {index}: whisper {number} has an id");
+            assert!(
+                open.whisper < Some(number),
+                "client {index}: whisper {number} after {:?}",
+                open.whisper
+            );
+            open.whisper = Some(number);
+            client.whisper = Some(number);
+            return;
+        }
         let (id, anchored) = match &wire {
             Wire::Cursor(id) => (*id, true),
             Wire::Gap(gap, anchored) => (gap.to, *anchored),
@@ -871,7 +939,7 @@ impl World {
                     }
                 }
                 Mark::Deleted => return,
-                Mark::Event | Mark::End => {
+                Mark::Event | Mark::End | Mark::Unlogged => {
                     let number: usize = frame.data().parse().unwrap();
                     self.trace
                         .push(format!("client {index} sees {number} at {id}"));
@@ -921,6 +989,18 @@ impl World {
                 }
             }
             *self.tally.entry("seen").or_default() += client.seen.len() as u64;
+            let unlogged = Topic::parse(UNLOGGED).unwrap();
+            if client.topics.contains(&unlogged) {
+                assert_eq!(
+                    client.whisper,
+                    Some(self.whispers),
+                    "client {index} is deaf"
+                );
+                assert!(
+                    client.told.iter().all(|told| told.topic != unlogged),
+                    "client {index} is told that a topic without a log misses something"
+                );
+            }
         }
     }
 }
@@ -936,11 +1016,16 @@ impl Client {
         let mut all = topics();
         let count = rng.random_range(1..=2);
         let chosen = (0..count).map(|_| all.remove(rng.random_range(0..all.len())));
+        let mut topics: Vec<Topic> = chosen.collect();
+        if rng.random_bool(0.4) {
+            topics.push(Topic::parse(UNLOGGED).unwrap());
+        }
         Self {
-            topics: chosen.collect(),
+            topics,
             cursor: None,
             began: None,
             seen: BTreeSet::new(),
+            whisper: None,
             shown: BTreeMap::new(),
             told: Vec::new(),
             stream: None,
@@ -986,6 +1071,20 @@ fn position(reader: &Reader) -> Id {
     reader.oldest().expect("a reader has a topic")
 }
 
+/// The topic that is not logged.
+const UNLOGGED: &str = "d";
+
+fn publication(topic: &Topic, number: usize) -> Publication {
+    Publication {
+        topic: topic.clone(),
+        kind: EventType::default(),
+        data: number.to_string(),
+        end: false,
+        idempotency_key: None,
+    }
+}
+
+/// Those that are logged.
 fn topics() -> Vec<Topic> {
     ["a", "b", "c"]
         .map(|name| Topic::parse(name).unwrap())
@@ -1097,6 +1196,17 @@ fn deletion_and_expiry_are_told() {
 }
 
 #[test]
+fn other_ages_lose_nothing_silently() {
+    let faults = Faults {
+        cuts: true,
+        expiry: true,
+        settings: true,
+        ..Faults::default()
+    };
+    told_only(&sweep(faults, SEEDS), &["trimmed", "expired"]);
+}
+
+#[test]
 fn a_log_that_goes_back_is_told() {
     let faults = Faults {
         cuts: true,
@@ -1116,6 +1226,7 @@ fn everything_at_once() {
         expiry: true,
         rewinds: true,
         clock_steps: true,
+        settings: true,
     };
     sweep(faults, SEEDS);
 }

@@ -6,18 +6,36 @@
 
 use super::{BrokerError, Publication, TopicState};
 use crate::id::Id;
-use crate::log::{History, Horizon, Page, ReadRequest, Reading, Seam};
+use crate::log::{Floor, History, Horizon, Page, ReadRequest, Reading, Seam};
 use crate::sse::{Entry, Frame, Mark};
-use crate::topic::Topic;
+use crate::topic::{Pattern, Topic};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
-/// How much a ledger keeps.
+/// What is kept of one topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Retention {
-    /// Entries a topic.
+pub struct Bounds {
+    /// Entries.
     pub events_max: usize,
     /// Age of an entry, in milliseconds.
     pub age_ms: u64,
+}
+
+/// What is kept of the topics that fit a pattern.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// The topics.
+    pub topics: Pattern,
+    /// None: they are not logged. Their events are sent live and have no id.
+    pub bounds: Option<Bounds>,
+}
+
+/// How much a ledger keeps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// What is kept of a topic that fits no rule.
+    pub bounds: Bounds,
+    /// Rules for some topics: the first that fits holds.
+    pub rules: Vec<Rule>,
     /// Bytes of one event's data.
     pub event_bytes_max: usize,
     /// Topics; 0 for no limit.
@@ -26,6 +44,28 @@ pub struct Retention {
     pub idempotency_ms: u64,
     /// How far the clock leaps when another process takes the log over, in milliseconds.
     pub leap_ms: u64,
+}
+
+impl Retention {
+    /// What is kept of a topic; none if it is not logged.
+    #[must_use]
+    pub fn of(&self, topic: &Topic) -> Option<Bounds> {
+        let rule = self.rules.iter().find(|rule| rule.topics.fits(topic));
+        rule.map_or(Some(self.bounds), |rule| rule.bounds)
+    }
+
+    /// What decides how old an event may become.
+    fn ages(&self) -> (u64, Vec<(&Pattern, Option<u64>)>) {
+        let age = |rule: &Rule| rule.bounds.map(|bounds| bounds.age_ms);
+        let rules = self.rules.iter().map(|rule| (&rule.topics, age(rule)));
+        (self.bounds.age_ms, rules.collect())
+    }
+
+    /// The least of all ages.
+    fn least_age_ms(&self) -> u64 {
+        let rules = self.rules.iter().filter_map(|rule| rule.bounds);
+        rules.fold(self.bounds.age_ms, |least, bounds| least.min(bounds.age_ms))
+    }
 }
 
 /// Frames to be sent live, in order.
@@ -40,6 +80,13 @@ struct Log {
     expires_ms: u64,
 }
 
+/// Until when other ages held, and the least of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Before {
+    until_ms: u64,
+    age_ms: u64,
+}
+
 /// How long a log outlives its age, so that an empty one is not mistaken for a lost one.
 const EXPIRY_SLACK_MS: u64 = 3_600_000;
 /// Seams that are remembered.
@@ -49,6 +96,7 @@ const SEAMS_MAX: usize = 64;
 #[derive(Clone, Debug)]
 pub struct Ledger {
     retention: Retention,
+    before: Option<Before>,
     /// The process that writes now.
     pub run: u64,
     written_by: Option<u64>,
@@ -56,7 +104,7 @@ pub struct Ledger {
     born: Id,
     seams: VecDeque<Seam>,
     logs: BTreeMap<Topic, Log>,
-    keys: HashMap<(Topic, String), (Id, u64)>,
+    keys: HashMap<(Topic, String), (Option<Id>, u64)>,
 }
 
 impl Ledger {
@@ -66,6 +114,7 @@ impl Ledger {
         let start = Id::before_ms(now_ms);
         Self {
             retention,
+            before: None,
             run: 0,
             written_by: Some(0),
             last: start,
@@ -76,6 +125,33 @@ impl Ledger {
         }
     }
 
+    /// Goes on with other settings. Logs that expire by the ages before are not taken for kept.
+    pub fn configure(&mut self, retention: Retention, now_ms: u64) {
+        if retention.ages() != self.retention.ages() {
+            let least = self.retention.least_age_ms();
+            let age_ms = self.before.map_or(least, |before| least.min(before.age_ms));
+            self.before = Some(Before {
+                until_ms: now_ms.max(self.last.ms),
+                age_ms,
+            });
+        }
+        self.retention = retention;
+    }
+
+    /// What is kept of a log. A topic may have one from the time when it was logged.
+    fn bounds(&self, topic: &Topic) -> Bounds {
+        self.retention.of(topic).unwrap_or(self.retention.bounds)
+    }
+
+    /// At a moment, events up to this millisecond may have expired with their whole log. What is
+    /// older than the present ages was kept by the ages before.
+    fn oldest(&self, topic: &Topic, at_ms: u64) -> u64 {
+        let before = self.before.map_or(0, |before| {
+            before.until_ms.min(at_ms.saturating_sub(before.age_ms))
+        });
+        at_ms.saturating_sub(self.bounds(topic).age_ms).max(before)
+    }
+
     /// The last id given out.
     #[must_use]
     pub fn last(&self) -> Id {
@@ -84,7 +160,7 @@ impl Ledger {
 
     /// Appends all of `batch`, or nothing.
     ///
-    /// Returns the ids, and the frames to be sent live.
+    /// Returns the ids, none where the topic is not logged, and the frames to be sent live.
     ///
     /// # Errors
     /// [`BrokerError`] for the first event that is refused.
@@ -92,7 +168,7 @@ impl Ledger {
         &mut self,
         batch: &[Publication],
         now_ms: u64,
-    ) -> Result<(Vec<Id>, LiveFrames), BrokerError> {
+    ) -> Result<(Vec<Option<Id>>, LiveFrames), BrokerError> {
         self.expire(now_ms);
         self.admit(batch)?;
         let mut ids = Vec::with_capacity(batch.len());
@@ -106,13 +182,25 @@ impl Ledger {
                 ids.push(*id);
                 continue;
             }
-            let mark = if item.end { Mark::End } else { Mark::Event };
             let kind = item.kind.as_str().to_owned();
-            let frame = self.append(&item.topic, mark, kind, item.data.clone(), now_ms);
-            ids.push(frame.id);
+            let frame = if self.retention.of(&item.topic).is_some() {
+                let mark = if item.end { Mark::End } else { Mark::Event };
+                self.append(&item.topic, mark, kind, item.data.clone(), now_ms)
+            } else {
+                let entry = Entry {
+                    id: Id::ZERO,
+                    prev: Id::ZERO,
+                    mark: Mark::Unlogged,
+                    kind,
+                    data: item.data.clone(),
+                };
+                Frame::encode(&item.topic, &entry)
+            };
+            let id = (frame.mark != Mark::Unlogged).then_some(frame.id);
+            ids.push(id);
             if let Some(key) = key {
                 self.keys
-                    .insert(key, (frame.id, now_ms + self.retention.idempotency_ms));
+                    .insert(key, (id, now_ms + self.retention.idempotency_ms));
             }
             frames.push((item.topic.clone(), frame));
         }
@@ -137,6 +225,12 @@ impl Ledger {
             if item.data.len() > self.retention.event_bytes_max {
                 return Err(BrokerError::TooLarge(self.retention.event_bytes_max as u64));
             }
+            if self.retention.of(&item.topic).is_none() {
+                if item.end {
+                    return Err(BrokerError::Unlogged(item.topic.to_string()));
+                }
+                continue;
+            }
             let log = self.logs.get(&item.topic);
             if log.is_some_and(|log| log.ended.is_some()) {
                 return Err(BrokerError::Ended(item.topic.to_string()));
@@ -160,7 +254,10 @@ impl Ledger {
         self.expire(now_ms);
         Reading {
             horizon: self.horizon(now_ms),
-            pages: requests.iter().map(|request| self.page(request)).collect(),
+            pages: requests
+                .iter()
+                .map(|request| self.page(request, now_ms))
+                .collect(),
         }
     }
 
@@ -172,32 +269,44 @@ impl Ledger {
             born: self.born,
             seams: self.seams.iter().copied().collect(),
             now_ms: now_ms.max(self.last.ms),
-            age_ms: self.retention.age_ms,
             run: self.run.to_string().into(),
         }
     }
 
-    fn page(&self, request: &ReadRequest) -> Page {
+    fn page(&self, request: &ReadRequest, now_ms: u64) -> Page {
         let log = self.logs.get(&request.topic);
-        let mut frames = Vec::new();
-        let mut more = false;
+        let mut frames: Vec<Frame> = Vec::new();
+        let mut cut_at = None;
         if let Some(log) = log {
             let start = log
                 .entries
                 .partition_point(|(entry, _)| entry.id <= request.after);
             let rest = log.entries.range(start..);
-            more = request.limit > 0 && rest.len() > request.limit;
+            let more = request.limit > 0 && rest.len() > request.limit;
             frames.extend(rest.take(request.limit).map(|(_, frame)| frame.clone()));
+            cut_at = frames.last().map(|frame| frame.id).filter(|_| more);
         }
         Page {
             topic: request.topic.clone(),
             after: request.after,
-            floor: log
-                .and_then(|log| log.entries.front())
-                .map(|(entry, _)| entry.prev),
+            floor: self.floor(&request.topic, now_ms),
             ended: log.and_then(|log| log.ended),
             frames,
-            more,
+            cut_at,
+        }
+    }
+
+    fn floor(&self, topic: &Topic, now_ms: u64) -> Floor {
+        let log = self.logs.get(topic);
+        if let Some((first, _)) = log.and_then(|log| log.entries.front()) {
+            return Floor::Log(first.prev);
+        }
+        match self.retention.of(topic) {
+            Some(_) => {
+                let oldest = self.oldest(topic, now_ms.max(self.last.ms));
+                Floor::Empty(Id::before_ms(oldest))
+            }
+            None => Floor::Unlogged,
         }
     }
 
@@ -330,7 +439,7 @@ impl Ledger {
                         .binary_search_by_key(&id, |(entry, _)| entry.id)
                         .is_err()
             }
-            None => id.ms + self.retention.age_ms > self.last.ms,
+            None => id.ms > self.oldest(topic, self.last.ms),
         }
     }
 
@@ -373,10 +482,11 @@ impl Ledger {
             Id::new(self.last.ms, self.last.seq + 1)
         };
         let id = self.last;
-        let oldest = id.ms.saturating_sub(self.retention.age_ms);
+        let bounds = self.bounds(topic);
+        let fresh = Id::before_ms(self.oldest(topic, id.ms));
         let log = self.logs.entry(topic.clone()).or_insert_with(|| Log {
             entries: VecDeque::new(),
-            head: Id::before_ms(oldest),
+            head: fresh,
             ended: None,
             expires_ms: 0,
         });
@@ -391,14 +501,12 @@ impl Ledger {
         log.entries.push_back((entry, frame.clone()));
         log.head = id;
         log.ended = (mark == Mark::End).then_some(id);
-        log.expires_ms = id.ms + self.retention.age_ms + EXPIRY_SLACK_MS;
+        log.expires_ms = id.ms + bounds.age_ms + EXPIRY_SLACK_MS;
+        let oldest = id.ms.saturating_sub(bounds.age_ms);
         let old = log
             .entries
             .partition_point(|(entry, _)| entry.id.ms < oldest);
-        let excess = log
-            .entries
-            .len()
-            .saturating_sub(self.retention.events_max.max(1));
+        let excess = log.entries.len().saturating_sub(bounds.events_max);
         log.entries.drain(..old.max(excess));
         frame
     }

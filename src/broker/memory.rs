@@ -52,7 +52,10 @@ impl Memory {
             .map_err(|_| BrokerError::Unavailable("shutting down".into()))
     }
 
-    pub(super) async fn publish(&self, batch: &[Publication]) -> Result<Vec<Id>, BrokerError> {
+    pub(super) async fn publish(
+        &self,
+        batch: &[Publication],
+    ) -> Result<Vec<Option<Id>>, BrokerError> {
         let mut all = Vec::with_capacity(batch.len());
         if batch.len() <= LIVE_QUEUE {
             let room = self.room(batch.len()).await?;

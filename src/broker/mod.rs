@@ -7,7 +7,7 @@ mod ledger;
 mod memory;
 pub mod redis;
 
-pub use ledger::{Ledger, LiveFrames, Retention};
+pub use ledger::{Bounds, Ledger, LiveFrames, Retention, Rule};
 pub use memory::Memory;
 
 use crate::event::EventType;
@@ -39,6 +39,9 @@ pub enum BrokerError {
     /// The topic has ended; retrying helps only once it has expired or been deleted.
     #[error("topic {0} has ended")]
     Ended(String),
+    /// The topic is not logged, so it cannot end; retrying does not help.
+    #[error("topic {0} is not logged, so it has no end")]
+    Unlogged(String),
     /// The data is larger than `publish.event_bytes_max`.
     #[error("the event has more than {0} bytes")]
     TooLarge(u64),
@@ -139,14 +142,15 @@ macro_rules! either {
 }
 
 impl Broker {
-    /// Appends events, all or none, and returns their ids in order.
+    /// Publishes events, all or none, and returns their ids in order: none where the topic is not
+    /// logged.
     ///
     /// # Errors
     /// [`BrokerError`], for the first event that is refused.
     ///
     /// # Cancel safety
     /// Dropped after the request was sent, the events may or may not have been appended.
-    pub async fn publish(&self, batch: &[Publication]) -> Result<Vec<Id>, BrokerError> {
+    pub async fn publish(&self, batch: &[Publication]) -> Result<Vec<Option<Id>>, BrokerError> {
         either!(self, broker => broker.publish(batch).await)
     }
 

@@ -127,8 +127,8 @@ pub(super) async fn publish(args: PublishArgs) -> Result<(), String> {
     let answer = send("POST", &url, &headers, args.data).await?;
     let (status, body) = (answer.status(), text(answer).await?);
     let fields: serde_json::Value = serde_json::from_str(&body).unwrap_or_default();
-    match fields.get("id").and_then(|id| id.as_str()) {
-        Some(id) if status.is_success() => say(id),
+    match fields.get("id") {
+        Some(id) if status.is_success() => id.as_str().map_or(Ok(()), say),
         _ => Err(format!(
             "{status}: {}",
             fields
@@ -156,11 +156,11 @@ async fn publish_to_redis(url: &str, args: &PublishArgs) -> Result<(), String> {
         .arg(&args.event);
     cmd.arg(if args.end { "end" } else { "" })
         .arg(args.idempotency_key.as_deref().unwrap_or_default());
-    let id: String = cmd
+    let id: Option<String> = cmd
         .query_async(&mut connection)
         .await
         .map_err(|why| why.to_string())?;
-    say(id)
+    id.map_or(Ok(()), say)
 }
 
 pub(super) async fn topics(args: GatewayArgs) -> Result<(), String> {

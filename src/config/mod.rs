@@ -12,7 +12,7 @@ pub use sections::{
 };
 pub use source::{Faults, Flags};
 
-use crate::broker::Retention;
+use crate::broker::{Bounds, Retention};
 use crate::hub::window::WindowBounds;
 use source::Source;
 use std::path::PathBuf;
@@ -90,8 +90,11 @@ impl Config {
     #[must_use]
     pub fn retention(&self) -> Retention {
         Retention {
-            events_max: self.log.events_max,
-            age_ms: millis(self.log.age_max),
+            bounds: Bounds {
+                events_max: self.log.events_max,
+                age_ms: millis(self.log.age_max),
+            },
+            rules: self.log.overrides.clone(),
             event_bytes_max: self.publish.event_bytes_max,
             topics_max: self.limits.topics_max,
             idempotency_ms: millis(self.publish.idempotency_window),

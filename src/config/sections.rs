@@ -1,10 +1,11 @@
 //! The sections: fields, defaults, and what they must satisfy.
 
 use super::source::Source;
-use super::{OPEN_PUBLISHING, random_name};
+use super::{OPEN_PUBLISHING, millis, random_name};
 use crate::broker::redis::{Access, Identity};
+use crate::broker::{Bounds, Rule};
 use crate::hub::window::WindowBounds;
-use crate::topic::PartitionNo;
+use crate::topic::{PartitionNo, Pattern};
 use secrecy::SecretString;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -76,6 +77,8 @@ pub struct Log {
     pub events_max: usize,
     /// Age of an entry.
     pub age_max: Duration,
+    /// What is kept of some topics.
+    pub overrides: Vec<Rule>,
 }
 
 /// How streams behave.
@@ -290,12 +293,49 @@ fn access(s: &mut Source) -> Option<Access> {
 
 impl Log {
     pub(super) fn take(s: &mut Source) -> Self {
-        Self {
+        let mut log = Self {
             events_max: s.count("log.events_max", "10000"),
             age_max: s.positive("log.age_max", "24h"),
+            overrides: Vec::new(),
+        };
+        log.overrides = s.tables("log.overrides", |entry| log.rule(entry));
+        if log.overrides.len() > OVERRIDES_MAX {
+            s.fault(
+                "log.overrides",
+                &format!("must be at most {OVERRIDES_MAX}: each publish goes through them"),
+            );
+        }
+        log
+    }
+
+    /// One of the overrides; what it does not say is as it is for all.
+    fn rule(&self, s: &mut Source) -> Option<Rule> {
+        let topics: String = s.get("topics", "");
+        let is_logged = s.flag("log", "true");
+        let says = |s: &Source, key| !is_logged && s.has(key);
+        for key in ["events_max", "age_max"] {
+            if says(s, key) {
+                s.fault(key, "has no meaning with log = false");
+            }
+        }
+        let events_max = s.count("events_max", &self.events_max.to_string());
+        let age_max = s.positive("age_max", &format!("{}ms", millis(self.age_max)));
+        let bounds = is_logged.then_some(Bounds {
+            events_max,
+            age_ms: millis(age_max),
+        });
+        match Pattern::parse(&topics) {
+            Ok(topics) => Some(Rule { topics, bounds }),
+            Err(why) => {
+                s.fault("topics", &format!("{topics:?} is not a pattern: {why}"));
+                None
+            }
         }
     }
 }
+
+/// Overrides of what is kept, at most.
+const OVERRIDES_MAX: usize = 64;
 
 /// Bounds of each topic's window.
 pub(super) fn window(s: &mut Source) -> WindowBounds {

@@ -171,6 +171,37 @@ impl Source {
         count
     }
 
+    /// A list of tables, each read by `take` like a file of its own. In the environment it is one
+    /// text, a TOML array.
+    pub(super) fn tables<T>(
+        &mut self,
+        key: &'static str,
+        take: impl Fn(&mut Self) -> Option<T>,
+    ) -> Vec<T> {
+        self.asked.push(key);
+        let Some(value) = self.values.get(key).cloned() else {
+            return Vec::new();
+        };
+        let Some(tables) = tables_in(value) else {
+            self.fault(key, "must be a list of tables");
+            return Vec::new();
+        };
+        let mut taken = Vec::new();
+        for (index, table) in tables.into_iter().enumerate() {
+            let mut source = Self::default();
+            source.flatten("", table);
+            taken.extend(take(&mut source));
+            if let Err(Faults(faults)) = source.finish() {
+                let number = index + 1;
+                let faults = faults
+                    .iter()
+                    .map(|fault| format!("{key}, entry {number}: {fault}"));
+                self.faults.extend(faults);
+            }
+        }
+        taken
+    }
+
     /// True or false.
     pub(super) fn flag(&mut self, key: &'static str, default: &str) -> bool {
         self.get(key, default)
@@ -250,6 +281,26 @@ impl Source {
     pub(super) fn into_keys(self) -> Vec<&'static str> {
         self.asked
     }
+}
+
+fn tables_in(value: Value) -> Option<Vec<Value>> {
+    let list = match value.kind {
+        ValueKind::String(text) if text.is_empty() => return Some(Vec::new()),
+        ValueKind::String(text) => {
+            let text = format!("list = {text}");
+            let file = File::from_str(&text, FileFormat::Toml);
+            let read = config::Config::builder().add_source(file).build().ok()?;
+            read.get::<Value>("list").ok()?.kind
+        }
+        kind => kind,
+    };
+    let ValueKind::Array(list) = list else {
+        return None;
+    };
+    let are_tables = list
+        .iter()
+        .all(|entry| matches!(entry.kind, ValueKind::Table(_)));
+    are_tables.then_some(list)
 }
 
 fn unreadable(why: &ConfigError) -> Faults {

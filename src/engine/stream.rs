@@ -9,6 +9,7 @@
 //! From then on [`Stream::turn`] is called whenever the bell rings or the time it named has come.
 
 use super::reads::Reads;
+use crate::broker::{Bounds, Retention};
 use crate::cursor::Cursor;
 use crate::hub::reader::{PAGE_EVENTS, Reader, Shown, Start, Step};
 use crate::hub::{Bell, Hub};
@@ -40,10 +41,9 @@ pub struct StreamSettings {
     pub open_event: bool,
     /// A stream that is held longer is cut.
     pub repair_time: Duration,
-    /// Age of the log, in milliseconds: a cursor is refreshed before half of it.
-    pub log_age_ms: u64,
-    /// Entries of a topic's log: a cursor is refreshed before a filter has kept back half of them.
-    pub log_events_max: usize,
+    /// What the log keeps: a cursor is refreshed before half of the age, and before a filter has
+    /// kept back half of the entries.
+    pub retention: Retention,
     /// The drain.
     pub drain: Arc<Drain>,
     /// The metrics.
@@ -179,6 +179,8 @@ pub struct Stream {
     greeting: Vec<Bytes>,
     replay: Replay,
     told: Told,
+    /// The least that the log keeps of any of its topics.
+    bounds: Bounds,
 }
 
 /// What the stream shows before it is live.
@@ -343,6 +345,7 @@ impl Stream {
                 oldest: reader.oldest(),
                 behind: 0,
             },
+            bounds: least(&settings.retention, &wish.topics),
             reader,
             settings,
             hub,
@@ -532,13 +535,14 @@ impl Stream {
                         (true, false) => out.extend(frame.block_with(cursor)),
                         (false, _) => out.push(frame.block_without_id()),
                     }
-                    if let (Some(latency), false) = (sample, sampled) {
+                    let is_logged = frame.mark != Mark::Unlogged;
+                    if let (Some(latency), false, true) = (sample, sampled, is_logged) {
                         sampled = true;
                         latency.observe(age_of(frame.id));
                     }
                     if !matches!(frame.mark, Mark::Gap { .. } | Mark::Late { .. }) {
                         metrics.delivered.inc();
-                        if let Some(left) = limit.as_mut() {
+                        if let Some(left) = limit.as_mut().filter(|_| is_logged) {
                             *left = left.saturating_sub(1);
                         }
                     }
@@ -552,7 +556,9 @@ impl Stream {
                 .sum::<usize>();
             *limit != Some(0) && bytes < TURN_BYTES
         });
-        if self.told.behind > self.settings.log_events_max / 2 {
+        let skipped = self.reader.take_skipped();
+        metrics.unlogged_skipped.inc_by(skipped);
+        if self.told.behind > self.bounds.events_max / 2 {
             self.tell_cursor(out);
         }
         step
@@ -588,7 +594,7 @@ impl Stream {
         let old = self
             .told
             .oldest
-            .is_some_and(|id| age_of(id) * 2000.0 > as_float(self.settings.log_age_ms));
+            .is_some_and(|id| age_of(id) * 2000.0 > as_float(self.bounds.age_ms));
         if old
             && self.held_since.is_none()
             && (self.reader.advance_to_complete() || self.told.behind > 0)
@@ -610,6 +616,16 @@ impl Drop for Stream {
             self.hub.counts().unwatch(watch.key);
         }
     }
+}
+
+/// The least that is kept of any of these topics.
+fn least(retention: &Retention, topics: &[Topic]) -> Bounds {
+    let bounds = topics.iter().filter_map(|topic| retention.of(topic));
+    let least = bounds.reduce(|a, b| Bounds {
+        events_max: a.events_max.min(b.events_max),
+        age_ms: a.age_ms.min(b.age_ms),
+    });
+    least.unwrap_or(retention.bounds)
 }
 
 /// An event without a type is a `message`, as it is for `EventSource`.

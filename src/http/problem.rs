@@ -127,6 +127,7 @@ impl From<BrokerError> for Problem {
             BrokerError::Ended(_) => {
                 Self::new(StatusCode::CONFLICT, "topic has ended", why.to_string())
             }
+            BrokerError::Unlogged(_) => Self::bad_request(why.to_string()),
             BrokerError::TooLarge(most) => {
                 Self::too_large("an event", usize::try_from(most).unwrap_or(usize::MAX))
             }

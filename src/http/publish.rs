@@ -24,7 +24,8 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 #[derive(Clone, Debug, Serialize)]
 struct Published<'a> {
     topic: &'a str,
-    id: Id,
+    /// None: the topic is not logged.
+    id: Option<Id>,
 }
 
 /// `POST /events/{topic}?event=TYPE&end`: the body is the data, verbatim.
@@ -52,7 +53,7 @@ async fn publish_one(
     query: &Query,
     headers: &HeaderMap,
     body: Body,
-) -> Result<(Topic, Id), Problem> {
+) -> Result<(Topic, Option<Id>), Problem> {
     gateway.auth.may_publish(headers)?;
     let topic = topic_of(topic)?;
     let kind = type_of(query.first("event").unwrap_or_default())?;
@@ -69,7 +70,7 @@ async fn publish_one(
         idempotency_key,
     };
     let ids = publish(gateway, std::slice::from_ref(&publication)).await?;
-    Ok((publication.topic, ids.first().copied().unwrap_or_default()))
+    Ok((publication.topic, ids.first().copied().flatten()))
 }
 
 /// One line of a batch.
@@ -91,8 +92,15 @@ struct Line<'a> {
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
 enum LineAnswer {
-    Published { line: usize, topic: String, id: Id },
-    Refused { line: usize, detail: String },
+    Published {
+        line: usize,
+        topic: String,
+        id: Option<Id>,
+    },
+    Refused {
+        line: usize,
+        detail: String,
+    },
 }
 
 /// `POST /events`: one JSON object a line, `{"topic","event","data","end","idempotency_key"}`.
@@ -182,7 +190,7 @@ async fn line_by_line(
                 LineAnswer::Published {
                     line,
                     topic: topic.to_string(),
-                    id: ids.first().copied().unwrap_or_default(),
+                    id: ids.first().copied().flatten(),
                 }
             }
             Err(problem) => {
@@ -234,7 +242,7 @@ fn in_line(why: &serde_json::Error) -> String {
     format!("{what} at column {}", why.column())
 }
 
-async fn publish(gateway: &Gateway, batch: &[Publication]) -> Result<Vec<Id>, Problem> {
+async fn publish(gateway: &Gateway, batch: &[Publication]) -> Result<Vec<Option<Id>>, Problem> {
     let _place = gateway
         .publishing
         .try_acquire()

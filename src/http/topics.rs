@@ -118,7 +118,7 @@ pub(super) async fn events(
         })
         .collect();
     Ok(Json(
-        json!({ "topic": topic, "events": events, "more": page.more, "gap": gap }),
+        json!({ "topic": topic, "events": events, "more": page.cut_at.is_some(), "gap": gap }),
     ))
 }
 

@@ -5,15 +5,22 @@
 //! - *opening*: the subscription is not confirmed, or the clock not read after it. Nothing is known.
 //! - *live*: complete up to the greater of its last read and what the partition has heard.
 //! - *broken*: complete up to where it broke; frames heard meanwhile wait until the log was read.
+//!
+//! Events of a topic that is not logged pass beside all this: they have no id, nothing is owed of
+//! them, and no state of health holds them. The feed numbers them as they come and keeps the last
+//! ones, within the bounds of a window, for readers that look a moment later; a reader that is
+//! behind even that goes on with what is there. Which topics are not logged the log decides with
+//! each event, so a topic may change from one to the other while it is read.
 
 use super::bell::{Bell, Bells};
 use super::partition::Partition;
 use super::window::{Window, WindowBounds};
 use crate::gap;
 use crate::id::Id;
-use crate::log::{Horizon, Page};
+use crate::log::{Floor, Horizon, Page};
 use crate::sse::{Entry, Frame, Mark};
 use crate::topic::Topic;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Frames that wait for a repair. When it overflows they are dropped, and read from the log instead.
@@ -24,6 +31,8 @@ const PENDING_MAX: usize = 1024;
 pub struct Feed {
     topic: Topic,
     partition: Arc<Partition>,
+    /// The number of the last event that was not logged.
+    passed: AtomicU64,
     state: Mutex<State>,
 }
 
@@ -32,6 +41,11 @@ struct State {
     health: Health,
     window: Window,
     ended: Option<Id>,
+    /// The log says that the topic is not logged.
+    unlogged: bool,
+    /// The last events that were not logged, at ids `0-<number>`; none came yet.
+    passing: Option<Box<Window>>,
+    bounds: WindowBounds,
     pending: Vec<Frame>,
     pending_lost: bool,
     bells: Bells,
@@ -93,10 +107,14 @@ impl Feed {
         Self {
             topic,
             partition,
+            passed: AtomicU64::new(0),
             state: Mutex::new(State {
                 health: Health::Opening,
                 window: Window::new(Id::ZERO, bounds),
                 ended: None,
+                unlogged: false,
+                passing: None,
+                bounds,
                 pending: Vec::new(),
                 pending_lost: false,
                 bells: Bells::default(),
@@ -140,6 +158,12 @@ impl Feed {
         self.state().ended
     }
 
+    /// Whether something of this topic can be missed: the log has not said that it keeps none.
+    #[must_use]
+    pub fn is_logged(&self) -> bool {
+        !self.state().unlogged
+    }
+
     /// Where a read that opens or repairs this feed begins; none if it needs none.
     #[must_use]
     pub fn wants_read_after(&self) -> Option<Wanted> {
@@ -156,10 +180,12 @@ impl Feed {
         self.state().window.last()
     }
 
-    /// Bytes in the window.
+    /// Bytes of frames in memory.
     #[must_use]
     pub fn window_bytes(&self) -> usize {
-        self.state().window.bytes()
+        let state = self.state();
+        let passing = state.passing.as_ref().map_or(0, |window| window.bytes());
+        state.window.bytes() + passing
     }
 
     /// Subscribers that read this feed.
@@ -186,6 +212,46 @@ impl Feed {
     pub(super) fn hear(&self, frame: Frame) -> Heard {
         let heard = self.partition.heard();
         self.state().hear(frame, heard)
+    }
+
+    /// Takes an event that is not logged.
+    pub(super) fn pass(&self, mut frame: Frame) {
+        let mut state = self.state();
+        let number = self.passed.load(Ordering::Relaxed) + 1;
+        frame.id = Id::new(0, number);
+        let bounds = state.bounds;
+        state
+            .passing
+            .get_or_insert_with(|| Box::new(Window::new(Id::ZERO, bounds)))
+            .append(frame);
+        self.passed.store(number, Ordering::Release);
+    }
+
+    /// The number of the last event that was not logged.
+    pub(super) fn passed(&self) -> u64 {
+        self.passed.load(Ordering::Acquire)
+    }
+
+    /// Hands events that were not logged, those after number `seen`, to `take` until it answers
+    /// false; returns the number of the last, and how many were there no more.
+    pub(super) fn take_passing(
+        &self,
+        seen: u64,
+        mut take: impl FnMut(&Frame) -> bool,
+    ) -> (u64, u64) {
+        let state = self.state();
+        let Some(passing) = &state.passing else {
+            return (seen, 0);
+        };
+        let skipped = passing.floor().seq.saturating_sub(seen);
+        let mut seen = seen + skipped;
+        for frame in passing.after(Id::new(0, seen)) {
+            seen = frame.id.seq;
+            if !take(frame) {
+                break;
+            }
+        }
+        (seen, skipped)
     }
 
     /// The live path broke: what was complete stays so, nothing more is known.
@@ -225,12 +291,8 @@ impl Feed {
     /// Adds an older stretch of the log that a stream has read anyway.
     pub(super) fn prepend(&self, page: &Page) {
         let mut state = self.state();
-        let reaches = !page.more
-            || page
-                .frames
-                .last()
-                .is_some_and(|frame| frame.id >= state.window.floor());
-        let whole = page.floor.is_some_and(|floor| floor <= page.after);
+        let reaches = page.cut_at.is_none_or(|id| id >= state.window.floor());
+        let whole = matches!(page.floor, Floor::Log(floor) if floor <= page.after);
         if state.health != Health::Opening && reaches && whole {
             state.window.prepend(page.after, &page.frames);
         }
@@ -351,7 +413,7 @@ impl State {
         match frame.mark {
             Mark::End => self.ended = Some(frame.id),
             Mark::Event | Mark::Deleted => self.ended = None,
-            Mark::Gap { .. } | Mark::Late { .. } => {}
+            Mark::Gap { .. } | Mark::Late { .. } | Mark::Unlogged => {}
         }
         self.window.append(frame);
     }
@@ -373,6 +435,7 @@ impl State {
         heard: Id,
         serial: u64,
     ) -> Mended {
+        self.unlogged = page.floor == Floor::Unlogged;
         match self.health {
             Health::Live { .. } => return Mended::Live,
             Health::Opening => {
@@ -394,18 +457,20 @@ impl State {
                     };
                     return Mended::More(chain);
                 }
-                let reached = self.take_page(at, floor, page);
+                let reached = self
+                    .take_page(at, floor, page)
+                    .max(page.cut_at.unwrap_or(at));
                 let passed = pass(passed, at, floor, shown, page);
                 let base = horizon.last.max(reached);
                 // Streams that went past may stand as far as this replica shows anything.
                 let told = passed.is_none() || base > reached.max(heard);
-                if page.more || !told {
+                if page.cut_at.is_some() || !told {
                     self.health = Health::Broken {
                         at: reached,
                         shown,
                         passed,
                     };
-                    return if page.more {
+                    return if page.cut_at.is_some() {
                         Mended::More(reached)
                     } else {
                         Mended::AwaitsClock

@@ -24,7 +24,7 @@ pub mod window;
 pub use bell::Bell;
 
 use crate::log::{Horizon, Page};
-use crate::sse::Frame;
+use crate::sse::{Frame, Mark};
 use crate::topic::{PartitionNo, Topic};
 use counts::Counts;
 use feed::{Feed, Heard, Mended};
@@ -260,6 +260,13 @@ impl Hub {
     pub fn hear(&self, topic: &Topic, frame: Frame) -> Hearing {
         let partition = self.partition(topic.partition(self.partitions()));
         let feed = self.feed(topic);
+        if frame.mark == Mark::Unlogged {
+            if let Some(feed) = feed {
+                feed.pass(frame);
+                feed.ring();
+            }
+            return Hearing::default();
+        }
         let id = frame.id;
         let heard = feed.as_ref().map(|feed| feed.hear(frame));
         let forwards = partition.hear(id);

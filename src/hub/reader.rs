@@ -8,6 +8,10 @@
 //! Over several partitions each part of the cursor obeys its own clock, and the `id:` line lists
 //! them all.
 //!
+//! Events of topics that are not logged stand outside the rule: they are shown at every step,
+//! whatever is held or read, without an id, and the cursor stays where it is. So they neither wait
+//! for an event of another topic, nor let one be skipped.
+//!
 //! A reader costs about 100 bytes and 40 for each topic; pages only while it is behind.
 
 use super::Hub;
@@ -110,6 +114,10 @@ struct Part {
     since: Id,
     /// The stream goes on from a cursor that it got elsewhere.
     resumed: bool,
+    /// Events that are not logged have filled the last step.
+    passing_filled: bool,
+    /// Events that were not logged and were gone before this stream looked.
+    skipped: u64,
 }
 
 #[derive(Debug)]
@@ -118,6 +126,8 @@ struct Source {
     bell_key: usize,
     /// Nothing at or below this is still to come from this topic.
     done: Id,
+    /// The last event that was not logged and was shown, by its number.
+    passed: u64,
     /// What came before `done` is not missed: found for a first visit.
     history: bool,
     page: Option<Box<Replay>>,
@@ -148,6 +158,7 @@ impl Reader {
                 feed,
                 bell_key,
                 done: Id::ZERO,
+                passed: 0,
                 history: false,
                 page: None,
             };
@@ -164,6 +175,8 @@ impl Reader {
                     cursor: Id::ZERO,
                     since: Id::ZERO,
                     resumed: false,
+                    passing_filled: false,
+                    skipped: 0,
                 }),
             }
         }
@@ -258,6 +271,12 @@ impl Reader {
         } else {
             summary
         }
+    }
+
+    /// How many events that are not logged came and went unseen, since the last call.
+    pub fn take_skipped(&mut self) -> u64 {
+        let parts = self.parts.iter_mut();
+        parts.map(|part| std::mem::take(&mut part.skipped)).sum()
     }
 
     /// Takes pages that were asked for.
@@ -386,7 +405,7 @@ impl Part {
                     for source in self
                         .sources
                         .iter_mut()
-                        .filter(|source| source.feed.covers(id))
+                        .filter(|source| source.feed.covers(id) && source.feed.is_logged())
                     {
                         source.skip(id, missing);
                     }
@@ -399,10 +418,14 @@ impl Part {
     fn begin(&mut self, at: Id) {
         self.cursor = at;
         self.since = at;
+        for source in &mut self.sources {
+            source.passed = source.feed.passed();
+        }
     }
 
     fn tell_all(&self, from: Option<Id>, reason: GapReason, tell: &mut Vec<Gap>) {
-        tell.extend(self.sources.iter().map(|source| Gap {
+        let logged = self.sources.iter().filter(|source| source.feed.is_logged());
+        tell.extend(logged.map(|source| Gap {
             topic: source.feed.topic().clone(),
             reason,
             from,
@@ -414,6 +437,20 @@ impl Part {
         if self.opening.is_some() {
             return Step::Held;
         }
+        // What has filled the last step comes second in this one, so that neither kind starves.
+        if std::mem::take(&mut self.passing_filled) {
+            let step = self.merge(serial, take);
+            if step == Step::Full || !self.show_passing(take) {
+                return step;
+            }
+        } else if !self.show_passing(take) {
+            return self.merge(serial, take);
+        }
+        self.passing_filled = true;
+        Step::Full
+    }
+
+    fn merge(&mut self, serial: u64, take: &mut impl FnMut(Shown) -> bool) -> Step {
         loop {
             self.sources.iter_mut().for_each(Source::turn_page);
             // Limits before fronts: what they cover is in the windows already.
@@ -455,6 +492,26 @@ impl Part {
                 return Step::Full;
             }
         }
+    }
+
+    /// Shows events that are not logged. True if `take` is full.
+    fn show_passing(&mut self, take: &mut impl FnMut(Shown) -> bool) -> bool {
+        let skipped_in_all = &mut self.skipped;
+        self.sources.iter_mut().any(|source| {
+            let mut full = false;
+            if source.passed < source.feed.passed() {
+                let (passed, skipped) = source.feed.take_passing(source.passed, |frame| {
+                    full = !take(Shown::Frame {
+                        frame: frame.clone(),
+                        anchored: false,
+                    });
+                    !full
+                });
+                source.passed = passed;
+                *skipped_in_all += skipped;
+            }
+            full
+        })
     }
 
     /// Gaps that end above what is shown next. They are told now and without an id, because the
@@ -525,7 +582,7 @@ impl Teller {
     /// down, on this replica or on another: it is told although it begins above them.
     fn tells(&self, frame: &Frame) -> bool {
         match frame.mark {
-            Mark::Event | Mark::End | Mark::Deleted => true,
+            Mark::Event | Mark::End | Mark::Deleted | Mark::Unlogged => true,
             Mark::Gap { lost, .. } => self.since < lost || self.resumed,
             Mark::Late { from, to, serial } => {
                 let was_open = self.serial < serial && self.since < to;
@@ -571,8 +628,7 @@ impl Source {
             .filter(|frame| frame.id > from)
             .cloned()
             .collect();
-        let last = page.frames.last().map_or(page.after, |frame| frame.id);
-        let cap = if page.more { last } else { horizon.last };
+        let cap = page.cut_at.unwrap_or(horizon.last);
         self.page = Some(Box::new(Replay {
             gap: missing.filter(|_| !history).map(|missing| Gap {
                 topic: self.feed.topic().clone(),

@@ -23,6 +23,9 @@ pub enum Mark {
         /// The greatest id known to have been lost.
         lost: Id,
     },
+    /// An event of a topic that is not logged. It has no id and no predecessor; the hub numbers
+    /// such events as they come.
+    Unlogged,
     /// Events up to `to` were found after streams opened before `serial` had gone past them.
     Late {
         /// The last id before the hole.
@@ -79,21 +82,29 @@ impl Frame {
                     .event(&entry.kind)
                     .data(&entry.data),
             ),
+            Mark::Unlogged => {
+                let block = Block::default().event(&entry.kind).data(&entry.data);
+                return Self::new(entry, &entry.kind, block, 0);
+            }
             Mark::Gap { from, .. } => ("", gap_block(topic, GapReason::Rewound, from, entry.id)),
             Mark::Late { from, .. } => ("", gap_block(topic, GapReason::Late, from, entry.id)),
         };
+        // An id has at most 33 bytes.
+        Self::new(entry, kind, block, u8::try_from(id_line).unwrap_or(u8::MAX))
+    }
+
+    fn new(entry: &Entry, kind: &str, block: String, id_line: u8) -> Self {
         Self {
             id: entry.id,
             prev: entry.prev,
             mark: entry.mark,
             kind: kind.into(),
             block: Bytes::from(block),
-            // An id has at most 33 bytes.
-            id_line: u8::try_from(id_line).unwrap_or(u8::MAX),
+            id_line,
         }
     }
 
-    /// The whole block, its `id:` line first.
+    /// The whole block, its `id:` line first if the entry is logged.
     #[must_use]
     pub fn block(&self) -> &Bytes {
         &self.block
@@ -141,7 +152,7 @@ impl Frame {
         match self.mark {
             Mark::Gap { .. } => Some(GapReason::Rewound),
             Mark::Late { .. } => Some(GapReason::Late),
-            Mark::Event | Mark::End | Mark::Deleted => None,
+            Mark::Event | Mark::End | Mark::Deleted | Mark::Unlogged => None,
         }
     }
 }

@@ -38,12 +38,65 @@ end
 -- The partition's clock and settings, nil where there is none yet; `opening` are topics that were
 -- admitted and have no log yet.
 local function clock(p)
-  local c = redis.call('HMGET', key(p, 'clock'), 'last', 'run', 'born', 'seams', unpack(SETTINGS))
-  local k = { p = p, last = c[1], run = c[2], born = c[3], seams = c[4] or '', opening = {}, opened = 0 }
+  local c = redis.call('HMGET', key(p, 'clock'), 'last', 'run', 'born', 'seams', 'rules', 'before', unpack(SETTINGS))
+  local k = { p = p, last = c[1], run = c[2], born = c[3], seams = c[4] or '', rules = c[5] or '', opening = {}, opened = 0 }
   k.ms, k.seq = id_parse(c[1] or '')
-  for i, name in ipairs(SETTINGS) do k[name] = tonumber(c[4 + i] or DEFAULTS[name]) end
+  local before_ms, before_age_ms = string.match(c[6] or '0 0', '^(%d+) (%d+)$')
+  k.before_ms, k.before_age_ms = tonumber(before_ms), tonumber(before_age_ms)
+  for i, name in ipairs(SETTINGS) do k[name] = tonumber(c[6 + i] or DEFAULTS[name]) end
   k.now = time_ms()
   return k
+end
+
+-- Whether a topic fits a pattern, in which each * stands for any text.
+local function fits(pattern, topic)
+  local star = string.find(pattern, '*', 1, true)
+  if not star then return topic == pattern end
+  if string.sub(topic, 1, star - 1) ~= string.sub(pattern, 1, star - 1) then return false end
+  local at = star
+  while true do
+    local another = string.find(pattern, '*', star + 1, true)
+    local piece = string.sub(pattern, star + 1, (another or 0) - 1)
+    if not another then return #topic - at + 1 >= #piece and string.sub(topic, #topic - #piece + 1) == piece end
+    local _, stop = string.find(topic, piece, at, true)
+    if not stop then return false end
+    star, at = another, stop + 1
+  end
+end
+
+-- Rules for some topics, one a line: `EVENTS_MAX AGE_MS PATTERN`; no events for topics that are
+-- not logged. A text is taken apart once, and kept until another one comes.
+local rules_text, rules_list = '', {}
+local function rules_of(text)
+  if text ~= rules_text then
+    rules_text, rules_list = text, {}
+    for events_max, age_ms, pattern in string.gmatch(text, '(%d+) (%d+) ([^\n]+)') do
+      rules_list[#rules_list + 1] = { events_max = tonumber(events_max), age_ms = tonumber(age_ms), pattern = pattern }
+    end
+  end
+  return rules_list
+end
+
+-- What is kept of a topic: by the first rule that it fits, or else by the settings.
+local function rule_of(k, topic)
+  for _, rule in ipairs(rules_of(k.rules)) do
+    if fits(rule.pattern, topic) then return rule end
+  end
+  return k
+end
+
+local function is_logged(k, topic) return rule_of(k, topic).events_max > 0 end
+
+-- What is kept of a log. A topic may have one from the time when it was logged.
+local function bounds(k, topic)
+  local rule = rule_of(k, topic)
+  return rule.events_max > 0 and rule or k
+end
+
+-- At a moment, events up to this millisecond may have expired with their whole log. What is older
+-- than the present ages was kept by the ages before.
+local function oldest(k, topic, at)
+  return math.max(0, at - bounds(k, topic).age_ms, math.min(k.before_ms, at - k.before_age_ms))
 end
 
 -- The first write of a process that did not write last leaves a seam: no id of a tail that this
@@ -69,29 +122,41 @@ local function head(p, topic)
   return string.match(redis.call('HGET', key(p, 'heads'), topic) or '', '^(%S+) ?(%S*)$')
 end
 
+local function say(k, topic, id, prev, mark, kind, data)
+  redis.call('PUBLISH', key(k.p, 'live:' .. topic), '1 ' .. id .. ' ' .. prev .. ' ' .. mark .. ' ' .. kind .. '\n' .. data)
+end
+
 -- One entry: id, log and live frame. `k` is the clock, `extra` more fields of the entry.
 local function append(k, topic, kind, data, mark, extra)
   take_over(k)
-  local log = key(k.p, 'log:' .. topic)
+  local log, kept = key(k.p, 'log:' .. topic), bounds(k, topic)
   if k.now > k.ms then k.ms, k.seq = k.now, 1 else k.seq = k.seq + 1 end
-  local id, oldest = id_text(k.ms, k.seq), math.max(0, k.ms - k.age_ms)
-  local prev = id_text(oldest, 0)
+  local id, prev = id_text(k.ms, k.seq), nil
   if redis.call('EXISTS', log) == 1 then
     prev = head(k.p, topic)
     if not prev then
       local entry = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
-      prev = entry and entry[1] or id_text(oldest, 0)
+      prev = entry and entry[1]
     end
   end
-  redis.call('XADD', log, 'MAXLEN', '=', math.max(1, k.events_max), id, 'prev', prev, 'type', kind, 'data', data, unpack(extra or {}))
-  redis.call('XTRIM', log, 'MINID', '=', id_text(oldest, 0))
-  redis.call('PEXPIREAT', log, int(k.ms + k.age_ms + EXPIRY_SLACK_MS))
+  prev = prev or id_text(oldest(k, topic, k.ms), 0)
+  redis.call('XADD', log, 'MAXLEN', '=', kept.events_max, id, 'prev', prev, 'type', kind, 'data', data, unpack(extra or {}))
+  redis.call('XTRIM', log, 'MINID', '=', id_text(math.max(0, k.ms - kept.age_ms), 0))
+  redis.call('PEXPIREAT', log, int(k.ms + kept.age_ms + EXPIRY_SLACK_MS))
   k.last = id
   redis.call('HSET', key(k.p, 'clock'), 'last', id)
   redis.call('HSET', key(k.p, 'heads'), topic, mark == 'x' and id .. ' end' or id)
   if k.opening[topic] then k.opening[topic], k.opened = nil, k.opened - 1 end
-  redis.call('PUBLISH', key(k.p, 'live:' .. topic), '1 ' .. id .. ' ' .. prev .. ' ' .. mark .. ' ' .. kind .. '\n' .. data)
+  say(k, topic, id, prev, mark, kind, data)
   return id
+end
+
+-- An event. On a topic that is not logged it is a live frame and nothing else: it has no id, and
+-- the clock does not move.
+local function event(k, topic, kind, data, last)
+  if is_logged(k, topic) then return append(k, topic, kind, data, last and 'x' or 'e', last and { 'end', '1' }) end
+  say(k, topic, '0-0', '0-0', 'u', kind, data)
+  return ''
 end
 
 -- What is left of well-formed UTF-8 after each multi-byte form was taken out has no byte above 127.
@@ -120,19 +185,36 @@ local function type_fault(kind)
   if not is_utf8(kind) then return 'an event type is UTF-8' end
 end
 
--- Why an event cannot be appended to this log now; nil if it can.
-local function refusal(k, topic, kind, data)
-  local fault = topic_fault(topic) or type_fault(kind) or (not is_utf8(data) and 'event data is UTF-8')
-  if fault then return refuse('TGINVALID', fault) end
-  if #data > k.bytes_max then return refuse('TGLARGE', int(k.bytes_max)) end
-  local kindof = redis.call('TYPE', key(k.p, 'log:' .. topic)).ok
-  if kindof ~= 'stream' and kindof ~= 'none' then return refuse('TGFOREIGN', 'the key of the log of ' .. topic .. ' holds a ' .. kindof) end
-  if kindof == 'stream' then
+local function is_foreign(reply) return type(reply) == 'table' and reply.err ~= nil end
+
+-- Why the log of a topic does not take an event now; nil if it does.
+local function log_refusal(k, topic)
+  local log = key(k.p, 'log:' .. topic)
+  local above = redis.pcall('XREVRANGE', log, '+', '(' .. (k.last or '0-0'), 'COUNT', 1)
+  if is_foreign(above) then return refuse('TGFOREIGN', 'the key of the log of ' .. topic .. ' holds something else') end
+  -- The clock gave out no such id, and none of its own would be taken after it.
+  if above[1] and id_parse(above[1][1]) >= math.max(k.now, k.ms) then
+    return refuse('TGFOREIGN', 'the log of ' .. topic .. ' holds an entry from the future, ' .. above[1][1])
+  end
+  if redis.call('EXISTS', log) == 1 then
     local _, flag = head(k.p, topic)
     if flag == 'end' then return refuse('TGENDED', topic) end
   elseif k.topics_max > 0 and not k.opening[topic] then
     if redis.call('HLEN', key(k.p, 'heads')) + k.opened >= k.topics_max then return refuse('TGTOPICS', int(k.topics_max)) end
     k.opening[topic], k.opened = true, k.opened + 1
+  end
+end
+
+-- Why an event cannot be published now; nil if it can.
+local function refusal(k, topic, kind, data, last)
+  local fault = topic_fault(topic) or type_fault(kind) or (not is_utf8(data) and 'event data is UTF-8')
+  if fault then return refuse('TGINVALID', fault) end
+  if #data > k.bytes_max then return refuse('TGLARGE', int(k.bytes_max)) end
+  if not is_logged(k, topic) then
+    if last then return refuse('TGUNLOGGED', topic) end
+  else
+    local no = log_refusal(k, topic)
+    if no then return no end
   end
   if not redis.acl_check_cmd('PUBLISH', key(k.p, 'live:' .. topic), '') then
     return refuse('NOPERM', 'this user may not PUBLISH to ' .. key(k.p, 'live:' .. topic))
@@ -145,10 +227,11 @@ local function idem_key(p, item) return key(p, 'idem:' .. item.topic .. ':' .. i
 local function publish(p, items)
   local k, ends, known = clock(p), {}, {}
   for i, item in ipairs(items) do
-    if item.key ~= '' then known[i] = redis.call('GET', idem_key(p, item)) end
+    if item.key ~= '' then known[i] = redis.pcall('GET', idem_key(p, item)) end
+    if is_foreign(known[i]) then return refuse('TGFOREIGN', idem_key(p, item) .. ' holds something else') end
     if not known[i] then
       if ends[item.topic] then return refuse('TGENDED', item.topic) end
-      local no = refusal(k, item.topic, item.kind, item.data)
+      local no = refusal(k, item.topic, item.kind, item.data, item.last)
       if no then return no end
       ends[item.topic] = item.last
     end
@@ -157,7 +240,7 @@ local function publish(p, items)
   for i, item in ipairs(items) do
     local id = known[i] or (item.key ~= '' and redis.call('GET', idem_key(p, item)))
     if not id then
-      id = append(k, item.topic, item.kind, item.data, item.last and 'x' or 'e', item.last and { 'end', '1' })
+      id = event(k, item.topic, item.kind, item.data, item.last)
       if item.key ~= '' then redis.call('SET', idem_key(p, item), id, 'PX', int(k.idem_ms)) end
     end
     ids[i] = id

@@ -2,7 +2,7 @@
 //! what cannot be read says so.
 
 use crate::id::Id;
-use crate::log::{Horizon, Page, ReadRequest, Reading, Seam};
+use crate::log::{Floor, Horizon, Page, ReadRequest, Reading, Seam};
 use crate::sse::{Entry, Frame, Mark};
 use crate::topic::Topic;
 use redis::Value;
@@ -31,6 +31,14 @@ pub(crate) fn id(value: &Value) -> Result<Id, Unreadable> {
     text(value)?.parse().map_err(|_| Unreadable)
 }
 
+/// An id, or nothing in its place.
+pub(crate) fn maybe_id(value: &Value) -> Result<Option<Id>, Unreadable> {
+    match text(value)? {
+        "" => Ok(None),
+        text => text.parse().map(Some).map_err(|_| Unreadable),
+    }
+}
+
 pub(crate) fn list(value: &Value) -> Result<&[Value], Unreadable> {
     match value {
         Value::Array(items) | Value::Set(items) => Ok(items),
@@ -38,12 +46,12 @@ pub(crate) fn list(value: &Value) -> Result<&[Value], Unreadable> {
     }
 }
 
-/// `last born seams now age run`, then a page each. Also counts entries that are not ours.
+/// `last born seams now run`, then a page each. Also counts entries that are not ours.
 pub(crate) fn reading(
     value: &Value,
     requests: &[ReadRequest],
 ) -> Result<(Reading, usize), Unreadable> {
-    let [last, born, seams, now, age, run, pages @ ..] = list(value)? else {
+    let [last, born, seams, now, run, pages @ ..] = list(value)? else {
         return Err(Unreadable);
     };
     let horizon = Horizon {
@@ -54,7 +62,6 @@ pub(crate) fn reading(
             .map(seam)
             .collect::<Result<_, _>>()?,
         now_ms: number(now)?,
-        age_ms: number(age)?,
         run: text(run)?.into(),
     };
     let mut foreign = 0;
@@ -80,8 +87,19 @@ fn pair(text: &str) -> Option<(Id, Id)> {
 }
 
 fn page(value: &Value, request: &ReadRequest, foreign: &mut usize) -> Result<Page, Unreadable> {
-    let [floor, ended, more, entries] = list(value)? else {
+    let [state, floor, ended, more, entries] = list(value)? else {
         return Err(Unreadable);
+    };
+    let floor = match text(state)? {
+        "log" => Floor::Log(id(floor)?),
+        "none" => Floor::Empty(id(floor)?),
+        "unlogged" => Floor::Unlogged,
+        "foreign" => {
+            *foreign += 1;
+            tracing::warn!(topic = %request.topic, "the key of this topic's log holds something else");
+            Floor::Empty(id(floor)?)
+        }
+        _ => return Err(Unreadable),
     };
     let optional = |value: &Value| {
         text(value)
@@ -89,7 +107,9 @@ fn page(value: &Value, request: &ReadRequest, foreign: &mut usize) -> Result<Pag
             .filter(|text| !text.is_empty())
             .map(str::to_owned)
     };
-    let frames = list(entries)?.iter().filter_map(|value| {
+    let entries = list(entries)?;
+    let reached = entries.last().map(entry_id).transpose()?;
+    let frames = entries.iter().filter_map(|value| {
         let frame = entry(value).map(|entry| Frame::encode(&request.topic, &entry));
         *foreign += usize::from(frame.is_err());
         frame.ok()
@@ -97,13 +117,15 @@ fn page(value: &Value, request: &ReadRequest, foreign: &mut usize) -> Result<Pag
     Ok(Page {
         topic: request.topic.clone(),
         after: request.after,
-        floor: optional(floor)
-            .map(|text| text.parse().map_err(|_| Unreadable))
-            .transpose()?,
+        floor,
         ended: optional(ended).and_then(|text| text.parse().ok()),
         frames: frames.collect(),
-        more: number(more)? == 1,
+        cut_at: reached.filter(|_| number(more) == Ok(1)),
     })
+}
+
+fn entry_id(value: &Value) -> Result<Id, Unreadable> {
+    list(value)?.first().ok_or(Unreadable).and_then(id)
 }
 
 /// An entry of a log: `id`, then fields and values.
@@ -160,6 +182,7 @@ pub(crate) fn live(topic: &Topic, payload: &[u8]) -> Result<Frame, Unreadable> {
         Some(("e", "")) => Mark::Event,
         Some(("x", "")) => Mark::End,
         Some(("d", "")) => Mark::Deleted,
+        Some(("u", "")) => Mark::Unlogged,
         Some(("g", span)) => {
             let (from, lost) = pair(span).ok_or(Unreadable)?;
             Mark::Gap { from, lost }
@@ -196,6 +219,8 @@ mod tests {
                 lost: Id::new(3, 1)
             }
         );
+        let unlogged = live(&topic, b"1 0-0 0-0 u typing\nx").unwrap();
+        assert_eq!(unlogged.block(), "event: typing\ndata: x\n\n");
         let bad: [&[u8]; 7] = [
             b"",
             b"hello",

@@ -11,24 +11,28 @@ local function items_of(args, from)
 end
 
 local function horizon(k)
-  return { k.last, k.born, k.seams, int(math.max(k.now, k.ms)), int(k.age_ms), run() }
+  return { k.last, k.born, k.seams, int(math.max(k.now, k.ms)), run() }
 end
 
 local function no_clock() return refuse('TGNOCLOCK', 'this partition has no clock yet') end
 
--- Entries above `after`, until `limit` or about a megabyte.
-local function page(p, topic, after, limit)
-  local log, entries, bytes, from, more = key(p, 'log:' .. topic), {}, 0, '(' .. after, 0
-  local first = redis.call('XRANGE', log, '-', '+', 'COUNT', 1)[1]
-  if not first then return { '', '', 0, entries } end
-  local floor = id_text(id_parse(first[1]), 0)
-  for i = 1, #first[2], 2 do if first[2][i] == 'prev' then floor = first[2][i + 1] end end
-  local last, flag = head(p, topic)
+-- How the log stands: log, none, unlogged or foreign; its floor, its end, whether there is more, and
+-- entries above `after`, until `limit` or PAGE_BYTES. Above the clock there is nothing of ours.
+local function page(k, topic, after, limit)
+  local log, entries, bytes, from, more = key(k.p, 'log:' .. topic), {}, 0, '(' .. after, 0
+  local first = redis.pcall('XRANGE', log, '-', k.last, 'COUNT', 1)
+  if not first[1] then
+    local state = is_foreign(first) and 'foreign' or is_logged(k, topic) and 'none' or 'unlogged'
+    return { state, id_text(oldest(k, topic, math.max(k.now, k.ms)), 0), '', 0, entries }
+  end
+  local floor, fields = id_text(id_parse(first[1][1]), 0), first[1][2]
+  for i = 1, #fields, 2 do if fields[i] == 'prev' then floor = fields[i + 1] end end
+  local last, flag = head(k.p, topic)
   while #entries < limit do
     -- A few first: their size tells how many more fit.
     local fit = bytes == 0 and 4 or math.ceil((PAGE_BYTES - bytes) * #entries / bytes)
     local count = math.min(fit, 32, limit - #entries)
-    local got = redis.call('XRANGE', log, from, '+', 'COUNT', count)
+    local got = redis.call('XRANGE', log, from, k.last, 'COUNT', count)
     for _, entry in ipairs(got) do
       entries[#entries + 1] = entry
       for _, field in ipairs(entry[2]) do bytes = bytes + #field end
@@ -37,8 +41,8 @@ local function page(p, topic, after, limit)
     from, more = '(' .. got[#got][1], 1
     if bytes >= PAGE_BYTES then break end
   end
-  if more == 1 and #redis.call('XRANGE', log, from, '+', 'COUNT', 1) == 0 then more = 0 end
-  return { floor, flag == 'end' and last or '', more, entries }
+  if more == 1 and #redis.call('XRANGE', log, from, k.last, 'COUNT', 1) == 0 then more = 0 end
+  return { 'log', floor, flag == 'end' and last or '', more, entries }
 end
 
 local function known_seams(k)
@@ -51,8 +55,8 @@ end
 local function lacks(k, topic, id)
   if less(k.last, id) then return true end
   local log = key(k.p, 'log:' .. topic)
-  if redis.call('EXISTS', log) == 0 then return id_parse(id) + k.age_ms > k.ms end
-  local floor = page(k.p, topic, id, 0)[1]
+  if redis.call('EXISTS', log) == 0 then return id_parse(id) > oldest(k, topic, k.ms) end
+  local floor = page(k, topic, id, 0)[2]
   return less(floor, id) and #redis.call('XRANGE', log, id, id) == 0
 end
 
@@ -117,18 +121,18 @@ local function sweep(p)
   redis.call('HSET', clock_key, 'sweep', found[1])
 end
 
--- p (topic type data end key)*  ->  ids
+-- p (topic type data end key)*  ->  ids, empty where the topic is not logged
 redis.register_function(F .. 'publish', function(_, a) return publish(a[1], items_of(a, 2)) end)
 
 -- p topic  ->  id, or nil if there was no log
 redis.register_function({ function_name = F .. 'delete', flags = { 'allow-oom' }, callback = function(_, a) return delete(a[1], a[2]) end })
 
--- p (topic after limit)*  ->  last born seams now age run, then a page each: floor ended more entries
+-- p (topic after limit)*  ->  last born seams now run, then a page each: state floor ended more entries
 redis.register_function({ function_name = F .. 'read', flags = { 'no-writes' }, callback = function(_, a)
   local k = clock(a[1])
   if not k.last then return no_clock() end
   local reply = horizon(k)
-  for i = 2, #a, 3 do reply[#reply + 1] = page(k.p, a[i], a[i + 1], tonumber(a[i + 2])) end
+  for i = 2, #a, 3 do reply[#reply + 1] = page(k, a[i], a[i + 1], tonumber(a[i + 2])) end
   return reply
 end })
 
@@ -140,7 +144,7 @@ redis.register_function({ function_name = F .. 'history', flags = { 'no-writes' 
   if a[2] == 'since' then from = '(' .. id_text(math.max(0, math.max(k.now, k.ms) - n), 0) end
   for i = 4, #a do
     local log = key(k.p, 'log:' .. a[i])
-    local got = a[2] == 'last' and redis.call('XREVRANGE', log, '+', '-', 'COUNT', n) or redis.call('XRANGE', log, from, '+', 'COUNT', 1)
+    local got = a[2] == 'last' and redis.pcall('XREVRANGE', log, k.last, '-', 'COUNT', n) or redis.pcall('XRANGE', log, from, k.last, 'COUNT', 1)
     for _, entry in ipairs(got) do ids[#ids + 1] = entry[1] end
   end
   table.sort(ids, less)
@@ -150,10 +154,27 @@ redis.register_function({ function_name = F .. 'history', flags = { 'no-writes' 
   return id_text(ms, seq - 1)
 end })
 
--- p settings*  ->  run: creates the clock, and says how this partition is kept
+-- What decides how old an event may become, and the least of it.
+local function ages(age_ms, rules)
+  local all, least = { int(age_ms) }, age_ms
+  for _, rule in ipairs(rules) do
+    all[#all + 1] = int(rule.age_ms) .. ' ' .. rule.pattern
+    if rule.events_max > 0 then least = math.min(least, rule.age_ms) end
+  end
+  return table.concat(all, '\n'), least
+end
+
+-- p settings* rules  ->  run: creates the clock, and says how this partition is kept. With other ages,
+-- it is noted until when logs may have been kept for a shorter time.
 redis.register_function({ function_name = F .. 'configure', flags = { 'allow-oom' }, callback = function(_, a)
-  local k, fields = clock(a[1]), {}
+  local k, fields, rules = clock(a[1]), {}, a[#SETTINGS + 2]
   for i, name in ipairs(SETTINGS) do fields[#fields + 1] = name; fields[#fields + 1] = a[i + 1] end
+  fields[#fields + 1] = 'rules'; fields[#fields + 1] = rules
+  local known, least = ages(k.age_ms, rules_of(k.rules))
+  if k.last and known ~= ages(tonumber(a[3]), rules_of(rules)) then
+    if k.before_ms > 0 then least = math.min(least, k.before_age_ms) end
+    fields[#fields + 1] = 'before'; fields[#fields + 1] = int(math.max(k.now, k.ms)) .. ' ' .. int(least)
+  end
   redis.call('HSET', key(k.p, 'clock'), unpack(fields))
   if not k.last then take_over(k) end
   return run()
@@ -233,7 +254,7 @@ redis.register_function({ function_name = F .. 'topic', flags = { 'no-writes' },
       elsewhere = elsewhere + tonumber(redis.call('HGET', PREFIX .. ':subscribers:' .. replica.name, a[2]) or 0)
     end
   end
-  local first = redis.call('XRANGE', log, '-', '+', 'COUNT', 1)[1]
+  local first = redis.pcall('XRANGE', log, '-', '+', 'COUNT', 1)[1]
   if not first then return { '', '', 0, 0, elsewhere } end
   local last, flag = head(a[1], a[2])
   return { first[1], last or first[1], redis.call('XLEN', log), flag == 'end' and 1 or 0, elsewhere }
@@ -302,7 +323,7 @@ redis.register_function(F .. 'append', function(_, a)
       local k = clocks[p] or clock(p)
       clocks[p] = k
       if topic ~= '' and not refusal(k, topic, kind, data) then
-        append(k, topic, kind, data, 'e')
+        event(k, topic, kind, data)
         logged = logged + 1
       else
         refused = refused + 1

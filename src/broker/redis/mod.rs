@@ -2,7 +2,7 @@
 //!
 //! | key or channel | type | what |
 //! |---|---|---|
-//! | `tidegate:{p}:clock` | hash | last id given out, `born`, run id of the process that wrote last, seams, settings |
+//! | `tidegate:{p}:clock` | hash | last id given out, `born`, run id of the process that wrote last, seams, settings and rules |
 //! | `tidegate:{p}:log:<topic>` | stream | `prev`, `type`, `data`, and `end` or `gap` |
 //! | `tidegate:{p}:heads` | hash | topic to last id, and `end` |
 //! | `tidegate:{p}:idem:<topic>:<key>` | string | id, with expiry |
@@ -26,7 +26,7 @@ pub use access::{Access, Identity};
 pub use live::run as run_live;
 pub use pubsub::{PubSub, Push};
 
-use super::{BrokerError, Fleet, LivePath, Publication, Retention, TopicState};
+use super::{BrokerError, Fleet, LivePath, Publication, Retention, Rule, TopicState};
 use crate::id::Id;
 use crate::log::{History, ReadRequest, Reading};
 use crate::metrics::{Metrics, Role};
@@ -246,14 +246,15 @@ impl Redis {
     }
 
     async fn configure(&self, partition: PartitionNo) -> Result<(), BrokerError> {
-        let retention = self.settings().retention;
+        let retention = &self.settings().retention;
         let mut cmd = self.function("configure", partition);
-        cmd.arg(retention.events_max)
-            .arg(retention.age_ms)
+        cmd.arg(retention.bounds.events_max)
+            .arg(retention.bounds.age_ms)
             .arg(retention.leap_ms);
         cmd.arg(retention.idempotency_ms)
             .arg(retention.event_bytes_max)
-            .arg(retention.topics_max);
+            .arg(retention.topics_max)
+            .arg(rules_text(&retention.rules));
         self.command(&cmd).await.map(|_| ())
     }
 
@@ -373,7 +374,10 @@ impl Redis {
         BrokerError::Refused("the answer cannot be read".into())
     }
 
-    pub(super) async fn publish(&self, batch: &[Publication]) -> Result<Vec<Id>, BrokerError> {
+    pub(super) async fn publish(
+        &self,
+        batch: &[Publication],
+    ) -> Result<Vec<Option<Id>>, BrokerError> {
         let partitions = self.partitions();
         let mut by_partition: BTreeMap<PartitionNo, Vec<usize>> = BTreeMap::new();
         for (index, item) in batch.iter().enumerate() {
@@ -382,7 +386,7 @@ impl Redis {
                 .or_default()
                 .push(index);
         }
-        let mut ids = vec![Id::ZERO; batch.len()];
+        let mut ids = vec![None; batch.len()];
         for (partition, indices) in by_partition {
             let mut cmd = self.function("publish", partition);
             for item in indices.iter().filter_map(|index| batch.get(*index)) {
@@ -396,7 +400,7 @@ impl Redis {
             let answer = decode::list(&answer).map_err(|_| self.unreadable())?;
             for (index, value) in indices.into_iter().zip(answer) {
                 if let Some(place) = ids.get_mut(index) {
-                    *place = decode::id(value).map_err(|_| self.unreadable())?;
+                    *place = decode::maybe_id(value).map_err(|_| self.unreadable())?;
                 }
             }
         }
@@ -572,6 +576,18 @@ impl Redis {
     }
 }
 
+/// The rules as the functions read them: `EVENTS_MAX AGE_MS PATTERN`, one a line; no events for
+/// topics that are not logged.
+fn rules_text(rules: &[Rule]) -> String {
+    let lines = rules.iter().map(|rule| {
+        let (events_max, age_ms) = rule
+            .bounds
+            .map_or((0, 0), |bounds| (bounds.events_max, bounds.age_ms));
+        format!("{events_max} {age_ms} {}\n", rule.topics.as_str())
+    });
+    lines.collect()
+}
+
 fn run_id(info: &Value) -> Option<Box<str>> {
     let text = match info {
         Value::VerbatimString { text, .. } => text.as_str(),
@@ -618,6 +634,7 @@ fn failed(why: &RedisError) -> BrokerError {
     let count = detail.trim().parse().unwrap_or_default();
     match why.code() {
         Some("TGENDED") => BrokerError::Ended(detail.to_owned()),
+        Some("TGUNLOGGED") => BrokerError::Unlogged(detail.to_owned()),
         Some("TGLARGE") => BrokerError::TooLarge(count),
         Some("TGTOPICS") => BrokerError::TooManyTopics(count),
         Some("OOM") => BrokerError::OutOfMemory,

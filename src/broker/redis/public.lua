@@ -18,14 +18,16 @@ local function partition(keys, topic)
   return int(count > 1 and crc16(topic) % count or 0)
 end
 
--- FCALL @PREFIX@_publish 0 TOPIC DATA [TYPE] [end] [IDEMPOTENCY-KEY]  ->  id
+-- FCALL @PREFIX@_publish 0 TOPIC DATA [TYPE] [end] [IDEMPOTENCY-KEY]  ->  id, or nil if the topic
+-- is not logged
 redis.register_function('@PREFIX@_publish', function(keys, a)
   if #a < 2 or #a > 5 then return refuse('TGINVALID', 'usage: FCALL @PREFIX@_publish 0 TOPIC DATA [TYPE] [end] [IDEMPOTENCY-KEY]') end
   if (a[4] or '') ~= '' and a[4] ~= 'end' then return refuse('TGINVALID', 'the fourth argument is end, or empty') end
   local p = partition(keys, a[1])
   if not p then return refuse('TGINVALID', 'the key, if there is one, is {PARTITION}') end
   local ids = publish(p, { { topic = a[1], data = a[2], kind = a[3] or '', last = a[4] == 'end', key = a[5] or '' } })
-  return ids.err and ids or ids[1]
+  if ids.err then return ids end
+  return ids[1] ~= '' and ids[1]
 end)
 
 -- FCALL @PREFIX@_delete 0 TOPIC  ->  id of the deletion, or nil if there was no log
