@@ -108,6 +108,6 @@ mod tests {
     fn a_frame_becomes_a_chunk() {
         let mut block = Vec::new();
         write_block(b"1 5-1 4-0 e \nhello", &mut block).unwrap();
-        assert_eq!(block, b"16\r\nid: 5-1\ndata: hello\n\n\r\n");
+        assert_eq!(block, b"15\r\nid: 5-1\ndata: hello\n\n\r\n");
     }
 }

@@ -1,10 +1,10 @@
 //! Slow readers among others: do the others notice, and does memory grow?
 
-use super::arena::{Arena, FIRST, TOPIC, Weight};
+use super::arena::{Arena, FIRST, TOPIC};
 use super::ledger::{Ledger, Row, Target};
 use super::servers::Contender;
 use super::swarm::{Pace, Plan};
-use super::{Measurement, Settings, millis, note, rotated};
+use super::{Measurement, Settings, float, millis, note, rotated};
 use std::io;
 use std::time::Duration;
 
@@ -31,10 +31,16 @@ const NEIGHBOURS: Row = Row {
     target: Target::RatioAtMost(1.2),
     base: Contender::Undisturbed,
 };
-const MEMORY: Row = Row {
-    what: "slow readers, growth of memory for each",
+const STALLED: Row = Row {
+    what: "slow readers, memory when they stall, for each",
     unit: "KB",
-    target: Target::AtMost(0.5),
+    target: Target::None,
+    base: Contender::Undisturbed,
+};
+const FLAT: Row = Row {
+    what: "slow readers, memory from then on, for each",
+    unit: "KB",
+    target: Target::AtMost(0.1),
     base: Contender::Undisturbed,
 };
 
@@ -60,13 +66,28 @@ pub fn run(settings: &Settings, _: &dyn Fn(&str) -> bool, ledger: &mut Ledger) -
                 arena.swarm.open(&plan)?;
                 arena.swarm.slow_down(slow);
             }
-            let before = Weight::of(&arena.server, 0)?;
+            let before = arena.server.memory()?;
             arena.swarm.drive(TOPIC, Pace::UnderWay(20), STALL)?;
+            let stalled = arena.server.memory()?;
             let cost = arena.drive(Pace::Every(PAUSE), settings.time)?;
-            let after = Weight::of(&arena.server, slow)?;
+            let after = arena.server.memory()?;
+            let each = |bytes: u64| float(bytes) / 1024.0 / float(slow as u64);
             let p99 = millis(cost.load.latency.value_at_quantile(0.99));
             note(ledger, NEIGHBOURS, contender, round, p99);
-            note(ledger, MEMORY, contender, round, after.per_stream(before));
+            note(
+                ledger,
+                STALLED,
+                contender,
+                round,
+                each(stalled.saturating_sub(before)),
+            );
+            note(
+                ledger,
+                FLAT,
+                contender,
+                round,
+                each(after.saturating_sub(stalled)),
+            );
         }
     }
     Ok(())
