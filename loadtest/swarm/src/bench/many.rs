@@ -1,7 +1,7 @@
 //! 100,000 streams over six replicas on one machine, one event a second to all.
 //!
-//! A process has 20,000 descriptors, so each replica has a swarm of its own beside it, which comes
-//! from an address of its own.
+//! A process has 20,000 descriptors, so each replica has a swarm of its own beside it. Ports suffice:
+//! the kernel gives each out once for each replica.
 
 use super::arena::{TOPIC, Weight};
 use super::ledger::{Ledger, Row, Target};
@@ -12,7 +12,7 @@ use super::swarm::{Plan, Swarm};
 use super::{Measurement, Settings, float, note, tell};
 use clap::Args;
 use std::io::{self, BufRead as _, BufReader, Write as _};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -55,9 +55,6 @@ pub struct Share {
     /// The replica.
     #[arg(long)]
     address: SocketAddr,
-    /// Where to come from.
-    #[arg(long)]
-    source: Ipv4Addr,
     /// Streams.
     #[arg(long)]
     streams: usize,
@@ -78,7 +75,6 @@ pub fn take_share(share: &Share) -> io::Result<()> {
     let mut swarm = Swarm::new(SIZE)?;
     let topics = [TOPIC.to_owned()];
     swarm.open(&Plan {
-        source: share.source,
         opening_max: 64,
         ..Plan::live(share.address, share.streams, &topics)
     })?;
@@ -96,19 +92,13 @@ struct Part {
 }
 
 impl Part {
-    fn start(
-        settings: &Settings,
-        number: u8,
-        replica: SocketAddr,
-        events: u64,
-    ) -> io::Result<Self> {
+    fn start(settings: &Settings, replica: SocketAddr, events: u64) -> io::Result<Self> {
         let seconds = settings.time + END * 5;
         let bench = &settings.programs.bench;
         let mut process = Process::start(bench, replica, Ending::Kill, |command| {
             command
                 .arg("swarm")
                 .args(["--address", &replica.to_string()])
-                .args(["--source", &format!("127.0.0.{}", number + 2)])
                 .args(["--streams", &STREAMS.to_string()])
                 .args(["--events", &events.to_string()])
                 .args(["--seconds", &seconds.as_secs().to_string()])
@@ -144,8 +134,8 @@ pub fn run(settings: &Settings, _: &dyn Fn(&str) -> bool, ledger: &mut Ledger) -
     let spent = || -> io::Result<Duration> { replicas.iter().map(Process::processor_time).sum() };
     let (began, before) = (super::payload::now(), weigh(0)?);
     let mut parts = Vec::new();
-    for (number, replica) in (0..).zip(&replicas) {
-        parts.push(Part::start(settings, number, replica.address, events)?);
+    for replica in &replicas {
+        parts.push(Part::start(settings, replica.address, events)?);
     }
     for part in &mut parts {
         part.line()?;

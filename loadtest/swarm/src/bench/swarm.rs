@@ -12,7 +12,7 @@ use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::io::{self, Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 /// Bytes read at once.
@@ -35,8 +35,6 @@ const LATENCY_MAX: u64 = 60_000_000_000;
 pub struct Plan<'a> {
     /// The server.
     pub address: SocketAddr,
-    /// The address to come from.
-    pub source: Ipv4Addr,
     /// How many streams.
     pub streams: usize,
     /// Streams that may be opening at the same time.
@@ -55,7 +53,6 @@ impl<'a> Plan<'a> {
     pub fn live(address: SocketAddr, streams: usize, topics: &'a [String]) -> Self {
         Self {
             address,
-            source: Ipv4Addr::LOCALHOST,
             streams,
             opening_max: 512,
             topics,
@@ -262,9 +259,6 @@ impl Swarm {
         socket.set_linger(Some(Duration::ZERO))?;
         if let Some(bytes) = plan.receive_buffer {
             socket.set_recv_buffer_size(bytes)?;
-        }
-        if plan.source != Ipv4Addr::LOCALHOST {
-            socket.bind(&SockAddr::from(SocketAddr::from((plan.source, 0))))?;
         }
         match socket.connect(&SockAddr::from(plan.address)) {
             Err(why) if why.raw_os_error() != Some(IN_PROGRESS) => return Err(why),
