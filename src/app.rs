@@ -195,6 +195,8 @@ fn open_broker(
         allow_eviction: config.redis.allow_eviction,
         replica: config.replica.name.clone(),
         retention: config.retention(),
+        wait_replicas: config.log.wait_replicas,
+        wait_timeout: config.log.wait_timeout,
     };
     let redis = Redis::open(settings, metrics.clone())?;
     let (path, live, wanted) = Redis::live_path();

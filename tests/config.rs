@@ -255,6 +255,10 @@ fn a_fault_is_one_clear_sentence() {
             "publish.batch_events_max (in FILE): must be at most 1000: a batch is one atomic step, and everything else waits for it",
         ),
         (
+            "[log]\nwait_replicas = 1",
+            "log.wait_replicas (in FILE): must be 0 without redis.url",
+        ),
+        (
             "[log]\noverrides = 5",
             "log.overrides (in FILE): must be a list of tables",
         ),

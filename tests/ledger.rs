@@ -110,6 +110,8 @@ impl Both {
             allow_eviction: false,
             replica: "test".into(),
             retention: retention(1),
+            wait_replicas: 0,
+            wait_timeout: Duration::from_secs(1),
         };
         let mut both = Self {
             lua: prepared(&settings).await,

@@ -526,6 +526,8 @@ fn what_an_ear_counted_is_logged_once() {
             idempotency_ms: 1_000,
             leap_ms: 2_000,
         },
+        wait_replicas: 0,
+        wait_timeout: Duration::from_secs(1),
     };
     let metrics = Metrics::new();
     let store = {

@@ -48,6 +48,15 @@ pub enum BrokerError {
     /// `limits.topics_max` topics exist already.
     #[error("there are {0} topics already, no more are allowed")]
     TooManyTopics(u64),
+    /// It is published, but fewer replicas of Redis than `log.wait_replicas` have confirmed it in
+    /// time: a failover now may lose it. Retry with the same idempotency key.
+    #[error("{replicas} of {wanted} replicas have confirmed it in time")]
+    Unreplicated {
+        /// Those that have it.
+        replicas: u64,
+        /// Those that should.
+        wanted: u64,
+    },
     /// Redis refused for want of memory; retry later.
     #[error("the log is out of memory")]
     OutOfMemory,

@@ -79,6 +79,10 @@ pub struct Log {
     pub age_max: Duration,
     /// What is kept of some topics.
     pub overrides: Vec<Rule>,
+    /// Replicas of Redis that must confirm a publish over HTTP.
+    pub wait_replicas: usize,
+    /// Time for them to do so.
+    pub wait_timeout: Duration,
 }
 
 /// How streams behave.
@@ -297,7 +301,12 @@ impl Log {
             events_max: s.count("log.events_max", "10000"),
             age_max: s.positive("log.age_max", "24h"),
             overrides: Vec::new(),
+            wait_replicas: s.get("log.wait_replicas", "0"),
+            wait_timeout: s.positive("log.wait_timeout", "1s"),
         };
+        if log.wait_replicas > 0 && !s.has("redis.url") {
+            s.fault("log.wait_replicas", "must be 0 without redis.url");
+        }
         log.overrides = s.tables("log.overrides", |entry| log.rule(entry));
         if log.overrides.len() > OVERRIDES_MAX {
             s.fault(

@@ -13,8 +13,10 @@ use tokio_util::sync::CancellationToken;
 
 /// How often.
 const EVERY: Duration = Duration::from_secs(1);
-/// Topics whose count is sent at once; the rest follows a second later.
+/// Topics whose count is sent at once.
 const CHANGES_MAX: usize = 1000;
+/// Beats from one look at how the log's server stands to the next.
+const LOOK_EACH: u64 = 5;
 
 /// Names of the replicas that live, in order.
 pub type Replicas = watch::Receiver<Arc<[String]>>;
@@ -30,7 +32,7 @@ pub async fn run(
 ) {
     let mut beat = tokio::time::interval(EVERY);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
+    for number in 0_u64.. {
         tokio::select! {
             () = stop.cancelled() => break,
             _ = beat.tick() => {}
@@ -60,6 +62,11 @@ pub async fn run(
                 });
             }
             Err(_) => hub.mark_all_changed(),
+        }
+        if let (Broker::Redis(redis), 0) = (&*broker, number % LOOK_EACH)
+            && let Err(why) = redis.look().await
+        {
+            tracing::debug!(%why, "how Redis stands cannot be asked");
         }
         let feeds = hub.feeds();
         metrics

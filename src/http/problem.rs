@@ -137,6 +137,9 @@ impl From<BrokerError> for Problem {
                 why.to_string(),
             ),
             BrokerError::OutOfMemory => Self::unavailable("the log is out of memory"),
+            BrokerError::Unreplicated { .. } => Self::unavailable(format!(
+                "published, but a failover now may lose it: {why}; to be safe, send it again with the same Idempotency-Key"
+            )),
             BrokerError::Unavailable(why) => {
                 tracing::debug!(%why, "the log is away");
                 Self::unavailable("the log cannot be reached")

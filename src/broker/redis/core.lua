@@ -185,13 +185,20 @@ local function type_fault(kind)
   if not is_utf8(kind) then return 'an event type is UTF-8' end
 end
 
-local function is_foreign(reply) return type(reply) == 'table' and reply.err ~= nil end
+-- A call on a key that somebody else may have written: its reply, or nil and true if the key is of
+-- another type.
+local function try(...)
+  local reply = redis.pcall(...)
+  if type(reply) ~= 'table' or not reply.err then return reply end
+  if string.find(reply.err, 'WRONGTYPE', 1, true) then return nil, true end
+  error(reply)
+end
 
 -- Why the log of a topic does not take an event now; nil if it does.
 local function log_refusal(k, topic)
   local log = key(k.p, 'log:' .. topic)
-  local above = redis.pcall('XREVRANGE', log, '+', '(' .. (k.last or '0-0'), 'COUNT', 1)
-  if is_foreign(above) then return refuse('TGFOREIGN', 'the key of the log of ' .. topic .. ' holds something else') end
+  local above, foreign = try('XREVRANGE', log, '+', '(' .. (k.last or '0-0'), 'COUNT', 1)
+  if foreign then return refuse('TGFOREIGN', 'the key of the log of ' .. topic .. ' holds something else') end
   -- The clock gave out no such id, and none of its own would be taken after it.
   if above[1] and id_parse(above[1][1]) >= math.max(k.now, k.ms) then
     return refuse('TGFOREIGN', 'the log of ' .. topic .. ' holds an entry from the future, ' .. above[1][1])
@@ -227,8 +234,9 @@ local function idem_key(p, item) return key(p, 'idem:' .. item.topic .. ':' .. i
 local function publish(p, items)
   local k, ends, known = clock(p), {}, {}
   for i, item in ipairs(items) do
-    if item.key ~= '' then known[i] = redis.pcall('GET', idem_key(p, item)) end
-    if is_foreign(known[i]) then return refuse('TGFOREIGN', idem_key(p, item) .. ' holds something else') end
+    local foreign = false
+    if item.key ~= '' then known[i], foreign = try('GET', idem_key(p, item)) end
+    if foreign then return refuse('TGFOREIGN', idem_key(p, item) .. ' holds something else') end
     if not known[i] then
       if ends[item.topic] then return refuse('TGENDED', item.topic) end
       local no = refusal(k, item.topic, item.kind, item.data, item.last)

@@ -14,10 +14,17 @@ pub(crate) struct Unreadable;
 pub(crate) fn text(value: &Value) -> Result<&str, Unreadable> {
     match value {
         Value::BulkString(bytes) => std::str::from_utf8(bytes).map_err(|_| Unreadable),
-        Value::SimpleString(text) => Ok(text),
+        Value::SimpleString(text) | Value::VerbatimString { text, .. } => Ok(text),
         Value::Okay => Ok("OK"),
         _ => Err(Unreadable),
     }
+}
+
+/// A line `name:value` of INFO.
+pub(crate) fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
+    info.lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+        .map(str::trim)
 }
 
 pub(crate) fn number(value: &Value) -> Result<u64, Unreadable> {

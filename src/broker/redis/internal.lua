@@ -20,9 +20,9 @@ local function no_clock() return refuse('TGNOCLOCK', 'this partition has no cloc
 -- entries above `after`, until `limit` or PAGE_BYTES. Above the clock there is nothing of ours.
 local function page(k, topic, after, limit)
   local log, entries, bytes, from, more = key(k.p, 'log:' .. topic), {}, 0, '(' .. after, 0
-  local first = redis.pcall('XRANGE', log, '-', k.last, 'COUNT', 1)
-  if not first[1] then
-    local state = is_foreign(first) and 'foreign' or is_logged(k, topic) and 'none' or 'unlogged'
+  local first, foreign = try('XRANGE', log, '-', k.last, 'COUNT', 1)
+  if foreign or not first[1] then
+    local state = foreign and 'foreign' or is_logged(k, topic) and 'none' or 'unlogged'
     return { state, id_text(oldest(k, topic, math.max(k.now, k.ms)), 0), '', 0, entries }
   end
   local floor, fields = id_text(id_parse(first[1][1]), 0), first[1][2]
@@ -144,8 +144,8 @@ redis.register_function({ function_name = F .. 'history', flags = { 'no-writes' 
   if a[2] == 'since' then from = '(' .. id_text(math.max(0, math.max(k.now, k.ms) - n), 0) end
   for i = 4, #a do
     local log = key(k.p, 'log:' .. a[i])
-    local got = a[2] == 'last' and redis.pcall('XREVRANGE', log, k.last, '-', 'COUNT', n) or redis.pcall('XRANGE', log, from, k.last, 'COUNT', 1)
-    for _, entry in ipairs(got) do ids[#ids + 1] = entry[1] end
+    local got = a[2] == 'last' and try('XREVRANGE', log, k.last, '-', 'COUNT', n) or try('XRANGE', log, from, k.last, 'COUNT', 1)
+    for _, entry in ipairs(got or {}) do ids[#ids + 1] = entry[1] end
   end
   table.sort(ids, less)
   local first = ids[a[2] == 'last' and math.max(1, #ids - n + 1) or 1]
@@ -254,7 +254,7 @@ redis.register_function({ function_name = F .. 'topic', flags = { 'no-writes' },
       elsewhere = elsewhere + tonumber(redis.call('HGET', PREFIX .. ':subscribers:' .. replica.name, a[2]) or 0)
     end
   end
-  local first = redis.pcall('XRANGE', log, '-', '+', 'COUNT', 1)[1]
+  local first = (try('XRANGE', log, '-', '+', 'COUNT', 1) or {})[1]
   if not first then return { '', '', 0, 0, elsewhere } end
   local last, flag = head(a[1], a[2])
   return { first[1], last or first[1], redis.call('XLEN', log), flag == 'end' and 1 or 0, elsewhere }

@@ -38,7 +38,7 @@ use library::{Library, VERSION};
 use redis::aio::MultiplexedConnection;
 use redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionInfo, ErrorKind, ProtocolVersion, RedisError,
-    ServerErrorKind, Value,
+    RedisResult, ServerErrorKind, Value,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -80,7 +80,14 @@ pub struct Settings {
     pub replica: String,
     /// What the log keeps.
     pub retention: Retention,
+    /// Replicas of Redis that must have what is published before it is answered; 0 for none.
+    pub wait_replicas: usize,
+    /// Time for them to confirm it.
+    pub wait_timeout: Duration,
 }
+
+/// The `maxmemory-policy` by which keys stay.
+const NO_EVICTION: &str = "noeviction";
 
 /// Live events that may wait for the hub; the bound in bytes is `live_queue_bytes`.
 const LIVE_QUEUE: usize = 8192;
@@ -92,6 +99,9 @@ pub struct Redis(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     pool: Pool,
+    /// Connections of publishers that wait for replicas of Redis: they may all wait, and nothing
+    /// else does.
+    waiting: Pool,
     pushes: Client,
     settings: Settings,
     library: Library,
@@ -105,28 +115,14 @@ impl Redis {
     /// A sentence, if the URL cannot be used.
     pub fn open(settings: Settings, metrics: Arc<Metrics>) -> Result<Self, String> {
         let info = settings.access.server(settings.command_timeout * 4);
-        let connection = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(settings.connect_timeout))
-            .set_response_timeout(Some(settings.command_timeout));
-        let manager = Manager::new_with_config(info.clone(), connection)
-            .map_err(|why| why.category().to_owned())?;
-        let pool = Pool::builder(manager)
-            .config(PoolConfig::new(settings.pool_size))
-            .runtime(Runtime::Tokio1)
-            .post_create(Hook::async_fn(|connection, _| {
-                Box::pin(async { check_role(connection).await.map_err(HookError::Backend) })
-            }))
-            .timeouts(Timeouts {
-                wait: Some(settings.command_timeout),
-                create: Some(settings.connect_timeout),
-                recycle: Some(settings.command_timeout),
-            })
-            .build()
-            .map_err(|why| why.to_string())?;
+        let pool = pool(&settings, info.clone(), settings.command_timeout)?;
+        let patience = settings.command_timeout + settings.wait_timeout;
+        let waiting = self::pool(&settings, info.clone(), patience)?;
         let pushes = Client::open(with_resp3(info)).map_err(|why| why.category().to_owned())?;
         let library = Library::new(&settings.prefix);
         Ok(Self(Arc::new(Shared {
             pool,
+            waiting,
             pushes,
             settings,
             library,
@@ -208,16 +204,10 @@ impl Redis {
     /// # Errors
     /// [`BrokerError::Refused`] if this server cannot be used as it is configured.
     pub async fn prepare(&self) -> Result<(), BrokerError> {
-        let policy = self.command(redis::cmd("INFO").arg("memory")).await?;
-        let policy = decode::text(&policy).unwrap_or_default();
-        let policy = policy
-            .lines()
-            .find_map(|line| line.strip_prefix("maxmemory_policy:"))
-            .unwrap_or("noeviction");
-        if policy.trim() != "noeviction" && !self.settings().allow_eviction {
+        let policy = self.look().await?;
+        if policy != NO_EVICTION && !self.settings().allow_eviction {
             return Err(BrokerError::Refused(format!(
-                "maxmemory-policy is {}, so keys of the log may be evicted: set it to noeviction, or redis.allow_eviction = true",
-                policy.trim()
+                "maxmemory-policy is {policy}, so keys of the log may be evicted: set it to noeviction, or redis.allow_eviction = true"
             )));
         }
         self.load_library().await?;
@@ -243,6 +233,38 @@ impl Redis {
             self.configure(partition).await?;
         }
         Ok(())
+    }
+
+    /// Looks at how Redis stands: its memory, its replicas, and whether it may evict keys, which is
+    /// said whenever it begins. Returns `maxmemory-policy`.
+    ///
+    /// # Errors
+    /// As [`super::Broker::read`].
+    pub async fn look(&self) -> Result<String, BrokerError> {
+        let mut cmd = redis::cmd("INFO");
+        let info = self.command(cmd.arg("memory").arg("replication")).await?;
+        let info = decode::text(&info).map_err(|_| self.unreadable())?;
+        let number = |name| decode::field(info, name).and_then(|text| text.parse().ok());
+        let metrics = self.metrics();
+        metrics
+            .redis_memory
+            .set(number("used_memory").unwrap_or_default());
+        metrics
+            .redis_memory_max
+            .set(number("maxmemory").unwrap_or_default());
+        metrics
+            .redis_replicas
+            .set(number("connected_slaves").unwrap_or_default());
+        let policy = decode::field(info, "maxmemory_policy").unwrap_or(NO_EVICTION);
+        let evicts = i64::from(policy != NO_EVICTION);
+        if metrics.redis_may_evict.get() < evicts {
+            tracing::warn!(
+                policy,
+                "Redis may evict keys of the log when its memory is full: set maxmemory-policy to noeviction"
+            );
+        }
+        metrics.redis_may_evict.set(evicts);
+        Ok(policy.to_owned())
     }
 
     async fn configure(&self, partition: PartitionNo) -> Result<(), BrokerError> {
@@ -322,36 +344,87 @@ impl Redis {
         cmd: &Cmd,
     ) -> Result<Value, BrokerError> {
         match self.command(cmd).await {
-            Err(BrokerError::Refused(why)) if why.contains("Function not found") => {
+            Err(why) if self.supply(partition, &why).await? => self.command(cmd).await,
+            answer => answer,
+        }
+    }
+
+    /// Brings what a function failed for want of: the library, or the clock. False if it was
+    /// something else.
+    async fn supply(&self, partition: PartitionNo, why: &BrokerError) -> Result<bool, BrokerError> {
+        match why {
+            BrokerError::Refused(why) if why.contains("Function not found") => {
                 self.load_library().await?;
             }
-            Err(BrokerError::Refused(why)) if why.starts_with("TGNOCLOCK") => {
+            BrokerError::Refused(why) if why.starts_with("TGNOCLOCK") => {
                 self.configure(partition).await?;
             }
-            answer => return answer,
+            _ => return Ok(false),
         }
-        self.command(cmd).await
+        Ok(true)
+    }
+
+    /// Calls a function that publishes. If `log.wait_replicas` asks for it, it is done only when so
+    /// many replicas have it: [WAIT](https://redis.io/docs/latest/commands/wait/), on the same
+    /// connection.
+    async fn call_publish(&self, partition: PartitionNo, cmd: &Cmd) -> Result<Value, BrokerError> {
+        let settings = self.settings();
+        if settings.wait_replicas == 0 {
+            return self.call(partition, cmd).await;
+        }
+        let mut wait = redis::cmd("WAIT");
+        wait.arg(settings.wait_replicas)
+            .arg(settings.wait_timeout.as_millis().max(1));
+        let both = [cmd, &wait];
+        let timeout = settings.command_timeout + settings.wait_timeout;
+        let answers = match self.commands(&self.0.waiting, &both, timeout).await {
+            Err(why) if self.supply(partition, &why).await? => {
+                self.commands(&self.0.waiting, &both, timeout).await?
+            }
+            answers => answers?,
+        };
+        let Ok([answer, replicas]) = <[Value; 2]>::try_from(answers) else {
+            return Err(self.unreadable());
+        };
+        let replicas = decode::number(&replicas).map_err(|_| self.unreadable())?;
+        let wanted = settings.wait_replicas as u64;
+        if replicas < wanted {
+            self.metrics().unreplicated.inc();
+            return Err(BrokerError::Unreplicated { replicas, wanted });
+        }
+        Ok(answer)
     }
 
     /// One command, within `redis.command_timeout` altogether.
     pub(crate) async fn command(&self, cmd: &Cmd) -> Result<Value, BrokerError> {
+        let timeout = self.settings().command_timeout;
+        let mut answers = self.commands(&self.0.pool, &[cmd], timeout).await?;
+        answers.pop().ok_or_else(|| self.unreadable())
+    }
+
+    /// Commands on one connection, one after the other until one fails.
+    async fn commands(
+        &self,
+        pool: &Pool,
+        cmds: &[&Cmd],
+        timeout: Duration,
+    ) -> Result<Vec<Value>, BrokerError> {
         let work = async {
-            let connection = self.0.pool.get().await.map_err(|why| match why {
+            let connection = pool.get().await.map_err(|why| match why {
                 PoolError::Backend(why) | PoolError::PostCreateHook(HookError::Backend(why)) => {
                     self.unreachable(&why)
                 }
                 other => BrokerError::Unavailable(other.to_string()),
             })?;
             let mut unanswered = Unanswered(None);
-            let answer: Result<Value, RedisError> =
-                cmd.query_async(unanswered.0.insert(connection)).await;
+            let answers = ask(unanswered.0.insert(connection), cmds).await;
             let is_lost = |why: &RedisError| why.is_unrecoverable_error() || why.is_timeout();
-            if !answer.as_ref().is_err_and(is_lost) {
+            if !answers.as_ref().is_err_and(is_lost) {
                 unanswered.0 = None;
             }
-            answer.map_err(|why| failed(&why))
+            answers.map_err(|why| failed(&why))
         };
-        let answer = tokio::time::timeout(self.settings().command_timeout, work).await;
+        let answer = tokio::time::timeout(timeout, work).await;
         let answer =
             answer.unwrap_or_else(|_| Err(BrokerError::Unavailable("no answer in time".into())));
         self.0.metrics.redis_up(
@@ -387,6 +460,7 @@ impl Redis {
                 .push(index);
         }
         let mut ids = vec![None; batch.len()];
+        let mut unreplicated = None;
         for (partition, indices) in by_partition {
             let mut cmd = self.function("publish", partition);
             for item in indices.iter().filter_map(|index| batch.get(*index)) {
@@ -396,7 +470,13 @@ impl Redis {
                 cmd.arg(if item.end { "end" } else { "" })
                     .arg(item.idempotency_key.as_deref().unwrap_or_default());
             }
-            let answer = self.call(partition, &cmd).await?;
+            let answer = match self.call_publish(partition, &cmd).await {
+                Err(why @ BrokerError::Unreplicated { .. }) => {
+                    unreplicated = Some(why);
+                    continue;
+                }
+                answer => answer?,
+            };
             let answer = decode::list(&answer).map_err(|_| self.unreadable())?;
             for (index, value) in indices.into_iter().zip(answer) {
                 if let Some(place) = ids.get_mut(index) {
@@ -404,7 +484,7 @@ impl Redis {
                 }
             }
         }
-        Ok(ids)
+        unreplicated.map_or(Ok(ids), Err)
     }
 
     pub(super) async fn read(
@@ -576,6 +656,36 @@ impl Redis {
     }
 }
 
+async fn ask(connection: &mut Connection, cmds: &[&Cmd]) -> RedisResult<Vec<Value>> {
+    let mut answers = Vec::with_capacity(cmds.len());
+    for cmd in cmds {
+        answers.push(cmd.query_async(connection).await?);
+    }
+    Ok(answers)
+}
+
+/// Connections for commands that are answered within `response`.
+fn pool(settings: &Settings, info: ConnectionInfo, response: Duration) -> Result<Pool, String> {
+    let connection = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(settings.connect_timeout))
+        .set_response_timeout(Some(response));
+    let manager =
+        Manager::new_with_config(info, connection).map_err(|why| why.category().to_owned())?;
+    Pool::builder(manager)
+        .config(PoolConfig::new(settings.pool_size))
+        .runtime(Runtime::Tokio1)
+        .post_create(Hook::async_fn(|connection, _| {
+            Box::pin(async { check_role(connection).await.map_err(HookError::Backend) })
+        }))
+        .timeouts(Timeouts {
+            wait: Some(settings.command_timeout),
+            create: Some(settings.connect_timeout),
+            recycle: Some(settings.command_timeout),
+        })
+        .build()
+        .map_err(|why| why.to_string())
+}
+
 /// The rules as the functions read them: `EVENTS_MAX AGE_MS PATTERN`, one a line; no events for
 /// topics that are not logged.
 fn rules_text(rules: &[Rule]) -> String {
@@ -589,13 +699,7 @@ fn rules_text(rules: &[Rule]) -> String {
 }
 
 fn run_id(info: &Value) -> Option<Box<str>> {
-    let text = match info {
-        Value::VerbatimString { text, .. } => text.as_str(),
-        other => decode::text(other).ok()?,
-    };
-    text.lines()
-        .find_map(|line| line.strip_prefix("run_id:"))
-        .map(|run| run.trim().into())
+    decode::field(decode::text(info).ok()?, "run_id").map(Into::into)
 }
 
 fn code_of(value: &Value) -> Option<(u32, &str)> {
@@ -638,7 +742,7 @@ fn failed(why: &RedisError) -> BrokerError {
         Some("TGLARGE") => BrokerError::TooLarge(count),
         Some("TGTOPICS") => BrokerError::TooManyTopics(count),
         Some("OOM") => BrokerError::OutOfMemory,
-        Some("LOADING" | "MASTERDOWN" | "READONLY" | "BUSY" | "TRYAGAIN") => {
+        Some("LOADING" | "MASTERDOWN" | "READONLY" | "BUSY" | "TRYAGAIN" | "NOREPLICAS") => {
             BrokerError::Unavailable(why.to_string())
         }
         Some("NOAUTH") => BrokerError::Refused("Redis wants a user; redis.url names none".into()),
