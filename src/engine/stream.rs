@@ -412,7 +412,10 @@ impl Stream {
 
     /// Goes on as far as it can: appends what is to be written to `out`.
     pub fn turn(&mut self, now: Instant, out: &mut Vec<Bytes>) -> Turn {
-        out.append(&mut self.greeting);
+        if !self.greeting.is_empty() {
+            // Taken whole: a quiet stream holds no memory for it.
+            out.append(&mut std::mem::take(&mut self.greeting));
+        }
         if let Some(ending) = self.overdue(now) {
             return Turn::Over(ending);
         }

@@ -5,7 +5,7 @@
 
 use super::takeover::{Desk, Routes, Watched};
 use crate::config::Server;
-use crate::engine::sockets::{Adopted, Sockets};
+use crate::engine::sockets::{Adopted, Place, Sockets};
 use crate::metrics::Metrics;
 use axum::Router;
 use hyper::server::conn::{http1, http2};
@@ -30,29 +30,6 @@ const KEEPALIVE: Duration = Duration::from_secs(60);
 
 /// Between two looks at a first line that comes in pieces.
 const PIECES: Duration = Duration::from_millis(5);
-
-/// A place among the sockets of this process; given back on drop.
-#[derive(Debug)]
-struct Place {
-    _permit: OwnedSemaphorePermit,
-    metrics: Arc<Metrics>,
-}
-
-impl Place {
-    fn take(permit: OwnedSemaphorePermit, metrics: &Arc<Metrics>) -> Self {
-        metrics.sockets.inc();
-        Self {
-            _permit: permit,
-            metrics: metrics.clone(),
-        }
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.metrics.sockets.dec();
-    }
-}
 
 /// A listening socket with everything that its connections need.
 #[derive(Debug)]
@@ -245,7 +222,7 @@ impl Connections {
         match (socket.into_std(), &self.sockets) {
             (Ok(socket), Some(sockets)) => sockets.adopt(Adopted {
                 socket,
-                place: Box::new(place),
+                place,
                 ticket,
             }),
             (Err(why), _) => tracing::warn!(%why, "a connection cannot be taken over"),

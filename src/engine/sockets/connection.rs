@@ -1,5 +1,6 @@
 //! One entry: a socket, and the stream that goes out on it.
 
+use super::Place;
 use super::mailbox::{EntryWaker, Key};
 use crate::engine::body::Lease;
 use crate::engine::stream::{Ending, Stream};
@@ -19,14 +20,14 @@ const CHATTER_MAX: u32 = 64 * 1024;
 /// Slices of one vectored write.
 const SLICES: usize = 64;
 
-/// Where a stream stands.
+/// Where a stream stands. Nearly all are live, so the stream stands here and not behind a pointer.
 pub(super) enum State {
     /// It cannot begin yet; the task that waits for it.
     Opening(AbortHandle),
     /// It writes whenever there is something.
-    Live(Box<Stream>),
+    Live(Stream),
     /// It waits for pages of the log; the task that reads them.
-    Reading(Box<Stream>, AbortHandle),
+    Reading(Stream, AbortHandle),
     /// What is left is written, then the connection ends.
     Over(Ending),
 }
@@ -45,13 +46,13 @@ pub(super) struct Connection {
     pub(super) found_at: Option<Instant>,
     rest: VecDeque<Bytes>,
     chatter: u32,
-    _place: Box<dyn Send>,
+    _place: Place,
 }
 
 /// What an entry is given when it is adopted.
 pub(super) struct Around {
     pub(super) socket: std::net::TcpStream,
-    pub(super) place: Box<dyn Send>,
+    pub(super) place: Place,
     pub(super) bell: Arc<Bell>,
     pub(super) lease: Lease,
 }

@@ -32,6 +32,7 @@ use super::reads::Reads;
 use super::stream::{Stream, StreamSettings};
 use crate::engine::body::Opening;
 use crate::hub::Bell;
+use crate::metrics::Metrics;
 use mailbox::{Command, Mailbox};
 use std::io;
 use std::net::TcpStream;
@@ -39,6 +40,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use thread::Shared;
+use tokio::sync::OwnedSemaphorePermit;
 
 /// What a request handler leaves for whoever takes the connection over.
 pub struct Ticket {
@@ -62,8 +64,8 @@ impl std::fmt::Debug for Ticket {
 pub struct Adopted {
     /// The socket, not blocking, with the head already written.
     pub socket: TcpStream,
-    /// What must live as long as the connection.
-    pub place: Box<dyn Send>,
+    /// Its place among the sockets of this process.
+    pub place: Place,
     /// The stream.
     pub ticket: Ticket,
 }
@@ -73,6 +75,31 @@ impl std::fmt::Debug for Adopted {
         f.debug_struct("Adopted")
             .field("ticket", &self.ticket)
             .finish_non_exhaustive()
+    }
+}
+
+/// A place among the sockets of this process; given back on drop.
+#[derive(Debug)]
+pub struct Place {
+    _permit: OwnedSemaphorePermit,
+    metrics: Arc<Metrics>,
+}
+
+impl Place {
+    /// Counts the socket that this permit was taken for.
+    #[must_use]
+    pub fn take(permit: OwnedSemaphorePermit, metrics: &Arc<Metrics>) -> Self {
+        metrics.sockets.inc();
+        Self {
+            _permit: permit,
+            metrics: metrics.clone(),
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.metrics.sockets.dec();
     }
 }
 

@@ -129,7 +129,7 @@ impl Thread {
             Command::Adopt(adopted) => self.adopt(*adopted),
             Command::Opened(key, stream) => {
                 if let Some(entry) = self.entry(key) {
-                    entry.state = State::Live(stream);
+                    entry.state = State::Live(*stream);
                     self.look(key.number);
                 }
             }
@@ -175,7 +175,7 @@ impl Thread {
                 },
         } = adopted;
         let (state, opened) = match opened {
-            Ok(stream) => (State::Live(Box::new(stream)), true),
+            Ok(stream) => (State::Live(stream), true),
             Err(opening) => {
                 let mailbox = self.mailbox.clone();
                 let task = self.shared.runtime.spawn(async move {
