@@ -7,7 +7,7 @@
 //! Stop: not ready; streams are cut in slices over `drain.time`; the ears append what they owe;
 //! connections finish the request they are at; every task is joined.
 
-use crate::broker::redis::{Redis, Settings, run_live};
+use crate::broker::redis::{Redis, Settings, follow_master, run_live};
 use crate::broker::{Broker, LivePath, Memory};
 use crate::config::Config;
 use crate::engine::fleet;
@@ -200,6 +200,8 @@ fn open_broker(
     };
     let redis = Redis::open(settings, metrics.clone())?;
     let (path, live, wanted) = Redis::live_path();
+    let (until, master) = (stop.clone(), follow_master(redis.clone()));
+    tasks.spawn(async move { until.run_until_cancelled(master).await });
     let (stop, follower) = (stop.clone(), redis.clone());
     tasks.spawn(async move {
         let live = Box::pin(run_live(follower, live, wanted));

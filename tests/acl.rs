@@ -19,7 +19,10 @@ mod support;
 use redis::{Connection, RedisResult, Value};
 use std::collections::BTreeSet;
 use std::process::Command;
-use support::{Directory, Gateway, NewEvent, Process, Redis, Sse, Way, eventually, wait_for_ears};
+use support::{
+    Directory, Gateway, NewEvent, Process, Redis, Sse, Way, eventually, server_program,
+    wait_for_ears,
+};
 
 const SHIPPED: &str = include_str!("../deploy/redis/users.acl");
 const PASSWORD: &str = "secret";
@@ -470,7 +473,7 @@ fn the_shipped_file_opens_nothing_until_its_passwords_are_filled_in() {
     let path = directory.0.join("users.acl");
     for user in SHIPPED.lines().filter(|line| line.contains("SHA256")) {
         std::fs::write(&path, user).unwrap();
-        let mut command = Command::new("redis-server");
+        let mut command = Command::new(server_program());
         let socket = directory.0.join("socket");
         command
             .args(["--port", "0", "--unixsocket", socket.to_str().unwrap()])

@@ -292,7 +292,15 @@ fn a_fault_is_one_clear_sentence() {
         ),
         (
             "[redis]\nurl = 'localhost'",
-            "redis.url (in FILE): must begin with redis:// or rediss://",
+            "redis.url (in FILE): must begin with redis://, rediss://, redis+sentinel:// or rediss+sentinel://",
+        ),
+        (
+            "[redis]\nurl = 'redis+sentinel://a,b'",
+            "redis.url (in FILE): names no master: redis+sentinel://host:port,host:port/master-name",
+        ),
+        (
+            "[redis]\nurl = 'redis://a'\nsentinel_password = 'x'",
+            "redis.url (in FILE): must begin with redis+sentinel:// for redis.sentinel_* to mean something",
         ),
         (
             "[redis]\nprefix = 'Tide'",
@@ -524,6 +532,7 @@ fn secrets_are_never_printed() {
         "[redis]\nurl = \"redis://user:s3cr3t@host:port\"\n",
         "[redis]\nurl = \"redis://user:s3cr3t@host:99999\"\n",
         "[redis]\nurl = \"user:s3cr3t@host\"\n",
+        "[redis]\nurl = \"redis+sentinel://user:s3cr3t@host\"\n",
         "[redis]\nurl = \"redis://user:s3cr3t@host\n",
     ];
     for text in bad {

@@ -2,9 +2,9 @@
 
 use super::client::{encode, send, text};
 use super::{FAILED, complain, say};
+use crate::broker::redis::Access;
 use clap::Args;
 use http_body_util::BodyExt as _;
-use redis::IntoConnectionInfo as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -83,6 +83,8 @@ pub(super) struct HealthArgs {
     url: String,
 }
 
+/// Time for an answer of Redis.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// Time for an answer to `healthcheck`.
 const HEALTH: Duration = Duration::from_secs(3);
 /// Until the server says otherwise.
@@ -140,12 +142,9 @@ pub(super) async fn publish(args: PublishArgs) -> Result<(), String> {
 }
 
 async fn publish_to_redis(url: &str, args: &PublishArgs) -> Result<(), String> {
-    let info = url
-        .into_connection_info()
-        .map_err(|why| format!("--redis: {}", why.category()))?;
-    let client = redis::Client::open(info).map_err(|why| why.to_string())?;
-    let mut connection = client
-        .get_multiplexed_async_connection()
+    let access = Access::parse(&url.to_owned().into()).map_err(|why| format!("--redis {why}"))?;
+    let mut connection = access
+        .connect(PATIENCE)
         .await
         .map_err(|why| format!("Redis cannot be reached: {why}"))?;
     let mut cmd = redis::cmd("FCALL");

@@ -258,23 +258,25 @@ impl RedisConfig {
     }
 }
 
-/// The way to Redis, with its certificates.
+/// The way to Redis, with its certificates and users.
 fn access(s: &mut Source) -> Option<Access> {
     let url = s.optional::<String>("redis.url").map(SecretString::from);
+    let sentinel_user = s.optional::<String>("redis.sentinel_username");
+    let sentinel_password = s.optional::<String>("redis.sentinel_password");
     let authorities = s.pem("redis.tls_ca_file", "CERTIFICATE");
     let certificates = s.pem("redis.tls_cert_file", "CERTIFICATE");
     let key = s.pem("redis.tls_key_file", "PRIVATE KEY");
-    let both = s.has("redis.tls_cert_file") == s.has("redis.tls_key_file");
-    if !both {
+    if s.has("redis.tls_cert_file") != s.has("redis.tls_key_file") {
         s.fault("redis.tls_cert_file", "goes with redis.tls_key_file");
     }
-    let access = match Access::parse(&url?) {
-        Ok(access) => access,
-        Err(why) => {
-            s.fault("redis.url", &why);
-            return None;
-        }
-    };
+    let parsed = Access::parse(&url?);
+    let access = parsed.map_err(|why| s.fault("redis.url", &why)).ok()?;
+    if !access.has_sentinels() && (sentinel_user.is_some() || sentinel_password.is_some()) {
+        let what = "must begin with redis+sentinel:// for redis.sentinel_* to mean something";
+        s.fault("redis.url", what);
+    }
+    let password = sentinel_password.map(SecretString::from);
+    let access = access.with_sentinel_user(sentinel_user.as_deref(), password.as_ref());
     let identity = certificates.zip(key).map(|(certificates, key)| Identity {
         certificates,
         key: key.into(),
@@ -283,10 +285,8 @@ fn access(s: &mut Source) -> Option<Access> {
         return Some(access);
     }
     if !access.is_tls() {
-        s.fault(
-            "redis.url",
-            "must begin with rediss:// for redis.tls_* to mean something",
-        );
+        let what = "must begin with rediss for redis.tls_* to mean something";
+        s.fault("redis.url", what);
         return None;
     }
     let access = access.with_certificates(authorities, identity);

@@ -6,6 +6,7 @@
 //! | [`Redis`] | a private redis-server on a free port |
 //! | [`Gateway`] | the binary, started with a config, its log kept for failures |
 //! | [`Sse`] | an event-stream client over a bare socket |
+//! | [`Watched`] | a master, its replica and the sentinels that watch them |
 //! | [`fleet`] | several replicas over one Redis |
 //! | [`follow_until`] | a subscriber that comes back whenever its stream is cut |
 //! | [`Way`] | every way to publish |
@@ -41,6 +42,7 @@ mod nginx;
 mod process;
 mod redis;
 mod seed;
+mod sentinel;
 mod sse;
 mod ways;
 
@@ -50,8 +52,9 @@ pub use gateway::Gateway;
 pub use http::{Answer, Headers, exchange};
 pub use nginx::{Nginx, free_address, program};
 pub use process::{Directory, Output, Process, binary, environment, run};
-pub use redis::Redis;
+pub use redis::{Redis, server_program};
 pub use seed::{choices, seed};
+pub use sentinel::Watched;
 pub use sse::{End, Event, Sse, position, positions};
 pub use ways::{NewEvent, Way};
 

@@ -175,16 +175,21 @@ impl Redis {
     }
 }
 
+/// The program under test in place of redis-server: `TIDEGATE_TEST_REDIS=/path/to/valkey-server`.
+pub fn server_program() -> String {
+    std::env::var("TIDEGATE_TEST_REDIS").unwrap_or_else(|_| "redis-server".into())
+}
+
 /// A server that answers on `port`, or none if it ended (another one has the port).
 fn launch(port: u16, options: &[String], directory: &Directory) -> Option<Process> {
-    let mut command = Command::new("redis-server");
+    let mut command = Command::new(server_program());
     command
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
         .args(["--save", "", "--appendonly", "no", "--daemonize", "no"])
         .args(["--dir", &directory.0.to_string_lossy()])
         .args(options);
     let mut process = Process::spawn("redis-server", &mut command)
-        .unwrap_or_else(|why| panic!("these tests need redis-server 7.0 or newer on the PATH, and it cannot be started: {why}"));
+        .unwrap_or_else(|why| panic!("these tests need redis-server 7.0 or newer on the PATH, and {} cannot be started: {why}", server_program()));
     let mut lives = false;
     eventually("redis-server answers", || {
         lives = process.ended().is_none();

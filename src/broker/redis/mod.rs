@@ -20,30 +20,29 @@ mod access;
 pub(crate) mod decode;
 mod library;
 mod live;
+mod master;
 mod pubsub;
+mod sentinel;
 
 pub use access::{Access, Identity};
 pub use live::run as run_live;
 pub use pubsub::{PubSub, Push};
+pub use sentinel::follow_master;
 
 use super::{BrokerError, Fleet, LivePath, Publication, Retention, Rule, TopicState};
 use crate::id::Id;
 use crate::log::{History, ReadRequest, Reading};
 use crate::metrics::{Metrics, Role};
 use crate::topic::{PartitionNo, Topic};
-use deadpool_redis::{
-    Connection, Hook, HookError, Manager, Pool, PoolConfig, PoolError, Runtime, Timeouts,
-};
+use deadpool_redis::{Connection, HookError, Pool, PoolError};
 use library::{Library, VERSION};
-use redis::aio::MultiplexedConnection;
-use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionInfo, ErrorKind, ProtocolVersion, RedisError,
-    RedisResult, ServerErrorKind, Value,
-};
+use master::Master;
+use redis::{Cmd, ConnectionInfo, RedisError, RedisResult, Value};
+use sentinel::Word;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 /// A connection with a command on it that is not answered. Dropped like that (the answer did not
 /// come, or nobody waits for it any more) it leaves the pool: whoever got it next would wait, too.
@@ -98,11 +97,10 @@ pub struct Redis(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    pool: Pool,
-    /// Connections of publishers that wait for replicas of Redis: they may all wait, and nothing
-    /// else does.
-    waiting: Pool,
-    pushes: Client,
+    /// None until sentinels have named one.
+    master: watch::Sender<Option<Arc<Master>>>,
+    /// Rung when a command fails: the master may be another one.
+    doubts: watch::Sender<()>,
     settings: Settings,
     library: Library,
     metrics: Arc<Metrics>,
@@ -114,16 +112,14 @@ impl Redis {
     /// # Errors
     /// A sentence, if the URL cannot be used.
     pub fn open(settings: Settings, metrics: Arc<Metrics>) -> Result<Self, String> {
-        let info = settings.access.server(settings.command_timeout * 4);
-        let pool = pool(&settings, info.clone(), settings.command_timeout)?;
-        let patience = settings.command_timeout + settings.wait_timeout;
-        let waiting = self::pool(&settings, info.clone(), patience)?;
-        let pushes = Client::open(with_resp3(info)).map_err(|why| why.category().to_owned())?;
+        let server = settings.access.server(silence(&settings));
+        let master = server
+            .map(|info| Master::new(info, &settings))
+            .transpose()?;
         let library = Library::new(&settings.prefix);
         Ok(Self(Arc::new(Shared {
-            pool,
-            waiting,
-            pushes,
+            master: watch::Sender::new(master.map(Arc::new)),
+            doubts: watch::Sender::new(()),
             settings,
             library,
             metrics,
@@ -160,13 +156,53 @@ impl Redis {
     /// [`BrokerError::Unavailable`].
     pub async fn subscribe_connection(&self) -> Result<PubSub, BrokerError> {
         let settings = self.settings();
+        let mut masters = self.0.master.subscribe();
+        let named = tokio::time::timeout(settings.command_timeout, named(&mut masters)).await;
+        let master =
+            named.map_err(|_| BrokerError::Unavailable("no sentinel has named a master".into()))?;
         let connecting = PubSub::connect(
-            &self.0.pushes,
+            &master.pushes,
             settings.connect_timeout,
             settings.command_timeout,
             settings.live_queue_bytes,
+            masters,
         );
-        connecting.await.map_err(|why| self.unreachable(&why))
+        connecting.await.map_err(|why| {
+            self.0.doubts.send_replace(());
+            self.unreachable(&why)
+        })
+    }
+
+    /// Rings when a command has failed.
+    fn doubts(&self) -> watch::Receiver<()> {
+        self.0.doubts.subscribe()
+    }
+
+    /// The master is there from now on; connections to another one count as lost.
+    fn go_on_at(&self, word: &Word) {
+        let settings = self.settings();
+        let info = settings
+            .access
+            .server_at(&word.host, word.port, silence(settings));
+        let before = self.0.master.borrow().clone();
+        let before = before.map(|master| master.address());
+        let master = info.addr().to_string();
+        if before.as_ref() == Some(&master) {
+            return;
+        }
+        match before {
+            None => tracing::info!(master, "sentinels name the master"),
+            Some(before) => tracing::warn!(master, before, "sentinels name another master"),
+        }
+        self.begin_anew(info);
+    }
+
+    /// Gives up all connections.
+    fn begin_anew(&self, info: ConnectionInfo) {
+        match Master::new(info, self.settings()) {
+            Ok(master) => drop(self.0.master.send_replace(Some(Arc::new(master)))),
+            Err(why) => tracing::error!(why, "Redis cannot be used any more"),
+        }
     }
 
     /// Why a connection does not come to stand.
@@ -377,9 +413,13 @@ impl Redis {
             .arg(settings.wait_timeout.as_millis().max(1));
         let both = [cmd, &wait];
         let timeout = settings.command_timeout + settings.wait_timeout;
-        let answers = match self.commands(&self.0.waiting, &both, timeout).await {
+        let answers = match self
+            .commands(|master| &master.waiting, &both, timeout)
+            .await
+        {
             Err(why) if self.supply(partition, &why).await? => {
-                self.commands(&self.0.waiting, &both, timeout).await?
+                self.commands(|master| &master.waiting, &both, timeout)
+                    .await?
             }
             answers => answers?,
         };
@@ -398,39 +438,26 @@ impl Redis {
     /// One command, within `redis.command_timeout` altogether.
     pub(crate) async fn command(&self, cmd: &Cmd) -> Result<Value, BrokerError> {
         let timeout = self.settings().command_timeout;
-        let mut answers = self.commands(&self.0.pool, &[cmd], timeout).await?;
-        answers.pop().ok_or_else(|| self.unreadable())
+        let cmds = [cmd];
+        let answers = self.commands(|master| &master.pool, &cmds, timeout);
+        answers.await?.pop().ok_or_else(|| self.unreadable())
     }
 
     /// Commands on one connection, one after the other until one fails.
     async fn commands(
         &self,
-        pool: &Pool,
+        pool: fn(&Master) -> &Pool,
         cmds: &[&Cmd],
         timeout: Duration,
     ) -> Result<Vec<Value>, BrokerError> {
-        let work = async {
-            let connection = pool.get().await.map_err(|why| match why {
-                PoolError::Backend(why) | PoolError::PostCreateHook(HookError::Backend(why)) => {
-                    self.unreachable(&why)
-                }
-                other => BrokerError::Unavailable(other.to_string()),
-            })?;
-            let mut unanswered = Unanswered(None);
-            let answers = ask(unanswered.0.insert(connection), cmds).await;
-            let is_lost = |why: &RedisError| why.is_unrecoverable_error() || why.is_timeout();
-            if !answers.as_ref().is_err_and(is_lost) {
-                unanswered.0 = None;
-            }
-            answers.map_err(|why| failed(&why))
-        };
-        let answer = tokio::time::timeout(timeout, work).await;
+        let answer = tokio::time::timeout(timeout, self.try_commands(pool, cmds)).await;
         let answer =
             answer.unwrap_or_else(|_| Err(BrokerError::Unavailable("no answer in time".into())));
-        self.0.metrics.redis_up(
-            Role::Commands,
-            !matches!(answer, Err(BrokerError::Unavailable(_))),
-        );
+        let is_away = matches!(answer, Err(BrokerError::Unavailable(_)));
+        if is_away {
+            self.0.doubts.send_replace(());
+        }
+        self.0.metrics.redis_up(Role::Commands, !is_away);
         if let Err(why) = &answer {
             match why {
                 BrokerError::Unavailable(_) => self.0.metrics.redis_error("unavailable"),
@@ -440,6 +467,36 @@ impl Redis {
             }
         }
         answer
+    }
+
+    async fn try_commands(
+        &self,
+        pool: fn(&Master) -> &Pool,
+        cmds: &[&Cmd],
+    ) -> Result<Vec<Value>, BrokerError> {
+        let mut masters = self.0.master.subscribe();
+        let master = named(&mut masters).await;
+        let connection = pool(&master).get().await.map_err(|why| match why {
+            PoolError::Backend(why) | PoolError::PostCreateHook(HookError::Backend(why)) => {
+                self.unreachable(&why)
+            }
+            other => BrokerError::Unavailable(other.to_string()),
+        })?;
+        let mut unanswered = Unanswered(None);
+        let answers = ask(unanswered.0.insert(connection), cmds).await;
+        if masters.has_changed().unwrap_or_default() {
+            let why = "the answer is that of a master that was replaced";
+            return Err(BrokerError::Unavailable(why.into()));
+        }
+        if answers.as_ref().is_err_and(is_of_replica) {
+            tracing::warn!("this Redis has become a replica; all connections to it are made anew");
+            self.begin_anew(master.info.clone());
+        }
+        let is_lost = |why: &RedisError| why.is_unrecoverable_error() || why.is_timeout();
+        if !answers.as_ref().is_err_and(is_lost) {
+            unanswered.0 = None;
+        }
+        answers.map_err(|why| failed(&why))
     }
 
     pub(crate) fn unreadable(&self) -> BrokerError {
@@ -664,28 +721,6 @@ async fn ask(connection: &mut Connection, cmds: &[&Cmd]) -> RedisResult<Vec<Valu
     Ok(answers)
 }
 
-/// Connections for commands that are answered within `response`.
-fn pool(settings: &Settings, info: ConnectionInfo, response: Duration) -> Result<Pool, String> {
-    let connection = AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(settings.connect_timeout))
-        .set_response_timeout(Some(response));
-    let manager =
-        Manager::new_with_config(info, connection).map_err(|why| why.category().to_owned())?;
-    Pool::builder(manager)
-        .config(PoolConfig::new(settings.pool_size))
-        .runtime(Runtime::Tokio1)
-        .post_create(Hook::async_fn(|connection, _| {
-            Box::pin(async { check_role(connection).await.map_err(HookError::Backend) })
-        }))
-        .timeouts(Timeouts {
-            wait: Some(settings.command_timeout),
-            create: Some(settings.connect_timeout),
-            recycle: Some(settings.command_timeout),
-        })
-        .build()
-        .map_err(|why| why.to_string())
-}
-
 /// The rules as the functions read them: `EVENTS_MAX AGE_MS PATTERN`, one a line; no events for
 /// topics that are not logged.
 fn rules_text(rules: &[Rule]) -> String {
@@ -712,25 +747,26 @@ fn code_of(value: &Value) -> Option<(u32, &str)> {
     ))
 }
 
-/// Refuses a connection that does not lead to a master: it would read what is old, and write nothing.
-async fn check_role(connection: &mut MultiplexedConnection) -> Result<(), RedisError> {
-    match redis::cmd("ROLE").query_async(connection).await? {
-        redis::Role::Primary { .. } => Ok(()),
-        _ => Err((
-            ErrorKind::Server(ServerErrorKind::ReadOnly),
-            "this is a replica, not the master",
-        )
-            .into()),
+/// For how long bytes may stay unacknowledged.
+fn silence(settings: &Settings) -> Duration {
+    settings.command_timeout * 4
+}
+
+/// The master, once there is one.
+async fn named(masters: &mut watch::Receiver<Option<Arc<Master>>>) -> Arc<Master> {
+    loop {
+        if let Some(master) = &*masters.borrow_and_update() {
+            return master.clone();
+        }
+        if masters.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
     }
 }
 
-/// RESP3, because pushes then come in order with the answers that confirm them.
-fn with_resp3(info: ConnectionInfo) -> ConnectionInfo {
-    let settings = info
-        .redis_settings()
-        .clone()
-        .set_protocol(ProtocolVersion::RESP3);
-    info.set_redis_settings(settings)
+/// Whether the server was the master and is no more. What it reads from then on may be old.
+fn is_of_replica(why: &RedisError) -> bool {
+    matches!(why.code(), Some("READONLY" | "UNBLOCKED" | "MASTERDOWN"))
 }
 
 fn failed(why: &RedisError) -> BrokerError {
@@ -742,9 +778,10 @@ fn failed(why: &RedisError) -> BrokerError {
         Some("TGLARGE") => BrokerError::TooLarge(count),
         Some("TGTOPICS") => BrokerError::TooManyTopics(count),
         Some("OOM") => BrokerError::OutOfMemory,
-        Some("LOADING" | "MASTERDOWN" | "READONLY" | "BUSY" | "TRYAGAIN" | "NOREPLICAS") => {
-            BrokerError::Unavailable(why.to_string())
-        }
+        Some(
+            "UNBLOCKED" | "READONLY" | "MASTERDOWN" | "NOREPLICAS" | "LOADING" | "BUSY"
+            | "TRYAGAIN" | "MISCONF",
+        ) => BrokerError::Unavailable(why.to_string()),
         Some("NOAUTH") => BrokerError::Refused("Redis wants a user; redis.url names none".into()),
         Some(code) if code == "NOPERM" || IN_FUNCTIONS.iter().any(|no| detail.starts_with(no)) => {
             BrokerError::Refused(format!(

@@ -1,10 +1,12 @@
 //! One connection that hears pushes, in order, behind a bounded queue.
 //!
-//! It never reconnects by itself: whoever owns it must know that something may be missing. When
+//! It never reconnects by itself: whoever owns it must know that something may be missing. It counts
+//! as lost when another server becomes the master, since nothing is published here any more. When
 //! the queue is full the connection counts as lost from that push on, because Redis does not send
 //! twice; nothing waits for us in the socket either, so Redis has no reason to cut it.
 
-use super::{check_role, failed};
+use super::failed;
+use super::master::{Master, check_role};
 use crate::broker::BrokerError;
 use bytes::Bytes;
 use redis::aio::MultiplexedConnection;
@@ -15,6 +17,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc::{self, error::TryRecvError};
+use tokio::sync::watch;
 
 /// What is heard.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,7 +31,8 @@ pub enum Push {
     },
     /// A subscription to this channel or pattern stands.
     Subscribed(Bytes),
-    /// The connection is gone, or the queue was full: something may be missing from here on.
+    /// The connection is gone, leads to a master that was replaced, or the queue was full: something may be missing
+    /// from here on.
     Lost {
         /// The queue was full.
         overflow: bool,
@@ -45,6 +49,8 @@ pub struct PubSub {
     pub commands: MultiplexedConnection,
     queue: mpsc::Receiver<Push>,
     shared: Arc<Shared>,
+    /// Changes when another server becomes the master.
+    masters: watch::Receiver<Option<Arc<Master>>>,
 }
 
 #[derive(Debug, Default)]
@@ -59,6 +65,7 @@ impl PubSub {
         connect: Duration,
         response: Duration,
         bytes_max: usize,
+        masters: watch::Receiver<Option<Arc<Master>>>,
     ) -> RedisResult<Self> {
         let (sender, queue) = mpsc::channel(PUSHES_MAX);
         let sender = Mutex::new(Some(sender));
@@ -89,6 +96,7 @@ impl PubSub {
             commands,
             queue,
             shared,
+            masters,
         })
     }
 
@@ -115,8 +123,11 @@ impl PubSub {
     /// # Cancel safety
     /// Safe: a push that was not returned is kept.
     pub async fn recv(&mut self) -> Push {
-        let push = self.queue.recv().await;
-        self.took(push)
+        tokio::select! {
+            biased;
+            _ = self.masters.changed() => Push::Lost { overflow: false },
+            push = self.queue.recv() => self.took(push),
+        }
     }
 
     /// The next push, if there is one already.

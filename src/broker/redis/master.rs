@@ -1,0 +1,85 @@
+//! The server that takes writes, and the ways to it.
+
+use super::Settings;
+use deadpool_redis::{Hook, HookError, Manager, Pool, PoolConfig, Runtime, Timeouts};
+use redis::aio::MultiplexedConnection;
+use redis::{
+    AsyncConnectionConfig, Client, ConnectionInfo, ErrorKind, ProtocolVersion, RedisError, Role,
+    ServerErrorKind,
+};
+use std::time::Duration;
+
+/// A server that is the master, or was until a failover.
+#[derive(Debug)]
+pub(super) struct Master {
+    pub(super) info: ConnectionInfo,
+    /// Connections for commands.
+    pub(super) pool: Pool,
+    /// Connections of publishers that wait for replicas of Redis: they may all wait, and nothing
+    /// else does.
+    pub(super) waiting: Pool,
+    /// Makes connections for pushes.
+    pub(super) pushes: Client,
+}
+
+impl Master {
+    /// Prepares the ways to a server; connects to nothing yet.
+    pub(super) fn new(info: ConnectionInfo, settings: &Settings) -> Result<Self, String> {
+        let pool = pool(settings, info.clone(), settings.command_timeout)?;
+        let patience = settings.command_timeout + settings.wait_timeout;
+        let waiting = self::pool(settings, info.clone(), patience)?;
+        let pushes = Client::open(with_resp3(&info)).map_err(|why| why.category().to_owned())?;
+        Ok(Self {
+            info,
+            pool,
+            waiting,
+            pushes,
+        })
+    }
+
+    /// `host:port`.
+    pub(super) fn address(&self) -> String {
+        self.info.addr().to_string()
+    }
+}
+
+/// Connections for commands that are answered within `response`.
+fn pool(settings: &Settings, info: ConnectionInfo, response: Duration) -> Result<Pool, String> {
+    let connection = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(settings.connect_timeout))
+        .set_response_timeout(Some(response));
+    let manager =
+        Manager::new_with_config(info, connection).map_err(|why| why.category().to_owned())?;
+    Pool::builder(manager)
+        .config(PoolConfig::new(settings.pool_size))
+        .runtime(Runtime::Tokio1)
+        .post_create(Hook::async_fn(|connection, _| {
+            Box::pin(async { check_role(connection).await.map_err(HookError::Backend) })
+        }))
+        .timeouts(Timeouts {
+            wait: Some(settings.command_timeout),
+            create: Some(settings.connect_timeout),
+            recycle: Some(settings.command_timeout),
+        })
+        .build()
+        .map_err(|why| why.to_string())
+}
+
+/// RESP3, because pushes then come in order with the answers that confirm them.
+fn with_resp3(info: &ConnectionInfo) -> ConnectionInfo {
+    let settings = info.redis_settings().clone();
+    info.clone()
+        .set_redis_settings(settings.set_protocol(ProtocolVersion::RESP3))
+}
+
+/// Refuses a connection that does not lead to a master: it would read what is old, and write nothing.
+pub(super) async fn check_role(connection: &mut MultiplexedConnection) -> Result<(), RedisError> {
+    match redis::cmd("ROLE").query_async(connection).await? {
+        Role::Primary { .. } => Ok(()),
+        _ => Err((
+            ErrorKind::Server(ServerErrorKind::ReadOnly),
+            "this is a replica, not the master",
+        )
+            .into()),
+    }
+}
