@@ -1,7 +1,7 @@
 //! Once a second this replica says how many streams and subscribers it has, and hears the same of
 //! the others: for `tidegate.connections`, for `GET /topics/{topic}`, and to agree on the ears.
 
-use crate::broker::Broker;
+use crate::broker::{Broker, Fleet};
 use crate::hub::Hub;
 use crate::hub::counts::Connections;
 use crate::metrics::Metrics;
@@ -21,6 +21,29 @@ const LOOK_EACH: u64 = 5;
 /// Names of the replicas that live, in order.
 pub type Replicas = watch::Receiver<Arc<[String]>>;
 
+/// Says what has changed, in as many parts as it takes; what the fleet is after the last of them.
+async fn tell(hub: &Hub, broker: &Broker, here: u64) -> Option<Fleet> {
+    loop {
+        let changed = hub.take_changed(CHANGES_MAX);
+        let is_last = changed.len() < CHANGES_MAX;
+        match broker.heartbeat(here, &changed).await {
+            Ok(fleet) => {
+                if fleet.forgotten {
+                    hub.mark_all_changed();
+                }
+                if is_last {
+                    return Some(fleet);
+                }
+            }
+            Err(why) => {
+                tracing::debug!(%why, "a heartbeat failed");
+                hub.mark_changed(changed.into_iter().map(|(topic, _)| topic));
+                return None;
+            }
+        }
+    }
+}
+
 /// Tells and hears until `stop`.
 pub async fn run(
     hub: Arc<Hub>,
@@ -38,30 +61,23 @@ pub async fn run(
             _ = beat.tick() => {}
         }
         let here = u64::try_from(metrics.open_connections.get()).unwrap_or_default();
-        let changed = hub.take_changed(CHANGES_MAX);
-        match broker.heartbeat(here, &changed).await {
-            Ok(fleet) => {
-                if fleet.forgotten {
-                    hub.mark_all_changed();
-                }
-                let elsewhere: u64 = fleet
-                    .streams
-                    .iter()
-                    .filter(|(other, _)| **other != name)
-                    .map(|(_, streams)| streams)
-                    .sum();
-                hub.counts().set(Connections {
-                    fleet: here + elsewhere,
-                    replica: here,
-                });
-                let names: Arc<[String]> = fleet.streams.into_keys().collect();
-                replicas.send_if_modified(|known| {
-                    let other = *known != names;
-                    *known = names;
-                    other
-                });
-            }
-            Err(_) => hub.mark_all_changed(),
+        if let Some(fleet) = tell(&hub, &broker, here).await {
+            let elsewhere: u64 = fleet
+                .streams
+                .iter()
+                .filter(|(other, _)| **other != name)
+                .map(|(_, streams)| streams)
+                .sum();
+            hub.counts().set(Connections {
+                fleet: here + elsewhere,
+                replica: here,
+            });
+            let names: Arc<[String]> = fleet.streams.into_keys().collect();
+            replicas.send_if_modified(|known| {
+                let other = *known != names;
+                *known = names;
+                other
+            });
         }
         if let (Broker::Redis(redis), 0) = (&*broker, number % LOOK_EACH)
             && let Err(why) = redis.look().await

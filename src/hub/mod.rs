@@ -30,7 +30,7 @@ use counts::Counts;
 use feed::{Feed, Heard, Mended};
 use partition::Partition;
 use reader::{Reader, Start};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -54,7 +54,10 @@ struct State {
     feeds: HashMap<Topic, Arc<Feed>>,
     added: Vec<Topic>,
     left: Vec<Topic>,
+    /// Topics that nobody reads, and since when.
     idle: HashMap<Topic, Instant>,
+    /// The same in the order in which they became idle; some are read again.
+    became_idle: VecDeque<(Instant, Topic)>,
     changed: BTreeSet<Topic>,
 }
 
@@ -217,20 +220,29 @@ impl Hub {
                 .feeds
                 .get(&topic)
                 .is_some_and(|feed| feed.subscribers() == 0);
-            if unread {
-                state.idle.entry(topic).or_insert(now);
+            if unread && !state.idle.contains_key(&topic) {
+                state.idle.insert(topic.clone(), now);
+                state.became_idle.push_back((now, topic));
             }
         }
-        let due = state
-            .idle
-            .iter()
-            .filter(|(_, since)| now.duration_since(**since) >= keep);
-        let due: Vec<Topic> = due.map(|(topic, _)| topic.clone()).collect();
-        for topic in &due {
-            state.idle.remove(topic);
-            state.feeds.remove(topic);
+        let mut due = HashSet::new();
+        while let Some((since, topic)) = state.became_idle.front()
+            && now.duration_since(*since) >= keep
+        {
+            let is_idle = state.idle.get(topic) == Some(since);
+            let Some((_, topic)) = state.became_idle.pop_front() else {
+                break;
+            };
+            if is_idle {
+                state.idle.remove(&topic);
+                state.feeds.remove(&topic);
+                due.insert(topic);
+            }
         }
-        due
+        // What nobody has asked to hear yet need not be asked for any more: the request would come
+        // after the one to stop.
+        state.added.retain(|topic| !due.contains(topic));
+        due.into_iter().collect()
     }
 
     /// Topics whose number of subscribers changed since the last call, with that number; `most` at
@@ -247,6 +259,11 @@ impl Hub {
             taken.push((topic, subscribers as u64));
         }
         taken
+    }
+
+    /// Marks topics as changed whose number did not get through.
+    pub fn mark_changed(&self, topics: impl Iterator<Item = Topic>) {
+        self.state().changed.extend(topics);
     }
 
     /// Marks all topics as changed, for a log that has forgotten them.
@@ -328,5 +345,59 @@ impl Hub {
         if let Some(feed) = self.feed(&page.topic) {
             feed.prepend(page);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEEP: Duration = Duration::from_secs(30);
+
+    fn hub_and_reader(topic: &Topic) -> (Arc<Hub>, impl Fn() -> Reader + use<>) {
+        let bounds = WindowBounds {
+            events_max: 1,
+            bytes_max: 1,
+        };
+        let hub = Hub::new(1, bounds);
+        let (ours, topic) = (hub.clone(), topic.clone());
+        let reader = move || {
+            let topics = std::slice::from_ref(&topic);
+            ours.reader(topics, Arc::new(Bell::default()), |_| Start::Live)
+        };
+        (hub, reader)
+    }
+
+    #[test]
+    fn a_topic_goes_when_nobody_has_read_it_for_a_while() {
+        let topic = Topic::parse("news").unwrap();
+        let (hub, reader) = hub_and_reader(&topic);
+        let now = Instant::now();
+        drop(reader());
+        assert_eq!(hub.take_added(), std::slice::from_ref(&topic));
+        assert!(hub.sweep(now, KEEP).is_empty());
+        // Read once more, and left: the time begins anew.
+        drop(reader());
+        assert!(hub.sweep(now + KEEP / 2, KEEP).is_empty());
+        assert!(hub.sweep(now + KEEP, KEEP).is_empty());
+        let last = reader();
+        assert!(hub.sweep(now + KEEP * 2, KEEP).is_empty());
+        drop(last);
+        assert!(hub.sweep(now + KEEP * 2, KEEP).is_empty());
+        assert_eq!(hub.sweep(now + KEEP * 3, KEEP), [topic]);
+        assert!(hub.take_added().is_empty() && hub.feeds().is_empty());
+    }
+
+    /// Else it would be subscribed after the request to stop, and stay so for ever.
+    #[test]
+    fn a_topic_that_goes_before_it_was_subscribed_is_not_subscribed() {
+        let topic = Topic::parse("news").unwrap();
+        let (hub, reader) = hub_and_reader(&topic);
+        drop(reader());
+        let gone = hub.sweep(Instant::now(), Duration::ZERO);
+        assert_eq!(gone, std::slice::from_ref(&topic));
+        assert!(hub.take_added().is_empty());
+        let _again = reader();
+        assert_eq!(hub.take_added(), [topic]);
     }
 }

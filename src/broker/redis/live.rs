@@ -11,7 +11,7 @@ use crate::id::Id;
 use crate::metrics::Role;
 use crate::topic::{PartitionNo, Topic};
 use redis::aio::MultiplexedConnection;
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -19,8 +19,6 @@ use tokio::time::Instant;
 
 /// Channels of one SUBSCRIBE.
 const BATCH: usize = 256;
-/// Orders under way; when they are more, what is wanted waits.
-const ORDERS_MAX: usize = 1024;
 /// The first pause before a reconnect; it doubles up to `redis.backoff_max`.
 const BACKOFF_MIN: Duration = Duration::from_millis(20);
 
@@ -70,12 +68,18 @@ async fn rest(
     while let Ok(interest) = tokio::time::timeout_at(until, wanted.recv()).await {
         match interest {
             Some(Interest::Add(added)) => topics.extend(added),
-            Some(Interest::Remove(removed)) => topics.retain(|topic| !removed.contains(topic)),
+            Some(Interest::Remove(removed)) => forget(topics, &removed),
             Some(Interest::Reset) => {}
             None => return false,
         }
     }
     true
+}
+
+fn forget(topics: &mut HashSet<Topic>, removed: &[Topic]) {
+    for topic in removed {
+        topics.remove(topic);
+    }
 }
 
 /// How a session ended.
@@ -91,6 +95,8 @@ struct Session {
     run: Box<str>,
     /// SUBSCRIBEs on their way, by topic: a confirmation counts when it is the last.
     unconfirmed: HashMap<Topic, u32>,
+    /// Orders that the clerk has no hand free for: no more than the topics need.
+    waiting: VecDeque<Order>,
     orders: mpsc::Sender<Order>,
     clerk: JoinSet<()>,
 }
@@ -111,13 +117,14 @@ impl Session {
             .map(|p| redis.key(&format!("{{{p}}}:tick")))
             .collect();
         pubsub.subscribe(ticks).await?;
-        let (orders, queue) = mpsc::channel(ORDERS_MAX);
+        let (orders, queue) = mpsc::channel(1);
         let mut clerk = JoinSet::new();
         clerk.spawn(carry_out(pubsub.commands.clone(), queue));
         Ok(Self {
             pubsub,
             run,
             unconfirmed: HashMap::new(),
+            waiting: VecDeque::new(),
             orders,
             clerk,
         })
@@ -140,7 +147,8 @@ impl Session {
             return Ended::Stopped;
         }
         let all: Vec<Topic> = topics.iter().cloned().collect();
-        self.subscribe(redis, &all).await;
+        self.subscribe(redis, &all);
+        let orders = self.orders.clone();
         loop {
             tokio::select! {
                 // Frames first: what is wanted can wait, a full queue cannot.
@@ -152,27 +160,29 @@ impl Session {
                 interest = wanted.recv() => match interest {
                     Some(Interest::Add(added)) => {
                         topics.extend(added.iter().cloned());
-                        self.subscribe(redis, &added).await;
+                        self.subscribe(redis, &added);
                     }
                     Some(Interest::Remove(removed)) => {
-                        topics.retain(|topic| !removed.contains(topic));
-                        let channels = removed.iter().map(|topic| redis.live_channel(topic)).collect();
-                        self.order(Order::Unsubscribe(channels)).await;
+                        forget(topics, &removed);
+                        for batch in removed.chunks(BATCH) {
+                            let channels = batch.iter().map(|topic| redis.live_channel(topic)).collect();
+                            self.waiting.push_back(Order::Unsubscribe(channels));
+                        }
                     }
                     Some(Interest::Reset) => return Ended::Lost,
                     None => return Ended::Stopped,
                 },
+                room = orders.reserve(), if !self.waiting.is_empty() => {
+                    if let (Ok(room), Some(order)) = (room, self.waiting.pop_front()) {
+                        room.send(order);
+                    }
+                }
                 _ = self.clerk.join_next() => return Ended::Lost,
             }
         }
     }
 
-    async fn order(&self, order: Order) {
-        // A clerk that is gone ends the session at its next turn.
-        let _closed = self.orders.send(order).await;
-    }
-
-    async fn subscribe(&mut self, redis: &Redis, topics: &[Topic]) {
+    fn subscribe(&mut self, redis: &Redis, topics: &[Topic]) {
         for batch in topics.chunks(BATCH) {
             for topic in batch {
                 *self.unconfirmed.entry(topic.clone()).or_default() += 1;
@@ -181,7 +191,7 @@ impl Session {
                 .iter()
                 .map(|topic| redis.live_channel(topic))
                 .collect();
-            self.order(Order::Subscribe(channels)).await;
+            self.waiting.push_back(Order::Subscribe(channels));
         }
     }
 
