@@ -2,7 +2,7 @@
 
 use crate::event::read_payload;
 use crate::run::{Done, Evidence};
-use crate::subscriber::{Diary, Seen};
+use crate::subscriber::{Diary, Opened, Seen};
 use crate::verdict::{Offence, Verdict};
 use std::fmt::{self, Display, Write as _};
 
@@ -65,7 +65,7 @@ impl Row {
                 verdict.count(Offence::Repeated).to_string(),
                 verdict.count(Offence::OutOfOrder).to_string(),
                 sum(|diary| diary.gaps.len()),
-                Millis(longest_silence(evidence)).to_string(),
+                Millis(longest_silence(evidence).time_us).to_string(),
                 format!("{} / {}", at(50), at(99)),
                 seed.to_string(),
             ],
@@ -136,6 +136,9 @@ pub fn story(evidence: &Evidence, verdict: &Verdict) -> String {
             Millis(to_us - from_us)
         ));
     }
+    for said in story_of_silence(evidence) {
+        line(format!("    {said}"));
+    }
     for (offence, count, shown) in verdict.offences() {
         line(format!("  {offence}: {count}"));
         for described in shown {
@@ -164,27 +167,79 @@ fn latencies(diaries: &[Diary]) -> Vec<u64> {
     all
 }
 
-/// The longest time in which a subscriber saw nothing while events were published, in microseconds.
-fn longest_silence(evidence: &Evidence) -> u64 {
-    let silence = |diary: &Diary| {
+/// A time in which a subscriber saw nothing although events were published.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Silence {
+    /// How long, in microseconds.
+    time_us: u64,
+    /// When it ended, by the run's clock.
+    until_us: u64,
+    /// Whose.
+    subscriber: usize,
+}
+
+/// The longest silence of all.
+fn longest_silence(evidence: &Evidence) -> Silence {
+    let of_diary = |(subscriber, diary): (usize, &Diary)| {
         let of_window = |(from, to): &(u64, u64)| {
-            let seen = diary
-                .seen
-                .iter()
-                .map(|seen| seen.at_us)
-                .filter(|at| (from..to).contains(&at));
-            seen.chain([*to])
-                .scan(*from, |before, at| Some(at - std::mem::replace(before, at)))
-                .max()
+            let seen = diary.seen.iter().map(|seen| seen.at_us);
+            let inside = seen.filter(|at| (from..to).contains(&at));
+            let silence = |before: &mut u64, until_us| {
+                let time_us = until_us - std::mem::replace(before, until_us);
+                Some(Silence {
+                    time_us,
+                    until_us,
+                    subscriber,
+                })
+            };
+            inside.chain([*to]).scan(*from, silence).max()
         };
         evidence.windows.iter().filter_map(of_window).max()
     };
-    evidence
+    let all = evidence.diaries.iter().enumerate();
+    all.filter_map(of_diary).max().unwrap_or_default()
+}
+
+/// Which streams the subscriber of the longest silence had in that time.
+fn story_of_silence(evidence: &Evidence) -> Vec<String> {
+    let Silence {
+        time_us,
+        until_us,
+        subscriber,
+    } = longest_silence(evidence);
+    let from_us = until_us - time_us;
+    let mut lines = vec![format!(
+        "longest silence: subscriber {subscriber}, at {} for {}",
+        Millis(from_us),
+        Millis(time_us)
+    )];
+    let streams = evidence
         .diaries
-        .iter()
-        .filter_map(silence)
-        .max()
-        .unwrap_or_default()
+        .get(subscriber)
+        .into_iter()
+        .flat_map(|diary| &diary.streams);
+    for (stream, next) in streams.clone().zip(streams.skip(1).map(Some).chain([None])) {
+        let is_before = next.is_some_and(|next| next.opened_us < from_us);
+        if is_before || stream.opened_us > until_us {
+            continue;
+        }
+        let live = stream.live_us.map_or_else(
+            || "never live".to_owned(),
+            |us| format!("live at {}", Millis(us)),
+        );
+        let Opened {
+            door,
+            opened_us,
+            cursor,
+            ended,
+            ..
+        } = stream;
+        lines.push(format!(
+            "  {door} opened at {}, {live}, after {cursor:?}, {ended:?}",
+            Millis(*opened_us)
+        ));
+    }
+    lines
 }
 
 /// Microseconds, shown as milliseconds or seconds.

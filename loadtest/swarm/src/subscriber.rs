@@ -64,6 +64,8 @@ pub struct Seen {
 pub struct Opened {
     /// Where.
     pub door: String,
+    /// When it was asked for, by the run's clock.
+    pub opened_us: u64,
     /// When it was live, by the run's clock: when its first block came.
     pub live_us: Option<u64>,
     /// The cursor it was asked for.
@@ -258,6 +260,7 @@ impl Subscriber {
     async fn stream(&mut self, door: String, address: &str) -> Ended {
         self.diary.streams.push(Opened {
             door: door.clone(),
+            opened_us: self.clock.micros(),
             live_us: None,
             cursor: self.last_event_id.clone(),
             ended: Ended::Open,
