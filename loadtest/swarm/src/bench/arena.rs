@@ -12,11 +12,6 @@ use std::time::Duration;
 pub const TOPIC: &str = "bench";
 /// Streams that are there before memory is weighed for the first time.
 pub const FIRST: usize = 10;
-/// How often a load is repeated until the machine is quiet.
-const TRIES: usize = 3;
-/// Below this share of the processors others do not matter.
-const QUIET: f64 = 0.03;
-
 /// A server, the streams that it serves, and one publisher.
 #[derive(Debug)]
 pub struct Arena {
@@ -143,29 +138,11 @@ impl Arena {
         Ok(())
     }
 
-    /// Publishes at a pace, and tells what it cost. If others used the machine meanwhile it is done
-    /// again, and the quietest counts.
+    /// Publishes at a pace, and tells what it cost.
     ///
     /// # Errors
     /// As [`Swarm::drive`].
     pub fn drive(&mut self, pace: Pace, time: Duration) -> io::Result<Cost> {
-        let mut quietest: Option<Cost> = None;
-        for _ in 0..TRIES {
-            let cost = self.drive_once(pace, time)?;
-            if quietest
-                .as_ref()
-                .is_none_or(|other| cost.strangers < other.strangers)
-            {
-                quietest = Some(cost);
-            }
-            if quietest.as_ref().is_some_and(|cost| cost.strangers < QUIET) {
-                break;
-            }
-        }
-        quietest.ok_or_else(|| io::Error::other("nothing was measured"))
-    }
-
-    fn drive_once(&mut self, pace: Pace, time: Duration) -> io::Result<Cost> {
         let (began, before) = (payload::now(), self.processor_times()?);
         let load = self.swarm.drive(TOPIC, pace, time)?;
         let (took, after) = (payload::now() - began, self.processor_times()?);
