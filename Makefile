@@ -46,7 +46,7 @@ $(abspath $(or $(CARGO_TARGET_DIR),target)/release/tidegate): Cargo.toml Cargo.l
 
 # --- checks -----------------------------------------------------------------------------------------------------------
 
-.PHONY: test ci test-tools fmt fmt-check lint doc test-rust test-config test-load test-fault deny
+.PHONY: test ci test-tools fmt fmt-check lint doc test-rust test-valkey test-config test-load test-fault deny
 test: test-tools fmt-check lint doc test-rust test-config test-load test-fault ## all checks: the one command that tells whether a change is good
 	@echo "test: all of it passed"
 
@@ -76,6 +76,13 @@ doc: ## builds the documentation, private items too, warnings are errors
 test-rust: ## the tests of the code, and those of streams once more with every stream as an ordinary body
 	cargo test --locked --workspace
 	TIDEGATE__ENGINE__SOCKETS=false cargo test --locked $(addprefix --test ,wire subscribe ended hand_over fanout)
+
+# The others start a redis-server of their own or none, and the wheel's Valkey is built without TLS.
+valkey_tests = $(filter-out nginx readme redis_tls simulation_log,$(basename $(notdir $(wildcard tests/*.rs))))
+
+test-valkey: ## the tests of the code over Valkey in place of Redis; VALKEY=/path/to/valkey-server names another one
+	@server=$${VALKEY:-$$(deploy/local/valkey)}; $$server --version; set -x; \
+	TIDEGATE_TEST_REDIS=$$server cargo test --locked $(addprefix --test ,$(valkey_tests))
 
 test-config: ## do nginx and Prometheus take the shipped configuration?
 	deploy/local/cluster check
