@@ -332,6 +332,7 @@ fn every_command_runs_and_answers_as_shown() {
                 }
             }
             Part::Block("js", _) => {}
+            Part::Block("toml", text) => assert_is_a_configuration(text),
             Part::Block(language, _) => panic!("a block of {language:?}"),
         }
     }
@@ -385,7 +386,11 @@ fn the_table_of_keys_agrees_with_the_shipped_file() {
             .expect("a section");
         let (_, value) = section.split_once(&format!("\n#{name} = ")).expect("a key");
         let value = value.lines().next().unwrap().trim_matches('"');
-        let expected = if value.is_empty() { "none" } else { value };
+        let expected = if matches!(value, "" | "[]") {
+            "none"
+        } else {
+            value
+        };
         assert_eq!(cells[1], expected, "{cells:?}");
     }
     assert!(rows.len() > 10, "{rows:?}");
@@ -438,6 +443,19 @@ fn every_link_leads_somewhere() {
         }
     }
     assert!(local > 5, "{local} links");
+}
+
+/// A part of a configuration file is one by itself.
+fn assert_is_a_configuration(text: &str) {
+    let directory = Directory::create();
+    let path = directory.0.join("part.toml");
+    std::fs::write(&path, text).expect("a file");
+    let checked = Command::new(BINARY)
+        .args(["check-config", "--config"])
+        .arg(&path)
+        .output()
+        .expect("check-config runs");
+    assert!(checked.status.success(), "{checked:?}");
 }
 
 #[test]
