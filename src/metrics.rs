@@ -127,13 +127,14 @@ const REFUSALS: [&str; 3] = ["bad_request", "draining", "limit"];
 /// Label values of `published`.
 const SOURCES: [&str; 3] = ["http", "raw", "inbox"];
 /// Label values of `publish_refused`.
-const PUBLISH_REFUSALS: [&str; 6] = [
+const PUBLISH_REFUSALS: [&str; 7] = [
     "invalid",
     "too_large",
     "ended",
     "unauthorized",
     "unavailable",
     "limit",
+    "internal",
 ];
 /// Label values of `ingest_refused`.
 const INGEST_REFUSALS: [&str; 3] = ["invalid", "log", "unowned"];

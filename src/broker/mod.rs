@@ -39,6 +39,10 @@ pub enum BrokerError {
     /// The topic has ended; retrying helps only once it has expired or been deleted.
     #[error("topic {0} has ended")]
     Ended(String),
+    /// The key of the topic's log, or of an idempotency key, holds what is not the gateway's.
+    /// Retrying helps once somebody has removed it.
+    #[error("{0}")]
+    Foreign(String),
     /// The topic is not logged, so it cannot end; retrying does not help.
     #[error("topic {0} is not logged, so it has no end")]
     Unlogged(String),

@@ -116,6 +116,7 @@ impl Problem {
             StatusCode::CONFLICT => "ended",
             StatusCode::SERVICE_UNAVAILABLE => "unavailable",
             StatusCode::INSUFFICIENT_STORAGE => "limit",
+            StatusCode::INTERNAL_SERVER_ERROR => "internal",
             _ => "invalid",
         }
     }
@@ -126,6 +127,10 @@ impl From<BrokerError> for Problem {
         match why {
             BrokerError::Ended(_) => {
                 Self::new(StatusCode::CONFLICT, "topic has ended", why.to_string())
+            }
+            BrokerError::Foreign(why) => {
+                tracing::error!(%why, "something else writes to the gateway's keys");
+                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "foreign data", why)
             }
             BrokerError::Unlogged(_) => Self::bad_request(why.to_string()),
             BrokerError::TooLarge(most) => {

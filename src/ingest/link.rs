@@ -193,19 +193,16 @@ impl Link {
     fn hear(&mut self, channel: &Bytes, payload: &Bytes) -> Option<()> {
         let now = Instant::now();
         if channel.as_ref() == self.redis.ingest_channel().as_bytes() {
-            let text = std::str::from_utf8(payload).ok()?;
+            let text = String::from_utf8_lossy(payload);
             let mut words = text.split(' ');
-            match (words.next()?, words.next()?) {
-                ("start", epoch) => self
-                    .ear
-                    .hear_start(epoch, words.next()?, words.next()?, now),
-                ("done", epoch) => {
-                    self.ear
-                        .hear_done(epoch, words.next()?.parse().ok()?, words.next()?);
-                }
-                ("leave", ear) => self.ear.hear_leave(ear),
-                // A later version may say more.
-                _ => {}
+            let first = words.next();
+            let mut word = || words.next();
+            match first {
+                Some("start") => self.ear.hear_start(word()?, word()?, word()?, now),
+                Some("done") => self.ear.hear_done(word()?, word()?.parse().ok()?, word()?),
+                Some("leave") => self.ear.hear_leave(word()?),
+                // A later version may say more, and no ear counts otherwise for it.
+                _ => self.redis.metrics().unreadable.inc(),
             }
             return Some(());
         }

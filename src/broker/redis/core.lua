@@ -126,11 +126,16 @@ local function say(k, topic, id, prev, mark, kind, data)
   redis.call('PUBLISH', key(k.p, 'live:' .. topic), '1 ' .. id .. ' ' .. prev .. ' ' .. mark .. ' ' .. kind .. '\n' .. data)
 end
 
+local function next_id(k)
+  if k.now > k.ms then return k.now, 1 end
+  return k.ms, k.seq + 1
+end
+
 -- One entry: id, log and live frame. `k` is the clock, `extra` more fields of the entry.
 local function append(k, topic, kind, data, mark, extra)
   take_over(k)
   local log, kept = key(k.p, 'log:' .. topic), bounds(k, topic)
-  if k.now > k.ms then k.ms, k.seq = k.now, 1 else k.seq = k.seq + 1 end
+  k.ms, k.seq = next_id(k)
   local id, prev = id_text(k.ms, k.seq), nil
   if redis.call('EXISTS', log) == 1 then
     prev = head(k.p, topic)
@@ -199,8 +204,8 @@ local function log_refusal(k, topic)
   local log = key(k.p, 'log:' .. topic)
   local above, foreign = try('XREVRANGE', log, '+', '(' .. (k.last or '0-0'), 'COUNT', 1)
   if foreign then return refuse('TGFOREIGN', 'the key of the log of ' .. topic .. ' holds something else') end
-  -- The clock gave out no such id, and none of its own would be taken after it.
-  if above[1] and id_parse(above[1][1]) >= math.max(k.now, k.ms) then
+  -- The clock gave out no such id, and its own would not be taken after it.
+  if above[1] and not less(above[1][1], id_text(next_id(k))) then
     return refuse('TGFOREIGN', 'the log of ' .. topic .. ' holds an entry from the future, ' .. above[1][1])
   end
   if redis.call('EXISTS', log) == 1 then

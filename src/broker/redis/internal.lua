@@ -151,7 +151,8 @@ redis.register_function({ function_name = F .. 'history', flags = { 'no-writes' 
   local first = ids[a[2] == 'last' and math.max(1, #ids - n + 1) or 1]
   if not first or n == 0 and a[2] == 'last' then return k.last end
   local ms, seq = id_parse(first)
-  return id_text(ms, seq - 1)
+  -- Only a foreign entry stands at the start of a millisecond.
+  return seq > 0 and id_text(ms, seq - 1) or id_text(ms - 1, 2 ^ 53 - 1)
 end })
 
 -- What decides how old an event may become, and the least of it.
@@ -228,10 +229,18 @@ local function replicas(now)
   return alive
 end
 
+-- What heartbeats say is said again every second, so nothing is lost with what else stands there.
+local function make_room(hash)
+  local kindof = redis.call('TYPE', hash).ok
+  if kindof ~= 'hash' and kindof ~= 'none' then redis.call('DEL', hash) end
+end
+
 -- replica streams (topic subscribers)*  ->  whether its subscribers were forgotten, then name and
 -- streams of each replica that lives
 redis.register_function({ function_name = F .. 'heartbeat', flags = { 'allow-oom' }, callback = function(_, a)
   local now, mine = time_ms(), PREFIX .. ':subscribers:' .. a[1]
+  make_room(mine)
+  make_room(PREFIX .. ':replicas')
   local reply = { 1 - redis.call('EXISTS', mine) }
   redis.call('HSET', PREFIX .. ':replicas', a[1], int(now) .. ' ' .. a[2])
   redis.call('HSET', mine, '', 0)

@@ -273,9 +273,11 @@ async fn pass(
             let id = std::str::from_utf8(payload)
                 .ok()
                 .and_then(|text| text.parse::<Id>().ok());
-            match id {
-                Some(id) => live.send(Live::Tick(partition, id)).await,
-                None => Ok(()),
+            if let Some(id) = id {
+                live.send(Live::Tick(partition, id)).await
+            } else {
+                redis.metrics().unreadable.inc();
+                Ok(())
             }
         }
         None => Ok(()),

@@ -39,10 +39,12 @@ use library::{Library, VERSION};
 use master::Master;
 use redis::{Cmd, ConnectionInfo, RedisError, RedisResult, Value};
 use sentinel::Word;
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
 /// A connection with a command on it that is not answered. Dropped like that (the answer did not
 /// come, or nobody waits for it any more) it leaves the pool: whoever got it next would wait, too.
@@ -85,6 +87,12 @@ pub struct Settings {
     pub wait_timeout: Duration,
 }
 
+/// Refusals after which the gateway does something about it.
+const EXPECTED: [&str; 3] = ["Function not found", "TGNOCLOCK", "already exists"];
+/// The same refusal is said again after this time.
+const SAY_AGAIN: Duration = Duration::from_secs(10);
+/// Different ones that are said in this time.
+const SAID_MAX: usize = 16;
 /// The `maxmemory-policy` by which keys stay.
 const NO_EVICTION: &str = "noeviction";
 
@@ -104,6 +112,10 @@ struct Shared {
     settings: Settings,
     library: Library,
     metrics: Arc<Metrics>,
+    /// This server was found fit for these settings, and not found unfit since.
+    prepared: AtomicBool,
+    /// What Redis refused, and when that was said last.
+    refused: Mutex<HashMap<String, Instant>>,
 }
 
 impl Redis {
@@ -123,6 +135,8 @@ impl Redis {
             settings,
             library,
             metrics,
+            prepared: AtomicBool::new(false),
+            refused: Mutex::default(),
         })))
     }
 
@@ -240,6 +254,28 @@ impl Redis {
     /// # Errors
     /// [`BrokerError::Refused`] if this server cannot be used as it is configured.
     pub async fn prepare(&self) -> Result<(), BrokerError> {
+        let done = self.try_prepare().await;
+        match &done {
+            Ok(()) => self.0.prepared.store(true, Ordering::Release),
+            Err(BrokerError::Refused(_)) => self.0.prepared.store(false, Ordering::Release),
+            Err(_) => {}
+        }
+        done
+    }
+
+    /// Nothing is asked of a server that must not be used as this replica is configured: with other
+    /// partitions, what it publishes would be read by nobody.
+    async fn be_prepared(&self) -> Result<(), BrokerError> {
+        if self.0.prepared.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        match self.prepare().await {
+            Err(BrokerError::Refused(why)) => Err(BrokerError::Unavailable(why)),
+            done => done,
+        }
+    }
+
+    async fn try_prepare(&self) -> Result<(), BrokerError> {
         let policy = self.look().await?;
         if policy != NO_EVICTION && !self.settings().allow_eviction {
             return Err(BrokerError::Refused(format!(
@@ -379,6 +415,7 @@ impl Redis {
         partition: PartitionNo,
         cmd: &Cmd,
     ) -> Result<Value, BrokerError> {
+        self.be_prepared().await?;
         match self.command(cmd).await {
             Err(why) if self.supply(partition, &why).await? => self.command(cmd).await,
             answer => answer,
@@ -408,6 +445,7 @@ impl Redis {
         if settings.wait_replicas == 0 {
             return self.call(partition, cmd).await;
         }
+        self.be_prepared().await?;
         let mut wait = redis::cmd("WAIT");
         wait.arg(settings.wait_replicas)
             .arg(settings.wait_timeout.as_millis().max(1));
@@ -462,7 +500,10 @@ impl Redis {
             match why {
                 BrokerError::Unavailable(_) => self.0.metrics.redis_error("unavailable"),
                 BrokerError::OutOfMemory => self.0.metrics.redis_error("out_of_memory"),
-                BrokerError::Refused(_) => self.0.metrics.redis_error("refused"),
+                BrokerError::Refused(why) => {
+                    self.0.metrics.redis_error("refused");
+                    self.say_refused(why);
+                }
                 _ => {}
             }
         }
@@ -497,6 +538,24 @@ impl Redis {
             unanswered.0 = None;
         }
         answers.map_err(|why| failed(&why))
+    }
+
+    /// Tells the operator what Redis does not do, whoever wanted it: once, and again after a while.
+    fn say_refused(&self, why: &str) {
+        if EXPECTED.iter().any(|text| why.contains(text)) {
+            return;
+        }
+        let now = Instant::now();
+        let mut refused = self
+            .0
+            .refused
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        refused.retain(|_, said| now.duration_since(*said) < SAY_AGAIN);
+        if refused.len() < SAID_MAX && !refused.contains_key(why) {
+            refused.insert(why.to_owned(), now);
+            tracing::warn!(why, "Redis refused a command");
+        }
     }
 
     pub(crate) fn unreadable(&self) -> BrokerError {
@@ -774,6 +833,7 @@ fn failed(why: &RedisError) -> BrokerError {
     let count = detail.trim().parse().unwrap_or_default();
     match why.code() {
         Some("TGENDED") => BrokerError::Ended(detail.to_owned()),
+        Some("TGFOREIGN") => BrokerError::Foreign(detail.to_owned()),
         Some("TGUNLOGGED") => BrokerError::Unlogged(detail.to_owned()),
         Some("TGLARGE") => BrokerError::TooLarge(count),
         Some("TGTOPICS") => BrokerError::TooManyTopics(count),
