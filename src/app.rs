@@ -63,6 +63,8 @@ impl App {
             .map(|address| Listener::bind(address, &config.server, metrics.clone()))
             .transpose()?;
         let address = main.address().map_err(|why| why.to_string())?;
+        say_limits(config, &metrics);
+        metrics.listens_at(address);
 
         let tasks = TaskTracker::new();
         let background = CancellationToken::new();
@@ -208,6 +210,18 @@ fn open_broker(
         stop.run_until_cancelled(live).await
     });
     Ok((Arc::new(Broker::Redis(redis)), path))
+}
+
+/// What metrics are held against.
+fn say_limits(config: &Config, metrics: &Metrics) {
+    let gauge = |limit: usize| i64::try_from(limit).unwrap_or(i64::MAX);
+    metrics
+        .connections_limit
+        .set(gauge(config.limits.streams_max));
+    metrics
+        .sockets_limit
+        .set(gauge(config.server.connections_max));
+    metrics.config_hash.set(config.hash().into());
 }
 
 /// None if streams go out as ordinary bodies.

@@ -1,14 +1,22 @@
 //! Metrics, in Prometheus' text format. Labels come from closed sets, and every child exists from
 //! the start, so that a first gap is seen as a step from zero.
 //!
-//! The help texts are the documentation: what moves the metric, and what a bad value looks like.
+//! Children are made once and kept at hand: counting an event is one atomic addition, without a
+//! look-up by label. `docs/metrics.md` says what moves each metric and what to look at then;
+//! `tests/metrics.rs` holds it against what is exposed.
+
+mod machine;
 
 use crate::sse::GapReason;
+use machine::Machine;
+use prometheus::core::Collector;
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
+    Counter, CounterVec, Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter,
+    IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Why a stream ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,20 +92,32 @@ impl Role {
 )]
 pub struct Metrics {
     registry: Registry,
+    machine: Machine,
     pub open_connections: IntGauge,
+    pub connections_limit: IntGauge,
     pub opened: IntCounter,
-    closed: IntCounterVec,
-    refused: IntCounterVec,
-    published: IntCounterVec,
-    publish_refused: IntCounterVec,
+    closed: Family<IntCounter>,
+    pub start: Histogram,
+    refused: Family<IntCounter>,
+    published: Family<IntCounter>,
+    publish_refused: Family<IntCounter>,
+    pub publish_time: Histogram,
+    pub publishes_in_flight: IntGauge,
     pub delivered: IntCounter,
     pub sent_bytes: IntCounter,
     pub heartbeats: IntCounter,
-    replays: IntCounterVec,
-    gaps: IntCounterVec,
-    redis_up: IntGaugeVec,
-    redis_reconnects: IntCounterVec,
-    redis_errors: IntCounterVec,
+    pub latency: Histogram,
+    pub sweep: Histogram,
+    replays: Family<IntCounter>,
+    pub replay_events: Histogram,
+    gaps: Family<IntCounter>,
+    pub topics: IntGauge,
+    pub window_bytes: IntGauge,
+    redis_up: Family<IntGauge>,
+    redis_reconnects: Family<IntCounter>,
+    redis_errors: Vec<Family<IntCounter>>,
+    redis_round_trip: Family<Histogram>,
+    redis_pool: Family<IntGauge>,
     pub repair_reads: IntCounter,
     pub log_reads: IntCounter,
     pub ticks: IntCounter,
@@ -109,17 +129,21 @@ pub struct Metrics {
     pub redis_memory_max: IntGauge,
     pub redis_may_evict: IntGauge,
     pub redis_replicas: IntGauge,
-    pub latency: Histogram,
-    pub topics: IntGauge,
-    pub window_bytes: IntGauge,
+    pub replicas: IntGauge,
     pub ingest_heard: IntCounter,
-    ingest_refused: IntCounterVec,
-    ingest_appends: IntCounterVec,
+    ingest_refused: Family<IntCounter>,
+    ingest_appends: Family<IntCounter>,
     pub ingest_owed: IntGauge,
+    pub ingest_lag: Gauge,
+    ingest_appender: IntGauge,
+    ingest_takeovers: IntCounter,
+    pub ingest_inbox: IntGauge,
     pub accept_errors: IntCounter,
     pub sockets: IntGauge,
+    pub sockets_limit: IntGauge,
     pub ready: IntGauge,
     pub draining: IntGauge,
+    pub config_hash: IntGauge,
 }
 
 /// Label values of `refused`.
@@ -142,10 +166,19 @@ const INGEST_REFUSALS: [&str; 3] = ["invalid", "log", "unowned"];
 const APPENDS: [&str; 6] = ["ok", "stale", "wait", "hole", "diverged", "error"];
 /// Label values of `redis_errors`.
 const ERRORS: [&str; 3] = ["unavailable", "out_of_memory", "refused"];
-/// Delivery latency: half a millisecond to ten seconds, roughly doubling.
+/// Label values of `redis_pool`.
+const POOL: [&str; 3] = ["busy", "idle", "waiting"];
+/// Latency: half a millisecond to ten seconds, roughly doubling.
 const LATENCY: [f64; 14] = [
     0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.25, 0.5, 1.0, 3.0, 10.0,
 ];
+/// Work inside the process and round trips to Redis begin far below: 50 µs.
+const SHORT: [f64; 15] = [
+    0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128,
+    0.25, 1.0, 5.0,
+];
+/// Events of one replay.
+const EVENTS: [f64; 6] = [1.0, 10.0, 100.0, 1000.0, 10_000.0, 100_000.0];
 
 impl Metrics {
     /// Registers everything.
@@ -161,40 +194,47 @@ impl Metrics {
             .register(Box::new(process))
             .expect("registered once");
         let r = Register(&registry);
-        let info = r.gauges(
-            "build_info",
-            "Always 1; which build this is.",
+        let info: IntGaugeVec = r.add(IntGaugeVec::new(
+            Register::opts("build_info", "Always 1; which build this is."),
             &["version", "revision"],
-        );
+        ));
         info.with_label_values(&[
             env!("CARGO_PKG_VERSION"),
             option_env!("TIDEGATE_REVISION").unwrap_or("unknown"),
         ])
         .set(1);
-        let reasons: Vec<&str> = GapReason::ALL
-            .iter()
-            .map(|reason| reason.as_str())
-            .collect();
-        let closes: Vec<&str> = CloseReason::ALL
-            .iter()
-            .map(|reason| reason.as_str())
-            .collect();
-        let roles: Vec<&str> = Role::ALL.iter().map(|role| role.as_str()).collect();
+        let reasons = GapReason::ALL.map(GapReason::as_str);
+        let closes = CloseReason::ALL.map(CloseReason::as_str);
+        let roles = Role::ALL.map(Role::as_str);
+        let pushes = [Role::Live, Role::Ear].map(Role::as_str);
+        let trips = [Role::Commands, Role::Live].map(Role::as_str);
         let metrics = Self {
+            machine: Machine::new(&r),
             open_connections: r.gauge("open_connections", "Streams that are open now."),
+            connections_limit: r.gauge("connections_limit", "limits.streams_max: streams beyond it are refused."),
             opened: r.counter("connections_opened_total", "Streams opened. Far above the number open: a reconnect storm."),
             closed: r.counters("connections_closed_total", "Streams closed, by reason. Many by held: holes are not repaired in time.", "reason", &closes),
+            start: r.histogram("connection_start_seconds", "From a stream's request to its head. stream.open_wait at most; slow: Redis does not confirm subscriptions, or reads for replays wait.", &SHORT),
             refused: r.counters("connections_refused_total", "Streams refused, by reason. Any by limit: raise limits.streams_max or add a replica.", "reason", &REFUSALS),
             published: r.counters("events_published_total", "Events this replica has put into the log, or sent live only, by where they came from. Publishes straight through the function are not seen by a replica.", "source", &SOURCES),
             publish_refused: r.counters("publish_refused_total", "Publishes refused over HTTP, by reason.", "reason", &PUBLISH_REFUSALS),
+            publish_time: r.histogram("publish_duration_seconds", "From a publish over HTTP that was read to the log's answer, whichever.", &SHORT),
+            publishes_in_flight: r.gauge("publishes_in_flight", "Publishes over HTTP that wait for the log. publish.in_flight_max at most; beyond it they are answered 503."),
             delivered: r.counter("events_delivered_total", "Events written to streams, gaps not counted."),
             sent_bytes: r.counter("sent_bytes_total", "Bytes of stream bodies handed to sockets."),
             heartbeats: r.counter("heartbeats_sent_total", "Heartbeats written. Flat while streams are open: the timers stand still."),
+            latency: r.histogram("delivery_latency_seconds", "From an event's id to the socket, for live events, one sample a write. Clocks of Redis and this machine count.", &LATENCY),
+            sweep: r.histogram("fanout_sweep_seconds", "One sweep of a thread over the streams that were rung, from the first look to the last write. Long: the last stream of the sweep waits so long.", &SHORT),
             replays: r.counters("replays_total", "Streams that resumed or asked for history, by where the events came from.", "outcome", &["window", "log"]),
+            replay_events: r.histogram("replay_events", "Events that a stream which resumed or asked for history was shown before it was live.", &EVENTS),
             gaps: r.counters("gaps_total", "Gaps told to streams, by reason. bad_cursor is the client's fault, everything else is loss or retention.", "reason", &reasons),
-            redis_up: r.gauges_of("redis_up", "1 while the connections of this role work. ear is 1 only on replicas that listen.", "role", &roles),
-            redis_reconnects: r.counters("redis_reconnects_total", "Connections lost and made again, by role.", "role", &["live", "ear"]),
-            redis_errors: r.counters("redis_errors_total", "Commands that failed, by kind.", "kind", &ERRORS),
+            topics: r.gauge("topics", "Topics that streams on this replica read."),
+            window_bytes: r.gauge("window_bytes", "Bytes of encoded events held in memory."),
+            redis_up: r.gauges("redis_up", "1 while the connections of this role work. ear is 1 only on replicas that listen.", "role", &roles),
+            redis_reconnects: r.counters("redis_reconnects_total", "Connections lost and made again, by role.", "role", &pushes),
+            redis_errors: r.errors("redis_errors_total", "Commands and attempts to connect that failed, by role of the connection and kind.", &roles),
+            redis_round_trip: r.histograms("redis_round_trip_seconds", "commands: a function's answer, waiting for a connection of the pool included. live: a tick, from asking for it until it is heard.", "role", &trips, &SHORT),
+            redis_pool: r.gauges("redis_pool", "Command connections to Redis that are busy or idle, and tasks that wait for one.", "state", &POOL),
             repair_reads: r.counter("repair_reads_total", "Reads of the log that mend a feed: at a first subscription, after a reconnect, at a hole."),
             log_reads: r.counter("log_reads_total", "Pages of the log read for streams behind their window."),
             ticks: r.counter("ticks_total", "Ticks asked for: silence probed, or a held stream helped on."),
@@ -206,101 +246,118 @@ impl Metrics {
             redis_memory_max: r.gauge("redis_memory_max_bytes", "maxmemory of Redis; 0 without a limit."),
             redis_may_evict: r.gauge("redis_may_evict", "1 while maxmemory-policy is another than noeviction. 1: the log may be lost key by key."),
             redis_replicas: r.gauge("redis_replicas", "Replicas of Redis that are connected to it. Fewer than log.wait_replicas: publishing over HTTP is answered 503."),
-            latency: r.histogram("delivery_latency_seconds", "From an event's id to the socket, for live events, one sample a write. Clocks of Redis and this machine count.", &LATENCY),
-            topics: r.gauge("topics", "Topics that streams on this replica read."),
-            window_bytes: r.gauge("window_bytes", "Bytes of encoded events held in memory."),
+            replicas: r.gauge("replicas", "Replicas of Tidegate that this one hears of, itself included. Fewer than are scraped: they do not share one Redis, prefix or partition."),
             ingest_heard: r.counter("ingest_heard_total", "Raw publishes that this ear has counted."),
             ingest_refused: r.counters("ingest_refused_total", "Raw publishes and inbox entries that did not become events: not valid, refused by the log (ended, too large), or owed and given up.", "reason", &INGEST_REFUSALS),
             ingest_appends: r.counters("ingest_appends_total", "Appends by this ear, by answer. ok is normal, wait and hole pass, diverged must not be.", "outcome", &APPENDS),
             ingest_owed: r.gauge("ingest_owed", "Raw publishes counted by this ear and not yet known to be logged. Growing: appends fail."),
+            ingest_lag: r.add(Gauge::with_opts(Register::opts("ingest_lag_seconds", "Age of the oldest raw publish that this ear owes to the log; 0 if it owes none."))),
+            ingest_appender: r.gauge("ingest_appender", "1 on the ear that appends at once; the others give it time. One in the fleet, for a moment none or two."),
+            ingest_takeovers: r.counter("ingest_takeovers_total", "Times that this ear became the one that appends. Rising without deploys: ears die or are slow."),
+            ingest_inbox: r.gauge("ingest_inbox_entries", "Entries in the inbox as this ear last saw it. Growing: they are not moved."),
             accept_errors: r.counter("accept_errors_total", "Connections that could not be accepted, mostly for want of descriptors."),
             sockets: r.gauge("sockets", "Client connections, streams and others."),
+            sockets_limit: r.gauge("sockets_limit", "server.connections_max: connections beyond it wait to be accepted."),
             ready: r.gauge("ready", "1 when /readyz answers 200."),
             draining: r.gauge("draining", "1 from SIGTERM on."),
+            config_hash: r.gauge("config_hash", "Hash of the configuration in force, without secrets and what is a replica's own (its name and addresses). It differs within the fleet: replicas run with different settings."),
             registry: registry.clone(),
         };
         Arc::new(metrics)
     }
 
+    /// Where clients connect: its accept queue is looked at.
+    pub fn listens_at(&self, address: SocketAddr) {
+        self.machine.listens_at(address);
+    }
+
     /// A stream ended.
     pub fn closed(&self, reason: CloseReason) {
         self.open_connections.dec();
-        self.closed.with_label_values(&[reason.as_str()]).inc();
+        self.closed.of(reason.as_str(), IntCounter::inc);
     }
 
     /// A stream was refused; `reason` is one of `bad_request`, `draining`, `limit`.
     pub fn refused(&self, reason: &'static str) {
-        debug_assert!(REFUSALS.contains(&reason));
-        self.refused.with_label_values(&[reason]).inc();
+        self.refused.of(reason, IntCounter::inc);
     }
 
     /// Events went into the log; `source` is one of `http`, `raw`, `inbox`.
     pub fn published(&self, source: &'static str, events: usize) {
-        debug_assert!(SOURCES.contains(&source));
         self.published
-            .with_label_values(&[source])
-            .inc_by(events as u64);
+            .of(source, |counter| counter.inc_by(events as u64));
     }
 
     /// A publish over HTTP was refused.
     pub fn publish_refused(&self, reason: &'static str) {
-        debug_assert!(PUBLISH_REFUSALS.contains(&reason));
-        self.publish_refused.with_label_values(&[reason]).inc();
+        self.publish_refused.of(reason, IntCounter::inc);
     }
 
     /// A stream began with a cursor or with history; `outcome` is `window` or `log`.
     pub fn replayed(&self, outcome: &'static str) {
-        self.replays.with_label_values(&[outcome]).inc();
+        self.replays.of(outcome, IntCounter::inc);
     }
 
     /// A stream was told of a gap.
     pub fn gap(&self, reason: GapReason) {
-        self.gaps.with_label_values(&[reason.as_str()]).inc();
+        self.gaps.of(reason.as_str(), IntCounter::inc);
     }
 
     /// Connections of a role work, or not.
     pub fn redis_up(&self, role: Role, up: bool) {
         self.redis_up
-            .with_label_values(&[role.as_str()])
-            .set(i64::from(up));
-    }
-
-    /// Whether connections of a role work.
-    #[must_use]
-    pub fn is_redis_up(&self, role: Role) -> bool {
-        self.redis_up.with_label_values(&[role.as_str()]).get() == 1
+            .of(role.as_str(), |gauge| gauge.set(i64::from(up)));
     }
 
     /// A connection is made again; `role` is the live one or the ear's.
     pub fn redis_reconnected(&self, role: Role) {
-        self.redis_reconnects
-            .with_label_values(&[role.as_str()])
-            .inc();
+        self.redis_reconnects.of(role.as_str(), IntCounter::inc);
     }
 
-    /// A command failed.
-    pub fn redis_error(&self, kind: &'static str) {
-        debug_assert!(ERRORS.contains(&kind));
-        self.redis_errors.with_label_values(&[kind]).inc();
+    /// A command failed, or an attempt to connect.
+    pub fn redis_error(&self, role: Role, kind: &'static str) {
+        if let Some(errors) = self.redis_errors.get(role as usize) {
+            errors.of(kind, IntCounter::inc);
+        }
+    }
+
+    /// Redis has answered; `role` is that of commands or the live one.
+    pub fn redis_answered(&self, role: Role, after: Duration) {
+        self.redis_round_trip
+            .of(role.as_str(), |trip| trip.observe(after.as_secs_f64()));
+    }
+
+    /// How the pool of command connections stands.
+    pub fn redis_pool(&self, busy: usize, idle: usize, waiting: usize) {
+        for (state, connections) in POOL.into_iter().zip([busy, idle, waiting]) {
+            let connections = i64::try_from(connections).unwrap_or(i64::MAX);
+            self.redis_pool.of(state, |gauge| gauge.set(connections));
+        }
     }
 
     /// Raw publishes or inbox entries did not become events.
     pub fn ingest_refused(&self, reason: &'static str, count: usize) {
-        debug_assert!(INGEST_REFUSALS.contains(&reason));
         self.ingest_refused
-            .with_label_values(&[reason])
-            .inc_by(count as u64);
+            .of(reason, |counter| counter.inc_by(count as u64));
     }
 
     /// An append was answered.
     pub fn ingest_append(&self, outcome: &'static str) {
-        debug_assert!(APPENDS.contains(&outcome));
-        self.ingest_appends.with_label_values(&[outcome]).inc();
+        self.ingest_appends.of(outcome, IntCounter::inc);
+    }
+
+    /// Whether this ear is the one that appends at once.
+    pub fn ingest_appends_first(&self, first: bool) {
+        if first && self.ingest_appender.get() == 0 {
+            self.ingest_takeovers.inc();
+        }
+        self.ingest_appender.set(i64::from(first));
     }
 
     /// The exposition, and its content type.
     #[must_use]
     pub fn text(&self) -> (String, &'static str) {
+        self.machine.look();
         let mut text = Vec::new();
         let encoder = TextEncoder::new();
         if let Err(why) = encoder.encode(&self.registry.gather(), &mut text) {
@@ -313,6 +370,31 @@ impl Metrics {
     }
 }
 
+/// A metric with one label: a child for each of its values, made once.
+#[derive(Debug)]
+struct Family<M> {
+    children: Vec<(&'static str, M)>,
+}
+
+impl<M> Family<M> {
+    fn new(values: &[&'static str], child: impl Fn(&'static str) -> M) -> Self {
+        let children = values.iter().map(|value| (*value, child(value)));
+        Self {
+            children: children.collect(),
+        }
+    }
+
+    /// Does something with the child of a value. There are a handful: looking through them is
+    /// cheaper than hashing.
+    fn of(&self, value: &str, with: impl FnOnce(&M)) {
+        let child = self.children.iter().find(|(known, _)| *known == value);
+        debug_assert!(child.is_some(), "{value} is not in the label's closed set");
+        if let Some((_, child)) = child {
+            with(child);
+        }
+    }
+}
+
 /// Makes and registers metrics named `tidegate_<name>`.
 struct Register<'a>(&'a Registry);
 
@@ -321,10 +403,7 @@ struct Register<'a>(&'a Registry);
     reason = "names are constants; the first start of any test shows a clash"
 )]
 impl Register<'_> {
-    fn add<M: prometheus::core::Collector + Clone + 'static>(
-        &self,
-        metric: prometheus::Result<M>,
-    ) -> M {
+    fn add<M: Collector + Clone + 'static>(&self, metric: prometheus::Result<M>) -> M {
         let metric = metric.expect("a valid name");
         self.0
             .register(Box::new(metric.clone()))
@@ -340,32 +419,64 @@ impl Register<'_> {
         self.add(IntGauge::with_opts(Self::opts(name, help)))
     }
 
-    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
-        self.add(IntGaugeVec::new(Self::opts(name, help), labels))
-    }
-
-    fn gauges_of(&self, name: &str, help: &str, label: &str, values: &[&str]) -> IntGaugeVec {
-        let gauges = self.gauges(name, help, &[label]);
-        for value in values {
-            gauges.with_label_values(&[*value]).set(0);
-        }
-        gauges
+    fn gauges(
+        &self,
+        name: &str,
+        help: &str,
+        label: &str,
+        values: &[&'static str],
+    ) -> Family<IntGauge> {
+        let gauges = self.add(IntGaugeVec::new(Self::opts(name, help), &[label]));
+        Family::new(values, |value| gauges.with_label_values(&[value]))
     }
 
     fn counter(&self, name: &str, help: &str) -> IntCounter {
         self.add(IntCounter::with_opts(Self::opts(name, help)))
     }
 
-    fn counters(&self, name: &str, help: &str, label: &str, values: &[&str]) -> IntCounterVec {
+    fn counters(
+        &self,
+        name: &str,
+        help: &str,
+        label: &str,
+        values: &[&'static str],
+    ) -> Family<IntCounter> {
         let counters = self.add(IntCounterVec::new(Self::opts(name, help), &[label]));
-        for value in values {
-            counters.with_label_values(&[*value]).reset();
-        }
-        counters
+        Family::new(values, |value| counters.with_label_values(&[value]))
+    }
+
+    /// One family of kinds for each role.
+    fn errors(&self, name: &str, help: &str, roles: &[&str]) -> Vec<Family<IntCounter>> {
+        let opts = Self::opts(name, help);
+        let counters = self.add(IntCounterVec::new(opts, &["role", "kind"]));
+        let of = |role| Family::new(&ERRORS, |kind| counters.with_label_values(&[role, kind]));
+        roles.iter().map(|role| of(*role)).collect()
+    }
+
+    /// A counter of seconds, which may be fractions.
+    fn seconds(&self, name: &str, help: &str) -> Counter {
+        self.add(Counter::with_opts(Self::opts(name, help)))
+    }
+
+    fn seconds_of(&self, name: &str, help: &str, label: &str) -> CounterVec {
+        self.add(CounterVec::new(Self::opts(name, help), &[label]))
     }
 
     fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> Histogram {
         let opts = HistogramOpts::from(Self::opts(name, help)).buckets(buckets.to_vec());
         self.add(Histogram::with_opts(opts))
+    }
+
+    fn histograms(
+        &self,
+        name: &str,
+        help: &str,
+        label: &str,
+        values: &[&'static str],
+        buckets: &[f64],
+    ) -> Family<Histogram> {
+        let opts = HistogramOpts::from(Self::opts(name, help)).buckets(buckets.to_vec());
+        let histograms = self.add(HistogramVec::new(opts, &[label]));
+        Family::new(values, |value| histograms.with_label_values(&[value]))
     }
 }

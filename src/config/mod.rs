@@ -15,6 +15,7 @@ pub use source::{Faults, Flags};
 use crate::broker::{Bounds, Retention};
 use crate::hub::window::WindowBounds;
 use source::Source;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -84,6 +85,17 @@ impl Config {
             drain: Drain::take(s),
             logging: Logging::take(s),
         }
+    }
+
+    /// A number that is the same for replicas with the same settings: all but their own names and
+    /// addresses, and secrets, which do not show in `Debug`.
+    #[must_use]
+    pub fn hash(&self) -> u32 {
+        let mut common = self.clone();
+        common.replica.name.clear();
+        common.ops.listen = None;
+        common.server.listen = SocketAddr::from(([0, 0, 0, 0], 0));
+        crc32fast::hash(format!("{common:?}").as_bytes())
     }
 
     /// What a log keeps by this config.

@@ -73,6 +73,9 @@ pub async fn run(
                 replica: here,
             });
             let names: Arc<[String]> = fleet.streams.into_keys().collect();
+            metrics
+                .replicas
+                .set(i64::try_from(names.len()).unwrap_or(i64::MAX));
             replicas.send_if_modified(|known| {
                 let other = *known != names;
                 *known = names;

@@ -12,7 +12,7 @@ use crate::hub::reader::PAGE_EVENTS;
 use crate::hub::{Hearing, Hub};
 use crate::id::Id;
 use crate::log::{ReadRequest, Reading};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Role};
 use crate::topic::{PartitionNo, Topic};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -243,6 +243,10 @@ impl Follower {
         self.to_mend.extend(self.after_tick.drain(..));
         if let Some(clock) = self.clocks.get_mut(usize::from(partition)) {
             clock.heard = Instant::now();
+            if clock.awaited.is_some_and(|(awaited, _)| awaited <= id) {
+                self.metrics
+                    .redis_answered(Role::Live, clock.asked.elapsed());
+            }
             clock.awaited = clock.awaited.filter(|(awaited, _)| *awaited > id);
         }
     }
@@ -260,6 +264,10 @@ impl Follower {
                 clock.asking = false;
                 if let Ok(id) = said {
                     let late = self.hub.partition(partition).heard() < id;
+                    if !late {
+                        self.metrics
+                            .redis_answered(Role::Live, clock.asked.elapsed());
+                    }
                     clock.awaited = clock.awaited.or(late.then(|| (id, Instant::now())));
                 }
             }

@@ -247,7 +247,10 @@ async fn publish(gateway: &Gateway, batch: &[Publication]) -> Result<Vec<Option<
         .publishing
         .try_acquire()
         .map_err(|_| Problem::unavailable("too many publishes at the same time"))?;
-    let ids = gateway.broker.publish(batch).await?;
+    let took = gateway.metrics.publish_time.start_timer();
+    let done = gateway.broker.publish(batch).await;
+    took.observe_duration();
+    let ids = done?;
     gateway.metrics.published("http", ids.len());
     Ok(ids)
 }

@@ -132,7 +132,9 @@ async fn subscribe(
         bell.clone(),
         wish,
     );
+    let took = gateway.metrics.start.start_timer();
     let opened = open_within(Box::pin(opening), gateway.open_wait).await;
+    took.observe_duration();
     if opened
         .as_ref()
         .is_ok_and(super::super::engine::stream::Stream::is_over_for_good)

@@ -87,6 +87,7 @@ enum Owed {
         before: u32,
         hash: u32,
         item: Option<Item>,
+        heard: Instant,
     },
     End {
         epoch: Arc<str>,
@@ -158,6 +159,15 @@ impl Ear {
     #[must_use]
     pub fn owes(&self) -> usize {
         self.owed.len()
+    }
+
+    /// When the oldest of them was heard.
+    #[must_use]
+    pub fn owes_since(&self) -> Option<Instant> {
+        self.owed.iter().find_map(|owed| match owed {
+            Owed::Raw { heard, .. } => Some(*heard),
+            Owed::End { .. } => None,
+        })
     }
 
     /// Whether raw publishes are being counted.
@@ -243,6 +253,7 @@ impl Ear {
             before,
             hash: counting.hash,
             item,
+            heard: now,
         };
         self.owe(raw, now);
         true
@@ -255,7 +266,9 @@ impl Ear {
         self.owed.push_back(owed);
     }
 
-    fn is_eager(&self) -> bool {
+    /// Whether it appends at once: it did so last, or began the epoch, or who did has left.
+    #[must_use]
+    pub fn is_eager(&self) -> bool {
         self.appender.as_deref() == Some(self.name.as_str())
     }
 

@@ -44,6 +44,10 @@ pub async fn run(
 
 /// Waits for entries and moves them once. False if Redis is away.
 async fn watch(redis: &Redis, place: usize) -> bool {
+    match redis.inbox_entries().await {
+        Ok(entries) => redis.metrics().ingest_inbox.set(entries),
+        Err(why) => tracing::debug!(%why, "the inbox cannot be counted"),
+    }
     match redis.wait_for_inbox().await {
         Ok(false) => return true,
         Ok(true) => {}

@@ -109,7 +109,10 @@ pub async fn run(
                     link.redis.metrics().redis_reconnected(Role::Ear);
                 }
             }
-            Err(why) => tracing::warn!(%why, "no connection for the ear; trying again"),
+            Err(why) => {
+                link.redis.count_error(Role::Ear, &why);
+                tracing::warn!(%why, "no connection for the ear; trying again");
+            }
         }
         if stop.is_cancelled() {
             break;
@@ -252,10 +255,15 @@ impl Link {
             self.appends
                 .spawn(async move { carry(&redis, &name, &append).await });
         }
-        self.redis
-            .metrics()
+        let metrics = self.redis.metrics();
+        metrics
             .ingest_owed
             .set(i64::try_from(self.ear.owes()).unwrap_or(i64::MAX));
+        let lag = self.ear.owes_since().map(|since| now - since);
+        metrics
+            .ingest_lag
+            .set(lag.unwrap_or_default().as_secs_f64());
+        metrics.ingest_appends_first(self.ear.counts() && self.ear.is_eager());
     }
 
     fn wake_at(&self) -> Instant {

@@ -94,6 +94,18 @@ impl Redis {
         .map(|_| ())
     }
 
+    /// How many entries the inbox holds.
+    ///
+    /// # Errors
+    /// [`BrokerError`].
+    pub async fn inbox_entries(&self) -> Result<i64, BrokerError> {
+        let answer = self
+            .command(redis::cmd("XLEN").arg(self.inbox_key()))
+            .await?;
+        let entries = decode::number(&answer).map_err(|_| self.unreadable())?;
+        Ok(i64::try_from(entries).unwrap_or(i64::MAX))
+    }
+
     /// Waits a moment for the inbox to hold something. True if it does.
     ///
     /// # Errors

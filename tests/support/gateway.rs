@@ -153,28 +153,28 @@ impl Gateway {
         exchange(address, &request("GET", target, &[], b""))
     }
 
-    /// A metric's value; labels in any order.
+    /// The sum of a metric's children that have these labels, whatever others they have.
     ///
     /// # Panics
-    /// If there is no such metric with exactly these labels.
+    /// If there is none.
     pub fn metric(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         let text = self.ops_get("/metrics").text();
-        let mut wanted: Vec<String> = labels
+        let wanted: Vec<String> = labels
             .iter()
             .map(|(label, value)| format!("{label}=\"{value}\""))
             .collect();
-        wanted.sort();
-        let value = text.lines().find_map(|line| {
+        let children = text.lines().filter_map(|line| {
             let rest = line.strip_prefix(name)?;
             let (labels, value) = match rest.strip_prefix('{') {
                 Some(rest) => rest.split_once("} ")?,
                 None => ("", rest.strip_prefix(' ')?),
             };
-            let mut labels: Vec<&str> = labels.split(',').filter(|l| !l.is_empty()).collect();
-            labels.sort_unstable();
-            (labels == wanted).then(|| value.parse().expect("a number"))
+            let has = |wanted: &String| labels.split(',').any(|label| label == wanted);
+            (wanted.iter().all(has)).then(|| value.parse().expect("a number"))
         });
-        value.unwrap_or_else(|| panic!("no metric {name} {labels:?}"))
+        let children: Vec<f64> = children.collect();
+        assert!(!children.is_empty(), "no metric {name} {labels:?}");
+        children.iter().sum()
     }
 
     /// Waits until a metric has this value.

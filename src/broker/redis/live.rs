@@ -47,6 +47,7 @@ pub async fn run(redis: Redis, live: mpsc::Sender<Live>, mut wanted: mpsc::Recei
                 tracing::warn!("the live path broke; it is made again");
             }
             Err(why) => {
+                redis.count_error(Role::Live, &why);
                 tracing::warn!(%why, pause_ms = pause.as_millis(), "no live path to Redis; trying again");
             }
         }

@@ -416,9 +416,15 @@ impl Redis {
         cmd: &Cmd,
     ) -> Result<Value, BrokerError> {
         self.be_prepared().await?;
+        let began = Instant::now();
         match self.command(cmd).await {
             Err(why) if self.supply(partition, &why).await? => self.command(cmd).await,
-            answer => answer,
+            answer => {
+                self.0
+                    .metrics
+                    .redis_answered(Role::Commands, began.elapsed());
+                answer
+            }
         }
     }
 
@@ -497,17 +503,40 @@ impl Redis {
         }
         self.0.metrics.redis_up(Role::Commands, !is_away);
         if let Err(why) = &answer {
-            match why {
-                BrokerError::Unavailable(_) => self.0.metrics.redis_error("unavailable"),
-                BrokerError::OutOfMemory => self.0.metrics.redis_error("out_of_memory"),
-                BrokerError::Refused(why) => {
-                    self.0.metrics.redis_error("refused");
-                    self.say_refused(why);
-                }
-                _ => {}
+            self.count_error(Role::Commands, why);
+            if let BrokerError::Refused(why) = why {
+                self.say_refused(why);
             }
         }
         answer
+    }
+
+    /// Counts what a connection of this role failed for.
+    pub(crate) fn count_error(&self, role: Role, why: &BrokerError) {
+        let kind = match why {
+            BrokerError::Unavailable(_) => "unavailable",
+            BrokerError::OutOfMemory => "out_of_memory",
+            BrokerError::Refused(_) => "refused",
+            _ => return,
+        };
+        self.0.metrics.redis_error(role, kind);
+    }
+
+    /// Looks at how many of the command connections are in use.
+    pub(crate) fn count_pool(&self) {
+        let pools = self.0.master.borrow().clone();
+        let stands = pools
+            .iter()
+            .flat_map(|master| [&master.pool, &master.waiting]);
+        let (mut all, mut idle, mut waiting) = (0, 0, 0);
+        for status in stands.map(Pool::status) {
+            all += status.size;
+            idle += status.available;
+            waiting += status.waiting;
+        }
+        self.0
+            .metrics
+            .redis_pool(all.saturating_sub(idle), idle, waiting);
     }
 
     async fn try_commands(
