@@ -84,6 +84,28 @@ impl Role {
     }
 }
 
+/// Which way a stream goes out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WayOut {
+    /// On a socket that a thread of the engine owns.
+    Socket,
+    /// As an ordinary HTTP body.
+    Body,
+}
+
+impl WayOut {
+    const ALL: [Self; 2] = [Self::Socket, Self::Body];
+
+    /// The word in metrics and logs.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Socket => "socket",
+            Self::Body => "body",
+        }
+    }
+}
+
 /// Every metric of this process, with its children at hand.
 #[derive(Debug)]
 #[expect(
@@ -93,10 +115,11 @@ impl Role {
 pub struct Metrics {
     registry: Registry,
     machine: Machine,
-    pub open_connections: IntGauge,
+    open_connections: Family<IntGauge>,
     pub connections_limit: IntGauge,
-    pub opened: IntCounter,
+    opened: IntCounter,
     closed: Family<IntCounter>,
+    age: Histogram,
     pub start: Histogram,
     refused: Family<IntCounter>,
     published: Family<IntCounter>,
@@ -177,6 +200,10 @@ const SHORT: [f64; 15] = [
     0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128,
     0.25, 1.0, 5.0,
 ];
+/// A stream lives from a second to a day.
+const AGE: [f64; 11] = [
+    1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 1800.0, 3600.0, 7200.0, 21_600.0, 86_400.0,
+];
 /// Events of one replay.
 const EVENTS: [f64; 6] = [1.0, 10.0, 100.0, 1000.0, 10_000.0, 100_000.0];
 
@@ -203,6 +230,7 @@ impl Metrics {
             option_env!("TIDEGATE_REVISION").unwrap_or("unknown"),
         ])
         .set(1);
+        let ways = WayOut::ALL.map(WayOut::as_str);
         let reasons = GapReason::ALL.map(GapReason::as_str);
         let closes = CloseReason::ALL.map(CloseReason::as_str);
         let roles = Role::ALL.map(Role::as_str);
@@ -210,10 +238,11 @@ impl Metrics {
         let trips = [Role::Commands, Role::Live].map(Role::as_str);
         let metrics = Self {
             machine: Machine::new(&r),
-            open_connections: r.gauge("open_connections", "Streams that are open now."),
+            open_connections: r.gauges("open_connections", "Streams that are open now, by the way out: on a socket of the engine's own, or as an ordinary body (HTTP/2, limit, max_age).", "way", &ways),
             connections_limit: r.gauge("connections_limit", "limits.streams_max: streams beyond it are refused."),
             opened: r.counter("connections_opened_total", "Streams opened. Far above the number open: a reconnect storm."),
             closed: r.counters("connections_closed_total", "Streams closed, by reason. Many by held: holes are not repaired in time.", "reason", &closes),
+            age: r.histogram("connection_age_seconds", "How long streams were open, told when they close.", &AGE),
             start: r.histogram("connection_start_seconds", "From a stream's request to its head. stream.open_wait at most; slow: Redis does not confirm subscriptions, or reads for replays wait.", &SHORT),
             refused: r.counters("connections_refused_total", "Streams refused, by reason. Any by limit: raise limits.streams_max or add a replica.", "reason", &REFUSALS),
             published: r.counters("events_published_total", "Events this replica has put into the log, or sent live only, by where they came from. Publishes straight through the function are not seen by a replica.", "source", &SOURCES),
@@ -271,10 +300,31 @@ impl Metrics {
         self.machine.listens_at(address);
     }
 
+    /// A stream was opened.
+    pub fn opened(&self, way: WayOut) {
+        self.opened.inc();
+        self.open_connections.of(way.as_str(), IntGauge::inc);
+    }
+
     /// A stream ended.
-    pub fn closed(&self, reason: CloseReason) {
-        self.open_connections.dec();
+    pub fn closed(&self, way: WayOut, reason: CloseReason, age: Duration) {
+        self.open_connections.of(way.as_str(), IntGauge::dec);
         self.closed.of(reason.as_str(), IntCounter::inc);
+        self.age.observe(age.as_secs_f64());
+    }
+
+    /// A stream goes on by another way out.
+    pub fn goes_by(&self, before: WayOut, way: WayOut) {
+        self.open_connections.of(before.as_str(), IntGauge::dec);
+        self.open_connections.of(way.as_str(), IntGauge::inc);
+    }
+
+    /// Streams that are open now.
+    #[must_use]
+    pub fn open_connections(&self) -> u64 {
+        let open = self.open_connections.children.iter();
+        let open = open.map(|(_, gauge)| gauge.get()).sum::<i64>();
+        u64::try_from(open).unwrap_or_default()
     }
 
     /// A stream was refused; `reason` is one of `bad_request`, `draining`, `limit`.

@@ -8,7 +8,7 @@ use super::reads::Reads;
 use super::stream::{Ending, Stream, StreamSettings, Turn};
 use crate::hub::Bell;
 use crate::log::Reading;
-use crate::metrics::{CloseReason, Metrics};
+use crate::metrics::{CloseReason, Metrics, WayOut};
 use crate::sse::HEARTBEAT;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
@@ -35,6 +35,7 @@ pub struct Cut;
 pub struct Lease {
     open: Arc<AtomicUsize>,
     metrics: Arc<Metrics>,
+    way: WayOut,
     reason: CloseReason,
     since: Instant,
     bytes: u64,
@@ -54,11 +55,11 @@ impl Lease {
             (taken < most).then_some(taken + 1)
         })
         .ok()?;
-        metrics.opened.inc();
-        metrics.open_connections.inc();
+        metrics.opened(WayOut::Body);
         Some(Self {
             open: open.clone(),
             metrics: metrics.clone(),
+            way: WayOut::Body,
             reason: CloseReason::Client,
             since: Instant::now(),
             bytes: 0,
@@ -74,8 +75,16 @@ impl Lease {
         self.metrics.sent_bytes.inc_by(bytes);
     }
 
+    /// It leaves hyper for a socket of the engine's own.
+    #[must_use]
+    pub fn on_socket(mut self) -> Self {
+        self.metrics.goes_by(self.way, WayOut::Socket);
+        self.way = WayOut::Socket;
+        self
+    }
+
     /// Why the stream is over; without a word, its client went.
-    pub(super) fn close(&mut self, reason: CloseReason) {
+    pub(crate) fn close(&mut self, reason: CloseReason) {
         self.reason = reason;
     }
 }
@@ -83,7 +92,8 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         self.open.fetch_sub(1, Ordering::AcqRel);
-        self.metrics.closed(self.reason);
+        self.metrics
+            .closed(self.way, self.reason, self.since.elapsed());
         tracing::info!(
             close_reason = self.reason.as_str(),
             duration_ms = self.since.elapsed().as_millis(),

@@ -60,7 +60,7 @@ pub async fn run(
             () = stop.cancelled() => break,
             _ = beat.tick() => {}
         }
-        let here = u64::try_from(metrics.open_connections.get()).unwrap_or_default();
+        let here = metrics.open_connections();
         if let Some(fleet) = tell(&hub, &broker, here).await {
             let elsewhere: u64 = fleet
                 .streams

@@ -11,6 +11,7 @@ use crate::engine::sockets::Ticket;
 use crate::engine::stream::{Begin, Wish, open};
 use crate::hub::Bell;
 use crate::log::History;
+use crate::metrics::CloseReason;
 use crate::sse::retry_line;
 use crate::topic::Topic;
 use axum::body::Body;
@@ -107,7 +108,7 @@ async fn subscribe(
     if gateway.streams.drain.has_begun() {
         return refuse(&gateway, headers, "draining", "this replica is going");
     }
-    let Some(lease) = Lease::take(
+    let Some(mut lease) = Lease::take(
         &gateway.open_streams,
         gateway.limits.streams_max,
         &gateway.metrics,
@@ -139,13 +140,14 @@ async fn subscribe(
         .as_ref()
         .is_ok_and(super::super::engine::stream::Stream::is_over_for_good)
     {
+        lease.close(CloseReason::Ended);
         return StatusCode::NO_CONTENT.into_response();
     }
     if let Some(desk) = desk {
         let ticket = Ticket {
             opened,
             bell,
-            lease,
+            lease: lease.on_socket(),
         };
         return stream_headers(desk.leave(ticket));
     }
