@@ -82,7 +82,7 @@ valkey_tests = $(filter-out nginx readme redis_tls simulation_log,$(basename $(n
 
 test-valkey: ## the tests of the code over Valkey in place of Redis; VALKEY=/path/to/valkey-server names another one
 	@server=$${VALKEY:-$$(deploy/local/valkey)}; $$server --version; set -x; \
-	TIDEGATE_TEST_REDIS=$$server cargo test --locked $(addprefix --test ,$(valkey_tests))
+	TIDEGATE_TEST_REDIS=$$server cargo test --locked --no-fail-fast $(addprefix --test ,$(valkey_tests))
 
 test-config: ## do nginx and Prometheus take the shipped configuration?
 	deploy/local/cluster check

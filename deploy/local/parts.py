@@ -6,6 +6,7 @@ import os
 import resource
 import shutil
 import socket
+import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 from string import Template
@@ -22,6 +23,11 @@ DEFAULTS = {
     "REDIS_PORT": "6379",
     "REDIS_LINK_PORT": "",  # where r1 looks for Redis instead, through something that can be cut; r2 the next one
     "REPLICAS": "3",
+    # For `run` only: how many sentinels watch Redis and a replica of it, and where these listen.
+    "SENTINELS": "0",
+    "SENTINEL_PORT": "26379",  # of sentinel1; sentinel2 listens on the next one, and so on
+    "REDIS_REPLICA_PORT": "6380",
+    "REDIS_CLOCK": "",  # for `run` only: anything gives Redis a clock that can be moved, see clock.c
     "TIDEGATE_BIN": str(ROOT / "target/release/tidegate"),
     "NGINX": "nginx",
     "REDIS_SERVER": "redis-server",
@@ -31,6 +37,7 @@ DEFAULTS = {
 # Everything listens here only: the replicas take events from anybody who can reach them, and nginx would pass that on.
 HOST = "127.0.0.1"
 
+MASTER = "main"  # what the sentinels call the server that takes writes
 DRAIN_SECONDS = 20  # drain.time, in which a replica ends its streams
 NGINX_FILES_MAX = 131072
 NGINX_CONNECTIONS_MAX = 65536
@@ -57,11 +64,13 @@ class Part:
 
 def settings_from_environment():
     settings = {name: os.environ.get(name) or default for name, default in DEFAULTS.items()}
-    for name in ("NGINX_PORT", "REPLICA_PORT", "PROMETHEUS_PORT", "REDIS_PORT", "REDIS_LINK_PORT", "REPLICAS"):
+    for name in (name for name in DEFAULTS if name.endswith("_PORT") or name == "REPLICAS"):
         if name == "REDIS_LINK_PORT" and not settings[name]:
             continue
         if not settings[name].isdigit() or not 0 < int(settings[name]) < 65536:
             raise Fault(f"{name} is a whole number from 1 to 65535, not {settings[name]!r}")
+    if not settings["SENTINELS"].isdigit():
+        raise Fault(f"SENTINELS is a whole number, not {settings['SENTINELS']!r}")
     for name in ("TIDEGATE_BIN", "NGINX", "REDIS_SERVER", "PROMETHEUS"):
         if "/" in settings[name]:  # a path; a bare name is looked up where it is needed
             settings[name] = str(Path(settings[name]).resolve())
@@ -79,23 +88,77 @@ def replica_addresses(settings):
 
 def parts(settings):
     """All parts, in the order in which they start: each needs only those before it."""
-    return [redis(settings), *replicas(settings), nginx(settings), prometheus(settings)]
+    return [redis(settings), *watch(settings), *replicas(settings), nginx(settings), prometheus(settings)]
 
 
-def redis(settings):
-    port = int(settings["REDIS_PORT"])
+def redis(settings, name="redis", variable="REDIS_PORT", more=()):
+    port = int(settings[variable])
+    moves = bool(settings["REDIS_CLOCK"])
     return Part(
-        name="redis",
+        name=name,
         port=port,
-        variable="REDIS_PORT",
+        variable=variable,
         program=settings["REDIS_SERVER"],
         # The log is the promise: it is written to disk, and never evicted to make room.
         arguments=[
             *("--bind", HOST, "--port", str(port), "--daemonize", "no", "--dir", "."),
             *("--appendonly", "yes", "--save", "", "--maxmemory-policy", "noeviction"),
+            *more,
         ],
         answers=lambda: redis_pongs(port),
+        environment={"LD_PRELOAD": "./clock.so", "CLOCK_OFFSET_FILE": "clock"} if moves else {},
+        prepare=build_clock if moves else lambda home: None,
     )
+
+
+def build_clock(home):
+    """The clock of the process that works in `home`: eight bytes there are what it is wrong by, in seconds."""
+    (home / "clock").write_bytes(bytes(8))
+    source = ROOT / "deploy/local/clock.c"
+    subprocess.run(["cc", "-O2", "-shared", "-fPIC", "-o", home / "clock.so", source], check=True)
+
+
+def watch(settings):
+    """A replica of Redis that can take over, and the sentinels that see to it."""
+    if not sentinel_addresses(settings):
+        return []
+    of_master = ("--replicaof", HOST, settings["REDIS_PORT"], "--repl-diskless-sync-delay", "0")
+    sentinels = [sentinel(settings, *each) for each in enumerate(sentinel_addresses(settings), start=1)]
+    return [redis(settings, "redis2", "REDIS_REPLICA_PORT", of_master), *sentinels]
+
+
+def sentinel(settings, number, address):
+    port = int(address.rpartition(":")[2])
+    quorum = int(settings["SENTINELS"]) // 2 + 1
+    lines = [
+        f"port {port}",
+        f"bind {HOST}",
+        f"sentinel monitor {MASTER} {HOST} {settings['REDIS_PORT']} {quorum}",
+        # A second without an answer. The defaults are made for networks that lose packets: half a minute.
+        f"sentinel down-after-milliseconds {MASTER} 1000",
+        f"sentinel failover-timeout {MASTER} 2000",
+    ]
+    return Part(
+        name=f"sentinel{number}",
+        port=port,
+        variable="SENTINEL_PORT",
+        program=settings["REDIS_SERVER"],
+        arguments=["sentinel.conf", "--sentinel", "--daemonize", "no"],
+        answers=lambda: redis_pongs(port),
+        prepare=lambda home: (home / "sentinel.conf").write_text("\n".join(lines)),
+        stop_seconds=5,
+    )
+
+
+def sentinel_addresses(settings):
+    first = int(settings["SENTINEL_PORT"])
+    return [f"{HOST}:{first + offset}" for offset in range(int(settings["SENTINELS"]))]
+
+
+def redis_url(settings, port=None):
+    """Where Redis is, or who knows."""
+    sentinels = ",".join(sentinel_addresses(settings))
+    return f"redis+sentinel://{sentinels}/{MASTER}" if sentinels else f"redis://{HOST}:{port or settings['REDIS_PORT']}"
 
 
 def replicas(settings):
@@ -109,7 +172,7 @@ def replicas(settings):
             arguments=["serve"],
             environment={
                 "TIDEGATE__SERVER__LISTEN": address,
-                "TIDEGATE__REDIS__URL": f"redis://{HOST}:{redis_port}",
+                "TIDEGATE__REDIS__URL": redis_url(settings, redis_port),
                 "TIDEGATE__REPLICA__NAME": name,
             },
             answers=lambda: http_status(port, "/readyz") == 200,

@@ -2,7 +2,10 @@
 
 use crate::http::{self, Request};
 use crate::link::{self, Links};
+use crate::redis_link::RedisLink;
+use crate::scenario::Setup;
 use std::collections::HashMap;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -13,6 +16,13 @@ use tokio::time::{sleep, timeout};
 
 /// How long the appends of the ears are watched to tell which of them appends.
 const WATCH: Duration = Duration::from_millis(400);
+
+/// Servers of Redis where sentinels watch them.
+const SERVERS: [&str; 2] = ["redis", "redis2"];
+/// Time for sentinels to put another server in the master's place, or to be able to.
+const FAILOVER: Duration = Duration::from_secs(30);
+/// Between two questions to them.
+const ASK: Duration = Duration::from_millis(50);
 
 /// Time for all parts to end; replicas drain.
 const END: Duration = Duration::from_secs(60);
@@ -76,8 +86,10 @@ pub struct Cluster {
     pub nginx: Door,
     /// The replicas, reached past the proxy.
     pub replicas: Vec<Door>,
-    /// Redis.
+    /// Redis, or the sentinels that know it.
     pub redis_url: String,
+    /// The port of the first server.
+    redis_port: u16,
     /// The gateway's binary.
     pub tidegate: PathBuf,
     /// Where its state lies.
@@ -90,12 +102,12 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts a cluster of its own, on free ports; with links between replicas and Redis, or without.
+    /// Starts a cluster of its own, on free ports.
     ///
     /// # Errors
     /// What the script said instead of an address.
-    pub async fn start(is_linked: bool) -> Result<Self, String> {
-        let links = is_linked
+    pub async fn start(redis: Setup) -> Result<Self, String> {
+        let links = (redis == Setup::Linked)
             .then(|| Links::open(REPLICAS))
             .transpose()
             .map_err(|why| format!("links: {why}"))?;
@@ -109,6 +121,8 @@ impl Cluster {
         let mut keeper = Command::new(script())
             .envs(ports.map(|(name, port)| (name, port.to_string())))
             .env("REPLICAS", REPLICAS.to_string())
+            .envs((redis == Setup::Sentinels).then_some(("SENTINELS", "3")))
+            .envs((redis == Setup::Clock).then_some(("REDIS_CLOCK", "movable")))
             .args(["run", "--", "sh", "-c", KEEP])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -153,6 +167,7 @@ impl Cluster {
                 .map(|n| door(format!("r{}", n + 1), first + n))
                 .collect(),
             redis_url: text("REDIS_URL")?.clone(),
+            redis_port: number("REDIS_PORT")?,
             tidegate: text("TIDEGATE_BIN")?.into(),
             directory: text("CLUSTER_DIR")?.into(),
             keeper,
@@ -248,6 +263,66 @@ impl Cluster {
             .open(newest)?
             .set_len(left as u64)?;
         Ok(left)
+    }
+
+    /// Moves the clock of Redis, which is wrong by so many seconds from here on.
+    ///
+    /// # Errors
+    /// The scenario has asked for no such clock.
+    pub fn set_clock(&self, seconds: i64) -> io::Result<()> {
+        let mut file = fs::OpenOptions::new()
+            .write(true)
+            .open(self.directory.join("redis/clock"))?;
+        // In place: the process has mapped these bytes.
+        file.write_all(&seconds.to_ne_bytes())
+    }
+
+    /// The server that takes writes, once another is ready to take its place; and that other one.
+    ///
+    /// # Errors
+    /// There are no sentinels, or it takes too long.
+    pub async fn master(&self) -> Result<(&'static str, &'static str), String> {
+        let mut link = RedisLink::new(&self.redis_url).map_err(|why| why.to_string())?;
+        let ready = async {
+            loop {
+                let port = link.master().await;
+                let info: Result<String, _> = link.ask(redis::cmd("INFO").arg("replication")).await;
+                let follows = info.is_ok_and(|info| info.contains("state=online"));
+                match port {
+                    Ok(port) if follows => return port,
+                    _ => sleep(ASK).await,
+                }
+            }
+        };
+        let port = timeout(FAILOVER, ready).await;
+        let port = port.map_err(|_| "no server is ready to take the master's place")?;
+        let [first, second] = SERVERS;
+        Ok(if port == self.redis_port {
+            (first, second)
+        } else {
+            (second, first)
+        })
+    }
+
+    /// Waits until another server than this one is the master.
+    ///
+    /// # Errors
+    /// There are no sentinels, or it takes too long.
+    pub async fn failed_over(&self, from: &str) -> Result<(), String> {
+        let mut link = RedisLink::new(&self.redis_url).map_err(|why| why.to_string())?;
+        let was_first = SERVERS.first() == Some(&from);
+        let done = async {
+            loop {
+                let is_first = link.master().await.map(|port| port == self.redis_port);
+                let answer: Result<String, _> = link.ask(&redis::cmd("PING")).await;
+                if is_first.is_ok_and(|is_first| is_first != was_first) && answer.is_ok() {
+                    return;
+                }
+                sleep(ASK).await;
+            }
+        };
+        let done = timeout(FAILOVER, done).await;
+        done.map_err(|_| format!("no server takes the place of {from}"))
     }
 
     /// Changes the links of replicas to Redis.

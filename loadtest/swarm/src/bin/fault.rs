@@ -122,7 +122,7 @@ struct Played {
 
 #[expect(clippy::print_stdout, reason = "it is a program for the terminal")]
 async fn run(order: Order) -> Result<Played, String> {
-    let cluster = Cluster::start(order.scenario.is_linked).await?;
+    let cluster = Cluster::start(order.scenario.redis).await?;
     let evidence = play(order, &cluster).await;
     let judged = evidence.map(|evidence| {
         let verdict = judge(&evidence, &order.scenario.expectation);

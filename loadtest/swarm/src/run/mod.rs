@@ -159,6 +159,9 @@ impl Play<'_> {
 
     /// Thousands of raw publishes in one pipe.
     async fn burst(&mut self, count: u32) -> Result<(), String> {
+        if count == 0 {
+            return Ok(());
+        }
         let numbers = self.piped..self.piped + count;
         self.piped = numbers.end;
         let rng = self.fork();

@@ -11,8 +11,10 @@ use tokio::time::{Instant, sleep_until};
 /// The state of a script.
 struct Script {
     rng: StdRng,
-    /// The replica that suffers.
+    /// Who suffers.
     victim: String,
+    /// The server of Redis that follows the victim, if that is one.
+    standby: String,
 }
 
 impl Play<'_> {
@@ -22,21 +24,27 @@ impl Play<'_> {
         let mut script = Script {
             rng: self.fork(),
             victim: String::new(),
+            standby: String::new(),
         };
         let steps = self
             .order
             .scenario
             .script
-            .draw(&mut script.rng, self.order.size.time);
+            .draw(&mut script.rng, self.order.size);
         for Step { at, deed } in steps {
             sleep_until(began + at).await;
             let from_us = self.clock.micros();
             match self.take(deed, &mut script).await {
-                Ok(what) => self.evidence.deeds.push(Done {
-                    from_us,
-                    to_us: self.clock.micros(),
-                    what,
-                }),
+                Ok(what) => {
+                    let to_us = self.clock.micros();
+                    // Whoever is chosen, nothing happens until then.
+                    let is_choice = matches!(deed, Deed::Choose(_));
+                    self.evidence.deeds.push(Done {
+                        from_us: if is_choice { to_us } else { from_us },
+                        to_us,
+                        what,
+                    });
+                }
                 Err(why) => self.evidence.troubles.push(why),
             }
         }
@@ -45,13 +53,19 @@ impl Play<'_> {
     /// Takes a step, and says what was done.
     async fn take(&mut self, deed: Deed, script: &mut Script) -> Result<String, String> {
         match deed {
+            Deed::Choose(Victim::Master) => {
+                let (master, standby) = self.cluster.master().await?;
+                master.clone_into(&mut script.victim);
+                standby.clone_into(&mut script.standby);
+                Ok(format!("choose {master}, the master; {standby} follows it"))
+            }
             Deed::Choose(kind) => {
                 let (victim, appender) = self.choose(kind, &mut script.rng).await?;
                 script.victim.clone_from(&victim);
                 Ok(format!("choose {victim} while {appender} appends"))
             }
             Deed::Part(verb, whom) => {
-                let parts = self.named(whom, &script.victim);
+                let parts = self.named(whom, script);
                 self.cluster.act(verb, &parts).await?;
                 Ok(format!("{} {}", verb.as_str(), parts.join(" ")))
             }
@@ -75,8 +89,20 @@ impl Play<'_> {
                     "cut {bytes} bytes off the log file of Redis, {left} are left"
                 ))
             }
+            Deed::Clock(seconds) => {
+                let set = self.cluster.set_clock(seconds);
+                set.map_err(|why| format!("the clock of Redis: {why}"))?;
+                Ok(format!("the clock of Redis is wrong by {seconds} s"))
+            }
+            Deed::Failover => {
+                self.cluster.failed_over(&script.victim).await?;
+                Ok(format!(
+                    "{} takes the place of {}",
+                    script.standby, script.victim
+                ))
+            }
             Deed::Link(state, whom) => {
-                let parts = self.named(whom, &script.victim);
+                let parts = self.named(whom, script);
                 self.cluster.link(state, &parts)?;
                 Ok(format!("link {state:?} for {}", parts.join(" ")))
             }
@@ -92,9 +118,10 @@ impl Play<'_> {
         }
     }
 
-    fn named(&self, whom: Whom, victim: &str) -> Vec<String> {
+    fn named(&self, whom: Whom, script: &Script) -> Vec<String> {
         match whom {
-            Whom::Victim => vec![victim.to_owned()],
+            Whom::Victim => vec![script.victim.clone()],
+            Whom::Standby => vec![script.standby.clone()],
             Whom::Named(part) => vec![part.to_owned()],
             Whom::Replicas => self
                 .cluster
@@ -113,7 +140,7 @@ impl Play<'_> {
             .await
             .ok_or("no replica appends raw publishes")?;
         let victim = match kind {
-            Victim::Appender => appender.clone(),
+            Victim::Appender | Victim::Master => appender.clone(),
             Victim::Any => {
                 let drawn = self
                     .cluster

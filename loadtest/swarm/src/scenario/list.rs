@@ -1,36 +1,11 @@
 //! Every scenario.
 
-use super::Deed::{Burst, Choose, Forget, Link, Part, Redis, StopReaders};
-use super::{Expectation, Scenario, Script, Size, Victim, Whom};
+use super::Deed::{Burst, Choose, Clock, Failover, Forget, Link, Part, Redis, StopReaders};
+use super::{Expectation, Scenario, Script, Setup, Size, Victim, Whom};
 use crate::cluster::Verb::{Kill, Pause, Reload, Restart, Resume, Start, Stop};
 use crate::event::Shape;
 use crate::link::State;
 use std::time::Duration;
-
-/// Few topics, many events: what the gateway was first held against.
-const SMALL: Size = Size {
-    shape: Shape {
-        topics: 5,
-        padding_max: 120,
-    },
-    subscribers: 30,
-    topics_each: (1, 3),
-    burst: 10_000,
-    per_second: 500,
-    time: Duration::from_secs(20),
-    retry_max: Duration::from_secs(5),
-    receive_buffer: None,
-};
-
-/// For every change.
-const SHORT: Size = Size {
-    subscribers: 12,
-    burst: 2_000,
-    per_second: 300,
-    time: Duration::from_secs(4),
-    retry_max: Duration::from_secs(1),
-    ..SMALL
-};
 
 /// Many topics and subscribers, a minute long.
 const LARGE: Size = Size {
@@ -41,8 +16,32 @@ const LARGE: Size = Size {
     subscribers: 200,
     topics_each: (2, 2),
     burst: 0,
+    per_second: 500,
     time: Duration::from_secs(60),
-    ..SMALL
+    faults_max: u32::MAX,
+    retry_max: Duration::from_secs(5),
+    receive_buffer: None,
+};
+
+/// For every change.
+const SHORT: Size = Size {
+    shape: Shape {
+        topics: 5,
+        padding_max: 120,
+    },
+    subscribers: 12,
+    topics_each: (1, 3),
+    burst: 2_000,
+    per_second: 300,
+    time: Duration::from_secs(4),
+    retry_max: Duration::from_secs(1),
+    ..LARGE
+};
+
+/// For faults of half a minute each.
+const LONG: Size = Size {
+    time: Duration::from_secs(110),
+    ..LARGE
 };
 
 /// Nothing is explained.
@@ -59,13 +58,20 @@ const EARS_CUT: Expectation = Expectation {
     ..PROMISE
 };
 
+/// The master is lost, and with it what its replica had not been sent yet.
+const MASTER_LOST: Expectation = Expectation {
+    gaps: &["rewound", "ahead"],
+    log_forgets: Some(Duration::from_secs(3)),
+    ears_lost_within: Some(Duration::from_secs(3)),
+};
+
 /// The base of all: each entry says what is different.
 const SCENARIO: Scenario = Scenario {
     name: "",
     about: "",
     full: LARGE,
     short: None,
-    is_linked: false,
+    redis: Setup::Plain,
     script: Script {
         times: 0,
         fault: &[],
@@ -80,10 +86,16 @@ pub const ALL: &[Scenario] = &[
     Scenario {
         name: "replica-kill",
         about: "a replica is killed with SIGKILL and started again",
-        full: SMALL,
-        short: Some(SHORT),
+        full: Size {
+            burst: 10_000,
+            ..LARGE
+        },
+        short: Some(Size {
+            faults_max: 1,
+            ..SHORT
+        }),
         script: Script {
-            times: 1,
+            times: 8,
             fault: &[
                 (0, Choose(Victim::Any)),
                 (0, Part(Kill, Whom::Victim)),
@@ -185,13 +197,19 @@ pub const ALL: &[Scenario] = &[
     },
     Scenario {
         name: "function-flush",
-        about: "FUNCTION FLUSH and SCRIPT FLUSH: the gateway's functions are gone",
+        about: "FUNCTION FLUSH: the gateway's functions are gone",
         script: Script {
             times: 10,
-            fault: &[
-                (0, Redis(&["FUNCTION", "FLUSH"])),
-                (1_000, Redis(&["SCRIPT", "FLUSH"])),
-            ],
+            fault: &[(0, Redis(&["FUNCTION", "FLUSH"]))],
+        },
+        ..SCENARIO
+    },
+    Scenario {
+        name: "script-flush",
+        about: "SCRIPT FLUSH: every cached script is gone",
+        script: Script {
+            times: 10,
+            fault: &[(0, Redis(&["SCRIPT", "FLUSH"]))],
         },
         ..SCENARIO
     },
@@ -263,17 +281,70 @@ pub const ALL: &[Scenario] = &[
         ..SCENARIO
     },
     Scenario {
+        name: "sentinel-failover",
+        about: "the master is killed with SIGKILL, sentinels replace it, and it comes back",
+        full: LONG,
+        redis: Setup::Sentinels,
+        script: Script {
+            times: 3,
+            fault: &[
+                (0, Choose(Victim::Master)),
+                (0, Part(Kill, Whom::Victim)),
+                (0, Failover),
+                (6_000, Part(Start, Whom::Victim)),
+            ],
+        },
+        expectation: MASTER_LOST,
+        ..SCENARIO
+    },
+    Scenario {
+        name: "sentinel-lag",
+        about: "the same, and the replica that takes over lacks the last second",
+        full: LONG,
+        redis: Setup::Sentinels,
+        script: Script {
+            times: 3,
+            fault: &[
+                (0, Choose(Victim::Master)),
+                (0, Part(Pause, Whom::Standby)),
+                (0, Redis(&["CLIENT", "KILL", "TYPE", "replica"])),
+                (1_000, Part(Kill, Whom::Victim)),
+                (1_000, Part(Resume, Whom::Standby)),
+                (1_000, Failover),
+                (7_000, Part(Start, Whom::Victim)),
+            ],
+        },
+        expectation: MASTER_LOST,
+        ..SCENARIO
+    },
+    Scenario {
+        name: "clock-back",
+        about: "the clock of Redis goes back by an hour, and forward again; then the other way round",
+        redis: Setup::Clock,
+        script: Script {
+            times: 2,
+            fault: &[
+                (0, Clock(-3_600)),
+                (5_000, Clock(0)),
+                (10_000, Clock(3_600)),
+                (15_000, Clock(0)),
+            ],
+        },
+        ..SCENARIO
+    },
+    Scenario {
         name: "link-cut",
-        about: "the link of a replica to Redis is cut for 15 s, then those of all",
-        is_linked: true,
+        about: "the link of a replica to Redis is cut for 30 s, then those of all",
+        full: LONG,
+        redis: Setup::Linked,
         script: Script {
             times: 1,
             fault: &[
                 (0, Choose(Victim::Appender)),
                 (0, Link(State::Cut, Whom::Victim)),
-                (15_000, Link(State::Open, Whom::Victim)),
-                (20_000, Link(State::Cut, Whom::Replicas)),
-                (35_000, Link(State::Open, Whom::Replicas)),
+                (30_000, Link(State::Open, Whom::Victim)),
+                (35_000, Link(State::Cut, Whom::Replicas)),
+                (65_000, Link(State::Open, Whom::Replicas)),
             ],
         },
         expectation: EARS_CUT,
@@ -281,32 +352,34 @@ pub const ALL: &[Scenario] = &[
     },
     Scenario {
         name: "link-drop",
-        about: "the link of a replica to Redis swallows everything for 15 s, then those of all",
-        is_linked: true,
+        about: "the link of a replica to Redis swallows everything for 30 s, then those of all",
+        full: LONG,
+        redis: Setup::Linked,
         script: Script {
             times: 1,
             fault: &[
                 (0, Choose(Victim::Appender)),
                 (0, Link(State::Silent, Whom::Victim)),
-                (15_000, Link(State::Open, Whom::Victim)),
-                (20_000, Link(State::Silent, Whom::Replicas)),
-                (35_000, Link(State::Open, Whom::Replicas)),
+                (30_000, Link(State::Open, Whom::Victim)),
+                (35_000, Link(State::Silent, Whom::Replicas)),
+                (65_000, Link(State::Open, Whom::Replicas)),
             ],
         },
         ..SCENARIO
     },
     Scenario {
         name: "link-slow",
-        about: "the link of a replica to Redis carries 2 KB/s for 15 s, then those of all",
-        is_linked: true,
+        about: "the link of a replica to Redis carries 2 KB/s for 30 s, then those of all",
+        full: LONG,
+        redis: Setup::Linked,
         script: Script {
             times: 1,
             fault: &[
                 (0, Choose(Victim::Appender)),
                 (0, Link(State::Slow(2_000), Whom::Victim)),
-                (15_000, Link(State::Open, Whom::Victim)),
-                (20_000, Link(State::Slow(2_000), Whom::Replicas)),
-                (35_000, Link(State::Open, Whom::Replicas)),
+                (30_000, Link(State::Open, Whom::Victim)),
+                (35_000, Link(State::Slow(2_000), Whom::Replicas)),
+                (65_000, Link(State::Open, Whom::Replicas)),
             ],
         },
         ..SCENARIO

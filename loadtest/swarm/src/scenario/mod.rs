@@ -30,12 +30,25 @@ pub struct Scenario {
     pub full: Size,
     /// How large it is when every change is checked with it; none if it is not.
     pub short: Option<Size>,
-    /// Replicas reach Redis through links that can be cut.
-    pub is_linked: bool,
+    /// What Redis is like.
+    pub redis: Setup,
     /// What is done.
     pub script: Script,
     /// What that explains.
     pub expectation: Expectation,
+}
+
+/// What Redis is like, and how it is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Setup {
+    /// One server.
+    Plain,
+    /// Replicas reach it through links that can be cut.
+    Linked,
+    /// Its clock can be moved.
+    Clock,
+    /// A master and a replica, under three sentinels.
+    Sentinels,
 }
 
 /// A scenario by its name.
@@ -59,6 +72,8 @@ pub struct Size {
     pub per_second: u32,
     /// For how long.
     pub time: Duration,
+    /// No more faults than these, whatever the script says.
+    pub faults_max: u32,
     /// Subscribers wait no longer than this after a cut, whatever the stream asks for.
     pub retry_max: Duration,
     /// What the kernel keeps for a subscriber that does not read; none leaves it to the kernel.
@@ -96,9 +111,10 @@ pub struct Step {
 }
 
 impl Script {
-    /// Draws when each step is taken. Each fault begins in the first third of its share of `time`.
-    pub fn draw(&self, rng: &mut StdRng, time: Duration) -> Vec<Step> {
-        let share = time.mul_f64(0.95) / self.times.max(1);
+    /// Draws when each step is taken. Each fault begins in the first third of its share of the time.
+    pub fn draw(&self, rng: &mut StdRng, size: Size) -> Vec<Step> {
+        let (time, times) = (size.time, self.times.min(size.faults_max));
+        let share = time.mul_f64(0.95) / times.max(1);
         let of_fault = |number: u32| {
             let begin =
                 time.mul_f64(0.05) + share * number + share.mul_f64(rng.random_range(0.0..0.3));
@@ -107,14 +123,14 @@ impl Script {
                 deed: *deed,
             })
         };
-        (0..self.times).flat_map(of_fault).collect()
+        (0..times).flat_map(of_fault).collect()
     }
 }
 
 /// What a step does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Deed {
-    /// Chooses the replica that suffers from here on.
+    /// Chooses who suffers from here on.
     Choose(Victim),
     /// Does something to parts of the cluster.
     Part(Verb, Whom),
@@ -122,6 +138,10 @@ pub enum Deed {
     Redis(&'static [&'static str]),
     /// Cuts so many bytes off the end of what Redis has on disk.
     Forget(usize),
+    /// The clock of Redis is wrong by so many seconds from here on.
+    Clock(i64),
+    /// Waits until the sentinels have put another server in the victim's place.
+    Failover,
     /// Changes the links between replicas and Redis.
     Link(link::State, Whom),
     /// So many subscribers in a hundred do not read, until this is said with another number.
@@ -133,21 +153,25 @@ pub enum Deed {
 /// Parts of the cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Whom {
-    /// The replica that was chosen last.
+    /// The part that was chosen last.
     Victim,
+    /// The server that follows the victim, a master.
+    Standby,
     /// All replicas.
     Replicas,
     /// A part by its name.
     Named(&'static str),
 }
 
-/// Which replica is the victim.
+/// Which part is the victim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Victim {
     /// The one whose ear appends raw publishes at that moment.
     Appender,
-    /// Whichever is drawn.
+    /// Whichever replica is drawn.
     Any,
+    /// The Redis that takes writes, once another can take its place.
+    Master,
 }
 
 /// What the faults of a scenario explain, and would be an offence elsewhere.
@@ -197,9 +221,7 @@ mod tests {
         for scenario in ALL {
             for size in [Some(scenario.full), scenario.short].into_iter().flatten() {
                 for seed in 0..100 {
-                    let steps = scenario
-                        .script
-                        .draw(&mut StdRng::seed_from_u64(seed), size.time);
+                    let steps = scenario.script.draw(&mut StdRng::seed_from_u64(seed), size);
                     assert!(
                         steps.is_sorted_by_key(|step| step.at),
                         "{}: faults overlap",
