@@ -57,6 +57,15 @@ fn publish(gateway: &Gateway, name: &str, stop: &AtomicBool, acknowledged: &Ackn
     }
 }
 
+/// Tells publishers to stop also when a step fails: the scope waits for its threads.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Reads up to an event `last`, coming back to the other gateway whenever the stream ends: all
 /// events, gaps among them.
 fn follow(mut stream: Sse, gateways: &[Gateway; 2]) -> Vec<Event> {
@@ -135,6 +144,7 @@ fn fail_over_under_load(
     let (acknowledged, stop) = (Acknowledged::default(), AtomicBool::new(false));
     let count = || acknowledged.lock().unwrap().len();
     let streams = std::thread::scope(|scope| {
+        let _ended = Stop(&stop);
         let readers: Vec<_> = (0..4)
             .map(|n| gateways[n % 2].listen(&TOPICS))
             .map(|stream| scope.spawn(|| follow(stream, &gateways)))

@@ -46,9 +46,11 @@ impl Sentinel {
 impl Watched {
     /// Everything up, and known to one another.
     pub fn start(replicas: usize) -> Self {
-        let master = Redis::with(&["--repl-diskless-sync-delay", "0"]);
+        // Whoever becomes the master is followed at once, too.
+        let at_once = ["--repl-diskless-sync-delay", "0"];
+        let master = Redis::with(&at_once);
         let port = master.port().to_string();
-        let of_master = ["--replicaof", "127.0.0.1", &port];
+        let of_master = [&at_once[..], &["--replicaof", "127.0.0.1", &port]].concat();
         let replicas: Vec<Redis> = (0..replicas).map(|_| Redis::with(&of_master)).collect();
         eventually("the replicas follow", || {
             replicas.iter().all(|replica| {
