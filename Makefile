@@ -84,8 +84,9 @@ test-valkey: ## the tests of the code over Valkey in place of Redis; VALKEY=/pat
 	@server=$${VALKEY:-$$(deploy/local/valkey)}; $$server --version; set -x; \
 	TIDEGATE_TEST_REDIS=$$server cargo test --locked --no-fail-fast $(addprefix --test ,$(valkey_tests))
 
-test-config: ## do nginx and Prometheus take the shipped configuration?
+test-config: ## do nginx and Prometheus take the shipped configuration, and do alerts fire when they should?
 	deploy/local/cluster check
+	promtool test rules deploy/prometheus/tests/*.yml
 
 test-load: binary ## a short k6 run through a cluster of its own, on free ports
 	deploy/local/cluster run -- loadtest/k6/run.sh
