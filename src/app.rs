@@ -12,17 +12,19 @@ use crate::broker::{Broker, LivePath, Memory};
 use crate::config::Config;
 use crate::engine::fleet;
 use crate::engine::follow::{FollowSettings, Follower};
+use crate::engine::open::OpenStreams;
 use crate::engine::reads::Reads;
 use crate::engine::sockets::Sockets;
 use crate::engine::stream::{Drain, StreamSettings};
 use crate::http::accept::Listener;
-use crate::http::{Auth, Gateway, ops_router, router};
+use crate::http::{Auth, Gateway, Rules, ops_router, router};
 use crate::hub::Hub;
 use crate::ingest::{inbox, link};
 use crate::metrics::Metrics;
+use crate::swap::Swap;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
@@ -90,18 +92,25 @@ impl App {
                 config.limits.replays_max,
             ),
             streams: Arc::new(stream_settings(config, &metrics)),
-            auth: Auth::new(config.auth.publish_key.clone()),
-            limits: config.limits.clone(),
+            rules: Swap::new(rules(config)),
             publish: config.publish.clone(),
             publishing: Semaphore::new(config.publish.in_flight_max),
             open_wait: config.stream.open_wait,
-            open_streams: Arc::new(AtomicUsize::new(0)),
+            open_streams: OpenStreams::new(metrics.clone(), config.logging.stream_lines_max),
+            sockets: OnceLock::new(),
             reached,
             hub,
             broker,
             metrics,
         });
         let sockets = start_sockets(config.engine.count(), &gateway)?;
+        if let Some(sockets) = &sockets {
+            gateway.sockets.get_or_init(|| sockets.clone());
+        }
+        tasks.spawn(say_left_out(
+            gateway.open_streams.clone(),
+            background.clone(),
+        ));
         let listeners = CancellationToken::new();
         let connections = TaskTracker::new();
         if let Some(ops) = ops {
@@ -134,6 +143,30 @@ impl App {
         self.address
     }
 
+    /// Goes on with what of a newer configuration can change while streams are open.
+    pub fn reload(&self, config: &Config) {
+        let gateway = &self.gateway;
+        say_limits(config, &gateway.metrics);
+        gateway.rules.set(rules(config));
+        gateway.reads.set_places(config.limits.replays_max);
+        gateway
+            .open_streams
+            .set_lines_max(config.logging.stream_lines_max);
+        let retention = config.retention();
+        if *gateway.streams.retention.get() != retention {
+            gateway.streams.retention.set(retention.clone());
+            let broker = gateway.broker.clone();
+            self.tasks
+                .spawn(async move { broker.retain(retention).await });
+        }
+    }
+
+    /// The metrics of this process.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.gateway.metrics
+    }
+
     /// Drains and ends. Takes `drain.time` at most, and a little for the tasks.
     pub async fn stop(self) {
         let began = Instant::now();
@@ -164,11 +197,14 @@ impl App {
                 "some tasks did not end in time"
             );
         }
-        tracing::info!(duration_ms = began.elapsed().as_millis(), "stopped");
+        tracing::info!(
+            duration_ms = crate::config::millis(began.elapsed()),
+            "stopped"
+        );
     }
 
     fn open_streams(&self) -> usize {
-        self.gateway.open_streams.load(Ordering::Acquire)
+        self.gateway.open_streams.count()
     }
 }
 
@@ -210,6 +246,15 @@ fn open_broker(
         stop.run_until_cancelled(live).await
     });
     Ok((Arc::new(Broker::Redis(redis)), path))
+}
+
+/// Says once a second what the log has left out; for the last time at the stop.
+async fn say_left_out(open: Arc<OpenStreams>, stop: CancellationToken) {
+    let mut beat = tokio::time::interval(Duration::from_secs(1));
+    while stop.run_until_cancelled(beat.tick()).await.is_some() {
+        open.say_left_out();
+    }
+    open.say_left_out();
 }
 
 /// What metrics are held against.
@@ -295,6 +340,13 @@ impl Parts<'_> {
     }
 }
 
+fn rules(config: &Config) -> Rules {
+    Rules {
+        auth: Auth::new(config.auth.publish_key.clone()),
+        limits: config.limits.clone(),
+    }
+}
+
 fn follow_settings(config: &Config) -> FollowSettings {
     FollowSettings {
         reads_max: config.repair.reads_max,
@@ -312,7 +364,7 @@ fn stream_settings(config: &Config, metrics: &Arc<Metrics>) -> StreamSettings {
         age_max: config.stream.age_max,
         open_event: config.stream.open_event,
         repair_time: config.repair.time,
-        retention: config.retention(),
+        retention: Swap::new(config.retention()),
         drain: Arc::new(Drain::new(config.drain.time)),
         metrics: metrics.clone(),
     }

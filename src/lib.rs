@@ -30,4 +30,5 @@ pub mod ingest;
 pub mod log;
 pub mod metrics;
 pub mod sse;
+pub mod swap;
 pub mod topic;

@@ -167,6 +167,8 @@ pub struct Metrics {
     pub ready: IntGauge,
     pub draining: IntGauge,
     pub config_hash: IntGauge,
+    config_reloads: Family<IntCounter>,
+    config_refused: IntGauge,
 }
 
 /// Label values of `refused`.
@@ -289,10 +291,19 @@ impl Metrics {
             sockets_limit: r.gauge("sockets_limit", "server.connections_max: connections beyond it wait to be accepted."),
             ready: r.gauge("ready", "1 when /readyz answers 200."),
             draining: r.gauge("draining", "1 from SIGTERM on."),
+            config_reloads: r.counters("config_reloads_total", "Times that SIGHUP had the configuration read again, by what became of it.", "outcome", &["taken", "refused"]),
+            config_refused: r.gauge("config_refused", "1 from a reload that was refused until one is taken: the file is at fault, and the log says where. The replica goes on as it was, and would not start again."),
             config_hash: r.gauge("config_hash", "Hash of the configuration in force, without secrets and what is a replica's own (its name and addresses). It differs within the fleet: replicas run with different settings."),
             registry: registry.clone(),
         };
         Arc::new(metrics)
+    }
+
+    /// The configuration was read again, and taken or refused.
+    pub fn reloaded(&self, taken: bool) {
+        let outcome = if taken { "taken" } else { "refused" };
+        self.config_reloads.of(outcome, IntCounter::inc);
+        self.config_refused.set(i64::from(!taken));
     }
 
     /// Where clients connect: its accept queue is looked at.

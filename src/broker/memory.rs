@@ -40,6 +40,11 @@ impl Memory {
         )
     }
 
+    /// Keeps other bounds from now on.
+    pub(super) fn retain(&self, retention: Retention) {
+        self.ledger().configure(retention, now_ms());
+    }
+
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -222,6 +222,14 @@ impl Broker {
         either!(self, broker => broker.report(partition, heard, topics).await)
     }
 
+    /// Keeps other bounds from now on. A log that is away is told when it is back.
+    pub async fn retain(&self, retention: Retention) {
+        match self {
+            Self::Memory(memory) => memory.retain(retention),
+            Self::Redis(redis) => redis.retain(retention).await,
+        }
+    }
+
     /// Names of topics that have a log, ascending, those above `after`.
     ///
     /// # Errors

@@ -3,9 +3,11 @@
 //! Every key is documented in `deploy/tidegate.toml`, and `tests/config.rs` holds that file against
 //! this code. All faults are reported at once, before any socket opens.
 
+mod reload;
 mod sections;
 mod source;
 
+pub use reload::{RELOADABLE, Reload};
 pub use sections::{
     Auth, Drain, Engine, Ingest, Limits, Log, Logging, Ops, Publish, RedisConfig, Repair, Replica,
     Server, Stream,
@@ -44,6 +46,7 @@ pub struct Config {
     pub auth: Auth,
     pub drain: Drain,
     pub logging: Logging,
+    pub settled: reload::Settled,
 }
 
 impl Config {
@@ -53,7 +56,8 @@ impl Config {
     /// [`Faults`], all of them.
     pub fn load(flags: &Flags) -> Result<Self, Faults> {
         let mut source = Source::read(flags)?;
-        let config = Self::take(&mut source);
+        let mut config = Self::take(&mut source);
+        config.settled = source.settled().into();
         source.finish()?;
         Ok(config)
     }
@@ -84,6 +88,7 @@ impl Config {
             limits: Limits::take(s),
             drain: Drain::take(s),
             logging: Logging::take(s),
+            settled: reload::Settled::default(),
         }
     }
 

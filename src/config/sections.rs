@@ -166,6 +166,8 @@ pub struct Limits {
 pub struct Auth {
     /// The key that publishers send as `Authorization: Bearer`.
     pub publish_key: Option<SecretString>,
+    /// Whether anyone may publish beyond loopback, on purpose.
+    pub open_publishing: bool,
 }
 
 /// The orderly stop.
@@ -182,6 +184,8 @@ pub struct Logging {
     pub json: bool,
     /// A filter such as `info` or `tidegate=debug`.
     pub level: String,
+    /// Lines a second about streams that have ended.
+    pub stream_lines_max: usize,
 }
 
 impl Server {
@@ -308,6 +312,7 @@ impl Log {
             s.fault("log.wait_replicas", "must be 0 without redis.url");
         }
         log.overrides = s.tables("log.overrides", |entry| log.rule(entry));
+        s.settle("log.overrides", &format!("{:?}", log.overrides));
         if log.overrides.len() > OVERRIDES_MAX {
             s.fault(
                 "log.overrides",
@@ -459,18 +464,25 @@ impl Auth {
                 &format!("must be exactly \"{OPEN_PUBLISHING}\""),
             );
         }
-        if !listen.ip().is_loopback() && key.is_none() && !is_open {
-            s.fault(
-                "server.listen",
-                &format!(
-                    "{listen} is beyond loopback: set auth.publish_key or auth.publish_key_file, \
-                     or say auth.open_publishing = \"{OPEN_PUBLISHING}\""
-                ),
-            );
-        }
-        Self {
+        let auth = Self {
             publish_key: key.map(SecretString::from),
+            open_publishing: is_open,
+        };
+        if let Err(why) = auth.check(listen) {
+            s.fault("server.listen", &why);
         }
+        auth
+    }
+
+    /// Whether this is enough to listen at an address.
+    pub(super) fn check(&self, listen: SocketAddr) -> Result<(), String> {
+        if listen.ip().is_loopback() || self.publish_key.is_some() || self.open_publishing {
+            return Ok(());
+        }
+        Err(format!(
+            "{listen} is beyond loopback: set auth.publish_key or auth.publish_key_file, \
+             or say auth.open_publishing = \"{OPEN_PUBLISHING}\""
+        ))
     }
 }
 
@@ -487,6 +499,7 @@ impl Logging {
         let logging = Self {
             json: s.choice("logging.format", &["text", "json"]) == "json",
             level: s.get("logging.level", "info"),
+            stream_lines_max: s.get("logging.stream_lines_max", "100"),
         };
         if logging
             .level

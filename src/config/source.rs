@@ -2,10 +2,13 @@
 
 use config::{ConfigError, Environment, File, FileFormat, Value, ValueKind};
 use std::collections::BTreeMap;
+use std::collections::hash_map::RandomState;
 use std::fmt;
+use std::hash::BuildHasher as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 /// What the command line says, over file and environment.
@@ -36,6 +39,7 @@ impl std::error::Error for Faults {}
 pub(super) struct Source {
     values: BTreeMap<String, Value>,
     asked: Vec<&'static str>,
+    settled: BTreeMap<&'static str, u64>,
     faults: Vec<String>,
 }
 
@@ -120,28 +124,49 @@ impl Source {
         parsed
     }
 
+    /// A key's text, or its default: what it says in the end.
+    fn text_or(&mut self, key: &'static str, default: &str) -> String {
+        let text = self.text(key).unwrap_or_else(|| default.to_owned());
+        self.settle(key, &text);
+        text
+    }
+
+    /// Keeps of what a key says so much that another value is told from it, and no secret.
+    pub(super) fn settle(&mut self, key: &'static str, text: &str) {
+        static KEYS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+        self.settled.insert(key, KEYS.hash_one(text));
+    }
+
+    /// What all keys say in the end, by key; comparable within one process.
+    pub(super) fn settled(&mut self) -> BTreeMap<&'static str, u64> {
+        std::mem::take(&mut self.settled)
+    }
+
     /// A key with a default.
     pub(super) fn get<T: FromStr + Default>(&mut self, key: &'static str, default: &str) -> T {
-        let text = self.text(key).unwrap_or_else(|| default.to_owned());
+        let text = self.text_or(key, default);
         self.parse(key, &text).unwrap_or_default()
     }
 
     /// An address to listen on.
     pub(super) fn address(&mut self, key: &'static str, default: &str) -> SocketAddr {
-        let text = self.text(key).unwrap_or_else(|| default.to_owned());
+        let text = self.text_or(key, default);
         self.parse(key, &text)
             .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)))
     }
 
     /// A key that may be absent; an empty value counts as absent.
     pub(super) fn optional<T: FromStr>(&mut self, key: &'static str) -> Option<T> {
-        let text = self.text(key).filter(|text| !text.is_empty())?;
+        let text = self.text_or(key, "");
+        if text.is_empty() {
+            return None;
+        }
         self.parse(key, &text)
     }
 
     /// A span of time such as `15s` or `24h`.
     pub(super) fn duration(&mut self, key: &'static str, default: &str) -> Duration {
-        let text = self.text(key).unwrap_or_else(|| default.to_owned());
+        let text = self.text_or(key, default);
         humantime::parse_duration(&text).unwrap_or_else(|_| {
             self.fault(
                 key,
@@ -210,9 +235,7 @@ impl Source {
     /// One of a few words; the first is the default.
     pub(super) fn choice(&mut self, key: &'static str, words: &[&'static str]) -> &'static str {
         let default = words.first().copied().unwrap_or_default();
-        let Some(text) = self.text(key) else {
-            return default;
-        };
+        let text = self.text_or(key, default);
         words
             .iter()
             .copied()
@@ -247,7 +270,10 @@ impl Source {
                 self.fault(key, &format!("{path} is empty"));
                 None
             }
-            Ok(text) => Some(text.trim().to_owned()),
+            Ok(text) => {
+                self.settle(key, text.trim());
+                Some(text.trim().to_owned())
+            }
             Err(why) => {
                 self.fault(key, &format!("{path} cannot be read: {why}"));
                 None

@@ -4,19 +4,21 @@
 //! The body is polled only when hyper has room, so a reader that stops costs a cursor and what
 //! hyper has buffered, nothing more.
 
+use super::open::{Closed, OpenStreams, SLICE, Seen, Top};
 use super::reads::Reads;
-use super::stream::{Ending, Stream, StreamSettings, Turn};
+use super::stream::{Ending, Standing, Stream, StreamSettings, Turn};
 use crate::hub::Bell;
 use crate::log::Reading;
-use crate::metrics::{CloseReason, Metrics, WayOut};
+use crate::metrics::{CloseReason, WayOut};
 use crate::sse::HEARTBEAT;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body, Frame};
+use slab::Slab;
 use std::fmt;
+use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::time::{Instant, Sleep};
@@ -33,52 +35,68 @@ pub struct Cut;
 /// A place among the open streams; given back on drop, whatever way the stream went.
 #[derive(Debug)]
 pub struct Lease {
-    open: Arc<AtomicUsize>,
-    metrics: Arc<Metrics>,
-    way: WayOut,
-    reason: CloseReason,
+    open: Arc<OpenStreams>,
     since: Instant,
     bytes: u64,
-    topics: usize,
+    topics: u32,
+    way: WayOut,
+    reason: CloseReason,
+    /// The log has its line already.
+    is_said: bool,
 }
 
 impl Lease {
     /// Takes a place, if fewer than `most` are taken.
     #[must_use]
-    pub fn take(
-        open: &Arc<AtomicUsize>,
-        most: usize,
-        metrics: &Arc<Metrics>,
-        topics: usize,
-    ) -> Option<Self> {
-        open.fetch_update(Ordering::AcqRel, Ordering::Acquire, |taken| {
-            (taken < most).then_some(taken + 1)
-        })
-        .ok()?;
-        metrics.opened(WayOut::Body);
+    pub fn take(open: &Arc<OpenStreams>, most: usize, topics: usize) -> Option<Self> {
+        if !open.enter(most) {
+            return None;
+        }
+        open.metrics.opened(WayOut::Body);
         Some(Self {
             open: open.clone(),
-            metrics: metrics.clone(),
-            way: WayOut::Body,
-            reason: CloseReason::Client,
             since: Instant::now(),
             bytes: 0,
-            topics,
+            topics: u32::try_from(topics).unwrap_or(u32::MAX),
+            way: WayOut::Body,
+            reason: CloseReason::Client,
+            is_said: false,
         })
     }
-}
 
-impl Lease {
+    /// How long it has been taken.
+    pub(super) fn age(&self) -> Duration {
+        self.since.elapsed()
+    }
+
+    /// Bytes that were handed to the socket.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     /// Bytes were handed to the socket.
     pub(super) fn add_bytes(&mut self, bytes: u64) {
         self.bytes += bytes;
-        self.metrics.sent_bytes.inc_by(bytes);
+        self.open.metrics.sent_bytes.inc_by(bytes);
+    }
+
+    /// Says in the log that the stream ends, while it is still there to tell how it stands.
+    pub(super) fn say_closed(&mut self, reason: CloseReason, standing: Standing) {
+        if !std::mem::replace(&mut self.is_said, true) {
+            self.open.say_closed(&Closed {
+                reason,
+                duration: self.age(),
+                topics: self.topics as usize,
+                bytes: self.bytes,
+                standing,
+            });
+        }
     }
 
     /// It leaves hyper for a socket of the engine's own.
     #[must_use]
     pub fn on_socket(mut self) -> Self {
-        self.metrics.goes_by(self.way, WayOut::Socket);
+        self.open.metrics.goes_by(self.way, WayOut::Socket);
         self.way = WayOut::Socket;
         self
     }
@@ -91,16 +109,11 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.open.fetch_sub(1, Ordering::AcqRel);
-        self.metrics
+        self.open.leave();
+        self.open
+            .metrics
             .closed(self.way, self.reason, self.since.elapsed());
-        tracing::info!(
-            close_reason = self.reason.as_str(),
-            duration_ms = self.since.elapsed().as_millis(),
-            topics = self.topics,
-            bytes = self.bytes,
-            "stream closed"
-        );
+        self.say_closed(self.reason, Standing::default());
     }
 }
 
@@ -117,8 +130,17 @@ enum State {
     Over,
 }
 
-/// The body of an event stream.
+/// The body of an event stream. What it has to say stands in a place where it can be looked at
+/// while hyper holds the body, above all when hyper has not asked for long.
+#[derive(Debug)]
 pub struct StreamBody {
+    outlet: Arc<Mutex<Outlet>>,
+    open: Arc<OpenStreams>,
+    number: usize,
+}
+
+/// Where the bytes of a body come from.
+struct Outlet {
     state: State,
     reads: Reads,
     bell: Arc<Bell>,
@@ -126,14 +148,47 @@ pub struct StreamBody {
     sleep: Pin<Box<Sleep>>,
     out: Vec<Bytes>,
     lease: Lease,
+    peer: Option<SocketAddr>,
 }
 
-impl fmt::Debug for StreamBody {
+impl fmt::Debug for Outlet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StreamBody")
+        f.debug_struct("Outlet")
             .field("lease", &self.lease)
             .finish_non_exhaustive()
     }
+}
+
+/// The streams that go out as bodies, to be looked at.
+#[derive(Debug, Default)]
+pub(super) struct Bodies(Mutex<Slab<Arc<Mutex<Outlet>>>>);
+
+impl Bodies {
+    fn all(&self) -> MutexGuard<'_, Slab<Arc<Mutex<Outlet>>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Offers every stream, some at a time.
+    pub(super) async fn look(&self, top: &mut Top) {
+        let mut from = 0;
+        loop {
+            let slice: Vec<_> = {
+                let all = self.all();
+                if from >= all.capacity() {
+                    return;
+                }
+                let numbers = from..from + SLICE;
+                numbers.filter_map(|at| all.get(at).cloned()).collect()
+            };
+            slice.iter().for_each(|outlet| lock(outlet).look(top));
+            from += SLICE;
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+fn lock(outlet: &Mutex<Outlet>) -> MutexGuard<'_, Outlet> {
+    outlet.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl StreamBody {
@@ -145,9 +200,11 @@ impl StreamBody {
         bell: Arc<Bell>,
         settings: Arc<StreamSettings>,
         lease: Lease,
+        peer: Option<SocketAddr>,
     ) -> Self {
+        let open = lease.open.clone();
         let first = settings.heartbeat.mul_f64(rand::random_range(0.0..1.0));
-        Self {
+        let outlet = Arc::new(Mutex::new(Outlet {
             state: match opened {
                 Ok(stream) => State::Live(Box::new(stream)),
                 Err(opening) => State::Opening(opening),
@@ -158,12 +215,59 @@ impl StreamBody {
             settings,
             out: Vec::new(),
             lease,
+            peer,
+        }));
+        let number = open.bodies.all().insert(outlet.clone());
+        Self {
+            outlet,
+            open,
+            number,
         }
     }
 
     /// As a body of axum's kind.
     pub fn into_axum(self) -> axum::body::Body {
         axum::body::Body::new(self.map_err(axum::Error::new))
+    }
+}
+
+impl Drop for StreamBody {
+    fn drop(&mut self) {
+        let outlet = self.open.bodies.all().try_remove(self.number);
+        // Whatever its end was, it is said now, while the stream is there.
+        lock(&self.outlet).say_closed();
+        drop(outlet);
+    }
+}
+
+impl Outlet {
+    fn stream(&self) -> Option<&Stream> {
+        match &self.state {
+            State::Live(stream) | State::Reading(stream, _) => Some(stream),
+            State::Opening(_) | State::Flushing | State::Cut | State::Over => None,
+        }
+    }
+
+    fn say_closed(&mut self) {
+        let standing = self.stream().map(Stream::standing);
+        let reason = self.lease.reason;
+        self.lease.say_closed(reason, standing.unwrap_or_default());
+    }
+
+    fn look(&self, top: &mut Top) {
+        let seen = Seen {
+            stream: self.stream(),
+            age: self.lease.age(),
+            bytes: self.lease.bytes(),
+            way: "body",
+            state: match self.state {
+                State::Opening(_) => "opening",
+                State::Live(_) => "live",
+                State::Reading(..) => "reading",
+                State::Flushing | State::Cut | State::Over => "over",
+            },
+        };
+        top.offer(&seen, || self.peer);
     }
 
     fn end(&mut self, ending: Ending) {
@@ -243,7 +347,10 @@ impl StreamBody {
                     Box::pin(async move { reads.pages(partition, requests).await }),
                 );
             }
-            Turn::Over(ending) => self.end(ending),
+            Turn::Over(ending) => {
+                self.lease.say_closed(ending.reason(), stream.standing());
+                self.end(ending);
+            }
             Turn::Wait(until) => {
                 self.state = State::Live(stream);
                 self.sleep.as_mut().reset(until);
@@ -274,6 +381,28 @@ impl StreamBody {
         self.lease.add_bytes(bytes.len() as u64);
         Some(bytes)
     }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        loop {
+            if let Some(bytes) = self.take_out() {
+                return Poll::Ready(Some(Ok(Frame::data(bytes))));
+            }
+            match self.state {
+                State::Over => return Poll::Ready(None),
+                State::Cut => return Poll::Ready(Some(Err(Cut))),
+                State::Flushing => {
+                    self.state = State::Cut;
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                State::Opening(_) | State::Live(_) | State::Reading(..) => {
+                    if self.advance(cx).is_pending() {
+                        return Poll::Pending;
+                    }
+                }
+            }
+        }
+    }
 }
 
 impl Body for StreamBody {
@@ -281,29 +410,10 @@ impl Body for StreamBody {
     type Error = Cut;
 
     fn poll_frame(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
-        let this = &mut *self;
-        loop {
-            if let Some(bytes) = this.take_out() {
-                return Poll::Ready(Some(Ok(Frame::data(bytes))));
-            }
-            match this.state {
-                State::Over => return Poll::Ready(None),
-                State::Cut => return Poll::Ready(Some(Err(Cut))),
-                State::Flushing => {
-                    this.state = State::Cut;
-                    cx.waker().wake_by_ref();
-                    return Poll::Pending;
-                }
-                State::Opening(_) | State::Live(_) | State::Reading(..) => {
-                    if this.advance(cx).is_pending() {
-                        return Poll::Pending;
-                    }
-                }
-            }
-        }
+        lock(&self.outlet).poll(cx)
     }
 }
 

@@ -5,11 +5,13 @@
 //! - [`stream`] is the life of one stream as a state machine: what to write next, when to wake.
 //! - [`sockets`] is the way out for plain HTTP/1.1: a few threads that own the sockets.
 //! - [`body`] is the way out as an ordinary HTTP body: for TLS, HTTP/2 and short streams.
+//! - [`open`] is the open streams together: their number, who is slow, what is said at their end.
 //! - [`fleet`] tells the other replicas of this one.
 
 pub mod body;
 pub mod fleet;
 pub mod follow;
+pub mod open;
 pub mod reads;
 pub mod sockets;
 pub mod stream;

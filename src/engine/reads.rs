@@ -29,6 +29,7 @@ struct Shared {
     metrics: Arc<Metrics>,
     tracker: TaskTracker,
     places: Semaphore,
+    places_max: Mutex<usize>,
     under_way: Mutex<HashMap<Key, UnderWay>>,
 }
 
@@ -58,8 +59,31 @@ impl Reads {
             metrics,
             tracker,
             places: Semaphore::new(places),
+            places_max: Mutex::new(places),
             under_way: Mutex::default(),
         }))
+    }
+
+    /// Another number of reads at the same time. Those that are under way go on.
+    pub fn set_places(&self, places: usize) {
+        let shared = self.0.clone();
+        let had = {
+            let mut most = shared
+                .places_max
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            std::mem::replace(&mut *most, places)
+        };
+        shared.places.add_permits(places.saturating_sub(had));
+        let fewer = had.saturating_sub(places);
+        let busy = fewer - shared.places.forget_permits(fewer);
+        if let (1.., Ok(busy)) = (busy, u32::try_from(busy)) {
+            self.0.tracker.spawn(async move {
+                if let Ok(places) = shared.places.acquire_many(busy).await {
+                    places.forget();
+                }
+            });
+        }
     }
 
     /// Reads pages, or only the clock if nothing is requested. The hub learns of both.

@@ -11,12 +11,13 @@
 use super::reads::Reads;
 use crate::broker::{Bounds, Retention};
 use crate::cursor::Cursor;
-use crate::hub::reader::{PAGE_EVENTS, Reader, Shown, Start, Step};
+use crate::hub::reader::{Lag, PAGE_EVENTS, Reader, Shown, Start, Step};
 use crate::hub::{Bell, Hub};
 use crate::id::Id;
 use crate::log::{History, ReadRequest, Reading};
 use crate::metrics::{CloseReason, Metrics};
 use crate::sse::{Block, Gap, HEARTBEAT, Mark, heartbeat_event, retry_line};
+use crate::swap::Swap;
 use crate::topic::{PartitionNo, Topic};
 use bytes::Bytes;
 use serde::Serialize;
@@ -43,7 +44,7 @@ pub struct StreamSettings {
     pub repair_time: Duration,
     /// What the log keeps: a cursor is refreshed before half of the age, and before a filter has
     /// kept back half of the entries.
-    pub retention: Retention,
+    pub retention: Swap<Retention>,
     /// The drain.
     pub drain: Arc<Drain>,
     /// The metrics.
@@ -128,6 +129,19 @@ pub enum Begin {
     History(History),
 }
 
+impl Begin {
+    /// The word in logs.
+    #[must_use]
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::After(_) => "resumed",
+            Self::Unreadable => "bad_cursor",
+            Self::History(_) => "history",
+        }
+    }
+}
+
 /// How a stream is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
@@ -160,6 +174,15 @@ pub enum Turn {
     Over(Ending),
 }
 
+/// What a stream has come to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// Events shown, gaps not counted.
+    pub events: u64,
+    /// How far it is behind.
+    pub lag: Lag,
+}
+
 /// One open stream.
 #[derive(Debug)]
 pub struct Stream {
@@ -179,8 +202,11 @@ pub struct Stream {
     greeting: Vec<Bytes>,
     replay: Replay,
     told: Told,
-    /// The least that the log keeps of any of its topics.
+    /// Events shown.
+    events: u64,
+    /// The least that the log keeps of any of its topics, by this retention.
     bounds: Bounds,
+    retention: Arc<Retention>,
 }
 
 /// What the stream shows before it is live.
@@ -329,6 +355,7 @@ impl Stream {
             Begin::After(_) if gaps.is_empty() => Replay::Resumed,
             Begin::After(_) | Begin::History(_) => Replay::Begun,
         };
+        let retention = settings.retention.get();
         let mut stream = Self {
             next_heartbeat: now + settings.heartbeat.mul_f64(rand::random_range(0.0..1.0)),
             cut_by_age: now + settings.age_max.mul_f64(rand::random_range(0.75..1.0)),
@@ -345,7 +372,9 @@ impl Stream {
                 oldest: reader.oldest(),
                 behind: 0,
             },
-            bounds: least(&settings.retention, &wish.topics),
+            events: 0,
+            bounds: least(&retention, &wish.topics),
+            retention,
             reader,
             settings,
             hub,
@@ -402,6 +431,20 @@ impl Stream {
     /// The stream's topics.
     pub fn topics(&self) -> impl Iterator<Item = &Topic> {
         self.reader.topics()
+    }
+
+    /// Whether it shows the number of connections as well.
+    pub(super) fn watches_connections(&self) -> bool {
+        self.counts.is_some()
+    }
+
+    /// What it has come to, for whoever looks or reads the log.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        Standing {
+            events: self.events,
+            lag: self.reader.lag(),
+        }
     }
 
     /// Takes what [`Turn::Read`] asked for.
@@ -510,6 +553,7 @@ impl Stream {
         let mut sampled = false;
         let mut bytes = 0;
         let (kinds, limit, told) = (&self.kinds, &mut self.limit, &mut self.told);
+        let events = &mut self.events;
 
         let step = self.reader.step(|shown, cursor| {
             let before = out.len();
@@ -545,6 +589,7 @@ impl Stream {
                     }
                     if !matches!(frame.mark, Mark::Gap { .. } | Mark::Late { .. }) {
                         metrics.delivered.inc();
+                        *events += 1;
                         if let Some(left) = limit.as_mut().filter(|_| is_logged) {
                             *left = left.saturating_sub(1);
                         }
@@ -587,6 +632,16 @@ impl Stream {
         }
     }
 
+    /// A reload may have changed what the log keeps.
+    fn keep_up_with_retention(&mut self) {
+        let retention = self.settings.retention.get();
+        if !Arc::ptr_eq(&retention, &self.retention) {
+            let topics: Vec<Topic> = self.reader.topics().cloned().collect();
+            self.bounds = least(&retention, &topics);
+            self.retention = retention;
+        }
+    }
+
     /// Writes a heartbeat if one is due; on a quiet stream, a newer cursor instead.
     fn beat(&mut self, now: Instant, out: &mut Vec<Bytes>) {
         if now < self.next_heartbeat {
@@ -594,6 +649,7 @@ impl Stream {
         }
         self.next_heartbeat = now + self.settings.heartbeat;
         self.settings.metrics.heartbeats.inc();
+        self.keep_up_with_retention();
         let old = self
             .told
             .oldest

@@ -8,6 +8,8 @@ use crate::config::Server;
 use crate::engine::sockets::{Adopted, Place, Sockets};
 use crate::metrics::Metrics;
 use axum::Router;
+use axum::extract::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -166,7 +168,8 @@ impl Connections {
             .timer(TokioTimer::new())
             .max_send_buf_size(self.settings.buffer_bytes)
             .max_concurrent_streams(250);
-        let service = TowerToHyperService::new(router);
+        let peer = socket.peer_addr().ok();
+        let service = Told(TowerToHyperService::new(router), peer);
         let connection = builder.serve_connection(TokioIo::new(socket), service);
         let mut connection = std::pin::pin!(connection);
         let ended = tokio::select! {
@@ -195,9 +198,10 @@ impl Connections {
             .header_read_timeout(self.settings.header_timeout)
             .max_buf_size(self.settings.buffer_bytes);
         let desk = Desk::default();
+        let peer = socket.peer_addr().ok();
         let watched = Watched::new(socket, desk.clone());
         let routes = Routes::new(router, desk.clone(), self.sockets.is_some());
-        let mut connection = builder.serve_connection(watched, routes);
+        let mut connection = builder.serve_connection(watched, Told(routes, peer));
         let mut stopping = std::pin::pin!(stop.cancelled());
         let mut stopped = false;
         let left = std::future::poll_fn(|cx| {
@@ -228,6 +232,29 @@ impl Connections {
             (Err(why), _) => tracing::warn!(%why, "a connection cannot be taken over"),
             (Ok(_), None) => {}
         }
+    }
+}
+
+/// The other end of a connection.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Peer(pub(super) SocketAddr);
+
+/// A service whose requests are told who is at the other end.
+#[derive(Clone, Debug)]
+struct Told<S>(S, Option<SocketAddr>);
+
+impl<S: hyper::service::Service<Request<Incoming>>> hyper::service::Service<Request<Incoming>>
+    for Told<S>
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        if let Some(address) = self.1 {
+            request.extensions_mut().insert(Peer(address));
+        }
+        self.0.call(request)
     }
 }
 

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `/events`, `/events/{topic}` | GET (stream), HEAD, POST, OPTIONS |
 //! | `/topics`, `/topics/{topic}`, `/topics/{topic}/events` | GET, DELETE |
-//! | `/healthz`, `/readyz`, `/metrics` | GET; on `ops.listen` if there is one |
+//! | `/healthz`, `/readyz`, `/metrics`, `/streams` | GET; on `ops.listen` if there is one |
 //! | `/` | GET: the page |
 
 pub mod accept;
@@ -15,6 +15,7 @@ mod name;
 mod problem;
 mod publish;
 mod query;
+mod streams;
 mod subscribe;
 mod takeover;
 mod topics;
@@ -23,10 +24,13 @@ pub use auth::Auth;
 
 use crate::broker::Broker;
 use crate::config::{Limits, Publish};
+use crate::engine::open::OpenStreams;
 use crate::engine::reads::Reads;
+use crate::engine::sockets::Sockets;
 use crate::engine::stream::StreamSettings;
 use crate::hub::Hub;
 use crate::metrics::Metrics;
+use crate::swap::Swap;
 use axum::Router;
 use axum::extract::Request;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
@@ -34,8 +38,8 @@ use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{MethodRouter, get};
 use problem::Problem;
 use std::any::Any;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::Semaphore;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -43,6 +47,14 @@ use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetReques
 use tower_http::sensitive_headers::SetSensitiveRequestHeadersLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
 use tower_http::trace::{DefaultOnFailure, TraceLayer};
+
+/// What requests are judged by. A reload of the configuration replaces it.
+#[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "parts that are documented where they are made")]
+pub struct Rules {
+    pub auth: Auth,
+    pub limits: Limits,
+}
 
 /// What the handlers share.
 #[derive(Debug)]
@@ -53,12 +65,13 @@ pub struct Gateway {
     pub reads: Reads,
     pub streams: Arc<StreamSettings>,
     pub metrics: Arc<Metrics>,
-    pub auth: Auth,
-    pub limits: Limits,
+    pub rules: Swap<Rules>,
     pub publish: Publish,
     pub publishing: Semaphore,
     pub open_wait: Duration,
-    pub open_streams: Arc<AtomicUsize>,
+    pub open_streams: Arc<OpenStreams>,
+    /// The threads that own sockets; not set if all streams go out as bodies.
+    pub sockets: OnceLock<Arc<Sockets>>,
     pub reached: Arc<AtomicBool>,
 }
 
@@ -91,6 +104,7 @@ fn ops_routes() -> Router<Arc<Gateway>> {
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
         .route("/metrics", get(health::metrics))
+        .route("/streams", get(streams::list))
 }
 
 fn layered(router: Router<Arc<Gateway>>, gateway: Arc<Gateway>) -> Router {

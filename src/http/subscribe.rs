@@ -1,6 +1,7 @@
 //! `GET /events` and `GET /events/{topic}`: from a request to an open stream.
 
 use super::Gateway;
+use super::accept::Peer;
 use super::name::Name;
 use super::problem::Problem;
 use super::query::Query;
@@ -23,6 +24,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use std::collections::BTreeSet;
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -65,6 +67,7 @@ pub(super) async fn one(
 pub(super) struct Way {
     version: Version,
     desk: Option<Desk>,
+    peer: Option<SocketAddr>,
 }
 
 impl Way {
@@ -81,6 +84,7 @@ impl<S: Sync> FromRequestParts<S> for Way {
         Ok(Self {
             version: parts.version,
             desk: parts.extensions.remove(),
+            peer: parts.extensions.get().map(|Peer(address)| *address),
         })
     }
 }
@@ -110,9 +114,8 @@ async fn subscribe(
     }
     let Some(mut lease) = Lease::take(
         &gateway.open_streams,
-        gateway.limits.streams_max,
-        &gateway.metrics,
-        wish.topics.len(),
+        gateway.rules.get().limits.streams_max,
+        wish.topics.len() + usize::from(wish.connections),
     ) else {
         return refuse(
             &gateway,
@@ -122,9 +125,16 @@ async fn subscribe(
         );
     };
     // A stream that ends cleanly leaves its connection to the next request.
+    let peer = way.peer;
     let desk = way
         .desk()
         .filter(|_| wish.limit.is_none() && wish.max_age.is_none());
+    tracing::debug!(
+        topics = wish.topics.len(),
+        begin = wish.begin.as_str(),
+        way = if desk.is_some() { "socket" } else { "body" },
+        "stream opened"
+    );
     let bell = Arc::new(Bell::default());
     let opening = open(
         gateway.hub.clone(),
@@ -157,6 +167,7 @@ async fn subscribe(
         bell,
         gateway.streams.clone(),
         lease,
+        peer,
     );
     stream_headers(body.into_axum())
 }
@@ -184,7 +195,7 @@ fn wish(
             _ => topics.push(topic),
         }
     }
-    let most = gateway.limits.topics_per_stream_max;
+    let most = gateway.rules.get().limits.topics_per_stream_max;
     if topics.len() > most {
         return Err(Problem::bad_request(format!(
             "topic: a stream has at most {most} topics"
@@ -240,7 +251,8 @@ fn begin(gateway: &Gateway, query: &Query, headers: &HeaderMap) -> Result<Begin,
 }
 
 fn history(gateway: &Gateway, query: &Query) -> Result<Option<History>, Problem> {
-    let last = query.number("last", &(gateway.limits.history_events_max as u64))?;
+    let most = gateway.rules.get().limits.history_events_max;
+    let last = query.number("last", &(most as u64))?;
     let since = match query.first("since") {
         Some("earliest") => Some(History::Earliest),
         _ => query.duration("since")?.map(|age| History::Since {

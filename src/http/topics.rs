@@ -87,7 +87,7 @@ pub(super) async fn events(
         ),
         None => None,
     };
-    let most = gateway.limits.history_events_max as u64;
+    let most = gateway.rules.get().limits.history_events_max as u64;
     let limit = query.number("limit", &most)?.unwrap_or(most.min(100));
     let request = ReadRequest {
         topic: topic.clone(),
@@ -128,7 +128,7 @@ pub(super) async fn delete(
     Name(name): Name,
     headers: HeaderMap,
 ) -> Result<Json<Value>, Problem> {
-    gateway.auth.may_publish(&headers)?;
+    gateway.rules.get().auth.may_publish(&headers)?;
     let topic = topic_of(&name)?;
     match gateway.broker.delete(&topic).await? {
         Some(id) => Ok(Json(json!({ "topic": topic, "id": id }))),

@@ -188,6 +188,13 @@ impl Feed {
         state.window.bytes() + passing
     }
 
+    /// How many entries above `cursor` stand in the window, and whether it may lack some of them.
+    pub(super) fn lag_of(&self, cursor: Id) -> (usize, bool) {
+        let state = self.state();
+        let lacks = cursor < state.window.floor();
+        (state.window.count_after(cursor), lacks)
+    }
+
     /// Subscribers that read this feed.
     #[must_use]
     pub fn subscribers(&self) -> usize {

@@ -94,6 +94,15 @@ pub enum Step {
     Ended,
 }
 
+/// How far a stream is behind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lag {
+    /// Entries of its topics that are in memory here and that it has not shown.
+    pub events: usize,
+    /// It is behind a window, so that there are more in the log.
+    pub at_least: bool,
+}
+
 /// One subscriber's position in its topics.
 #[derive(Debug)]
 pub struct Reader {
@@ -312,6 +321,20 @@ impl Reader {
     #[must_use]
     pub fn oldest(&self) -> Option<Id> {
         self.parts.iter().map(|part| part.cursor).min()
+    }
+
+    /// How far the stream is behind what this replica has heard of its topics.
+    #[must_use]
+    pub fn lag(&self) -> Lag {
+        let mut lag = Lag::default();
+        for part in self.parts.iter().filter(|part| part.opening.is_none()) {
+            for source in &part.sources {
+                let (events, lacks) = source.feed.lag_of(part.cursor.max(source.done));
+                lag.events += events;
+                lag.at_least |= lacks;
+            }
+        }
+        lag
     }
 
     /// The topics that are read, in no order that matters.

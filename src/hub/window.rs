@@ -95,6 +95,12 @@ impl Window {
         self.frames.range(start..)
     }
 
+    /// How many frames there are above `cursor`.
+    #[must_use]
+    pub fn count_after(&self, cursor: Id) -> usize {
+        self.frames.len() - self.frames.partition_point(|frame| frame.id <= cursor)
+    }
+
     fn is_over(&self) -> bool {
         self.frames.len() > self.bounds.events_max || self.bytes > self.bounds.bytes_max
     }

@@ -40,8 +40,13 @@ impl Gateway {
 
     /// Starts a replica and waits only until it listens.
     pub fn launch(config: &[(&str, &str)]) -> Self {
+        Self::launch_with(&[], config)
+    }
+
+    /// As [`Gateway::launch`], with more arguments.
+    pub fn launch_with(args: &[&str], config: &[(&str, &str)]) -> Self {
         let mut command = binary();
-        command.arg("serve");
+        command.arg("serve").args(args);
         if config.iter().all(|(key, _)| *key != "server.listen") {
             command.args(["--listen", "127.0.0.1:0"]);
         }
@@ -226,6 +231,11 @@ impl Gateway {
     /// Waits for its end.
     pub fn wait(&mut self) -> ExitStatus {
         self.process.wait()
+    }
+
+    /// SIGHUP: the configuration is read again.
+    pub fn hang_up(&mut self) {
+        self.process.hang_up();
     }
 
     /// SIGSTOP.

@@ -134,6 +134,11 @@ impl Process {
         self.signal(Signal::Int);
     }
 
+    /// SIGHUP.
+    pub fn hang_up(&mut self) {
+        self.signal(Signal::Hup);
+    }
+
     /// SIGSTOP: the process keeps its sockets and does nothing.
     pub fn pause(&mut self) {
         self.signal(Signal::Stop);

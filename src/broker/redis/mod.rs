@@ -33,6 +33,7 @@ use super::{BrokerError, Fleet, LivePath, Publication, Retention, Rule, TopicSta
 use crate::id::Id;
 use crate::log::{History, ReadRequest, Reading};
 use crate::metrics::{Metrics, Role};
+use crate::swap::Swap;
 use crate::topic::{PartitionNo, Topic};
 use deadpool_redis::{Connection, HookError, Pool, PoolError};
 use library::{Library, VERSION};
@@ -110,6 +111,8 @@ struct Shared {
     /// Rung when a command fails: the master may be another one.
     doubts: watch::Sender<()>,
     settings: Settings,
+    /// What the log keeps now.
+    retention: Swap<Retention>,
     library: Library,
     metrics: Arc<Metrics>,
     /// This server was found fit for these settings, and not found unfit since.
@@ -132,6 +135,7 @@ impl Redis {
         Ok(Self(Arc::new(Shared {
             master: watch::Sender::new(master.map(Arc::new)),
             doubts: watch::Sender::new(()),
+            retention: Swap::new(settings.retention.clone()),
             settings,
             library,
             metrics,
@@ -307,6 +311,15 @@ impl Redis {
         Ok(())
     }
 
+    /// Keeps other bounds from now on; if Redis is away, from the next command on.
+    pub(super) async fn retain(&self, retention: Retention) {
+        self.0.retention.set(retention);
+        self.0.prepared.store(false, Ordering::Release);
+        if let Err(why) = self.prepare().await {
+            tracing::warn!(%why, "what the log keeps is not changed yet");
+        }
+    }
+
     /// Looks at how Redis stands: its memory, its replicas, and whether it may evict keys, which is
     /// said whenever it begins. Returns `maxmemory-policy`.
     ///
@@ -340,7 +353,7 @@ impl Redis {
     }
 
     async fn configure(&self, partition: PartitionNo) -> Result<(), BrokerError> {
-        let retention = &self.settings().retention;
+        let retention = self.0.retention.get();
         let mut cmd = self.function("configure", partition);
         cmd.arg(retention.bounds.events_max)
             .arg(retention.bounds.age_ms)

@@ -1,11 +1,13 @@
 //! What a thread is told: commands, and the numbers of entries that want to be looked at.
 
 use super::Adopted;
+use crate::engine::open::Top;
 use crate::engine::stream::Stream;
 use crate::log::Reading;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Wake;
+use tokio::sync::oneshot;
 
 /// Names an entry: its number, and which of those that had the number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +25,8 @@ pub(super) enum Command {
     Opened(Key, Box<Stream>),
     /// Pages that an entry has asked for.
     Pages(Key, Arc<Reading>),
+    /// Offer the entries from this number on to a list, some at a time.
+    Look(usize, Top, oneshot::Sender<Top>),
     /// End.
     Stop,
 }

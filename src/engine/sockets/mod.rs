@@ -28,6 +28,7 @@ mod thread;
 mod wheel;
 
 use super::body::Lease;
+use super::open::Top;
 use super::reads::Reads;
 use super::stream::{Stream, StreamSettings};
 use crate::engine::body::Opening;
@@ -40,7 +41,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use thread::Shared;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 /// What a request handler leaves for whoever takes the connection over.
 pub struct Ticket {
@@ -150,6 +151,22 @@ impl Sockets {
         let next = self.next.fetch_add(1, Ordering::Relaxed);
         if let Some(mailbox) = self.mailboxes.get(next % self.mailboxes.len().max(1)) {
             mailbox.send(Command::Adopt(Box::new(adopted)));
+        }
+    }
+
+    /// Offers every stream; each thread does it between its other work.
+    pub(super) async fn look(&self, top: &mut Top) {
+        let mut parts = Vec::with_capacity(self.mailboxes.len());
+        for mailbox in &self.mailboxes {
+            let (reply, part) = oneshot::channel();
+            mailbox.send(Command::Look(0, top.part(), reply));
+            parts.push(part);
+        }
+        for part in parts {
+            // A thread that has ended has no streams.
+            if let Ok(part) = part.await {
+                top.merge(part);
+            }
         }
     }
 

@@ -4,8 +4,9 @@ use super::connection::{Around, Connection, State, Written};
 use super::mailbox::{Command, EntryWaker, Key, Mailbox};
 use super::wheel::Wheel;
 use super::{Adopted, Ticket};
+use crate::engine::open::{SLICE, Seen, Top};
 use crate::engine::reads::Reads;
-use crate::engine::stream::{Ending, StreamSettings, Turn};
+use crate::engine::stream::{Ending, Stream, StreamSettings, Turn};
 use crate::metrics::CloseReason;
 use crate::sse::HEARTBEAT;
 use bytes::Bytes;
@@ -14,6 +15,7 @@ use mio::{Events, Interest, Poll, Token};
 use slab::Slab;
 use std::io;
 use std::sync::Arc;
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 const NUDGE: Token = Token(usize::MAX);
@@ -92,6 +94,10 @@ impl Thread {
             self.mailbox.take(&mut commands, &mut ready);
             for command in commands.drain(..) {
                 if matches!(command, Command::Stop) {
+                    for (_, entry) in &mut self.entries {
+                        say_closed(entry, CloseReason::Drain);
+                        entry.lease.close(CloseReason::Drain);
+                    }
                     self.entries.clear();
                     return;
                 }
@@ -147,6 +153,7 @@ impl Thread {
                     other => entry.state = other,
                 }
             }
+            Command::Look(from, top, reply) => self.offer(from, top, reply),
             Command::Stop => {}
         }
     }
@@ -218,7 +225,37 @@ impl Thread {
 
     fn lose(&mut self, number: usize) {
         if let Some(mut entry) = self.entries.try_remove(number) {
+            say_closed(&mut entry, CloseReason::Client);
             entry.lose();
+        }
+    }
+
+    /// Offers some entries to a list; the others when those that are ready have had their turn.
+    fn offer(&mut self, from: usize, mut top: Top, reply: oneshot::Sender<Top>) {
+        for number in from..from + SLICE {
+            if let Some(entry) = self.entries.get(number) {
+                let seen = Seen {
+                    stream: stream_of(entry),
+                    age: entry.lease.age(),
+                    bytes: entry.lease.bytes(),
+                    way: "socket",
+                    state: match entry.state {
+                        _ if entry.is_blocked() => "blocked",
+                        State::Opening(_) => "opening",
+                        State::Live(_) => "live",
+                        State::Reading(..) => "reading",
+                        State::Over(_) => "over",
+                    },
+                };
+                top.offer(&seen, || entry.socket.peer_addr().ok());
+            }
+        }
+        let next = from + SLICE;
+        if next < self.entries.capacity() {
+            self.mailbox.send(Command::Look(next, top, reply));
+        } else {
+            // Whoever asked may have gone.
+            drop(reply.send(top));
         }
     }
 
@@ -249,6 +286,7 @@ impl Thread {
         if let Some(ending) = ending {
             // A reader that has stopped is not waited for.
             let blocked = entry.is_blocked();
+            say_closed(entry, ending.reason());
             let written = entry.end(ending);
             if blocked || written != Written::Blocked {
                 self.entries.try_remove(number);
@@ -318,6 +356,7 @@ impl Thread {
                     return;
                 }
                 Turn::Over(ending) => {
+                    say_closed(entry, ending.reason());
                     if entry.end(ending) != Written::Blocked {
                         self.entries.try_remove(number);
                     }
@@ -349,5 +388,19 @@ impl Thread {
             entry.due = entry.due.max(self.now + LOOK);
         }
         self.schedule(number);
+    }
+}
+
+fn stream_of(entry: &Connection) -> Option<&Stream> {
+    match &entry.state {
+        State::Live(stream) | State::Reading(stream, _) => Some(stream),
+        State::Opening(_) | State::Over(_) => None,
+    }
+}
+
+/// Says in the log that the stream ends, while it is there to tell how it stands.
+fn say_closed(entry: &mut Connection, reason: CloseReason) {
+    if let Some(standing) = stream_of(entry).map(Stream::standing) {
+        entry.lease.say_closed(reason, standing);
     }
 }

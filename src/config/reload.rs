@@ -1,0 +1,95 @@
+//! What of a configuration can change while a replica runs.
+
+use super::{Config, Faults};
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// Keys that a reload takes: who may publish, the limits of requests, what the log keeps, and what
+/// is logged. All others are taken at the start.
+pub const RELOADABLE: [&str; 13] = [
+    "auth.publish_key",
+    "auth.publish_key_file",
+    "auth.open_publishing",
+    "limits.streams_max",
+    "limits.topics_per_stream_max",
+    "limits.topics_max",
+    "limits.replays_max",
+    "limits.history_events_max",
+    "log.events_max",
+    "log.age_max",
+    "log.overrides",
+    "logging.level",
+    "logging.stream_lines_max",
+];
+
+/// What each key says in the end, so that another value can be told from it. It does not show in
+/// `Debug`: keys are among it.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Settled(BTreeMap<&'static str, u64>);
+
+impl fmt::Debug for Settled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Settled")
+    }
+}
+
+impl From<BTreeMap<&'static str, u64>> for Settled {
+    fn from(settled: BTreeMap<&'static str, u64>) -> Self {
+        Self(settled)
+    }
+}
+
+impl Settled {
+    /// Keys that say something else, in order.
+    fn changed(&self, newer: &Self) -> Vec<&'static str> {
+        let keys = newer.0.keys();
+        keys.copied()
+            .filter(|key| self.0.get(key) != newer.0.get(key))
+            .collect()
+    }
+}
+
+/// A configuration to go on with.
+#[derive(Clone, Debug)]
+pub struct Reload {
+    /// What is in force from now on.
+    pub config: Config,
+    /// Keys that have changed and are in force now.
+    pub taken: Vec<&'static str>,
+    /// Keys that have changed, and are taken at the next start.
+    pub left: Vec<&'static str>,
+}
+
+impl Config {
+    /// What a replica with this configuration makes of a newer one.
+    ///
+    /// # Errors
+    /// [`Faults`], if the two together are not safe.
+    pub fn reload(&self, newer: Self) -> Result<Reload, Faults> {
+        // The newer file may name another address; this one is listened at.
+        let safe = newer.auth.check(self.server.listen);
+        safe.map_err(|why| Faults(vec![format!("server.listen: {why}")]))?;
+        let changed = self.settled.changed(&newer.settled);
+        let (taken, left) = changed
+            .into_iter()
+            .partition(|key| RELOADABLE.contains(key));
+        let mut config = self.clone();
+        config.auth = newer.auth;
+        config.limits = newer.limits;
+        config.log.events_max = newer.log.events_max;
+        config.log.age_max = newer.log.age_max;
+        config.log.overrides = newer.log.overrides;
+        config.logging.level = newer.logging.level;
+        config.logging.stream_lines_max = newer.logging.stream_lines_max;
+        for (key, value) in &newer.settled.0 {
+            if RELOADABLE.contains(key) {
+                config.settled.0.insert(key, *value);
+            }
+        }
+        Ok(Reload {
+            config,
+            taken,
+            left,
+        })
+    }
+}

@@ -1,0 +1,347 @@
+//! The open streams of this replica: how many there are, which are slow, and what the log says when
+//! one ends.
+
+use super::body::Bodies;
+use super::sockets::Sockets;
+use super::stream::{Standing, Stream};
+use crate::metrics::{CloseReason, Metrics};
+use crate::topic::Topic;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Streams that are looked at in one go; others get their turn in between.
+pub(super) const SLICE: usize = 256;
+/// Topics of one stream that are named.
+const NAMED_MAX: usize = 16;
+
+/// What all open streams share.
+#[derive(Debug)]
+pub struct OpenStreams {
+    count: AtomicUsize,
+    /// Those that go out as ordinary bodies.
+    pub(super) bodies: Bodies,
+    pub(super) metrics: Arc<Metrics>,
+    lines: Lines,
+}
+
+impl OpenStreams {
+    /// None yet; of those that end, `lines_max` a second are logged.
+    #[must_use]
+    pub fn new(metrics: Arc<Metrics>, lines_max: usize) -> Arc<Self> {
+        Arc::new(Self {
+            count: AtomicUsize::new(0),
+            bodies: Bodies::default(),
+            metrics,
+            lines: Lines::new(lines_max),
+        })
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.count.load(Ordering::Acquire)
+    }
+
+    /// Takes one of `most` places.
+    pub(super) fn enter(&self, most: usize) -> bool {
+        let entered = self
+            .count
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |taken| {
+                (taken < most).then_some(taken + 1)
+            });
+        entered.is_ok()
+    }
+
+    pub(super) fn leave(&self) {
+        self.count.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// One stream has ended.
+    pub(super) fn say_closed(&self, closed: &Closed) {
+        if tracing::enabled!(tracing::Level::INFO) && self.lines.may_say(Instant::now()) {
+            tracing::info!(
+                close_reason = closed.reason.as_str(),
+                duration_ms = crate::config::millis(closed.duration),
+                topics = closed.topics,
+                events = closed.standing.events,
+                bytes = closed.bytes,
+                lag = closed.standing.lag.events,
+                lag_at_least = closed.standing.lag.at_least,
+                "stream closed"
+            );
+        }
+    }
+
+    /// Another number of lines a second.
+    pub fn set_lines_max(&self, lines_max: usize) {
+        self.lines.most.store(lines_max, Ordering::Relaxed);
+    }
+
+    /// Says how many ends were left out of the log since the last call, if any.
+    pub fn say_left_out(&self) {
+        let left_out = self.lines.take_left_out();
+        if left_out > 0 {
+            tracing::info!(left_out, "more streams closed");
+        }
+    }
+
+    /// The first `most` streams by `sort`.
+    pub async fn first(&self, sockets: Option<&Sockets>, sort: Sort, most: usize) -> Vec<Row> {
+        let mut top = Top::new(sort, most);
+        if let Some(sockets) = sockets {
+            sockets.look(&mut top).await;
+        }
+        self.bodies.look(&mut top).await;
+        top.into_rows()
+    }
+}
+
+/// What is said of a stream that has ended.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Closed {
+    pub(super) reason: CloseReason,
+    pub(super) duration: Duration,
+    pub(super) topics: usize,
+    pub(super) bytes: u64,
+    pub(super) standing: Standing,
+}
+
+/// Lines of the log: so many a second, and a count of those left out.
+#[derive(Debug)]
+struct Lines {
+    most: AtomicUsize,
+    state: Mutex<Said>,
+}
+
+#[derive(Debug, Default)]
+struct Said {
+    since: Option<Instant>,
+    lines: usize,
+    left_out: u64,
+}
+
+impl Lines {
+    fn new(most: usize) -> Self {
+        Self {
+            most: AtomicUsize::new(most),
+            state: Mutex::default(),
+        }
+    }
+
+    fn may_say(&self, now: Instant) -> bool {
+        let mut said = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let second = Duration::from_secs(1);
+        if said.since.is_none_or(|since| now >= since + second) {
+            said.since = Some(now);
+            said.lines = 0;
+        }
+        let may = said.lines < self.most.load(Ordering::Relaxed);
+        if may {
+            said.lines += 1;
+        } else {
+            said.left_out += 1;
+        }
+        may
+    }
+
+    fn take_left_out(&self) -> u64 {
+        let mut said = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut said.left_out)
+    }
+}
+
+/// What a list of streams is ordered by, greatest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sort {
+    /// Events that the stream is behind.
+    Lag,
+    /// How long it has been open.
+    Age,
+    /// Bytes of its body.
+    Bytes,
+}
+
+/// One open stream.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// The other end of its connection.
+    pub peer: Option<SocketAddr>,
+    /// Its topics, the first few.
+    pub topics: Vec<Topic>,
+    /// How many there are.
+    pub topics_count: usize,
+    /// How long it has been open.
+    pub age: Duration,
+    /// What it has come to.
+    pub standing: Standing,
+    /// Bytes of its body that were given to the socket.
+    pub bytes: u64,
+    /// Its way out.
+    pub way: &'static str,
+    /// Where it stands.
+    pub state: &'static str,
+}
+
+/// What an entry or a body knows of its stream.
+pub(super) struct Seen<'a> {
+    /// None while it opens, and once it is over.
+    pub(super) stream: Option<&'a Stream>,
+    pub(super) age: Duration,
+    pub(super) bytes: u64,
+    pub(super) way: &'static str,
+    pub(super) state: &'static str,
+}
+
+/// The first few of many streams. What the others are called is never looked up.
+#[derive(Debug)]
+pub(super) struct Top {
+    sort: Sort,
+    most: usize,
+    offered: usize,
+    first: BinaryHeap<Reverse<Ranked>>,
+}
+
+#[derive(Debug)]
+struct Ranked {
+    key: (u128, usize),
+    row: Row,
+}
+
+impl PartialEq for Ranked {
+    fn eq(&self, other: &Self) -> bool {
+        self.key == other.key
+    }
+}
+
+impl Eq for Ranked {}
+
+impl PartialOrd for Ranked {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Ranked {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.key.cmp(&other.key)
+    }
+}
+
+impl Top {
+    pub(super) fn new(sort: Sort, most: usize) -> Self {
+        Self {
+            sort,
+            most,
+            offered: 0,
+            first: BinaryHeap::new(),
+        }
+    }
+
+    /// One that takes the first of some of the streams, for [`Top::merge`].
+    pub(super) fn part(&self) -> Self {
+        Self::new(self.sort, self.most)
+    }
+
+    /// Takes it, if it is among the first so far.
+    pub(super) fn offer(&mut self, seen: &Seen<'_>, peer: impl FnOnce() -> Option<SocketAddr>) {
+        let standing = seen.stream.map(Stream::standing).unwrap_or_default();
+        let rank = match self.sort {
+            // Behind a window is further than any place within one.
+            Sort::Lag => u128::from(standing.lag.at_least) << 64 | (standing.lag.events as u128),
+            Sort::Age => seen.age.as_nanos(),
+            Sort::Bytes => u128::from(seen.bytes),
+        };
+        self.offered += 1;
+        let key = (rank, usize::MAX - self.offered);
+        let least = self.first.peek().map(|Reverse(least)| least.key);
+        if self.first.len() >= self.most && least.is_none_or(|least| key <= least) {
+            return;
+        }
+        let connections = seen.stream.is_some_and(Stream::watches_connections);
+        let topics = || seen.stream.into_iter().flat_map(Stream::topics);
+        let topics_count = topics().count() + usize::from(connections);
+        let connections = connections
+            .then(|| Topic::parse(Topic::CONNECTIONS))
+            .and_then(Result::ok);
+        let row = Row {
+            peer: peer(),
+            topics: topics()
+                .cloned()
+                .chain(connections)
+                .take(NAMED_MAX)
+                .collect(),
+            topics_count,
+            age: seen.age,
+            standing,
+            bytes: seen.bytes,
+            way: seen.way,
+            state: seen.state,
+        };
+        self.insert(Ranked { key, row });
+    }
+
+    fn insert(&mut self, ranked: Ranked) {
+        self.first.push(Reverse(ranked));
+        if self.first.len() > self.most {
+            self.first.pop();
+        }
+    }
+
+    pub(super) fn merge(&mut self, other: Self) {
+        for Reverse(ranked) in other.first {
+            self.insert(ranked);
+        }
+    }
+
+    fn into_rows(self) -> Vec<Row> {
+        let first = self.first.into_sorted_vec();
+        first
+            .into_iter()
+            .map(|Reverse(ranked)| ranked.row)
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn so_many_lines_a_second_are_said_and_the_others_are_counted() {
+        let lines = Lines::new(2);
+        let start = Instant::now();
+        let said = |at: Instant| (0..5).filter(|_| lines.may_say(at)).count();
+        assert_eq!(said(start), 2);
+        assert_eq!(said(start + Duration::from_millis(999)), 0);
+        assert_eq!(lines.take_left_out(), 8);
+        assert_eq!(said(start + Duration::from_secs(1)), 2);
+        assert_eq!(lines.take_left_out(), 3);
+        assert_eq!(lines.take_left_out(), 0);
+    }
+
+    #[test]
+    fn the_first_are_kept_in_their_order_whichever_part_they_come_from() {
+        let offer = |top: &mut Top, bytes: u64| {
+            let seen = Seen {
+                stream: None,
+                age: Duration::ZERO,
+                bytes,
+                way: "socket",
+                state: "opening",
+            };
+            top.offer(&seen, || None);
+        };
+        let mut top = Top::new(Sort::Bytes, 3);
+        let mut part = top.part();
+        [5, 1, 9].iter().for_each(|bytes| offer(&mut top, *bytes));
+        [7, 2, 8].iter().for_each(|bytes| offer(&mut part, *bytes));
+        top.merge(part);
+        let bytes: Vec<u64> = top.into_rows().iter().map(|row| row.bytes).collect();
+        assert_eq!(bytes, [9, 8, 7]);
+    }
+}

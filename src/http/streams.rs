@@ -1,0 +1,73 @@
+//! `GET /streams`: which streams are open here, the slowest first. For operators.
+
+use super::Gateway;
+use super::problem::Problem;
+use super::query::Query;
+use crate::engine::open::{Row, Sort};
+use axum::Json;
+use axum::extract::{RawQuery, State};
+use serde::Serialize;
+use std::sync::Arc;
+
+/// Streams of one answer, if none are asked for, and at most.
+const STREAMS: (usize, u32) = (50, 1000);
+
+#[derive(Debug, Serialize)]
+pub(super) struct Listed {
+    /// Open streams, those that are not listed too.
+    open: usize,
+    streams: Vec<Listing>,
+}
+
+#[derive(Debug, Serialize)]
+struct Listing {
+    address: Option<String>,
+    topics: Vec<String>,
+    topics_count: usize,
+    age_ms: u64,
+    lag: usize,
+    lag_at_least: bool,
+    events: u64,
+    bytes: u64,
+    way: &'static str,
+    state: &'static str,
+}
+
+impl From<Row> for Listing {
+    fn from(row: Row) -> Self {
+        Self {
+            address: row.peer.map(|peer| peer.to_string()),
+            topics: row.topics.iter().map(|t| t.as_str().to_owned()).collect(),
+            topics_count: row.topics_count,
+            age_ms: crate::config::millis(row.age),
+            lag: row.standing.lag.events,
+            lag_at_least: row.standing.lag.at_least,
+            events: row.standing.events,
+            bytes: row.bytes,
+            way: row.way,
+            state: row.state,
+        }
+    }
+}
+
+pub(super) async fn list(
+    State(gateway): State<Arc<Gateway>>,
+    RawQuery(query): RawQuery,
+) -> Result<Json<Listed>, Problem> {
+    let query = Query::parse(query.as_deref());
+    let (some, most) = STREAMS;
+    let limit = query.number("limit", &most)?;
+    let limit = limit.map_or(some, |limit| limit as usize);
+    let sort = match query.first("sort") {
+        None | Some("lag") => Sort::Lag,
+        Some("age") => Sort::Age,
+        Some("bytes") => Sort::Bytes,
+        Some(_) => return Err(Problem::bad_request("sort is lag, age or bytes")),
+    };
+    let sockets = gateway.sockets.get().map(|sockets| &**sockets);
+    let first = gateway.open_streams.first(sockets, sort, limit).await;
+    Ok(Json(Listed {
+        open: gateway.open_streams.count(),
+        streams: first.into_iter().map(Listing::from).collect(),
+    }))
+}
