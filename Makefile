@@ -94,6 +94,8 @@ test-load: binary ## a short k6 run through a cluster of its own, on free ports
 test-fault: ## a short run of the fault runner
 	$(MAKE) fault ARGS="--short"
 
+include deploy/deploy.mk
+
 deny: ## licences, sources and duplicates of the dependencies (needs cargo-deny)
 	@cargo deny --version >/dev/null 2>&1 || { echo "deny: first cargo install --locked cargo-deny" >&2; exit 1; }
 	cargo deny --locked check bans licenses sources

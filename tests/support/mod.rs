@@ -38,7 +38,7 @@ mod fleet;
 mod follow;
 mod gateway;
 mod http;
-mod nginx;
+pub mod nginx;
 mod process;
 mod redis;
 mod seed;

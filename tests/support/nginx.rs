@@ -33,13 +33,7 @@ impl Nginx {
     /// As [`Nginx::before`], for servers that need not be there.
     pub fn before_addresses(replicas: &[SocketAddr]) -> Self {
         Self::launch(|directory, listen| {
-            for file in fs::read_dir(shipped("")).expect("nginx/ is there") {
-                let file = file.expect("nginx/ can be read").path();
-                let name = file.file_name().expect("a name").to_string_lossy();
-                if name.starts_with("tidegate-") {
-                    fs::copy(&file, directory.join(&*name)).expect("a copy");
-                }
-            }
+            write_shared(directory, replicas);
             let files = (CONNECTIONS + 200).to_string();
             let main = [
                 ("NGINX_LISTEN", listen),
@@ -47,10 +41,6 @@ impl Nginx {
                 ("NGINX_WORKER_FILES", &files),
             ];
             write(directory, "nginx.conf", &render("nginx.conf", &main));
-            let servers = replicas
-                .iter()
-                .map(|address| render("replicas.conf", &[("REPLICA", &address.to_string())]));
-            write(directory, "replicas.conf", &servers.collect::<String>());
         })
     }
 
@@ -200,8 +190,29 @@ pub fn program(name: &str) -> PathBuf {
         })
 }
 
-fn command(directory: &Path) -> Command {
-    let mut command = Command::new(program("nginx"));
+/// Writes what every main file includes: the shared files, and these replicas.
+pub fn write_shared(directory: &Path, replicas: &[SocketAddr]) {
+    for file in fs::read_dir(shipped("")).expect("nginx/ is there") {
+        let file = file.expect("nginx/ can be read").path();
+        let name = file.file_name().expect("a name").to_string_lossy();
+        if name.starts_with("tidegate-") {
+            fs::copy(&file, directory.join(&*name)).expect("a copy");
+        }
+    }
+    let servers = replicas
+        .iter()
+        .map(|address| render("replicas.conf", &[("REPLICA", &address.to_string())]));
+    write(directory, "replicas.conf", &servers.collect::<String>());
+}
+
+/// The nginx that tests start: the one that `TIDEGATE_TEST_NGINX` names, or the system's.
+pub fn nginx_program() -> PathBuf {
+    std::env::var_os("TIDEGATE_TEST_NGINX").map_or_else(|| program("nginx"), PathBuf::from)
+}
+
+/// `nginx` over the configuration in this directory, told nothing else.
+pub fn command(directory: &Path) -> Command {
+    let mut command = Command::new(nginx_program());
     // Started by root, nginx would hand its workers to another user, who may not enter the folder.
     let user = if rustix::process::geteuid().is_root() {
         "user root; "
@@ -217,13 +228,15 @@ fn command(directory: &Path) -> Command {
     command
 }
 
-fn shipped(file: &str) -> PathBuf {
+/// A file of `nginx/`.
+pub fn shipped(file: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("nginx")
         .join(file)
 }
 
-fn render(name: &str, values: &[(&str, &str)]) -> String {
+/// A template of `nginx/` with all its values.
+pub fn render(name: &str, values: &[(&str, &str)]) -> String {
     let template = shipped(&format!("{name}.template"));
     let mut text = fs::read_to_string(&template).expect("a template of nginx/");
     for (variable, value) in values {
@@ -233,6 +246,7 @@ fn render(name: &str, values: &[(&str, &str)]) -> String {
     text
 }
 
-fn write(directory: &Path, name: &str, text: &str) {
+/// Writes a file.
+pub fn write(directory: &Path, name: &str, text: &str) {
     fs::write(directory.join(name), text).expect("a file in the test's directory");
 }

@@ -1,0 +1,14 @@
+# Targets for what stands around a replica: proxies. Included by the Makefile.
+
+.PHONY: test-nginx
+test: test-nginx
+test-tools: test-tools-deploy
+
+.PHONY: test-tools-deploy
+test-tools-deploy:
+	@deploy/install.sh haproxy caddy
+
+test-nginx: ## the proxy's tests with a newer nginx than the distribution's; NGINX_PROGRAM=/path/to/nginx names another one
+	@nginx=$${NGINX_PROGRAM:-$$(deploy/local/nginx)}; $$nginx -v; export TIDEGATE_TEST_NGINX=$$nginx; set -x; \
+	cargo test --locked --test nginx; \
+	cargo test --locked --test proxies -- nginx_limits each_event
