@@ -254,12 +254,14 @@ fn a_log_that_redis_has_lost_is_told_on_every_stream() {
     let gap = live.next_event();
     assert_eq!(gap.event, "tidegate.gap", "{gap:?}");
     assert_eq!(gap.json()["topic"], "a");
+    assert_eq!(gap.json()["reason"], "log_lost");
     assert_eq!(live.next_published().data, "after");
 
     let mut back = gateway.open("/events/a", &[("Last-Event-ID", &first)]);
     back.opened();
     let gap = back.next_event();
     assert_eq!(gap.event, "tidegate.gap", "{gap:?}");
+    assert_eq!(gap.json()["reason"], "log_lost");
     assert_eq!(back.next_published().data, "after");
 }
 
