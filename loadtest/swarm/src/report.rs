@@ -1,6 +1,6 @@
 //! A run in figures: one row of a table, and what was found wrong in words.
 
-use crate::event::read_payload;
+use crate::event::{Way, read_payload};
 use crate::run::{Done, Evidence};
 use crate::subscriber::{Diary, Opened, Seen};
 use crate::verdict::{Offence, Verdict};
@@ -130,11 +130,23 @@ pub fn story(evidence: &Evidence, verdict: &Verdict) -> String {
         what,
     } in &evidence.deeds
     {
-        line(format!(
+        let mut text = format!(
             "    at {}, for {}: {what}",
             Millis(*from_us),
             Millis(to_us - from_us)
-        ));
+        );
+        let seen = |ways: fn(Way) -> bool| seen_after(&evidence.diaries, *from_us, ways);
+        if let (Some((median, last)), Some((raw, _))) = (seen(|_| true), seen(Way::is_raw)) {
+            // Writing to a String cannot fail.
+            let _infallible = write!(
+                text,
+                "; what was sent from then on was seen after {} (raw {}), by the last after {}",
+                Millis(median),
+                Millis(raw),
+                Millis(last)
+            );
+        }
+        line(text);
     }
     for said in story_of_silence(evidence) {
         line(format!("    {said}"));
@@ -149,6 +161,22 @@ pub fn story(evidence: &Evidence, verdict: &Verdict) -> String {
         }
     }
     text
+}
+
+/// How long after a moment subscribers saw the first event that was sent after it: the median, and
+/// the last of them.
+fn seen_after(diaries: &[Diary], from_us: u64, ways: fn(Way) -> bool) -> Option<(u64, u64)> {
+    let of_diary = |diary: &Diary| {
+        let is_meant = |seen: &&Seen| {
+            read_payload(&seen.data)
+                .is_some_and(|(key, sent_us)| sent_us >= from_us && ways(key.way))
+        };
+        let first = diary.seen.iter().find(is_meant)?;
+        Some(first.at_us.saturating_sub(from_us))
+    };
+    let mut all: Vec<u64> = diaries.iter().filter_map(of_diary).collect();
+    all.sort_unstable();
+    Some((*all.get(all.len() / 2)?, *all.last()?))
 }
 
 /// From sending to seeing, in microseconds and in order, of events that came on a stream that was

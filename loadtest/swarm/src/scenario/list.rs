@@ -165,13 +165,13 @@ pub const ALL: &[Scenario] = &[
     },
     Scenario {
         name: "redis-restart",
-        about: "Redis is stopped (SIGTERM) and started again, AOF always",
+        about: "Redis is stopped (SIGTERM) and started again after 10 s, AOF always",
         script: Script {
-            times: 4,
+            times: 3,
             fault: &[
                 (0, Redis(&["CONFIG", "SET", "appendfsync", "always"])),
                 (1_000, Part(Stop, REDIS)),
-                (3_000, Part(Start, REDIS)),
+                (11_000, Part(Start, REDIS)),
             ],
         },
         expectation: EARS_CUT,
