@@ -47,6 +47,7 @@ package_of() {
         redis-cli) echo redis-tools ;;
         promtool) echo prometheus ;;
         cc) echo build-essential ;;
+        systemd-analyze) echo systemd ;;
         *) echo "$1" ;;
     esac
 }

@@ -7,6 +7,9 @@
 //! Stop: not ready; streams are cut in slices over `drain.time`; the ears append what they owe;
 //! connections finish the request they are at; every task is joined.
 
+mod supervisor;
+
+use self::supervisor::{Inherited, State};
 use crate::broker::redis::{Redis, Settings, follow_master, run_live};
 use crate::broker::{Broker, LivePath, Memory};
 use crate::config::Config;
@@ -22,8 +25,9 @@ use crate::hub::Hub;
 use crate::ingest::{inbox, link};
 use crate::metrics::Metrics;
 use crate::swap::Swap;
+
 use std::net::SocketAddr;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
@@ -42,6 +46,7 @@ pub struct App {
     gateway: Arc<Gateway>,
     sockets: Option<Arc<Sockets>>,
     drain_time: Duration,
+    hand_over: bool,
     /// Ends the tasks behind the streams: follower, live path, ears.
     background: CancellationToken,
     /// Ends the listeners and idle connections.
@@ -58,12 +63,14 @@ impl App {
     /// One sentence about what cannot be had: an address, or a broker.
     pub fn start(config: &Config) -> Result<Self, String> {
         let metrics = Metrics::new();
-        let main = Listener::bind(config.server.listen, &config.server, metrics.clone())?;
-        let ops = config
-            .ops
-            .listen
-            .map(|address| Listener::bind(address, &config.server, metrics.clone()))
-            .transpose()?;
+        let mut inherited = Inherited::take()?;
+        let mut listen = |address| match inherited.claim(address) {
+            Some(socket) => Listener::adopt(socket, &config.server, metrics.clone()),
+            None => Listener::bind(address, &config.server, metrics.clone()),
+        };
+        let main = listen(config.server.listen)?;
+        let ops = config.ops.listen.map(&mut listen).transpose()?;
+        inherited.nothing_left()?;
         let address = main.address().map_err(|why| why.to_string())?;
         say_limits(config, &metrics);
         metrics.listens_at(address);
@@ -125,9 +132,14 @@ impl App {
         let main = main.with_sockets(sockets.clone());
         tasks.spawn(main.serve(routes, listeners.clone(), connections.clone()));
         tracing::info!(%address, replica = config.replica.name, "listening");
+        if supervisor::is_there() {
+            // Not one of the tasks that are joined: it speaks until the process ends.
+            tokio::spawn(supervisor::tell(state_of(gateway.clone())));
+        }
         Ok(Self {
             gateway,
             drain_time: config.drain.time,
+            hand_over: config.drain.hand_over,
             background,
             sockets,
             listeners,
@@ -173,6 +185,10 @@ impl App {
         tracing::info!(streams = self.open_streams(), "draining");
         self.gateway.streams.drain.begin(began);
         self.gateway.hub.ring_all();
+        if self.hand_over {
+            // Another process accepts on these sockets.
+            self.listeners.cancel();
+        }
         while self.open_streams() > 0 && began.elapsed() < self.drain_time {
             tokio::time::sleep(LOOK).await;
         }
@@ -205,6 +221,15 @@ impl App {
 
     fn open_streams(&self) -> usize {
         self.gateway.open_streams.count()
+    }
+}
+
+/// For whoever supervises this process.
+fn state_of(gateway: Arc<Gateway>) -> impl Fn() -> State {
+    move || State {
+        ready: gateway.reached.load(Ordering::Acquire),
+        draining: gateway.streams.drain.has_begun(),
+        streams: gateway.open_streams.count(),
     }
 }
 

@@ -175,6 +175,8 @@ pub struct Auth {
 pub struct Drain {
     /// Streams are cut over this time.
     pub time: Duration,
+    /// Another process accepts on the same sockets meanwhile.
+    pub hand_over: bool,
 }
 
 /// Logs on standard error.
@@ -490,6 +492,7 @@ impl Drain {
     pub(super) fn take(s: &mut Source) -> Self {
         Self {
             time: s.duration("drain.time", "20s"),
+            hand_over: s.flag("drain.hand_over", "false"),
         }
     }
 }

@@ -63,7 +63,27 @@ impl Listener {
             io::ErrorKind::AddrInUse => format!("{address} is in use by another process; server.listen or ops.listen takes another one"),
             _ => format!("{address} cannot be listened on: {why}"),
         })?;
-        Ok(Self {
+        Ok(Self::over(socket, settings, metrics))
+    }
+
+    /// Takes a socket that listens already. Its queue is as deep as whoever opened it has said.
+    ///
+    /// # Errors
+    /// If it cannot be waited on.
+    pub fn adopt(
+        socket: std::net::TcpListener,
+        settings: &Server,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, String> {
+        socket
+            .set_nonblocking(true)
+            .and_then(|()| TcpListener::from_std(socket))
+            .map(|socket| Self::over(socket, settings, metrics))
+            .map_err(|why| format!("a socket that was passed cannot be used: {why}"))
+    }
+
+    fn over(socket: TcpListener, settings: &Server, metrics: Arc<Metrics>) -> Self {
+        Self {
             socket,
             places: Arc::new(Semaphore::new(
                 settings.connections_max.min(Semaphore::MAX_PERMITS),
@@ -73,7 +93,7 @@ impl Listener {
                 metrics,
                 sockets: None,
             },
-        })
+        }
     }
 
     /// Streams over plain HTTP/1.1 leave hyper for these threads.

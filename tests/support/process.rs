@@ -100,6 +100,29 @@ impl Process {
         })
     }
 
+    /// Starts `command` with its errors kept, and these as its input and output.
+    pub fn spawn_with(
+        name: &str,
+        command: &mut Command,
+        stdin: Stdio,
+        stdout: Stdio,
+    ) -> std::io::Result<Self> {
+        let mut child = command
+            .stdin(stdin)
+            .stdout(stdout)
+            .stderr(Stdio::piped())
+            .spawn()?;
+        let stderr = Lines::collect(child.stderr.take().expect("a piped output"));
+        // What lies open here would keep the sockets that were passed.
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        Ok(Self {
+            name: name.to_owned(),
+            stdout: Lines::collect(std::io::empty()),
+            stderr,
+            child,
+        })
+    }
+
     /// The process id.
     pub fn id(&self) -> u32 {
         self.child.id()
