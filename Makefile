@@ -46,8 +46,8 @@ $(abspath $(or $(CARGO_TARGET_DIR),target)/release/tidegate): Cargo.toml Cargo.l
 
 # --- checks -----------------------------------------------------------------------------------------------------------
 
-.PHONY: test ci test-tools fmt fmt-check lint doc test-rust test-valkey test-config test-load test-fault deny
-test: test-tools fmt-check lint doc test-rust test-config test-load test-fault ## all checks: the one command that tells whether a change is good
+.PHONY: test ci test-tools fmt fmt-check lint doc test-rust test-valkey test-config test-dashboards test-load test-fault deny
+test: test-tools fmt-check lint doc test-rust test-config test-dashboards test-load test-fault ## all checks: the one command that tells whether a change is good
 	@echo "test: all of it passed"
 
 ci: ## what the build machine runs
@@ -87,6 +87,9 @@ test-valkey: ## the tests of the code over Valkey in place of Redis; VALKEY=/pat
 test-config: ## do nginx and Prometheus take the shipped configuration, and do alerts fire when they should?
 	deploy/local/cluster check
 	promtool test rules deploy/prometheus/tests/*.yml
+
+test-dashboards: binary ## does every panel show something? Asked of a Prometheus that scrapes a cluster under load
+	deploy/local/cluster run -- grafana/test.py
 
 test-load: binary ## a short k6 run through a cluster of its own, on free ports
 	deploy/local/cluster run -- loadtest/k6/run.sh

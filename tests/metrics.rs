@@ -1,9 +1,10 @@
-//! Goal: the metrics tell what happened, and everything that is shipped to watch them fits: the
-//! dashboards name what exists, Prometheus takes its configuration and finds every replica.
+//! Goal: the metrics tell what happened, and everything that is shipped to watch them fits: each is
+//! documented as it is, dashboards and alerts name what exists, each alert has its paragraph,
+//! Prometheus takes its configuration and finds every replica.
 //!
 //! Method: things are made to happen, and exactly their counters move. A real Prometheus reads the
 //! shipped configuration. That the exposition itself is sound is asked of promtool in
-//! `operations.rs`.
+//! `operations.rs`; that each panel shows something, of a cluster under load by `grafana/test.py`.
 
 #![allow(
     clippy::unwrap_used,
@@ -15,7 +16,7 @@
 
 mod support;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -59,9 +60,39 @@ fn each_stream_is_opened_once_and_closed_once_by_its_reason() {
         assert_counts(gateway, CLOSED, "reason", &expected);
         gateway.wait_for_metric("tidegate_open_connections", &[], 1.0);
         gateway.wait_for_metric("tidegate_connections_opened_total", &[], 5.0);
+        gateway.wait_for_metric("tidegate_connection_start_seconds_count", &[], 5.0);
         drop(open);
         gateway.wait_for_metric("tidegate_open_connections", &[], 0.0);
+        gateway.wait_for_metric("tidegate_connection_age_seconds_count", &[], 5.0);
     });
+}
+
+#[test]
+fn a_client_that_comes_back_to_what_has_ended_did_not_go() {
+    let gateway = Gateway::start(&[]);
+    let end = gateway.post("/events/job?end", &[], "x").id();
+    let answer = gateway.request("GET", "/events/job", &[("Last-Event-ID", &end)], "");
+    assert_eq!(answer.status, 204);
+    assert_counts(&gateway, CLOSED, "reason", &[("ended", 1.0)]);
+}
+
+#[test]
+fn open_streams_are_told_by_their_way_out() {
+    let open = "tidegate_open_connections";
+    let gateway = Gateway::start(&[]);
+    let on_socket = [gateway.listen(&["news"]), gateway.listen(&["news"])];
+    let mut as_body = gateway.open("/events/news?max_age=1h", &[]);
+    as_body.opened();
+    assert_counts(&gateway, open, "way", &[("socket", 2.0), ("body", 1.0)]);
+    drop(on_socket);
+    gateway.wait_for_metric(open, &[], 1.0);
+    assert_counts(&gateway, open, "way", &[("body", 1.0)]);
+    drop(as_body);
+    gateway.wait_for_metric(open, &[], 0.0);
+
+    let bodies_only = Gateway::start(&[("engine.sockets", "false")]);
+    let _open = bodies_only.listen(&["news"]);
+    assert_counts(&bodies_only, open, "way", &[("body", 1.0)]);
 }
 
 #[test]
@@ -192,6 +223,16 @@ fn a_refused_publish_is_counted_by_its_reason() {
     );
     let http = [("http", 2.0)];
     assert_counts(&gateway, "tidegate_events_published_total", "source", &http);
+    // Those that the log was asked about: two it took, two it refused, one it did not answer.
+    gateway.wait_for_metric("tidegate_publish_duration_seconds_count", &[], 5.0);
+    gateway.wait_for_metric("tidegate_publishes_in_flight", &[], 0.0);
+    let errors = |role: &str| {
+        let labels = [("role", role), ("kind", "unavailable")];
+        gateway.metric("tidegate_redis_errors_total", &labels)
+    };
+    for role in ["commands", "live", "ear"] {
+        eventually(&format!("{role} fails"), || errors(role) > 0.0);
+    }
 }
 
 #[test]
@@ -275,76 +316,310 @@ fn files(folder: &Path, end: &str) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Every word in the text that begins with `tidegate_`.
+/// Every word in the text that begins as the names of metrics do.
 fn metric_names(text: &str) -> BTreeSet<&str> {
     text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
-        .filter(|word| word.starts_with("tidegate_"))
+        .filter(|word| word.starts_with("tidegate_") || word.starts_with("process_"))
         .collect()
 }
 
 #[test]
-fn dashboards_show_metrics_that_exist_and_every_metric_or_say_why_not() {
-    /// Looked at when something is wrong, by whoever looks.
-    const ON_NO_DASHBOARD: [&str; 31] = [
-        "tidegate_accept_errors_total",
-        "tidegate_accept_queue",
-        "tidegate_config_hash",
-        "tidegate_config_refused",
-        "tidegate_config_reloads_total",
-        "tidegate_connection_age_seconds",
-        "tidegate_connection_start_seconds",
-        "tidegate_connections_limit",
-        "tidegate_fanout_sweep_seconds",
-        "tidegate_ingest_appender",
-        "tidegate_ingest_inbox_entries",
-        "tidegate_ingest_lag_seconds",
-        "tidegate_ingest_takeovers_total",
-        "tidegate_listen_overflows_total",
-        "tidegate_live_overflows_total",
-        "tidegate_log_reads_total",
-        "tidegate_publish_duration_seconds",
-        "tidegate_publishes_in_flight",
-        "tidegate_redis_pool",
-        "tidegate_redis_round_trip_seconds",
-        "tidegate_replay_events",
-        "tidegate_replicas",
-        "tidegate_runtime_busy_seconds_total",
-        "tidegate_runtime_queue",
-        "tidegate_runtime_tasks",
-        "tidegate_runtime_workers",
-        "tidegate_sockets",
-        "tidegate_sockets_limit",
-        "tidegate_stream_thread_busy_seconds_total",
-        "tidegate_unlogged_events_skipped_total",
-        "tidegate_unreadable_frames_total",
+fn of_the_ears_one_appends_and_another_takes_over() {
+    let redis = Redis::start();
+    let mut replicas = fleet(&redis, 3, &[("ingest.ears", "3")]);
+    wait_for_ears(&redis, &replicas);
+    let appends = |replica: &Gateway| replica.metric("tidegate_ingest_appender", &[]) > 0.5;
+    eventually("one appends, and nothing is owed", || {
+        redis.publish_raw("events:warm-up", b"x");
+        let owes = |replica: &Gateway| replica.metric("tidegate_ingest_lag_seconds", &[]) > 0.0;
+        replicas.iter().filter(|r| appends(r)).count() == 1 && !replicas.iter().any(owes)
+    });
+    for replica in &replicas {
+        replica.wait_for_metric("tidegate_replicas", &[], 3.0);
+    }
+    let appender = replicas.iter().position(appends).unwrap();
+    replicas.remove(appender).kill9();
+    let takeovers = |replicas: &[Gateway]| {
+        let counts = replicas.iter();
+        let counts = counts.map(|r| r.metric("tidegate_ingest_takeovers_total", &[]));
+        counts.sum::<f64>()
+    };
+    let before = takeovers(&replicas);
+    eventually("another one appends", || {
+        redis.publish_raw("events:news", b"x");
+        replicas.iter().any(appends)
+    });
+    assert!(takeovers(&replicas) > before);
+}
+
+#[test]
+fn the_inbox_is_looked_at() {
+    let redis = Redis::start();
+    let replicas = fleet(&redis, 1, &[]);
+    wait_for_ears(&redis, &replicas);
+    let mut pipe = redis::pipe();
+    for data in ["one", "two"] {
+        let entry = ["topic", "news", "data", data];
+        pipe.cmd("XADD").arg("tidegate:inbox").arg("*").arg(&entry);
+    }
+    // They cannot be moved for a while.
+    pipe.cmd("CLIENT").arg("PAUSE").arg(1_000).arg("WRITE");
+    let _: Vec<redis::Value> = pipe.query(&mut redis.connect()).unwrap();
+    replicas[0].wait_for_metric("tidegate_ingest_inbox_entries", &[], 2.0);
+    replicas[0].wait_for_metric("tidegate_ingest_inbox_entries", &[], 0.0);
+}
+
+#[test]
+fn answers_of_redis_are_timed() {
+    let redis = Redis::start();
+    let gateway = Gateway::over(&redis, &[("redis.tick_after", "10ms")]);
+    let _open = gateway.listen(&["news"]);
+    let trips = "tidegate_redis_round_trip_seconds_count";
+    let commands = gateway.metric(trips, &[("role", "commands")]);
+    gateway.publish("news", "x");
+    assert!(gateway.metric(trips, &[("role", "commands")]) > commands);
+    // In silence the live path is probed.
+    eventually("a tick came back", || {
+        gateway.metric(trips, &[("role", "live")]) > 0.0
+    });
+    eventually("connections wait for work", || {
+        gateway.metric("tidegate_redis_pool", &[("state", "idle")]) > 0.0
+    });
+}
+
+#[test]
+fn connections_that_wait_to_be_accepted_are_seen() {
+    let config = [
+        ("server.connections_max", "1"),
+        ("ops.listen", "127.0.0.1:0"),
     ];
+    let gateway = Gateway::start(&config);
+    gateway.wait_for_metric("tidegate_sockets_limit", &[], 1.0);
+    gateway.wait_for_metric("tidegate_accept_queue", &[], 0.0);
+    let accepted = gateway.listen(&["news"]);
+    let waiting = [gateway.connect(), gateway.connect()];
+    gateway.wait_for_metric("tidegate_accept_queue", &[], 2.0);
+    drop((accepted, waiting));
+    gateway.wait_for_metric("tidegate_accept_queue", &[], 0.0);
+}
+
+#[test]
+fn threads_and_the_runtime_are_measured() {
+    let gateway = Gateway::start(&[("engine.threads", "3")]);
+    assert!(gateway.metric("tidegate_runtime_workers", &[]) >= 1.0);
+    assert!(gateway.metric("tidegate_runtime_tasks", &[]) >= 1.0);
+    let busy = "tidegate_runtime_busy_seconds_total";
+    let before = gateway.metric(busy, &[]);
+    eventually("work takes time", || gateway.metric(busy, &[]) > before);
+    let text = gateway.get("/metrics").text();
+    let threads = text
+        .lines()
+        .filter(|line| line.starts_with("tidegate_stream_thread_busy_seconds_total{thread="));
+    assert_eq!(threads.count(), 3);
+}
+
+#[test]
+fn the_hash_of_settings_differs_with_what_replicas_should_share() {
+    let hash = |config: &[(&str, &str)]| {
+        let hash = Gateway::start(config).metric("tidegate_config_hash", &[]);
+        format!("{hash}")
+    };
+    let common = hash(&[]);
+    assert_eq!(hash(&[("replica.name", "r7")]), common);
+    assert_eq!(hash(&[("ops.listen", "127.0.0.1:0")]), common);
+    let keyed = |key: &str| hash(&[("auth.publish_key", key)]);
+    assert_eq!(keyed("one"), keyed("another"), "no secret shows in it");
+    assert_ne!(hash(&[("stream.retry", "4s")]), common);
+    assert_ne!(hash(&[("log.events_max", "9999")]), common);
+}
+
+/// The families of an exposition: the type, and the values of each label.
+fn families(exposition: &str) -> BTreeMap<String, (String, Labels)> {
+    let mut families: BTreeMap<String, (String, Labels)> = BTreeMap::new();
+    let mut family = String::new();
+    for line in exposition.lines() {
+        if let Some((name, kind)) = line
+            .strip_prefix("# TYPE ")
+            .and_then(|line| line.split_once(' '))
+        {
+            name.clone_into(&mut family);
+            families.insert(family.clone(), (kind.to_owned(), Labels::new()));
+        }
+        let labels = line
+            .split_once('{')
+            .and_then(|(_, rest)| rest.split_once('}'));
+        let (Some((labels, _)), false) = (labels, line.starts_with('#')) else {
+            continue;
+        };
+        let known = &mut families.get_mut(&family).unwrap().1;
+        for label in labels.split(',') {
+            let (name, value) = label.split_once('=').unwrap();
+            if name != "le" {
+                let values = known.entry(name.to_owned()).or_default();
+                values.insert(value.trim_matches('"').to_owned());
+            }
+        }
+    }
+    families
+}
+
+/// The values of each label.
+type Labels = BTreeMap<String, BTreeSet<String>>;
+
+/// Words in backticks, in order.
+fn quoted(text: &str) -> Vec<&str> {
+    text.split('`').skip(1).step_by(2).collect()
+}
+
+/// The cells of each row of the tables of a page, of those tables that have so many columns.
+fn rows(page: &str, columns: usize) -> Vec<Vec<&str>> {
+    page.lines()
+        .filter(|line| line.starts_with("| `"))
+        .map(|line| line.trim_matches('|').split('|').map(str::trim).collect())
+        .filter(|row: &Vec<&str>| row.len() == columns)
+        .collect()
+}
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(repository(path)).unwrap()
+}
+
+#[test]
+fn each_metric_is_documented_as_it_is() {
+    /// Those of labels that are not a closed set.
+    const ANY: &str = "any";
+    let page = read("docs/metrics.md");
+    let mut documented = BTreeMap::new();
+    for row in rows(&page, 6) {
+        let [name, kind, labels, unit, what, _] = row.as_slice() else {
+            unreachable!("rows of six");
+        };
+        let name = name.trim_matches('`');
+        let mut values = Labels::new();
+        for label in labels.split(';').filter(|label| !label.is_empty()) {
+            let words = quoted(label);
+            let (label, values_of) = (words[0], &words[1..]);
+            let any = values_of.is_empty().then_some(ANY);
+            let all = values_of.iter().copied().chain(any);
+            values.insert(label.to_owned(), all.map(str::to_owned).collect());
+        }
+        assert!(!unit.is_empty() && what.ends_with('.'), "{name}: {what}");
+        if name.ends_with("_seconds") || name.ends_with("_seconds_total") {
+            assert_eq!(*unit, "seconds", "{name}");
+        }
+        let twice = documented.insert(name.to_owned(), ((*kind).to_owned(), values));
+        assert!(twice.is_none(), "{name} stands there twice");
+    }
     let exposition = Gateway::start(&[]).get("/metrics").text();
-    let (comments, samples): (Vec<&str>, Vec<&str>) =
-        exposition.lines().partition(|line| line.starts_with('#'));
-    let samples = samples.join("\n");
-    let samples = metric_names(&samples);
-    let dashboards = files(&repository("grafana"), ".json");
-    assert!(!dashboards.is_empty());
+    let mut exposed = families(&exposition);
+    for (name, (_, labels)) in &mut exposed {
+        for (label, values) in labels {
+            let known = documented.get(name).and_then(|(_, known)| known.get(label));
+            if known.is_some_and(|known| known.contains(ANY)) {
+                *values = BTreeSet::from([ANY.to_owned()]);
+            }
+        }
+    }
+    assert_eq!(documented, exposed);
+}
+
+#[test]
+fn each_metric_is_on_a_dashboard_or_it_is_said_why_not() {
+    let exposition = Gateway::start(&[]).get("/metrics").text();
+    let exposed = families(&exposition);
+    let dashboards = files(&repository("grafana/dashboards"), ".json");
+    assert_eq!(dashboards.len(), 4);
     let texts: Vec<String> = dashboards
         .iter()
         .map(|path| std::fs::read_to_string(path).unwrap())
         .collect();
     let mut shown: BTreeSet<&str> = BTreeSet::new();
-    for (path, text) in dashboards.iter().zip(&texts) {
-        let _: serde_json::Value = serde_json::from_str(text).unwrap();
-        for name in metric_names(text) {
-            assert!(samples.contains(name), "{}: {name}", path.display());
-            shown.insert(name);
+    for text in &texts {
+        shown.extend(metric_names(text).into_iter().map(family_of));
+    }
+    let exposed: BTreeSet<&str> = exposed.keys().map(String::as_str).collect();
+    let unknown: Vec<&&str> = shown.difference(&exposed).collect();
+    assert!(unknown.is_empty(), "there is no {unknown:?}");
+
+    let page = read("docs/metrics.md");
+    let excused = rows(&page, 2).into_iter();
+    let excused: BTreeSet<&str> = excused.map(|row| row[0].trim_matches('`')).collect();
+    let on_none: BTreeSet<&str> = exposed.difference(&shown).copied().collect();
+    assert_eq!(on_none, excused);
+}
+
+/// The histogram that a name of one of its samples belongs to.
+fn family_of(name: &str) -> &str {
+    ["_bucket", "_count", "_sum"]
+        .iter()
+        .find_map(|part| name.strip_suffix(part))
+        .unwrap_or(name)
+}
+
+const RULES: &str = "deploy/prometheus/rules/tidegate.yml";
+
+#[test]
+fn alerts_and_recordings_are_about_metrics_that_exist() {
+    let exposition = Gateway::start(&[]).get("/metrics").text();
+    let exposed = families(&exposition);
+    let rules = read(RULES);
+    let comments = |line: &&str| !line.trim_start().starts_with('#');
+    let code: Vec<&str> = rules.lines().filter(comments).collect();
+    let words = code.join("\n");
+    let words = words.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == ':'));
+    let named: BTreeSet<&str> = words
+        .filter(|word| word.starts_with("tidegate_") || word.starts_with("process_"))
+        .map(family_of)
+        .collect();
+    assert!(named.len() > 20, "{named:?}");
+    for name in named {
+        assert!(exposed.contains_key(name), "{name}");
+    }
+}
+
+#[test]
+fn each_alert_has_its_paragraph_and_its_stories() {
+    let (rules, page) = (read(RULES), read("docs/operations.md"));
+    let stories = read("deploy/prometheus/tests/tidegate.yml");
+    let (_, after) = page.split_once("## Alerts\n").unwrap();
+    let chapter = after.split("\n## ").next().unwrap();
+    let paragraphs: BTreeMap<&str, &str> = chapter
+        .split("\n### ")
+        .skip(1)
+        .map(|part| part.split_once('\n').unwrap())
+        .collect();
+    let alerts: Vec<(&str, &str)> = rules
+        .split("- alert: ")
+        .skip(1)
+        .map(|part| part.split_once('\n').unwrap())
+        .collect();
+    assert!(alerts.len() > 10);
+    for (alert, rule) in &alerts {
+        let paragraph = paragraphs.get(alert).unwrap_or_else(|| {
+            panic!("{alert} has no paragraph in docs/operations.md");
+        });
+        let severity = if rule.contains("severity: page") {
+            "*Page.*"
+        } else {
+            "*Ticket.*"
+        };
+        assert!(paragraph.contains(severity), "{alert} is {severity}");
+        assert!(
+            paragraph.contains("\nDo: "),
+            "what is to be done at {alert}?"
+        );
+        let anchor = format!("docs/operations.md#{}\n", alert.to_lowercase());
+        assert!(rule.contains(&anchor), "{alert} leads to its paragraph");
+        for story in [
+            format!("- name: '{alert}: "),
+            format!("- name: '{alert}, silent: "),
+        ] {
+            assert!(stories.contains(&story), "no story {story}");
         }
     }
-    let families = comments
-        .iter()
-        .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next())
-        .filter(|name| name.starts_with("tidegate_"));
-    let on_none: Vec<&str> = families
-        .filter(|family| !shown.iter().any(|name| name.starts_with(family)))
-        .collect();
-    assert_eq!(on_none, ON_NO_DASHBOARD);
+    let named: BTreeSet<&str> = alerts.iter().map(|(alert, _)| *alert).collect();
+    let written: BTreeSet<&str> = paragraphs.keys().copied().collect();
+    assert_eq!(named, written, "paragraphs of alerts that there are");
 }
 
 #[test]

@@ -30,7 +30,10 @@ pub async fn run(
         let turn = async {
             match place {
                 Some(place) => watch(&redis, place).await,
-                None => replicas.changed().await.is_ok(),
+                None => {
+                    redis.metrics().ingest_inbox.set(0);
+                    replicas.changed().await.is_ok()
+                }
             }
         };
         tokio::select! {
@@ -44,17 +47,21 @@ pub async fn run(
 
 /// Waits for entries and moves them once. False if Redis is away.
 async fn watch(redis: &Redis, place: usize) -> bool {
-    match redis.inbox_entries().await {
-        Ok(entries) => redis.metrics().ingest_inbox.set(entries),
-        Err(why) => tracing::debug!(%why, "the inbox cannot be counted"),
-    }
+    let waiting = &redis.metrics().ingest_inbox;
     match redis.wait_for_inbox().await {
-        Ok(false) => return true,
+        Ok(false) => {
+            waiting.set(0);
+            return true;
+        }
         Ok(true) => {}
         Err(why) => {
             tracing::debug!(%why, "the inbox cannot be watched");
             return false;
         }
+    }
+    match redis.inbox_entries().await {
+        Ok(entries) => waiting.set(entries),
+        Err(why) => tracing::debug!(%why, "the inbox cannot be counted"),
     }
     if place > 0 {
         tokio::time::sleep(PATIENCE.mul_f64(rand::random_range(1.0..2.0))).await;

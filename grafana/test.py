@@ -1,0 +1,305 @@
+#!/usr/bin/env python3
+"""Do the dashboards show something? Asked of a Prometheus that scrapes a cluster under load:
+
+    deploy/local/cluster run -- grafana/test.py
+
+Streams come and go, events are published every way, and meanwhile each query of each panel, with the variables filled in,
+must return a number. So must the recording rules; no alert may fire. Before that the files themselves are judged, by the
+rules of Grafana's dashboard-linter: that part needs no cluster (`grafana/test.py --files`).
+"""
+
+import http.client
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from urllib.parse import urlencode, urlparse
+
+HERE = Path(__file__).resolve().parent
+PATIENCE_SECONDS = 60  # until every query has data; it is there after about 30
+SCRAPE_SECONDS = 5  # deploy/prometheus/prometheus.yml
+# What Grafana would put there: four scrapes, and the time range of the dashboard.
+VALUES = {"$__rate_interval": f"{4 * SCRAPE_SECONDS}s", "$__range": "1m", "$__interval": "15s", "$job": ".+"}
+
+# What returns no number in a healthy cluster under this load, and why.
+MAY_BE_EMPTY = {
+    "tidegate_fanout_sweep_seconds_bucket": "no thread of this build times its sweeps",
+    "tidegate_replay_events_bucket": "no stream of this build counts what it replays",
+}
+
+
+# -- the files ---------------------------------------------------------------------------------------------------------
+
+
+def dashboards():
+    return {path.name: json.loads(path.read_text()) for path in sorted((HERE / "dashboards").glob("*.json"))}
+
+
+def panels(board):
+    return [panel for panel in board["panels"] if panel["type"] != "row"]
+
+
+def faults_of(name, board, uids):
+    """What Grafana's linter would say, and what makes boards that belong together hard to use."""
+    faults = []
+
+    def expect(holds, fault):
+        if not holds:
+            faults.append(f"{name}: {fault}")
+
+    variables = {each["name"]: each for each in board["templating"]["list"]}
+    expect(list(variables) == ["datasource", "job", "instance"], "variables are datasource, job, instance")
+    source = variables["datasource"]
+    expect(source["type"] == "datasource" and source["query"] == "prometheus", "$datasource offers every Prometheus")
+    one_replica = board["uid"] == "tidegate-replica"  # it is about one, so it offers neither several nor all
+    for variable in ("job", "instance"):
+        its = variables[variable]
+        expect(its["datasource"]["uid"] == "${datasource}", f"${variable} asks ${{datasource}}")
+        expect(its["query"]["query"].startswith("label_values("), f"${variable} is filled by label_values")
+        expect(its["refresh"] == 2, f"${variable} is filled anew when the time range changes")
+        if not (one_replica and variable == "instance"):
+            expect(its["multi"] and its["includeAll"] and its["allValue"] == ".+", f"${variable} takes several and all")
+    expect(board["id"] is None and not board["editable"] and board["schemaVersion"] <= 41, "id, editable, schemaVersion")
+    expect(re.fullmatch(r"tidegate-[a-z]+", board["uid"]) and uids.count(board["uid"]) == 1, "a uid of its own")
+    links = [link["tags"] for link in board["links"] if link["type"] == "dashboards"]
+    expect(links == [["tidegate"]], "links to the others")
+    expect("tidegate" in board["tags"], "the tag that the links go by")
+
+    ids = [panel["id"] for panel in board["panels"]]
+    expect(len(set(ids)) == len(ids), "each panel has an id of its own")
+    titles = [panel["title"] for panel in panels(board)]
+    expect(len(set(titles)) == len(titles), "each panel has a title of its own")
+    taken = set()
+    for panel in board["panels"]:
+        at = panel["gridPos"]
+        cells = {(x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])}
+        expect(at["x"] + at["w"] <= 24 and not cells & taken, f"{panel['title']}: overlaps, or is beyond the edge")
+        taken |= cells
+
+    for panel in panels(board):
+        def expect_here(holds, fault, panel=panel):
+            expect(holds, f"{panel['title']}: {fault}")
+
+        defaults = panel["fieldConfig"]["defaults"]
+        expect_here(panel["title"] and len(panel["description"]) > 15, "a title, and a description that says something")
+        expect_here(defaults.get("unit"), "a unit")
+        expect_here(panel["datasource"]["uid"] == "${datasource}", "the chosen data source")
+        expect_here(panel["targets"], "a query")
+        for target in panel["targets"]:
+            expr = target["expr"]
+            selectors = re.findall(r"\{([^}]*)\}", expr)
+            expect_here(target["datasource"]["uid"] == "${datasource}", "the chosen data source in each query")
+            expect_here(target["legendFormat"] or panel["type"] == "table", "a legend")
+            named = re.findall(r"\b(?:tidegate|process)_\w+|\bup\b", expr)
+            expect_here(len(named) == len(selectors), f"a selector for each metric: {expr}")
+            for labels in selectors:
+                chosen = 'job=~"$job", instance=~"$instance"'
+                expect_here(labels.startswith(chosen), f"$job and $instance in each selector: {expr}")
+            for function, interval in re.findall(r"(rate|irate|increase)\([^\[\]]*\[([^\]]*)\]", expr):
+                over_range = interval == "$__range" and panel["type"] == "stat" and function == "increase"
+                expect_here(interval == "$__rate_interval" or over_range, f"$__rate_interval in {function}: {expr}")
+            for counter in re.findall(r"(?<!\()\b(tidegate_\w+_total)\b", expr):
+                expect_here(False, f"{counter} is a counter, of which only the rate says something: {expr}")
+            if "histogram_quantile" in expr:
+                expect_here("by (le)" in expr or ", le)" in expr, f"buckets are added up by le: {expr}")
+    return faults
+
+
+def judge_files():
+    boards = dashboards()
+    uids = [board["uid"] for board in boards.values()]
+    faults = [fault for name, board in boards.items() for fault in faults_of(name, board, uids)]
+    if subprocess.run([HERE / "dashboards.py", "--check"]).returncode != 0:
+        faults.append("the dashboards are not what grafana/dashboards.py writes")
+    return faults
+
+
+# -- the load ----------------------------------------------------------------------------------------------------------
+
+
+class Load:
+    """Streams of every kind, and publishers of every kind, until it is told to stop."""
+
+    def __init__(self, environment):
+        gateway, redis = urlparse(environment["BASE_URL"]), urlparse(environment["REDIS_URL"])
+        self.gateway = (gateway.hostname, gateway.port)
+        self.redis = (redis.hostname, redis.port)
+        first = int(environment["REPLICA_PORT"])
+        self.replicas = [("127.0.0.1", first + number) for number in range(int(environment["REPLICAS"]))]
+        self.over = threading.Event()
+        self.faults = []
+        self.threads = []
+
+    def __enter__(self):
+        for number, replica in enumerate(self.replicas):
+            self.spawn(self.follow, replica, f"/events?topic=busy&topic=quiet{number}")
+            self.spawn(self.follow, replica, "/events/busy?max_age=2s")  # as an ordinary body
+            self.spawn(self.hop, replica)
+            self.spawn(self.publish, replica)
+        self.spawn(self.follow, self.gateway, "/events?topic=busy&topic=tidegate.connections")
+        self.spawn(self.publish_raw)
+        return self
+
+    def __exit__(self, *_):
+        self.over.set()
+        for thread in self.threads:
+            thread.join(timeout=10)
+
+    def spawn(self, work, *arguments):
+        def run():
+            while not self.over.is_set():
+                try:
+                    work(*arguments)
+                except (OSError, http.client.HTTPException) as fault:
+                    if not self.over.is_set():
+                        self.faults.append(f"{work.__name__}{arguments}: {fault!r}")
+                        self.over.wait(1)
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        self.threads.append(thread)
+
+    def read(self, address, path, headers, until):
+        """Reads a stream line by line until `until` says so. Streams that end, end."""
+        connection = http.client.HTTPConnection(*address, timeout=30)
+        try:
+            connection.request("GET", path, headers=headers)
+            stream = connection.getresponse()
+            while not self.over.is_set():
+                line = stream.readline()
+                if not line or until(line.decode().strip()):
+                    return
+        except http.client.IncompleteRead:
+            return  # cut on purpose
+        finally:
+            connection.close()
+
+    def follow(self, address, path):
+        self.read(address, path, {}, lambda _line: False)
+
+    def hop(self, address):
+        """Leaves after some events, and comes back with its last id: the replica replays what it has missed."""
+        seen = []
+
+        def enough(line):
+            if line.startswith("id: "):
+                seen.append(line[4:])
+            return len(seen) > 3
+
+        self.read(address, "/events/busy", {}, enough)
+        self.over.wait(0.3)
+        if seen:
+            lines = iter(range(30))
+            resume = {"Last-Event-ID": seen[0]}
+            self.read(address, "/events/busy", resume, lambda _line: next(lines, None) is None)
+        self.read(address, "/events/busy?since=earliest&limit=5", {}, lambda _line: False)
+
+    def publish(self, address):
+        connection = http.client.HTTPConnection(*address, timeout=30)
+        try:
+            while not self.over.wait(0.1):
+                connection.request("POST", "/events/busy", body=b"x" * 100)
+                connection.getresponse().read()
+        finally:
+            connection.close()
+
+    def publish_raw(self):
+        """PUBLISH, and the inbox."""
+        with socket.create_connection(self.redis, timeout=30) as redis:
+            while not self.over.wait(0.1):
+                for text in ("PUBLISH events:busy raw", "XADD tidegate:inbox * topic busy data in"):
+                    command = text.split()
+                    redis.sendall(f"*{len(command)}\r\n".encode())
+                    redis.sendall(b"".join(f"${len(word)}\r\n{word}\r\n".encode() for word in command))
+                    redis.recv(256)
+
+
+# -- the questions -----------------------------------------------------------------------------------------------------
+
+
+class Prometheus:
+    def __init__(self, url):
+        self.address = urlparse(url).netloc
+
+    def ask(self, path, **parameters):
+        connection = http.client.HTTPConnection(self.address, timeout=10)
+        try:
+            connection.request("GET", f"/api/v1/{path}?{urlencode(parameters)}")
+            answer = json.load(connection.getresponse())
+        finally:
+            connection.close()
+        if answer["status"] != "success":
+            raise ValueError(f"{parameters}: {answer.get('error')}")
+        return answer["data"]
+
+    def has_numbers(self, expr):
+        samples = self.ask("query", query=expr)["result"]
+        return any(sample["value"][1] != "NaN" for sample in samples)
+
+
+def questions(instance):
+    """Every query of every board, as Prometheus takes it: where it stands -> the expression."""
+    asked = {}
+    for name, board in dashboards().items():
+        one = re.escape(instance) if board["uid"] == "tidegate-replica" else ".+"
+        for panel in panels(board):
+            for target in panel["targets"]:
+                expr = target["expr"].replace("$instance", one.replace("\\", "\\\\"))
+                for variable, value in VALUES.items():
+                    expr = expr.replace(variable, value)
+                asked[f"{name}: {panel['title']} ({target['refId']})"] = expr
+        for annotation in board["annotations"]["list"]:
+            if "expr" in annotation:
+                expr = annotation["expr"].replace(" > 0", "")  # nothing has restarted
+                for variable, value in {**VALUES, "$instance": ".+"}.items():
+                    expr = expr.replace(variable, value)
+                asked[f"{name}: annotation {annotation['name']}"] = expr
+    return asked
+
+
+def may_be_empty(expr):
+    return any(metric in expr for metric in MAY_BE_EMPTY)
+
+
+def judge_live(environment):
+    prometheus = Prometheus(environment["PROMETHEUS_URL"])
+    asked = questions(f"127.0.0.1:{environment['REPLICA_PORT']}")
+    rules = [rule for group in prometheus.ask("rules")["groups"] for rule in group["rules"]]
+    asked |= {f"rule {rule['name']}": rule["name"] for rule in rules if rule["type"] == "recording"}
+    with Load(environment) as load:
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        waiting = {where: expr for where, expr in asked.items() if not may_be_empty(expr)}
+        while waiting and time.monotonic() < deadline and not load.over.wait(1):
+            waiting = {where: expr for where, expr in waiting.items() if not prometheus.has_numbers(expr)}
+        faults = [f"{where} shows nothing: {expr}" for where, expr in waiting.items()]
+        for rule in (rule for group in prometheus.ask("rules")["groups"] for rule in group["rules"]):
+            if rule["health"] != "ok":
+                faults.append(f"rule {rule['name']}: {rule.get('lastError') or rule['health']}")
+            elif rule["type"] == "alerting" and rule["state"] != "inactive":
+                faults.append(f"alert {rule['name']} is {rule['state']} while all is well: {rule['alerts']}")
+        if not rules:
+            faults.append("Prometheus has no rules")
+        faults += load.faults
+    print(f"dashboards: {len(asked)} queries, {len(rules)} rules asked")
+    return faults
+
+
+def main(arguments):
+    faults = judge_files()
+    if arguments != ["--files"]:
+        if "PROMETHEUS_URL" not in os.environ:
+            print(__doc__.strip(), file=sys.stderr)
+            return 64
+        faults += judge_live(os.environ)
+    for fault in faults:
+        print(fault, file=sys.stderr)
+    return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
