@@ -299,6 +299,10 @@ fn a_fault_is_one_clear_sentence() {
             "redis.url (in FILE): names no master: redis+sentinel://host:port,host:port/master-name",
         ),
         (
+            "[redis]\nurl = 'redis+sentinel://a,b/main/1'",
+            "redis.url (in FILE): has more than the master's name after the hosts; a database is ?db=1",
+        ),
+        (
             "[redis]\nurl = 'redis://a'\nsentinel_password = 'x'",
             "redis.url (in FILE): must begin with redis+sentinel:// for redis.sentinel_* to mean something",
         ),

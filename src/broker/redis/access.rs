@@ -82,8 +82,13 @@ impl Access {
             None => (String::new(), authority),
         };
         let (master, query) = path.split_once('?').unwrap_or((path, "db=0"));
-        if master.is_empty() || master.contains('/') {
+        if master.is_empty() {
             return Err("names no master: redis+sentinel://host:port,host:port/master-name".into());
+        }
+        if master.contains('/') {
+            return Err(
+                "has more than the master's name after the hosts; a database is ?db=1".into(),
+            );
         }
         let Some(db) = query.strip_prefix("db=") else {
             return Err("has another parameter than db".into());
