@@ -281,3 +281,40 @@ impl Display for Millis {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn diary(seen: &[(u64, Way, u64)]) -> Diary {
+        let seen = seen.iter().map(|(at_us, way, sent_us)| Seen {
+            id: None,
+            at_us: *at_us,
+            stream: 0,
+            kind: way.as_str().to_owned(),
+            data: format!("{}/0/fault0/{sent_us}/x", way.as_str()),
+        });
+        Diary {
+            seen: seen.collect(),
+            ..Diary::default()
+        }
+    }
+
+    #[test]
+    fn what_was_under_way_already_does_not_count_as_seen_again() {
+        let diaries = [
+            diary(&[
+                (105, Way::Raw, 95),
+                (150, Way::Post, 101),
+                (300, Way::Raw, 102),
+            ]),
+            diary(&[(120, Way::Post, 110), (170, Way::Raw, 120)]),
+            diary(&[(104, Way::Raw, 99)]),
+        ];
+        let any = |_: Way| true;
+        assert_eq!(seen_after(&diaries, 100, any), Some((50, 50)));
+        assert_eq!(seen_after(&diaries, 100, Way::is_raw), Some((200, 200)));
+        assert_eq!(seen_after(&diaries, 90, any), Some((15, 30)));
+        assert_eq!(seen_after(&diaries, 500, any), None);
+    }
+}
