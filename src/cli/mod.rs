@@ -2,6 +2,7 @@
 
 mod client;
 mod commands;
+mod doctor;
 mod serve;
 
 use crate::config::Flags;
@@ -38,6 +39,8 @@ enum Command {
     CheckConfig(ServeArgs),
     /// Asks a replica whether it lives; for containers.
     Healthcheck(commands::HealthArgs),
+    /// Looks at this machine, at Redis and through the proxy, and says what to change.
+    Doctor(doctor::DoctorArgs),
 }
 
 /// Where the configuration comes from. Every key is also `TIDEGATE__SECTION__KEY`.
@@ -96,6 +99,7 @@ pub fn main() -> ExitCode {
         Command::Tail(args) => commands::run(commands::tail(args)),
         Command::Topics(args) => commands::run(commands::topics(args)),
         Command::Healthcheck(args) => commands::run(commands::healthcheck(args)),
+        Command::Doctor(args) => doctor::run(&args),
     }
 }
 

@@ -54,6 +54,28 @@ impl Library {
     }
 }
 
+/// What this build calls itself in Redis, for whoever compares.
+#[derive(Debug)]
+pub(crate) struct LibraryWords {
+    /// Tells version and build of the functions that replicas call.
+    pub(crate) internal: String,
+    /// Tells those of the functions that people call.
+    pub(crate) public: String,
+    pub(crate) version: u32,
+    pub(crate) code: String,
+}
+
+/// The words for one prefix.
+pub(crate) fn words(prefix: &str) -> LibraryWords {
+    let library = Library::new(prefix);
+    LibraryWords {
+        internal: library.function("version"),
+        public: library.public_version(),
+        version: VERSION,
+        code: library.code,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -25,6 +25,7 @@ mod pubsub;
 mod sentinel;
 
 pub use access::{Access, Identity};
+pub(crate) use library::words as library_words;
 pub use live::run as run_live;
 pub use pubsub::{PubSub, Push};
 pub use sentinel::follow_master;
@@ -838,7 +839,7 @@ fn run_id(info: &Value) -> Option<Box<str>> {
     decode::field(decode::text(info).ok()?, "run_id").map(Into::into)
 }
 
-fn code_of(value: &Value) -> Option<(u32, &str)> {
+pub(crate) fn code_of(value: &Value) -> Option<(u32, &str)> {
     let Ok([version, code]) = decode::list(value) else {
         return None;
     };
