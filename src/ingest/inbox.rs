@@ -28,13 +28,11 @@ pub async fn run(
     loop {
         let place = rank(&replicas.borrow_and_update(), &name, ears);
         let turn = async {
-            match place {
-                Some(place) => watch(&redis, place).await,
-                None => {
-                    redis.metrics().ingest_inbox.set(0);
-                    replicas.changed().await.is_ok()
-                }
+            if let Some(place) = place {
+                return watch(&redis, place).await;
             }
+            redis.metrics().ingest_inbox.set(0);
+            replicas.changed().await.is_ok()
         };
         tokio::select! {
             () = stop.cancelled() => return,

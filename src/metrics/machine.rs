@@ -4,7 +4,7 @@ use super::Register;
 use prometheus::{Counter, CounterVec, IntCounter, IntGauge};
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::OnceLock;
 use tokio::runtime::Handle;
 
@@ -78,20 +78,16 @@ fn raise(counter: &Counter, total: f64) {
 
 /// Connections that wait to be accepted at an address. None if the kernel does not say.
 fn accept_queue(address: SocketAddr) -> Option<i64> {
-    let (file, local) = match address {
-        SocketAddr::V4(address) => {
-            let word = u32::from_ne_bytes(address.ip().octets());
-            ("/proc/self/net/tcp", format!("{word:08X}"))
-        }
-        SocketAddr::V6(address) => {
-            let mut words = String::new();
-            for bytes in address.ip().octets().as_chunks::<4>().0 {
-                words += &format!("{:08X}", u32::from_ne_bytes(*bytes));
-            }
-            ("/proc/self/net/tcp6", words)
+    let word = |bytes: &[u8; 4]| format!("{:08X}", u32::from_ne_bytes(*bytes));
+    let (file, words): (_, Vec<String>) = match address.ip() {
+        IpAddr::V4(ip) => ("/proc/self/net/tcp", vec![word(&ip.octets())]),
+        IpAddr::V6(ip) => {
+            let octets = ip.octets();
+            let words = octets.as_chunks().0.iter().map(word);
+            ("/proc/self/net/tcp6", words.collect())
         }
     };
-    let local = format!("{local}:{:04X}", address.port());
+    let local = format!("{}:{:04X}", words.concat(), address.port());
     let list = fs::File::open(file).ok()?.take(SOCKETS_BYTES);
     waiting(BufReader::new(list).lines().map_while(Result::ok), &local)
 }
