@@ -18,3 +18,7 @@ test: test-deploy
 
 test-deploy: binary ## are the units of systemd valid, and as closed as they can be?
 	deploy/systemd/check
+
+.PHONY: test-kubernetes
+test-kubernetes: binary ## do the manifests fit Kubernetes, each other and the program? (needs Go)
+	deploy/kubernetes/check

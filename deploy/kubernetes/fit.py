@@ -1,0 +1,222 @@
+"""Do the manifests fit each other and the program? Says everything that does not, and fails then.
+
+    fit.py MANIFESTS PROGRAM
+
+Names, ports, selectors, Secrets and ConfigMaps are compared with what is there; the configuration is judged by the
+program, which is then started with it, and asked what the probes ask.
+"""
+
+import http.client
+import os
+import re
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+TASKS_SECONDS = 16  # JOIN of src/app.rs, twice: requests and tasks that have begun when the drain is over
+START_SECONDS = 20
+
+manifests, program = sys.argv[1:]
+objects = [one for one in yaml.safe_load_all(Path(manifests).read_text()) if one]
+faults = []
+
+
+def expect(holds, fault):
+    if not holds:
+        faults.append(fault)
+
+
+def of(kind):
+    return [one for one in objects if one["kind"] == kind]
+
+
+def named(kind, name):
+    return next((one for one in of(kind) if one["metadata"]["name"] == name), None)
+
+
+def fits(selector, labels):
+    return selector.items() <= (labels or {}).items()
+
+
+deployment = named("Deployment", "tidegate")
+spec = deployment["spec"]
+pod = spec["template"]["spec"]
+labels = spec["template"]["metadata"]["labels"]
+(container,) = pod["containers"]
+ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+values = {entry["name"]: entry for entry in container["env"]}
+config = named("ConfigMap", pod["volumes"][0]["configMap"]["name"])["data"]["tidegate.toml"]
+
+
+def selectors():
+    expect(fits(spec["selector"]["matchLabels"], labels), "the Deployment does not select its own pods")
+    every_pod = [one["spec"]["template"]["metadata"]["labels"] for one in of("Deployment")]
+    chosen = [("PodDisruptionBudget", one["spec"]["selector"]["matchLabels"]) for one in of("PodDisruptionBudget")]
+    chosen += [("NetworkPolicy", one["spec"]["podSelector"]["matchLabels"]) for one in of("NetworkPolicy")]
+    chosen += [("spread", one["labelSelector"]["matchLabels"]) for one in pod["topologySpreadConstraints"]]
+    for name, selector in chosen:
+        hit = [fits(selector, known) for known in every_pod]
+        expect(fits(selector, labels) and sum(hit) == 1, f"{name}: {selector} selects other pods than the replicas")
+    for service in of("Service"):
+        hit = sum(fits(service["spec"]["selector"], known) for known in every_pod)
+        expect(hit == 1, f"Service {service['metadata']['name']} selects the pods of {hit} Deployments")
+
+
+def ports_fit():
+    for service in of("Service"):
+        target = next(one for one in of("Deployment") if fits(service["spec"]["selector"], pod_labels(one)))
+        known = {port["name"] for one in target["spec"]["template"]["spec"]["containers"] for port in one["ports"]}
+        for port in service["spec"]["ports"]:
+            expect(port["targetPort"] in known, f"Service {service['metadata']['name']}: no port {port['targetPort']}")
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        expect(container[probe]["httpGet"]["port"] == "ops", f"{probe} asks another port than that of the operators")
+    for policy in of("NetworkPolicy"):
+        for rule in policy["spec"]["ingress"]:
+            for port in rule["ports"]:
+                expect(port["port"] in ports, f"NetworkPolicy: no port {port['port']}")
+    for key, port in (("TIDEGATE__SERVER__LISTEN", "http"), ("TIDEGATE__OPS__LISTEN", "ops")):
+        expect(values[key]["value"].endswith(f":{ports[port]}"), f"{key} is not at containerPort {port}")
+    public = named("Service", "tidegate")["spec"]["ports"]
+    expect([port["targetPort"] for port in public] == ["http"], "the Service for clients shows more than streams")
+
+
+def pod_labels(one):
+    return one["spec"]["template"]["metadata"]["labels"]
+
+
+def routes():
+    for route in of("HTTPRoute"):
+        for rule in route["spec"]["rules"]:
+            for backend in rule["backendRefs"]:
+                service = named("Service", backend["name"])
+                known = [port["port"] for port in service["spec"]["ports"]] if service else []
+                expect(backend["port"] in known, f"HTTPRoute: no port {backend['port']} at {backend['name']}")
+            if rule["name"] == "streams":
+                off = {"request": "0s", "backendRequest": "0s"}
+                expect(rule["timeouts"] == off, "HTTPRoute: a stream has a time-out")
+    for monitor in of("ServiceMonitor"):
+        wanted = monitor["spec"]["selector"]["matchLabels"]
+        hit = [one for one in of("Service") if fits(wanted, one["metadata"].get("labels"))]
+        names = {port["name"] for one in hit for port in one["spec"]["ports"]}
+        asked = {endpoint["port"] for endpoint in monitor["spec"]["endpoints"]}
+        expect(len(hit) == 1 and asked <= names, f"ServiceMonitor: {asked} of {len(hit)} Services with {names}")
+
+
+def grace():
+    toml = tomllib.loads(config)
+    default = re.search(r'\[drain\].*?#time = "(\d+)s"', (ROOT / "deploy/tidegate.toml").read_text(), re.DOTALL)[1]
+    drain = int(toml.get("drain", {}).get("time", f"{default}s").removesuffix("s"))
+    sleep = container["lifecycle"]["preStop"]["sleep"]["seconds"]
+    probe = container["readinessProbe"]
+    least = sleep + drain + TASKS_SECONDS
+    given = pod["terminationGracePeriodSeconds"]
+    expect(given > least, f"grace {given} s, but {sleep} + {drain} + {TASKS_SECONDS} are needed")
+    unready = probe["periodSeconds"] * probe["failureThreshold"]
+    expect(unready <= drain, f"found not ready after {unready} s, the drain is over after {drain}")
+
+
+def scaling():
+    for scaler in of("HorizontalPodAutoscaler"):
+        target = scaler["spec"]["scaleTargetRef"]
+        expect(named(target["kind"], target["name"]) is deployment, "the autoscaler scales something else")
+        expect("replicas" not in spec, "each apply sets back what the autoscaler has decided")
+
+
+def secrets():
+    for entry in container["env"]:
+        reference = entry.get("valueFrom", {}).get("secretKeyRef")
+        if not reference:
+            continue
+        # "tidegate" is made by hand, by the command that the overlay shows; a generated name ends in a hash.
+        secret = named("Secret", reference["name"])
+        there = secret["data"] if secret else ("redis-url", "publish-key") if reference["name"] == "tidegate" else ()
+        expect(reference["key"] in there, f"no Secret {reference['name']} with {reference['key']}")
+
+
+def closed():
+    inner = container["securityContext"]
+    expect(inner["readOnlyRootFilesystem"] and not inner["allowPrivilegeEscalation"], "the container is open")
+    expect(inner["capabilities"] == {"drop": ["ALL"]}, "the container has capabilities")
+    expect(pod["securityContext"]["runAsNonRoot"] and not pod["automountServiceAccountToken"], "the pod is open")
+
+
+def free_port():
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+def program_takes_it():
+    """The real program with this configuration: over a log in memory, and on free ports of loopback."""
+    environment = {name: entry["value"] for name, entry in values.items() if "value" in entry}
+    environment |= {
+        "TIDEGATE__REPLICA__NAME": "tidegate-7d9c6b5f4-x2x9z",
+        "TIDEGATE__AUTH__PUBLISH_KEY": "a key",
+        "TIDEGATE__REDIS__URL": "redis://redis:6379",
+    }
+    expect(environment.keys() == values.keys(), f"variables that are not checked: {values.keys() - environment.keys()}")
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "tidegate.toml")
+        file.write_text(config)
+        path = container["volumeMounts"][0]["mountPath"] + "/tidegate.toml"
+        expect(path in container["args"], f"the container does not read {path}")
+        arguments = [str(file) if one == path else one for one in container["args"]]
+        judged = subprocess.run(
+            [program, "check-config", *arguments[1:]], env=environment, capture_output=True, text=True
+        )
+        expect(judged.returncode == 0, judged.stderr.strip())
+        main, ops = free_port(), free_port()
+        environment |= {
+            "TIDEGATE__REDIS__URL": "",
+            "TIDEGATE__SERVER__LISTEN": f"127.0.0.1:{main}",
+            "TIDEGATE__OPS__LISTEN": f"127.0.0.1:{ops}",
+        }
+        replica = subprocess.Popen([program, *arguments], env=environment, stderr=subprocess.DEVNULL)
+        try:
+            for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+                asked = container[probe]["httpGet"]["path"]
+                expect(answers(ops, asked), f"{probe}: {asked} is not answered 200")
+            paths = [endpoint["path"] for one in of("ServiceMonitor") for endpoint in one["spec"]["endpoints"]]
+            expect(all(answers(ops, path) for path in paths), f"{paths} are not answered 200")
+            expect(not answers(main, "/metrics", tries=1), "metrics are shown to clients")
+            exposed = answers(ops, "/metrics") or ""
+            for scaler in of("HorizontalPodAutoscaler"):
+                for metric in (one["pods"]["metric"] for one in scaler["spec"]["metrics"] if one["type"] == "Pods"):
+                    expect(
+                        re.search(rf"^{metric['name']}[ {{]", exposed, re.MULTILINE),
+                        f"no metric is called {metric['name']}",
+                    )
+        finally:
+            replica.kill()
+            replica.wait()
+
+
+# The body of an answer 200; none if there was no such answer.
+def answers(port, path, tries=START_SECONDS * 10):
+    for _ in range(tries):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
+        try:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            if answer.status == 200:
+                return answer.read().decode()
+        except OSError:
+            pass
+        finally:
+            connection.close()
+        time.sleep(0.1 if tries > 1 else 0)
+    return None
+
+
+for check in (selectors, ports_fit, routes, grace, scaling, secrets, closed, program_takes_it):
+    check()
+for fault in faults:
+    print(f"{os.path.basename(manifests)}: {fault}", file=sys.stderr)
+sys.exit(1 if faults else 0)
