@@ -110,10 +110,36 @@ def faults_of(name, board, uids):
     return faults
 
 
+def faults_of_provisioning():
+    """Do the files by which Grafana finds the dashboards, and its Prometheus, fit where compose mounts them?"""
+
+    def first(path, pattern):
+        found = re.search(pattern, (HERE.parent / path).read_text(), re.MULTILINE)
+        return found.group(1) if found else f"no {pattern} in {path}"
+
+    compose = "deploy/compose.yaml"
+    folder = first("grafana/provisioning/dashboards/tidegate.yaml", r"^      path: (\S+)$")
+    home = first(compose, r"GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH: (\S+)$")
+    prometheus = first("grafana/provisioning/datasources/prometheus.yaml", r"url: http://(\w+):9090$")
+    scrape = r"scrape_interval: (\d+)s$"
+    told = first("grafana/provisioning/datasources/prometheus.yaml", r"timeInterval: (\d+)s$")
+    fits = {
+        "the folder of dashboards is mounted": folder == first(compose, r"- \.\./grafana/dashboards:(\S+):ro$"),
+        "the home dashboard is one of them": home in (f"{folder}/{name}" for name in dashboards()),
+        "the data source is a service of the compose file": prometheus == first(compose, rf"^  ({prometheus}):$"),
+        "Grafana knows how often is scraped": told == first("deploy/compose/prometheus.yml", scrape),
+        "and so does this": str(SCRAPE_SECONDS) == first("deploy/prometheus/prometheus.yml", scrape),
+        "rules are mounted": first(compose, r"- \./prometheus/rules:(\S+):ro$") == "/etc/prometheus/rules",
+        "rules are loaded": first("deploy/compose/prometheus.yml", r"^  - (rules/\*\.yml)$") == "rules/*.yml",
+    }
+    return [f"provisioning: it does not hold that {what}" for what, holds in fits.items() if not holds]
+
+
 def judge_files():
     boards = dashboards()
     uids = [board["uid"] for board in boards.values()]
     faults = [fault for name, board in boards.items() for fault in faults_of(name, board, uids)]
+    faults += faults_of_provisioning()
     if subprocess.run([HERE / "dashboards.py", "--check"]).returncode != 0:
         faults.append("the dashboards are not what grafana/dashboards.py writes")
     return faults
