@@ -93,3 +93,20 @@ impl Config {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_reload_takes_are_keys_and_whole_sections_of_auth_and_limits() {
+        let keys = Config::keys();
+        for key in RELOADABLE {
+            assert!(keys.contains(&key), "{key}");
+        }
+        let section = |key: &&&str| key.starts_with("auth.") || key.starts_with("limits.");
+        for key in keys.iter().filter(section) {
+            assert!(RELOADABLE.contains(key), "{key}");
+        }
+    }
+}
