@@ -840,6 +840,23 @@ def delivery():
                         "s",
                     ),
                     lines(
+                        "Heard and delivered, p99",
+                        """heard: from the event's id until a replica has its frame, which is Redis and the network. delivered: until
+                        the socket. What lies between is the replicas' own.""",
+                        (quantile(0.99, "tidegate_live_latency_seconds_bucket{}"), "heard"),
+                        (quantile(0.99, LATENCY), "delivered"),
+                        unit="s",
+                        limits=DRAWN_LATE,
+                    ),
+                    lines(
+                        "Clocks, by replica",
+                        """The clock of each replica's machine less that of Redis. Within some milliseconds of 0, where NTP works. Latencies
+                        are off by as much.""",
+                        ("max by (instance) (tidegate_clock_offset_seconds{})", "{{instance}}"),
+                        unit="s",
+                        below_zero=True,
+                    ),
+                    lines(
                         "Sweep of the fan-out p99, by replica",
                         """One round of a thread over the streams that an event concerns: the part of the latency that
                         grows with the number of streams.""",

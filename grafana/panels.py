@@ -88,7 +88,7 @@ def stat(title, what, expr, legend, unit="none", limits=None, instant=False, dec
     return panel("stat", title, what, queries([(expr, legend)], instant), width, height, defaults, options)
 
 
-def lines(title, what, *targets, unit="short", stack=False, limits=None, top=None, width=8, right=None):
+def lines(title, what, *targets, unit="short", stack=False, limits=None, top=None, width=8, right=None, below_zero=False):
     """Lines over time. `limits` are drawn, `right` names the series whose unit is (name, unit) on the other axis."""
     custom = {
         "drawStyle": "line",
@@ -99,7 +99,9 @@ def lines(title, what, *targets, unit="short", stack=False, limits=None, top=Non
         "spanNulls": False,
         "stacking": {"mode": "normal" if stack else "none", "group": "A"},
     }
-    defaults = {"unit": unit, "min": 0, "color": {"mode": "palette-classic"}, "custom": custom}
+    defaults = {"unit": unit, "color": {"mode": "palette-classic"}, "custom": custom}
+    if not below_zero:
+        defaults["min"] = 0
     if top is not None:
         defaults["max"] = top
     if limits:

@@ -16,7 +16,7 @@ use prometheus::{
 };
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Why a stream ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,6 +130,8 @@ pub struct Metrics {
     pub sent_bytes: IntCounter,
     pub heartbeats: IntCounter,
     pub latency: Histogram,
+    live_latency: Histogram,
+    clock_offset: Gauge,
     pub sweep: Histogram,
     replays: Family<IntCounter>,
     pub replay_events: Histogram,
@@ -255,6 +257,8 @@ impl Metrics {
             sent_bytes: r.counter("sent_bytes_total", "Bytes of stream bodies handed to sockets."),
             heartbeats: r.counter("heartbeats_sent_total", "Heartbeats written. Flat while streams are open: the timers stand still."),
             latency: r.histogram("delivery_latency_seconds", "From an event's id to the socket, for live events, one sample a write. Clocks of Redis and this machine count.", &LATENCY),
+            live_latency: r.histogram("live_latency_seconds", "From an event's id until this replica has heard its frame: the part of the delivery latency that is Redis and the network.", &LATENCY),
+            clock_offset: r.add(Gauge::with_opts(Register::opts("clock_offset_seconds", "This machine's clock less that of Redis, as of the last tick or read, one round trip included. Latencies are off by as much."))),
             sweep: r.histogram("fanout_sweep_seconds", "One sweep of a thread over the streams that were rung, from the first look to the last write. Long: the last stream of the sweep waits so long.", &SHORT),
             replays: r.counters("replays_total", "Streams that resumed or asked for history, by where the events came from.", "outcome", &["window", "log"]),
             replay_events: r.histogram("replay_events", "Events that a stream which resumed or asked for history was shown before it was live.", &EVENTS),
@@ -388,6 +392,16 @@ impl Metrics {
             .of(role.as_str(), |trip| trip.observe(after.as_secs_f64()));
     }
 
+    /// A live frame was heard, of an event that was given its id at this time.
+    pub fn heard(&self, id_ms: u64) {
+        self.live_latency.observe(seconds_since(id_ms).max(0.0));
+    }
+
+    /// Redis has said what time it is.
+    pub fn clock_read(&self, now_ms: u64) {
+        self.clock_offset.set(seconds_since(now_ms));
+    }
+
     /// How the pool of command connections stands.
     pub fn redis_pool(&self, busy: usize, idle: usize, waiting: usize) {
         for (state, connections) in POOL.into_iter().zip([busy, idle, waiting]) {
@@ -429,6 +443,14 @@ impl Metrics {
             "text/plain; version=0.0.4; charset=utf-8",
         )
     }
+}
+
+/// Seconds from a time until now by this machine's clock; negative if it lies ahead.
+fn seconds_since(ms: u64) -> f64 {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    now.as_secs_f64() - Duration::from_millis(ms).as_secs_f64()
 }
 
 /// A metric with one label: a child for each of its values, made once.

@@ -13,6 +13,7 @@ use crate::hub::{Hearing, Hub};
 use crate::id::Id;
 use crate::log::{ReadRequest, Reading};
 use crate::metrics::{Metrics, Role};
+use crate::sse::Mark;
 use crate::topic::{PartitionNo, Topic};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -175,6 +176,9 @@ impl Follower {
                 if let Some(clock) = self.clocks.get_mut(usize::from(partition)) {
                     clock.heard = now;
                 }
+                if matches!(frame.mark, Mark::Event | Mark::End) {
+                    self.metrics.heard(frame.id.ms);
+                }
                 let Hearing { hole, backwards } = self.hub.hear(&topic, frame);
                 if backwards {
                     tracing::warn!(%topic, "the log has gone back; the live path is begun anew");
@@ -263,6 +267,7 @@ impl Follower {
                 };
                 clock.asking = false;
                 if let Ok(id) = said {
+                    self.metrics.clock_read(id.ms);
                     let late = self.hub.partition(partition).heard() < id;
                     if !late {
                         self.metrics
@@ -278,6 +283,7 @@ impl Follower {
                 }
                 match answer {
                     Ok(reading) => {
+                        self.metrics.clock_read(reading.horizon.now_ms);
                         for (feed, page) in feeds.iter().zip(&reading.pages) {
                             match self.hub.mend(feed, page, &reading.horizon) {
                                 Mended::Live => {}
