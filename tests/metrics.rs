@@ -381,7 +381,10 @@ fn answers_of_redis_are_timed() {
     gateway.wait_for_metric("tidegate_live_latency_seconds_count", &[], 1.0);
     // Redis runs on this machine. The first read of the log has told its time.
     let offset = gateway.metric("tidegate_clock_offset_seconds", &[]);
-    assert!((f64::MIN_POSITIVE..60.0).contains(&offset.abs()), "{offset}");
+    assert!(
+        (f64::MIN_POSITIVE..60.0).contains(&offset.abs()),
+        "{offset}"
+    );
     // In silence the live path is probed.
     eventually("a tick came back", || {
         gateway.metric(trips, &[("role", "live")]) > 0.0
