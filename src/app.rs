@@ -4,7 +4,7 @@
 //! are bound, and the addresses said. Redis may be away: the replica starts, is not ready, takes
 //! streams and waits.
 //!
-//! Stop: not ready; streams are cut in slices over `drain.time`; the ears append what they owe;
+//! Stop: not ready; after `drain.wait`, streams are cut in slices over `drain.time`; the ears append what they owe;
 //! connections finish the request they are at; every task is joined.
 
 mod supervisor;
@@ -45,6 +45,7 @@ const JOIN: Duration = Duration::from_secs(8);
 pub struct App {
     gateway: Arc<Gateway>,
     sockets: Option<Arc<Sockets>>,
+    drain_wait: Duration,
     drain_time: Duration,
     hand_over: bool,
     /// Ends the tasks behind the streams: follower, live path, ears.
@@ -106,6 +107,7 @@ impl App {
             open_streams: OpenStreams::new(metrics.clone(), config.logging.stream_lines_max),
             sockets: OnceLock::new(),
             reached,
+            leaving: AtomicBool::new(false),
             hub,
             broker,
             metrics,
@@ -138,6 +140,7 @@ impl App {
         }
         Ok(Self {
             gateway,
+            drain_wait: config.drain.wait,
             drain_time: config.drain.time,
             hand_over: config.drain.hand_over,
             background,
@@ -179,8 +182,14 @@ impl App {
         &self.gateway.metrics
     }
 
-    /// Drains and ends. Takes `drain.time` at most, and a little for the tasks.
+    /// Drains and ends. Takes `drain.wait` and `drain.time` at most, and a little for the tasks.
     pub async fn stop(self) {
+        self.gateway.leaving.store(true, Ordering::Release);
+        if !self.drain_wait.is_zero() && !self.hand_over {
+            let wait_ms = crate::config::millis(self.drain_wait);
+            tracing::info!(wait_ms, "not ready any more, and waiting for the balancer");
+            tokio::time::sleep(self.drain_wait).await;
+        }
         let began = Instant::now();
         tracing::info!(streams = self.open_streams(), "draining");
         self.gateway.streams.drain.begin(began);
@@ -228,7 +237,7 @@ impl App {
 fn state_of(gateway: Arc<Gateway>) -> impl Fn() -> State {
     move || State {
         ready: gateway.reached.load(Ordering::Acquire),
-        draining: gateway.streams.drain.has_begun(),
+        draining: gateway.is_leaving(),
         streams: gateway.open_streams.count(),
     }
 }

@@ -177,6 +177,31 @@ fn a_fleet_is_restarted_one_by_one_and_no_stream_misses_an_event() {
     });
 }
 
+/// What a balancer sends until it has noticed is served as ever.
+#[test]
+fn a_replica_that_waits_for_the_balancer_is_not_ready_and_takes_streams() {
+    let mut gateway = Gateway::start(&[("drain.wait", "24h")]);
+    let mut before = gateway.listen(&["news"]);
+    gateway.terminate();
+    eventually("it is not ready", || gateway.get("/readyz").status == 503);
+    gateway.wait_for_metric("tidegate_draining", &[], 1.0);
+    let mut late = gateway.listen(&["news"]);
+    gateway.publish("news", "to both");
+    for stream in [&mut before, &mut late] {
+        assert_eq!(stream.next_published().data, "to both");
+        assert_eq!(stream.end(), None);
+    }
+    // Whoever will not wait says so once more.
+    gateway.terminate();
+    assert_eq!(gateway.wait().code(), Some(1));
+
+    let mut gateway = Gateway::start(&[("drain.wait", "200ms"), ("drain.time", "100ms")]);
+    let mut stream = gateway.listen(&["news"]);
+    gateway.terminate();
+    stream.rest();
+    assert_went_well(&mut gateway);
+}
+
 #[test]
 fn readiness_goes_first_and_open_streams_live_on() {
     let redis = Redis::start();

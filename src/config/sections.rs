@@ -173,6 +173,8 @@ pub struct Auth {
 /// The orderly stop.
 #[derive(Clone, Debug)]
 pub struct Drain {
+    /// Not ready for so long before the first is cut.
+    pub wait: Duration,
     /// Streams are cut over this time.
     pub time: Duration,
     /// Another process accepts on the same sockets meanwhile.
@@ -491,6 +493,7 @@ impl Auth {
 impl Drain {
     pub(super) fn take(s: &mut Source) -> Self {
         Self {
+            wait: s.duration("drain.wait", "0s"),
             time: s.duration("drain.time", "20s"),
             hand_over: s.flag("drain.hand_over", "false"),
         }

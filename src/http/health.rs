@@ -26,7 +26,7 @@ pub(super) async fn readyz(
     State(gateway): State<Arc<Gateway>>,
     RawQuery(query): RawQuery,
 ) -> Result<&'static str, Problem> {
-    if gateway.streams.drain.has_begun() {
+    if gateway.is_leaving() {
         return Err(Problem::unavailable("this replica is going"));
     }
     if !gateway.reached.load(Ordering::Acquire) {
@@ -49,7 +49,7 @@ async fn deliver_probe(gateway: &Gateway) -> Result<(), Problem> {
 
 /// Prometheus' text format.
 pub(super) async fn metrics(State(gateway): State<Arc<Gateway>>) -> impl IntoResponse {
-    let draining = gateway.streams.drain.has_begun();
+    let draining = gateway.is_leaving();
     let ready = gateway.reached.load(Ordering::Acquire) && !draining;
     gateway.metrics.ready.set(i64::from(ready));
     gateway.metrics.draining.set(i64::from(draining));

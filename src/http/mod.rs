@@ -38,7 +38,7 @@ use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{MethodRouter, get};
 use problem::Problem;
 use std::any::Any;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::Semaphore;
@@ -73,6 +73,16 @@ pub struct Gateway {
     /// The threads that own sockets; not set if all streams go out as bodies.
     pub sockets: OnceLock<Arc<Sockets>>,
     pub reached: Arc<AtomicBool>,
+    /// The balancer is to send nobody any more; what comes is served until the drain begins.
+    pub leaving: AtomicBool,
+}
+
+impl Gateway {
+    /// Whether this replica is going.
+    #[must_use]
+    pub fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::Acquire)
+    }
 }
 
 /// Everything that the main listener serves.

@@ -2,6 +2,8 @@
 //! ([Chrome DevTools Protocol](https://chromedevtools.github.io/devtools-protocol/)): JSON messages,
 //! each with a NUL at its end.
 
+#![allow(dead_code, reason = "shared by two test crates")]
+
 use super::support::{Directory, FAILSAFE, eventually};
 use serde_json::{Value, json};
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -15,7 +17,11 @@ const WATCH: &str = "window.faults = [];
     addEventListener('unhandledrejection', (e) => faults.push(String(e.reason)));
     addEventListener('securitypolicyviolation', (e) => faults.push(e.violatedDirective + ' ' + e.blockedURI));";
 
-/// A browser with one page.
+/// One of the pages of a browser.
+#[derive(Clone, Debug)]
+pub struct Page(String);
+
+/// A browser, and the page that it is turned to.
 #[derive(Debug)]
 pub struct Chromium {
     process: Child,
@@ -30,6 +36,11 @@ pub struct Chromium {
 impl Chromium {
     /// Starts one; none, with a word about it, if it is not installed.
     pub fn start() -> Option<Self> {
+        Self::start_with(&[])
+    }
+
+    /// The same, with more flags.
+    pub fn start_with(flags: &[&str]) -> Option<Self> {
         let Some(program) = installed() else {
             eprintln!("NOT CHECKED: no chromium on the path, and so no page in a browser");
             return None;
@@ -49,6 +60,7 @@ impl Chromium {
                 "--disable-gpu",
                 "--no-first-run",
             ])
+            .args(flags)
             .arg("--remote-debugging-pipe")
             .arg(format!("--user-data-dir={}", profile.0.display()))
             .stdin(Stdio::piped())
@@ -75,13 +87,26 @@ impl Chromium {
             last: 0,
             _profile: profile,
         };
-        let page = browser.call("Target.createTarget", &json!({ "url": "about:blank" }));
-        let target = json!({ "targetId": page["targetId"], "flatten": true });
-        let session = browser.call("Target.attachToTarget", &target);
-        browser.session = session["sessionId"].as_str().map(str::to_owned);
-        browser.call("Page.enable", &json!({}));
-        browser.before_each_page(WATCH);
+        browser.another_page();
         Some(browser)
+    }
+
+    /// Opens another page, and turns to it.
+    pub fn another_page(&mut self) -> Page {
+        self.session = None;
+        let page = self.call("Target.createTarget", &json!({ "url": "about:blank" }));
+        let target = json!({ "targetId": page["targetId"], "flatten": true });
+        let session = self.call("Target.attachToTarget", &target);
+        let page = Page(session["sessionId"].as_str().expect("a session").to_owned());
+        self.turn_to(&page);
+        self.call("Page.enable", &json!({}));
+        self.before_each_page(WATCH);
+        page
+    }
+
+    /// Speaks to this page from now on.
+    pub fn turn_to(&mut self, page: &Page) {
+        self.session = Some(page.0.clone());
     }
 
     /// Runs a script on each page before any of its own.

@@ -233,6 +233,11 @@ impl Gateway {
         self.process.wait()
     }
 
+    /// Its status, if it has ended.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.process.ended()
+    }
+
     /// SIGHUP: the configuration is read again.
     pub fn hang_up(&mut self) {
         self.process.hang_up();
