@@ -22,3 +22,7 @@ test-deploy: binary ## are the units of systemd valid, and as closed as they can
 .PHONY: test-kubernetes
 test-kubernetes: binary ## do the manifests fit Kubernetes, each other and the program? (needs Go)
 	deploy/kubernetes/check
+
+.PHONY: dist
+dist: ## a static binary with licences, a list of its parts and checksums, in target/dist
+	@deploy/dist/build

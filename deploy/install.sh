@@ -48,6 +48,8 @@ package_of() {
         promtool) echo prometheus ;;
         cc) echo build-essential ;;
         systemd-analyze) echo systemd ;;
+        musl-gcc) echo musl-tools ;;
+        xz) echo xz-utils ;;
         *) echo "$1" ;;
     esac
 }
