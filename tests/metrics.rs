@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use support::{
     Directory, End, Gateway, NewEvent, Process, Redis, Sse, Way, eventually, exchange, fleet,
-    follow_until, free_address, over_both_brokers, program, wait_for_ears,
+    follow_until, free_address, over_both_brokers, program, replica_at, wait_for_ears,
 };
 
 /// Waits until a family has these values, in order, and every other child is 0.
@@ -350,6 +350,30 @@ fn of_the_ears_one_appends_and_another_takes_over() {
         replicas.iter().any(appends)
     });
     assert!(takeovers(&replicas) > before);
+}
+
+#[test]
+fn an_ear_that_is_replaced_brings_what_it_has_counted() {
+    let redis = Redis::start();
+    let config = [("ingest.ears", "1")];
+    let second = replica_at(free_address(), &redis, "r2", &config);
+    second.wait_ready();
+    wait_for_ears(&redis, std::slice::from_ref(&second));
+    let first = replica_at(free_address(), &redis, "r1", &config);
+    // Faster than it can append, so that it owes when the other one takes its place.
+    let data = vec![b'x'; 60_000];
+    let mut pipe = redis::pipe();
+    for _ in 0..50 {
+        pipe.cmd("PUBLISH").arg("events:news").arg(&data);
+    }
+    let mut publisher = redis.connect();
+    eventually("it is no longer asked to listen", || {
+        let _: Vec<u64> = pipe.query(&mut publisher).unwrap();
+        second.metric("tidegate_redis_up", &[("role", "ear")]) < 0.5
+    });
+    second.wait_for_metric("tidegate_ingest_owed", &[], 0.0);
+    second.wait_for_metric("tidegate_ingest_lag_seconds", &[], 0.0);
+    first.wait_for_metric("tidegate_redis_up", &[("role", "ear")], 1.0);
 }
 
 #[test]

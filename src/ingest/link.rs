@@ -91,6 +91,11 @@ pub async fn run(
     let mut pause = Duration::from_millis(20);
     loop {
         if !link.elected(&replicas) {
+            if link.ear.owes() > 0 && !stop.is_cancelled() {
+                // Whoever listens now has not heard it.
+                link.work_until(Instant::now() + START_RETRY).await;
+                continue;
+            }
             tokio::select! {
                 () = stop.cancelled() => break,
                 changed = replicas.changed() => if changed.is_err() { break },
