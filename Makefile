@@ -99,10 +99,6 @@ test-fault: ## a short run of the fault runner
 
 include deploy/deploy.mk
 
-deny: ## licences, sources and duplicates of the dependencies (needs cargo-deny)
-	@cargo deny --version >/dev/null 2>&1 || { echo "deny: first cargo install --locked cargo-deny" >&2; exit 1; }
-	cargo deny --locked check bans licenses sources
-
 # --- load and faults --------------------------------------------------------------------------------------------------
 
 .PHONY: load fault bench rolling-deploy

