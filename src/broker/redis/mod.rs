@@ -315,8 +315,8 @@ impl Redis {
     /// Keeps other bounds from now on; if Redis is away, from the next command on.
     pub(super) async fn retain(&self, retention: Retention) {
         self.0.retention.set(retention);
-        self.0.prepared.store(false, Ordering::Release);
         if let Err(why) = self.prepare().await {
+            self.0.prepared.store(false, Ordering::Release);
             tracing::warn!(%why, "what the log keeps is not changed yet");
         }
     }
