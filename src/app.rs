@@ -135,8 +135,11 @@ impl App {
         tasks.spawn(main.serve(routes, listeners.clone(), connections.clone()));
         tracing::info!(%address, replica = config.replica.name, "listening");
         if supervisor::is_there() {
-            // Not one of the tasks that are joined: it speaks until the process ends.
-            tokio::spawn(supervisor::tell(state_of(gateway.clone())));
+            let (stop, tell) = (
+                background.clone(),
+                supervisor::tell(state_of(gateway.clone())),
+            );
+            tasks.spawn(async move { stop.run_until_cancelled(tell).await });
         }
         Ok(Self {
             gateway,

@@ -1,5 +1,5 @@
 //! Goal: the configurations for production keep the promises: nginx's with TLS and HTTP/2,
-//! HAProxy's and Caddy's. Nothing is held back, a stream resumes on any replica, a client that goes
+//! `HAProxy`'s and Caddy's. Nothing is held back, a stream resumes on any replica, a client that goes
 //! is gone everywhere, no secret is written down, limits and reloads do what their comments say.
 //!
 //! Method: the real programs with the shipped files, in which only addresses, and times that no
@@ -53,7 +53,7 @@ struct Proxy {
 fn changed(file: &Path, changes: &[(&str, &str)]) -> String {
     let mut text = fs::read_to_string(file).unwrap();
     for (old, new) in changes {
-        assert!(text.contains(old), "{file:?} has no {old:?}");
+        assert!(text.contains(old), "{} has no {old:?}", file.display());
         text = text.replace(old, new);
     }
     text
@@ -201,7 +201,7 @@ impl Proxy {
 }
 
 impl Drop for Proxy {
-    /// By SIGTERM, which the first process of nginx and of HAProxy passes on to the others. Caddy is
+    /// By SIGTERM, which the first process of nginx and of `HAProxy` passes on to the others. Caddy is
     /// one process, and would wait for its streams.
     fn drop(&mut self) {
         if self.kind != Kind::Caddy {
