@@ -112,12 +112,12 @@ def routes():
 def grace():
     toml = tomllib.loads(config)
     default = re.search(r'\[drain\].*?#time = "(\d+)s"', (ROOT / "deploy/tidegate.toml").read_text(), re.DOTALL)[1]
-    drain = int(toml.get("drain", {}).get("time", f"{default}s").removesuffix("s"))
+    drain, wait = (int(toml["drain"].get(*key).removesuffix("s")) for key in (("time", f"{default}s"), ("wait", "0s")))
     sleep = container["lifecycle"]["preStop"]["sleep"]["seconds"]
     probe = container["readinessProbe"]
-    least = sleep + drain + TASKS_SECONDS
+    least = sleep + wait + drain + TASKS_SECONDS
     given = pod["terminationGracePeriodSeconds"]
-    expect(given > least, f"grace {given} s, but {sleep} + {drain} + {TASKS_SECONDS} are needed")
+    expect(given > least, f"grace {given} s, but {sleep} + {wait} + {drain} + {TASKS_SECONDS} are needed")
     unready = probe["periodSeconds"] * probe["failureThreshold"]
     expect(unready <= drain, f"found not ready after {unready} s, the drain is over after {drain}")
 
