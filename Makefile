@@ -101,7 +101,7 @@ include deploy/deploy.mk
 
 # --- load and faults --------------------------------------------------------------------------------------------------
 
-.PHONY: load fault bench rolling-deploy
+.PHONY: load fault bench rolling-deploy rebalance
 load: ## the k6 smoke run through the running cluster; ARGS go to k6
 	BASE_URL=$${BASE_URL:-http://127.0.0.1:$${NGINX_PORT:-8080}} loadtest/k6/run.sh $(ARGS)
 
@@ -111,6 +111,9 @@ fault: binary ## kills, pauses and cuts parts while subscribers watch for loss; 
 rolling-deploy: ## replaces all replicas one by one, and reloads nginx, under EventSource clients in Chromium; `make test` has a short form
 	@deploy/install.sh redis-server nginx chromium
 	TIDEGATE_ROLLING_PAGES=20 TIDEGATE_ROLLING_DRAIN=10s cargo test --locked --test rolling_deploy -- --nocapture
+
+rebalance: binary ## measures how streams even out after a new replica has joined; ARGS go to loadtest/rebalance
+	loadtest/rebalance $(ARGS)
 
 bench: binary ## measures the gateway against a bare loop of write(2); ARGS go to the benchmark
 	cargo run --release --locked -p swarm --bin bench -- $(ARGS)
