@@ -537,10 +537,11 @@ fn when_no_replica_is_there_a_stream_is_told_when_to_come_back() {
         };
         let proxy = Proxy::before(kind, &replicas, patience);
         replicas.iter_mut().for_each(Gateway::kill9);
-        let mut times = BTreeSet::new();
-        for round in 0..24 {
+        let (mut times, mut rounds) = (BTreeSet::new(), 0);
+        // `HAProxy` says the same to all until its checks have found out that nobody is there.
+        eventually("told at once, and different times", || {
             let said = proxy.curl(
-                &[VERSIONS[round % 2], "-H", "Origin: https://page.test"],
+                &[VERSIONS[rounds % 2], "-H", "Origin: https://page.test"],
                 "/events/news",
             );
             assert_eq!(said.status, 200, "{kind:?}: {}", said.text);
@@ -555,11 +556,9 @@ fn when_no_replica_is_there_a_stream_is_told_when_to_come_back() {
             let time: u64 = time.and_then(|time| time.parse().ok()).expect(&said.text);
             assert!((2000..=8000).contains(&time), "{kind:?}: {time}");
             times.insert(time);
-        }
-        assert!(
-            times.len() > 3,
-            "{kind:?}: spread over the clients: {times:?}"
-        );
+            rounds += 1;
+            rounds >= 12 && times.len() > 3
+        });
         let said = proxy.curl(&["--data", "x"], "/events/news");
         assert!([502, 503].contains(&said.status), "{kind:?}: {}", said.text);
         assert_eq!(said.header("retry-after"), Some("2"), "{kind:?}");
@@ -588,8 +587,7 @@ fn a_replica_that_is_going_gets_no_new_stream() {
         let mut taken = 0;
         eventually("others take over", || {
             // One that was asked all the same sends the client away at once: it comes back.
-            let stream = proxy.open(&["--http2", "--max-time", "1"], "/events/news");
-            let text = stream.rest();
+            let text = proxy.curl(&["--http2"], "/events/news?max_age=1ms").text;
             assert!(text.starts_with("HTTP/2 200"), "{kind:?}: {text}");
             assert!(!text.contains("\"r1\""), "{kind:?}: {text}");
             taken += usize::from(text.contains("tidegate.open"));
@@ -672,7 +670,7 @@ fn plain_http_is_sent_to_https() {
 /// Time that the old workers have, short enough for a test. Caddy has none, and never cuts.
 fn kept(kind: Kind) -> &'static [(&'static str, &'static str)] {
     match kind {
-        Kind::Nginx | Kind::Haproxy => &[("65m", "6s")],
+        Kind::Nginx | Kind::Haproxy => &[("65m", "8s")],
         Kind::Caddy => &[],
     }
 }
