@@ -28,10 +28,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Wake, Waker};
 use tidegate::broker::{Bounds, Ledger, Publication, Retention, Rule};
 use tidegate::event::EventType;
+use tidegate::hub::Hub;
 use tidegate::hub::feed::{Feed, Mended, Wanted};
 use tidegate::hub::reader::{Reader, Shown, Start, Step};
 use tidegate::hub::window::WindowBounds;
-use tidegate::hub::{Bell, Hub};
 use tidegate::id::Id;
 use tidegate::log::{ReadRequest, Reading};
 use tidegate::sse::{Frame, Gap, GapReason, Mark};
@@ -166,7 +166,6 @@ struct Client {
 struct Open {
     replica: usize,
     reader: Reader,
-    bell: Arc<Bell>,
     rung: Arc<Rung>,
     published: usize,
     opened: bool,
@@ -739,8 +738,7 @@ impl World {
                 if let Some(open) = client.stream.as_mut().filter(|_| client.streams == stream) {
                     open.asking = false;
                     open.rung.0.store(true, Ordering::Relaxed);
-                    let pages = reading.pages.iter().cloned().map(Arc::new).collect();
-                    open.reader.take_pages(&reading.horizon, pages);
+                    open.reader.take_pages(&Arc::new(reading));
                 }
             }
         }
@@ -758,11 +756,12 @@ impl World {
     fn open(&mut self, index: usize) {
         let replica = self.rng.random_range(0..REPLICAS);
         let client = &mut self.clients[index];
-        let bell = Arc::new(Bell::default());
+        let rung = Arc::new(Rung(AtomicBool::new(true)));
+        let waker = Waker::from(rung.clone());
         let start = client.cursor.map_or(Start::Live, Start::After);
         let reader = self.replicas[replica]
             .hub
-            .reader(&client.topics, bell.clone(), |_| start);
+            .reader(&client.topics, &waker, |_| start);
         client.streams += 1;
         self.trace.push(format!(
             "client {index} opens {:?} on replica {replica}: {start:?}",
@@ -771,8 +770,7 @@ impl World {
         client.stream = Some(Open {
             replica,
             reader,
-            bell,
-            rung: Arc::new(Rung(AtomicBool::new(true))),
+            rung,
             published: self.published.len(),
             opened: false,
             asking: false,
@@ -826,12 +824,11 @@ impl World {
         if !open.rung.0.swap(false, Ordering::Relaxed) {
             return;
         }
-        open.bell.register(&Waker::from(open.rung.clone()));
         let step = if open.opened {
             let shown = &mut open.under_way;
             open.reader.step(|what, _| {
                 shown.push_back(match what {
-                    Shown::Frame { frame, anchored } => Wire::Frame(frame, anchored),
+                    Shown::Frame { frame, anchored } => Wire::Frame(frame.clone(), anchored),
                     Shown::Gap { gap, anchored } => Wire::Gap(gap, anchored),
                 });
                 room -= 1;
@@ -842,7 +839,9 @@ impl World {
             let step = open.reader.open(&mut gaps);
             if step == Step::Idle {
                 open.opened = true;
-                open.rung.0.store(true, Ordering::Relaxed);
+                // From here on somebody else is woken, as when a socket is taken over.
+                open.rung = Arc::new(Rung(AtomicBool::new(true)));
+                open.reader.rehang(&Waker::from(open.rung.clone()));
                 let at = position(&open.reader);
                 self.trace.push(format!("client {index}: opened at {at}"));
                 if gaps.is_empty() {

@@ -4,9 +4,10 @@
 //! The body is polled only when hyper has room, so a reader that stops costs a cursor and what
 //! hyper has buffered, nothing more.
 
+use super::moment::Moment;
 use super::open::{Closed, OpenStreams, SLICE, Seen, Top};
 use super::reads::Reads;
-use super::stream::{Ending, Standing, Stream, StreamSettings, Turn};
+use super::stream::{Ending, Out, Standing, Stream, StreamSettings, Turn};
 use crate::hub::Bell;
 use crate::log::Reading;
 use crate::metrics::{CloseReason, WayOut};
@@ -36,7 +37,7 @@ pub struct Cut;
 #[derive(Debug)]
 pub struct Lease {
     open: Arc<OpenStreams>,
-    since: Instant,
+    since: Moment,
     bytes: u64,
     topics: u32,
     way: WayOut,
@@ -55,7 +56,7 @@ impl Lease {
         open.metrics.opened(WayOut::Body);
         Some(Self {
             open: open.clone(),
-            since: Instant::now(),
+            since: Moment::now(),
             bytes: 0,
             topics: u32::try_from(topics).unwrap_or(u32::MAX),
             way: WayOut::Body,
@@ -66,7 +67,7 @@ impl Lease {
 
     /// How long it has been taken.
     pub(super) fn age(&self) -> Duration {
-        self.since.elapsed()
+        Moment::now().since(self.since)
     }
 
     /// Bytes that were handed to the socket.
@@ -77,7 +78,6 @@ impl Lease {
     /// Bytes were handed to the socket.
     pub(super) fn add_bytes(&mut self, bytes: u64) {
         self.bytes += bytes;
-        self.open.metrics.sent_bytes.inc_by(bytes);
     }
 
     /// Says in the log that the stream ends, while it is still there to tell how it stands.
@@ -110,9 +110,7 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         self.open.leave();
-        self.open
-            .metrics
-            .closed(self.way, self.reason, self.since.elapsed());
+        self.open.metrics.closed(self.way, self.reason, self.age());
         self.say_closed(self.reason, Standing::default());
     }
 }
@@ -146,7 +144,7 @@ struct Outlet {
     bell: Arc<Bell>,
     settings: Arc<StreamSettings>,
     sleep: Pin<Box<Sleep>>,
-    out: Vec<Bytes>,
+    out: Out,
     lease: Lease,
     peer: Option<SocketAddr>,
 }
@@ -213,7 +211,7 @@ impl StreamBody {
             reads,
             bell,
             settings,
-            out: Vec::new(),
+            out: Out::default(),
             lease,
             peer,
         }));
@@ -324,7 +322,7 @@ impl Outlet {
         }
         if self.sleep.as_mut().poll(cx).is_ready() {
             self.settings.metrics.heartbeats.inc();
-            self.out.push(Bytes::from_static(HEARTBEAT));
+            self.out.blocks.push(Bytes::from_static(HEARTBEAT));
             self.sleep
                 .as_mut()
                 .reset(Instant::now() + self.settings.heartbeat);
@@ -334,7 +332,8 @@ impl Outlet {
     }
 
     fn advance_live(&mut self, mut stream: Box<Stream>, cx: &mut Context<'_>) -> Poll<()> {
-        let turn = stream.turn(Instant::now(), &mut self.out);
+        let turn = stream.turn(Moment::now(), &mut self.out);
+        self.count();
         match turn {
             Turn::More => self.state = State::Live(stream),
             Turn::Read(partition, requests) => {
@@ -353,9 +352,9 @@ impl Outlet {
             }
             Turn::Wait(until) => {
                 self.state = State::Live(stream);
-                self.sleep.as_mut().reset(until);
+                self.sleep.as_mut().reset(until.instant());
                 return match self.sleep.as_mut().poll(cx) {
-                    Poll::Pending if self.out.is_empty() => Poll::Pending,
+                    Poll::Pending if self.out.blocks.is_empty() => Poll::Pending,
                     // There is something to write, or the time came while we looked.
                     Poll::Pending | Poll::Ready(()) => Poll::Ready(()),
                 };
@@ -364,21 +363,33 @@ impl Outlet {
         Poll::Ready(())
     }
 
+    fn count(&mut self) {
+        let metrics = &self.settings.metrics;
+        metrics
+            .delivered
+            .inc_by(std::mem::take(&mut self.out.delivered));
+        if let Some(age) = self.out.age.take() {
+            metrics.latency.observe(age);
+        }
+    }
+
     /// Everything that waits, as one piece.
     fn take_out(&mut self) -> Option<Bytes> {
-        let bytes = match self.out.as_slice() {
+        let blocks = &mut self.out.blocks;
+        let bytes = match blocks.as_slice() {
             [] => return None,
-            [_] => self.out.pop()?,
+            [_] => blocks.pop()?,
             many => {
                 let mut all = BytesMut::with_capacity(many.iter().map(Bytes::len).sum());
                 for bytes in many {
                     all.extend_from_slice(bytes);
                 }
-                self.out.clear();
+                blocks.clear();
                 all.freeze()
             }
         };
         self.lease.add_bytes(bytes.len() as u64);
+        self.settings.metrics.sent_bytes.inc_by(bytes.len() as u64);
         Some(bytes)
     }
 

@@ -6,12 +6,15 @@
 //! - [`sockets`] is the way out for plain HTTP/1.1: a few threads that own the sockets.
 //! - [`body`] is the way out as an ordinary HTTP body: for TLS, HTTP/2 and short streams.
 //! - [`open`] is the open streams together: their number, who is slow, what is said at their end.
+//! - [`moment`] is the time that streams go by.
 //! - [`fleet`] tells the other replicas of this one.
 
 pub mod body;
 pub mod fleet;
 pub mod follow;
+pub mod moment;
 pub mod open;
 pub mod reads;
 pub mod sockets;
 pub mod stream;
+mod tally;

@@ -8,11 +8,12 @@
 //! Opening is a future ([`open`]); it waits for the subscription, for the clock, and for history.
 //! From then on [`Stream::turn`] is called whenever the bell rings or the time it named has come.
 
+use super::moment::Moment;
 use super::reads::Reads;
 use crate::broker::{Bounds, Retention};
 use crate::cursor::Cursor;
 use crate::hub::reader::{Lag, PAGE_EVENTS, Reader, Shown, Start, Step};
-use crate::hub::{Bell, Hub};
+use crate::hub::{Bell, Hook, Hub};
 use crate::id::Id;
 use crate::log::{History, ReadRequest, Reading};
 use crate::metrics::{CloseReason, Metrics};
@@ -22,8 +23,9 @@ use crate::topic::{PartitionNo, Topic};
 use bytes::Bytes;
 use serde::Serialize;
 use std::collections::BTreeSet;
+use std::num::NonZeroU64;
 use std::sync::{Arc, OnceLock};
-use std::task::Poll;
+use std::task::{Poll, Waker};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::Instant;
 
@@ -62,7 +64,7 @@ impl StreamSettings {
 /// When this replica began to go, and how long it takes.
 #[derive(Debug)]
 pub struct Drain {
-    began: OnceLock<Instant>,
+    began: OnceLock<Moment>,
     time: Duration,
 }
 
@@ -78,7 +80,7 @@ impl Drain {
 
     /// Begins; a second call changes nothing. The hub's bells must be rung after it.
     pub fn begin(&self, now: Instant) {
-        self.began.get_or_init(|| now);
+        self.began.get_or_init(|| now.into());
     }
 
     /// Whether it has begun.
@@ -89,10 +91,10 @@ impl Drain {
 
     /// When the stream that drew `slot`, 0 to 1, is cut: all of them over four fifths of the time,
     /// so that the last still have time to be flushed.
-    fn cut_at(&self, slot: f64) -> Option<Instant> {
+    fn cut_at(&self, slot: f32) -> Option<Moment> {
         self.began
             .get()
-            .map(|began| *began + self.time.mul_f64(0.8 * slot))
+            .map(|began| *began + self.time.mul_f32(0.8 * slot))
     }
 }
 
@@ -167,7 +169,7 @@ pub enum Turn {
     /// There is more to write at once.
     More,
     /// Nothing more until the bell rings or this time has come.
-    Wait(Instant),
+    Wait(Moment),
     /// Read these, give them to [`Stream::take`], and turn again.
     Read(PartitionNo, Vec<ReadRequest>),
     /// It is over.
@@ -183,30 +185,99 @@ pub struct Standing {
     pub lag: Lag,
 }
 
-/// One open stream.
+/// What turns have made.
+#[derive(Debug, Default)]
+pub struct Out {
+    /// To be written.
+    pub blocks: Vec<Bytes>,
+    /// Events among them.
+    pub delivered: u64,
+    /// Seconds since the id of one of them was given out, if the stream was up to date.
+    pub age: Option<f64>,
+}
+
+/// One open stream. There are very many of them: what few need stands behind a pointer.
 #[derive(Debug)]
 pub struct Stream {
     settings: Arc<StreamSettings>,
     reader: Reader,
-    hub: Arc<Hub>,
+    rare: Option<Box<Rare>>,
+    greeting: Option<Box<Greeting>>,
+    next_heartbeat: Moment,
+    cut_by_age: Moment,
+    held_since: Option<Moment>,
+    told: Told,
+    /// Events shown.
+    events: u64,
+    refresh: Refresh,
+    drain_slot: f32,
+    caught_up: bool,
+    replay: Replay,
+}
+
+/// What few streams ask for.
+#[derive(Debug, Default)]
+struct Rare {
     kinds: Box<[String]>,
     limit: Option<u64>,
     counts: Option<Watch>,
     heartbeat_events: bool,
-    next_heartbeat: Instant,
-    cut_by_age: Instant,
-    end_by_age: Option<Instant>,
-    drain_slot: f64,
-    held_since: Option<Instant>,
-    caught_up: bool,
-    greeting: Vec<Bytes>,
-    replay: Replay,
-    told: Told,
-    /// Events shown.
-    events: u64,
-    /// The least that the log keeps of any of its topics, by this retention.
-    bounds: Bounds,
-    retention: Arc<Retention>,
+    end_by_age: Option<Moment>,
+}
+
+impl Rare {
+    fn of(wish: &Wish, hub: &Hub, waker: &Waker, now: Moment) -> Option<Box<Self>> {
+        let plain = wish.kinds.is_empty()
+            && wish.limit.is_none()
+            && wish.max_age.is_none()
+            && !wish.connections
+            && !wish.heartbeat_events;
+        (!plain).then(|| {
+            Box::new(Self {
+                kinds: wish.kinds.clone().into(),
+                limit: wish.limit,
+                counts: wish.connections.then(|| Watch {
+                    hook: hub.counts().watch(waker.clone()),
+                    seen: 0,
+                }),
+                heartbeat_events: wish.heartbeat_events,
+                end_by_age: wish.max_age.map(|age| now + age),
+            })
+        })
+    }
+
+    fn shows(&self, kind: &str) -> bool {
+        self.kinds.is_empty() || self.kinds.iter().any(|wanted| is_kind(kind, wanted))
+    }
+}
+
+/// What is written before anything else.
+#[derive(Debug)]
+struct Greeting(Vec<Bytes>);
+
+/// When a cursor that was written is too old to come back with: after half of what the log keeps
+/// of that topic of which it keeps least.
+#[derive(Clone, Copy, Debug)]
+struct Refresh {
+    /// Entries.
+    events: u32,
+    /// Age in milliseconds.
+    age_ms: u32,
+}
+
+impl Refresh {
+    fn of<'a>(retention: &Retention, topics: impl Iterator<Item = &'a Topic>) -> Self {
+        let bounds = topics.filter_map(|topic| retention.of(topic));
+        let least = bounds.reduce(|a, b| Bounds {
+            events_max: a.events_max.min(b.events_max),
+            age_ms: a.age_ms.min(b.age_ms),
+        });
+        let Bounds { events_max, age_ms } = least.unwrap_or(retention.bounds);
+        Self {
+            events: u32::try_from(events_max / 2).unwrap_or(u32::MAX),
+            age_ms: u32::try_from(age_ms / 2).unwrap_or(u32::MAX),
+        }
+    }
 }
 
 /// What the stream shows before it is live.
@@ -223,23 +294,29 @@ enum Replay {
 /// What of the cursor was written: a client comes back with that, not with the reader's.
 #[derive(Debug)]
 struct Told {
-    /// Its oldest part.
-    oldest: Option<Id>,
+    /// Milliseconds of its oldest part.
+    oldest: Option<NonZeroU64>,
     /// How often the cursor has moved since.
-    behind: usize,
+    behind: u32,
 }
 
 impl Told {
+    fn new(oldest: Option<Id>) -> Self {
+        Self {
+            oldest: oldest.and_then(|id| NonZeroU64::new(id.ms)),
+            behind: 0,
+        }
+    }
+
     fn written(&mut self, cursor: &Cursor) {
-        self.oldest = cursor.oldest();
-        self.behind = 0;
+        *self = Self::new(cursor.oldest());
     }
 }
 
 /// Watching the number of connections.
 #[derive(Debug)]
 struct Watch {
-    key: usize,
+    hook: Hook,
     seen: u64,
 }
 
@@ -266,14 +343,13 @@ pub async fn open(
     wish: Wish,
 ) -> Stream {
     let begin = begin_in(&hub, &reads, &wish).await;
-    let mut reader = hub.reader(&wish.topics, bell.clone(), |partition| {
-        begin.start(partition)
-    });
+    let waker = Waker::from(bell.clone());
+    let mut reader = hub.reader(&wish.topics, &waker, |partition| begin.start(partition));
     let mut gaps = Vec::new();
     while let Step::Clock(partition) = next_step(&bell, &mut reader, &mut gaps).await {
         reads.pages(partition, Vec::new()).await;
     }
-    Stream::begin(hub, settings, reader, bell, &wish, &gaps)
+    Stream::begin(settings, reader, &waker, &wish, &gaps)
 }
 
 /// Opens as far as it goes without reading the clock; waits for the bell where it has to.
@@ -338,46 +414,31 @@ async fn begin_in(hub: &Hub, reads: &Reads, wish: &Wish) -> BeginIn {
 
 impl Stream {
     fn begin(
-        hub: Arc<Hub>,
         settings: Arc<StreamSettings>,
         reader: Reader,
-        bell: Arc<Bell>,
+        waker: &Waker,
         wish: &Wish,
         gaps: &[Gap],
     ) -> Self {
-        let now = Instant::now();
-        let counts = wish.connections.then(|| Watch {
-            key: hub.counts().watch(bell),
-            seen: 0,
-        });
+        let now = Moment::now();
         let replay = match wish.begin {
             Begin::Live | Begin::Unreadable => Replay::None,
             Begin::After(_) if gaps.is_empty() => Replay::Resumed,
             Begin::After(_) | Begin::History(_) => Replay::Begun,
         };
-        let retention = settings.retention.get();
         let mut stream = Self {
             next_heartbeat: now + settings.heartbeat.mul_f64(rand::random_range(0.0..1.0)),
             cut_by_age: now + settings.age_max.mul_f64(rand::random_range(0.75..1.0)),
-            end_by_age: wish.max_age.map(|age| now + age),
             drain_slot: rand::random_range(0.0..1.0),
-            kinds: wish.kinds.clone().into(),
-            limit: wish.limit,
-            heartbeat_events: wish.heartbeat_events,
+            rare: Rare::of(wish, reader.hub(), waker, now),
             held_since: None,
             caught_up: false,
-            greeting: Vec::new(),
-            counts,
-            told: Told {
-                oldest: reader.oldest(),
-                behind: 0,
-            },
+            greeting: None,
+            told: Told::new(reader.oldest()),
             events: 0,
-            bounds: least(&retention, &wish.topics),
-            retention,
+            refresh: Refresh::of(&settings.retention.get(), wish.topics.iter()),
             reader,
             settings,
-            hub,
             replay,
         };
         stream.greet(wish, gaps);
@@ -387,6 +448,7 @@ impl Stream {
     /// The first block, and gaps that are told at once. As long as a gap is to come, no id is
     /// written: a drop in between leads to the same gap again.
     fn greet(&mut self, wish: &Wish, gaps: &[Gap]) {
+        let mut greeting = Vec::with_capacity(1 + gaps.len());
         let retry = self.settings.jittered_retry_ms();
         let cursor = self.reader.cursor();
         if self.settings.open_event {
@@ -406,26 +468,37 @@ impl Stream {
                 cursor: cursor.as_ref().map(Cursor::to_string),
                 replica: &self.settings.replica,
             };
-            self.greeting
-                .push(Bytes::from(block.event("tidegate.open").json(&opened)));
+            greeting.push(Bytes::from(block.event("tidegate.open").json(&opened)));
         } else {
             self.told.behind = 1;
             // Without a blank line it joins the first event's block.
-            self.greeting.push(Bytes::from(retry_line(retry)));
+            greeting.push(Bytes::from(retry_line(retry)));
         }
         for (index, gap) in gaps.iter().enumerate() {
             self.settings.metrics.gap(gap.reason);
             let last = index + 1 == gaps.len();
-            self.greeting
-                .push(Bytes::from(gap.block(cursor.as_ref().filter(|_| last))));
+            greeting.push(Bytes::from(gap.block(cursor.as_ref().filter(|_| last))));
         }
+        self.greeting = Some(Box::new(Greeting(greeting)));
+    }
+
+    /// Has another waker woken from here on. What happened before is not told to it: turn once.
+    pub fn rehang(&self, waker: &Waker) {
+        self.reader.rehang(waker);
+        if let Some(watch) = self.watch() {
+            self.reader.hub().counts().rehang(watch.hook, waker);
+        }
+    }
+
+    fn watch(&self) -> Option<&Watch> {
+        self.rare.as_ref().and_then(|rare| rare.counts.as_ref())
     }
 
     /// Whether a client that came back has nothing to come back for: every topic has ended at or
     /// below its cursor. It is answered 204.
     #[must_use]
     pub fn is_over_for_good(&self) -> bool {
-        self.replay == Replay::Resumed && self.counts.is_none() && self.reader.has_ended()
+        self.replay == Replay::Resumed && self.watch().is_none() && self.reader.has_ended()
     }
 
     /// The stream's topics.
@@ -435,7 +508,7 @@ impl Stream {
 
     /// Whether it shows the number of connections as well.
     pub(super) fn watches_connections(&self) -> bool {
-        self.counts.is_some()
+        self.watch().is_some()
     }
 
     /// What it has come to, for whoever looks or reads the log.
@@ -447,32 +520,38 @@ impl Stream {
         }
     }
 
-    /// Takes what [`Turn::Read`] asked for.
-    pub fn take(&mut self, reading: &Reading) {
-        let pages = reading.pages.iter().cloned().map(Arc::new).collect();
-        self.reader.take_pages(&reading.horizon, pages);
+    /// What comes before everything else, once, where somebody else writes it.
+    pub(super) fn take_greeting(&mut self) -> Option<Bytes> {
+        let greeting = self.greeting.take()?;
+        let bytes = Bytes::from(greeting.0.concat());
+        self.settings.metrics.sent_bytes.inc_by(bytes.len() as u64);
+        Some(bytes)
     }
 
-    /// Goes on as far as it can: appends what is to be written to `out`.
-    pub fn turn(&mut self, now: Instant, out: &mut Vec<Bytes>) -> Turn {
-        if !self.greeting.is_empty() {
-            // Taken whole: a quiet stream holds no memory for it.
-            out.append(&mut std::mem::take(&mut self.greeting));
+    /// Takes what [`Turn::Read`] asked for.
+    pub fn take(&mut self, reading: &Arc<Reading>) {
+        self.reader.take_pages(reading);
+    }
+
+    /// Goes on as far as it can: adds what is to be written to `out`.
+    pub fn turn(&mut self, now: Moment, out: &mut Out) -> Turn {
+        if let Some(mut greeting) = self.greeting.take() {
+            out.blocks.append(&mut greeting.0);
         }
         if let Some(ending) = self.overdue(now) {
             return Turn::Over(ending);
         }
-        let begun = out.len();
+        let begun = out.blocks.len();
         let step = self.show(out);
         self.count_replay(&step);
         self.show_counts(out);
-        if out.len() > begun {
+        if out.blocks.len() > begun {
             // Something was written: silence begins anew.
             self.next_heartbeat = self
                 .next_heartbeat
                 .max(now + self.settings.heartbeat.mul_f64(0.5));
         }
-        if self.limit == Some(0) {
+        if self.rare.as_ref().is_some_and(|rare| rare.limit == Some(0)) {
             return Turn::Over(Ending::Clean(CloseReason::Limit));
         }
         self.caught_up |= step == Step::Idle;
@@ -480,7 +559,7 @@ impl Stream {
             Step::Full => return Turn::More,
             Step::Behind(partition, requests) => return Turn::Read(partition, requests),
             Step::Clock(partition) => return Turn::Read(partition, Vec::new()),
-            Step::Ended if self.counts.is_none() => {
+            Step::Ended if self.watch().is_none() => {
                 // A client that was not told of the end would come back for ever.
                 if self.told.behind > 0 {
                     self.tell_cursor(out);
@@ -511,7 +590,7 @@ impl Stream {
     }
 
     /// How the stream is over, if its time has come, whether or not its socket takes anything.
-    pub(super) fn overdue(&self, now: Instant) -> Option<Ending> {
+    pub(super) fn overdue(&self, now: Moment) -> Option<Ending> {
         if self
             .settings
             .drain
@@ -520,13 +599,17 @@ impl Stream {
         {
             return Some(Ending::Cut(CloseReason::Drain));
         }
-        if self.end_by_age.is_some_and(|at| now >= at) {
+        if self.end_by_age().is_some_and(|at| now >= at) {
             return Some(Ending::Clean(CloseReason::Limit));
         }
         (now >= self.cut_by_age).then_some(Ending::Cut(CloseReason::Age))
     }
 
-    fn wake_at(&self) -> Instant {
+    fn end_by_age(&self) -> Option<Moment> {
+        self.rare.as_ref().and_then(|rare| rare.end_by_age)
+    }
+
+    fn wake_at(&self) -> Moment {
         let drain = self.settings.drain.cut_at(self.drain_slot);
         let held = self
             .held_since
@@ -534,7 +617,7 @@ impl Stream {
         let times = [
             Some(self.next_heartbeat),
             Some(self.cut_by_age),
-            self.end_by_age,
+            self.end_by_age(),
             drain,
             held,
         ];
@@ -546,21 +629,24 @@ impl Stream {
     }
 
     /// Shows what the reader has, filtered and counted.
-    fn show(&mut self, out: &mut Vec<Bytes>) -> Step {
+    fn show(&mut self, out: &mut Out) -> Step {
         let bare = self.reader.writes_bare_ids();
-        let metrics = self.settings.metrics.clone();
-        let sample = self.caught_up.then_some(&metrics.latency);
-        let mut sampled = false;
+        let metrics = &self.settings.metrics;
+        let mut sample = self.caught_up;
         let mut bytes = 0;
-        let (kinds, limit, told) = (&self.kinds, &mut self.limit, &mut self.told);
-        let events = &mut self.events;
+        let (rare, told, events) = (&mut self.rare, &mut self.told, &mut self.events);
+        let Out {
+            blocks,
+            delivered,
+            age,
+        } = out;
 
         let step = self.reader.step(|shown, cursor| {
-            let before = out.len();
+            let before = blocks.len();
             match shown {
                 Shown::Gap { gap, anchored } => {
                     metrics.gap(gap.reason);
-                    out.push(Bytes::from(gap.block(anchored.then_some(cursor))));
+                    blocks.push(Bytes::from(gap.block(anchored.then_some(cursor))));
                     if anchored {
                         told.written(cursor);
                     }
@@ -568,92 +654,86 @@ impl Stream {
                 Shown::Frame { frame, anchored } => {
                     if let Some(reason) = frame.gap_reason() {
                         metrics.gap(reason);
-                    } else if !kinds.is_empty()
-                        && !kinds.iter().any(|kind| is_kind(frame.kind(), kind))
-                    {
-                        told.behind += usize::from(anchored);
+                    } else if rare.as_ref().is_some_and(|rare| !rare.shows(frame.kind())) {
+                        told.behind = told.behind.saturating_add(u32::from(anchored));
                         return true;
                     }
                     if anchored {
                         told.written(cursor);
                     }
                     match (anchored, bare) {
-                        (true, true) => out.push(frame.block().clone()),
-                        (true, false) => out.extend(frame.block_with(cursor)),
-                        (false, _) => out.push(frame.block_without_id()),
+                        (true, true) => blocks.push(frame.block().clone()),
+                        (true, false) => blocks.extend(frame.block_with(cursor)),
+                        (false, _) => blocks.push(frame.block_without_id()),
                     }
                     let is_logged = frame.mark != Mark::Unlogged;
-                    if let (Some(latency), false, true) = (sample, sampled, is_logged) {
-                        sampled = true;
-                        latency.observe(age_of(frame.id));
+                    if is_logged && std::mem::take(&mut sample) {
+                        *age = Some(age_of(frame.id.ms));
                     }
                     if !matches!(frame.mark, Mark::Gap { .. } | Mark::Late { .. }) {
-                        metrics.delivered.inc();
+                        *delivered += 1;
                         *events += 1;
-                        if let Some(left) = limit.as_mut().filter(|_| is_logged) {
+                        let limit = rare.as_mut().and_then(|rare| rare.limit.as_mut());
+                        if let Some(left) = limit.filter(|_| is_logged) {
                             *left = left.saturating_sub(1);
                         }
                     }
                 }
             }
-            bytes += out
+            bytes += blocks
                 .get(before..)
                 .unwrap_or_default()
                 .iter()
                 .map(Bytes::len)
                 .sum::<usize>();
-            *limit != Some(0) && bytes < TURN_BYTES
+            let limit = rare.as_ref().and_then(|rare| rare.limit);
+            limit != Some(0) && bytes < TURN_BYTES
         });
-        let skipped = self.reader.take_skipped();
-        metrics.unlogged_skipped.inc_by(skipped);
-        if self.told.behind > self.bounds.events_max / 2 {
+        match self.reader.take_skipped() {
+            0 => {}
+            skipped => metrics.unlogged_skipped.inc_by(skipped),
+        }
+        if self.told.behind > self.refresh.events {
             self.tell_cursor(out);
         }
         step
     }
 
     /// Writes the cursor by itself.
-    fn tell_cursor(&mut self, out: &mut Vec<Bytes>) {
+    fn tell_cursor(&mut self, out: &mut Out) {
         let Some(cursor) = self.reader.cursor() else {
             return;
         };
         let data = serde_json::json!({ "cursor": cursor.to_string() });
         let block = Block::default().id(&cursor).event("tidegate.cursor");
-        out.push(Bytes::from(block.json(&data)));
+        out.blocks.push(Bytes::from(block.json(&data)));
         self.told.written(&cursor);
     }
 
-    fn show_counts(&mut self, out: &mut Vec<Bytes>) {
-        if let Some(watch) = &mut self.counts
-            && let Some((version, block)) = self.hub.counts().newer_than(watch.seen)
+    fn show_counts(&mut self, out: &mut Out) {
+        let watch = self.rare.as_mut().and_then(|rare| rare.counts.as_mut());
+        if let Some(watch) = watch
+            && let Some((version, block)) = self.reader.hub().counts().newer_than(watch.seen)
         {
             watch.seen = version;
-            out.push(block);
-        }
-    }
-
-    /// A reload may have changed what the log keeps.
-    fn keep_up_with_retention(&mut self) {
-        let retention = self.settings.retention.get();
-        if !Arc::ptr_eq(&retention, &self.retention) {
-            let topics: Vec<Topic> = self.reader.topics().cloned().collect();
-            self.bounds = least(&retention, &topics);
-            self.retention = retention;
+            out.blocks.push(block);
         }
     }
 
     /// Writes a heartbeat if one is due; on a quiet stream, a newer cursor instead.
-    fn beat(&mut self, now: Instant, out: &mut Vec<Bytes>) {
+    fn beat(&mut self, now: Moment, out: &mut Out) {
         if now < self.next_heartbeat {
             return;
         }
         self.next_heartbeat = now + self.settings.heartbeat;
         self.settings.metrics.heartbeats.inc();
-        self.keep_up_with_retention();
+        // A reload may have changed what the log keeps.
+        let retention = self.settings.retention.get();
+        self.refresh = Refresh::of(&retention, self.reader.topics());
         let old = self
             .told
             .oldest
-            .is_some_and(|id| age_of(id) * 2000.0 > as_float(self.bounds.age_ms));
+            .is_some_and(|ms| age_of(ms.get()) * 1000.0 > self.refresh.age_ms.into());
         if old
             && self.held_since.is_none()
             && (self.reader.advance_to_complete() || self.told.behind > 0)
@@ -661,7 +741,8 @@ impl Stream {
             self.tell_cursor(out);
             return;
         }
-        out.push(if self.heartbeat_events {
+        let as_events = self.rare.as_ref().is_some_and(|rare| rare.heartbeat_events);
+        out.blocks.push(if as_events {
             Bytes::from(heartbeat_event())
         } else {
             Bytes::from_static(HEARTBEAT)
@@ -671,20 +752,10 @@ impl Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        if let Some(watch) = &self.counts {
-            self.hub.counts().unwatch(watch.key);
+        if let Some(watch) = self.watch() {
+            self.reader.hub().counts().unwatch(watch.hook);
         }
     }
-}
-
-/// The least that is kept of any of these topics.
-fn least(retention: &Retention, topics: &[Topic]) -> Bounds {
-    let bounds = topics.iter().filter_map(|topic| retention.of(topic));
-    let least = bounds.reduce(|a, b| Bounds {
-        events_max: a.events_max.min(b.events_max),
-        age_ms: a.age_ms.min(b.age_ms),
-    });
-    least.unwrap_or(retention.bounds)
 }
 
 /// An event without a type is a `message`, as it is for `EventSource`.
@@ -692,21 +763,12 @@ fn is_kind(kind: &str, wanted: &str) -> bool {
     kind == wanted || (kind.is_empty() && wanted == "message")
 }
 
-/// Seconds since an id was given out, by this machine's clock.
-fn age_of(id: Id) -> f64 {
+/// Seconds since `ms` of the Unix epoch, by this machine's clock.
+fn age_of(ms: u64) -> f64 {
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
-    now.saturating_sub(Duration::from_millis(id.ms))
-        .as_secs_f64()
-}
-
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "a comparison of ages, not of ids"
-)]
-fn as_float(ms: u64) -> f64 {
-    ms as f64
+    now.saturating_sub(Duration::from_millis(ms)).as_secs_f64()
 }
 
 const _: () = assert!(

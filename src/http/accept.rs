@@ -5,7 +5,7 @@
 
 use super::takeover::{Desk, Routes, Watched};
 use crate::config::Server;
-use crate::engine::sockets::{Adopted, Place, Sockets};
+use crate::engine::sockets::{Adopted, Gate, Place, Sockets};
 use crate::metrics::Metrics;
 use axum::Router;
 use axum::extract::Request;
@@ -21,7 +21,6 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -37,7 +36,7 @@ const PIECES: Duration = Duration::from_millis(5);
 #[derive(Debug)]
 pub struct Listener {
     socket: TcpListener,
-    places: Arc<Semaphore>,
+    gate: Arc<Gate>,
     connections: Connections,
 }
 
@@ -63,7 +62,8 @@ impl Listener {
             io::ErrorKind::AddrInUse => format!("{address} is in use by another process; server.listen or ops.listen takes another one"),
             _ => format!("{address} cannot be listened on: {why}"),
         })?;
-        Ok(Self::over(socket, settings, metrics))
+        Self::over(socket, settings, metrics)
+            .map_err(|why| format!("{address} cannot be listened on: {why}"))
     }
 
     /// Takes a socket that listens already. Its queue is as deep as whoever opened it has said.
@@ -78,22 +78,21 @@ impl Listener {
         socket
             .set_nonblocking(true)
             .and_then(|()| TcpListener::from_std(socket))
-            .map(|socket| Self::over(socket, settings, metrics))
+            .and_then(|socket| Self::over(socket, settings, metrics))
             .map_err(|why| format!("a socket that was passed cannot be used: {why}"))
     }
 
-    fn over(socket: TcpListener, settings: &Server, metrics: Arc<Metrics>) -> Self {
-        Self {
+    fn over(socket: TcpListener, settings: &Server, metrics: Arc<Metrics>) -> io::Result<Self> {
+        prepare(&socket, settings)?;
+        Ok(Self {
             socket,
-            places: Arc::new(Semaphore::new(
-                settings.connections_max.min(Semaphore::MAX_PERMITS),
-            )),
+            gate: Gate::new(settings.connections_max, metrics.clone()),
             connections: Connections {
                 settings: settings.clone(),
                 metrics,
                 sockets: None,
             },
-        }
+        })
     }
 
     /// Streams over plain HTTP/1.1 leave hyper for these threads.
@@ -122,12 +121,7 @@ impl Listener {
             };
             match accepted {
                 Ok((socket, place)) => {
-                    if let Err(why) = self.prepare(&socket) {
-                        tracing::debug!(%why, "a connection was gone before it began");
-                        continue;
-                    }
                     let connections = self.connections.clone();
-                    let place = Place::take(place, metrics);
                     let (router, stop) = (router.clone(), stop.clone());
                     tracker.spawn(
                         async move { connections.serve(socket, router, &stop, place).await },
@@ -143,23 +137,20 @@ impl Listener {
     }
 
     /// A place first: beyond `server.connections_max`, connections wait in the backlog.
-    async fn accept(&self) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
-        let place = self
-            .places
-            .clone()
-            .acquire_owned()
-            .await
-            .map_err(io::Error::other)?;
-        let (socket, _) = self.socket.accept().await?;
+    async fn accept(&self) -> io::Result<(TcpStream, Place)> {
+        let ((socket, _), place) = self.gate.admit(self.socket.accept()).await?;
         Ok((socket, place))
     }
+}
 
-    fn prepare(&self, socket: &TcpStream) -> io::Result<()> {
-        socket.set_nodelay(true)?;
-        let socket = SockRef::from(socket);
-        socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE))?;
-        socket.set_tcp_user_timeout(Some(self.connections.settings.write_timeout))
-    }
+/// What every connection shall have. The listening socket passes it on to those that it accepts
+/// ([tcp(7)](https://man7.org/linux/man-pages/man7/tcp.7.html)), so that they need no calls of
+/// their own.
+fn prepare(socket: &TcpListener, settings: &Server) -> io::Result<()> {
+    let socket = SockRef::from(socket);
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE))?;
+    socket.set_tcp_user_timeout(Some(settings.write_timeout))
 }
 
 impl Connections {

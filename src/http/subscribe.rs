@@ -154,12 +154,8 @@ async fn subscribe(
         return StatusCode::NO_CONTENT.into_response();
     }
     if let Some(desk) = desk {
-        let ticket = Ticket {
-            opened,
-            bell,
-            lease: lease.on_socket(),
-        };
-        return stream_headers(desk.leave(ticket));
+        let lease = lease.on_socket();
+        return stream_headers(desk.leave(Ticket { opened, lease }));
     }
     let body = StreamBody::new(
         opened,

@@ -1,9 +1,9 @@
 //! Taking a connection from hyper once the head of a stream is out.
 //!
 //! The handler leaves a [`Ticket`] on the [`Desk`] of its connection and answers with a body that
-//! never yields. hyper writes the head, asks the body, and flushes; when the flush has reached
-//! the socket after the body was asked, nothing of the answer is left in hyper's buffers, and the
-//! connection can be taken apart.
+//! yields what the stream begins with, and then nothing. hyper writes head and beginning in one go
+//! and asks the body again; when the flush has reached the socket after that, nothing of the answer
+//! is left in hyper's buffers, and the connection can be taken apart.
 
 use crate::engine::sockets::Ticket;
 use axum::extract::Request;
@@ -29,7 +29,7 @@ pub(super) struct Desk(Arc<State>);
 #[derive(Debug, Default)]
 struct State {
     ticket: Mutex<Option<Ticket>>,
-    /// The body was asked, so the head stands in hyper's buffer.
+    /// The body was asked and had no more, so all there is stands in hyper's buffer.
     asked: AtomicBool,
     /// Nothing is left in hyper's buffer.
     flushed: AtomicBool,
@@ -37,9 +37,13 @@ struct State {
 
 impl Desk {
     /// Leaves a ticket; the body to answer with.
-    pub(super) fn leave(&self, ticket: Ticket) -> AxumBody {
+    pub(super) fn leave(&self, mut ticket: Ticket) -> AxumBody {
+        let beginning = ticket.take_beginning();
         *self.0.ticket.lock().unwrap_or_else(PoisonError::into_inner) = Some(ticket);
-        AxumBody::new(NeverYields(self.clone()))
+        AxumBody::new(Beginning {
+            bytes: beginning,
+            desk: self.clone(),
+        })
     }
 
     /// The ticket, once the head is out.
@@ -50,17 +54,24 @@ impl Desk {
     }
 }
 
-struct NeverYields(Desk);
+/// A body that never ends.
+struct Beginning {
+    bytes: Option<Bytes>,
+    desk: Desk,
+}
 
-impl Body for NeverYields {
+impl Body for Beginning {
     type Data = Bytes;
     type Error = Infallible;
 
     fn poll_frame(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let state = &self.0.0;
+        if let Some(bytes) = self.bytes.take() {
+            return Poll::Ready(Some(Ok(Frame::data(bytes))));
+        }
+        let state = &self.desk.0;
         // Asked again, it has nothing in hyper's buffer still.
         if !state.asked.swap(true, Ordering::AcqRel) {
             state.flushed.store(false, Ordering::Release);

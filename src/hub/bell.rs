@@ -1,12 +1,13 @@
-//! Waking streams: one bell a stream, hung at every feed that it reads.
+//! Waking streams: each hangs a waker at every feed that it reads.
 
 use atomic_waker::AtomicWaker;
 use slab::Slab;
 use std::sync::Arc;
-use std::task::Waker;
+use std::task::{Wake, Waker};
 
-/// Wakes the one task that waits for it. A ring before the wait is not lost as long as the task
-/// registers first and looks afterwards.
+/// A waker for a task, which is polled with another one each time.
+///
+/// A ring before the wait is not lost as long as the task registers first and looks afterwards.
 #[derive(Debug, Default)]
 pub struct Bell(AtomicWaker);
 
@@ -15,29 +16,67 @@ impl Bell {
     pub fn register(&self, waker: &Waker) {
         self.0.register(waker);
     }
+}
 
-    /// Wakes the task that registered last.
-    pub fn ring(&self) {
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.0.wake();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
         self.0.wake();
     }
 }
 
-/// The bells of all who wait for the same thing.
+/// The wakers of all who wait for the same thing.
 #[derive(Debug, Default)]
-pub(super) struct Bells(Slab<Arc<Bell>>);
+pub(super) struct Bells(Slab<Waker>);
 
-impl Bells {
-    pub(super) fn hang(&mut self, bell: Arc<Bell>) -> usize {
-        self.0.insert(bell)
+/// Where a waker hangs. Four bytes: there is one for each subscription.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hook(u32);
+
+impl Hook {
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "descriptors end long before 2^32 subscribers of one topic"
+    )]
+    fn new(number: usize) -> Self {
+        Self(number as u32)
     }
 
-    pub(super) fn take_down(&mut self, key: usize) {
-        self.0.try_remove(key);
+    fn number(self) -> usize {
+        self.0 as usize
+    }
+}
+
+impl Bells {
+    pub(super) fn hang(&mut self, waker: Waker) -> Hook {
+        if self.0.capacity() == 0 {
+            // Most topics have one reader.
+            self.0.reserve_exact(1);
+        }
+        Hook::new(self.0.insert(waker))
+    }
+
+    pub(super) fn take_down(&mut self, hook: Hook) {
+        self.0.try_remove(hook.number());
+    }
+
+    /// Another waker in the same place.
+    pub(super) fn rehang(&mut self, hook: Hook, waker: &Waker) {
+        if let Some(hung) = self.0.get_mut(hook.number()) {
+            hung.clone_from(waker);
+        }
+    }
+
+    pub(super) fn get(&self, hook: Hook) -> Option<Waker> {
+        self.0.get(hook.number()).cloned()
     }
 
     pub(super) fn ring(&self) {
-        for (_, bell) in &self.0 {
-            bell.ring();
+        for (_, waker) in &self.0 {
+            waker.wake_by_ref();
         }
     }
 

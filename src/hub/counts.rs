@@ -1,11 +1,12 @@
 //! `tidegate.connections`: the number of open streams, as a topic that nobody publishes.
 
-use super::bell::{Bell, Bells};
+use super::bell::{Bells, Hook};
 use crate::sse::Block;
 use crate::topic::Topic;
 use bytes::Bytes;
 use serde::Serialize;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
 
 /// Open streams of the fleet and of this replica.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -51,15 +52,20 @@ impl Counts {
         (state.version > seen).then(|| (state.version, state.block.clone()))
     }
 
-    /// Has `bell` rung at each change; returns the key for [`Counts::unwatch`].
+    /// Has `waker` woken at each change; returns where it hangs.
     #[must_use]
-    pub fn watch(&self, bell: Arc<Bell>) -> usize {
-        self.state().bells.hang(bell)
+    pub fn watch(&self, waker: Waker) -> Hook {
+        self.state().bells.hang(waker)
+    }
+
+    /// Has another waker woken from here on.
+    pub fn rehang(&self, hook: Hook, waker: &Waker) {
+        self.state().bells.rehang(hook, waker);
     }
 
     /// Stops ringing.
-    pub fn unwatch(&self, key: usize) {
-        self.state().bells.take_down(key);
+    pub fn unwatch(&self, hook: Hook) {
+        self.state().bells.take_down(hook);
     }
 
     /// Whether anybody watches.

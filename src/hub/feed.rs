@@ -12,7 +12,7 @@
 //! behind even that goes on with what is there. Which topics are not logged the log decides with
 //! each event, so a topic may change from one to the other while it is read.
 
-use super::bell::{Bell, Bells};
+use super::bell::{Bells, Hook};
 use super::partition::Partition;
 use super::window::{Window, WindowBounds};
 use crate::gap;
@@ -22,6 +22,7 @@ use crate::sse::{Entry, Frame, Mark};
 use crate::topic::Topic;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
 
 /// Frames that wait for a repair. When it overflows they are dropped, and read from the log instead.
 const PENDING_MAX: usize = 1024;
@@ -45,10 +46,40 @@ struct State {
     unlogged: bool,
     /// The last events that were not logged, at ids `0-<number>`; none came yet.
     passing: Option<Box<Window>>,
-    bounds: WindowBounds,
-    pending: Vec<Frame>,
-    pending_lost: bool,
+    pending: Pending,
     bells: Bells,
+}
+
+/// Frames that wait until the topic has been read. Hardly ever any do.
+#[derive(Debug, Default)]
+struct Pending(Option<Box<Waiting>>);
+
+#[derive(Debug, Default)]
+struct Waiting {
+    frames: Vec<Frame>,
+    /// Some did not fit, or were lost on the way.
+    lost: bool,
+}
+
+impl Pending {
+    fn keep(&mut self, frame: Frame) {
+        let waiting = self.0.get_or_insert_default();
+        if waiting.frames.len() < PENDING_MAX {
+            waiting.frames.push(frame);
+        } else {
+            waiting.lost = true;
+        }
+    }
+
+    fn note_lost(&mut self) {
+        self.0.get_or_insert_default().lost = true;
+    }
+
+    fn take(&mut self) -> Waiting {
+        self.0
+            .take()
+            .map_or_else(Waiting::default, |waiting| *waiting)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,9 +145,7 @@ impl Feed {
                 ended: None,
                 unlogged: false,
                 passing: None,
-                bounds,
-                pending: Vec::new(),
-                pending_lost: false,
+                pending: Pending::default(),
                 bells: Bells::default(),
             }),
         }
@@ -201,13 +230,22 @@ impl Feed {
         self.state().bells.len()
     }
 
-    pub(super) fn hang(&self, bell: Arc<Bell>) -> usize {
-        self.state().bells.hang(bell)
+    pub(super) fn hang(&self, waker: Waker) -> Hook {
+        self.state().bells.hang(waker)
     }
 
-    pub(super) fn take_down(&self, key: usize) -> usize {
+    pub(super) fn rehang(&self, hook: Hook, waker: &Waker) {
+        self.state().bells.rehang(hook, waker);
+    }
+
+    /// The waker that hangs there.
+    pub(super) fn waker(&self, hook: Hook) -> Option<Waker> {
+        self.state().bells.get(hook)
+    }
+
+    pub(super) fn take_down(&self, hook: Hook) -> usize {
         let mut state = self.state();
-        state.bells.take_down(key);
+        state.bells.take_down(hook);
         state.bells.len()
     }
 
@@ -226,7 +264,7 @@ impl Feed {
         let mut state = self.state();
         let number = self.passed.load(Ordering::Relaxed) + 1;
         frame.id = Id::new(0, number);
-        let bounds = state.bounds;
+        let bounds = state.window.bounds();
         state
             .passing
             .get_or_insert_with(|| Box::new(Window::new(Id::ZERO, bounds)))
@@ -273,8 +311,7 @@ impl Feed {
                 passed: None,
             };
         }
-        state.pending.clear();
-        state.pending_lost = false;
+        state.pending.take();
     }
 
     /// An entry of this topic was lost on the way: go back to what is certain.
@@ -284,7 +321,7 @@ impl Feed {
         if let Health::Live { base } = state.health {
             state.health = state.hole(base, heard);
         }
-        state.pending_lost = true;
+        state.pending.note_lost();
     }
 
     /// Takes what the log holds, read while the live path carried the topic.
@@ -319,6 +356,35 @@ impl Feed {
         Ok(state.window.after(position).next().map(|frame| frame.id))
     }
 
+    /// All of a look at this feed alone: hands frames above `position` to `take`, as far as the
+    /// topic is complete, until it answers false. One lock.
+    pub(super) fn show(&self, position: Id, mut take: impl FnMut(&Frame) -> bool) -> Reach {
+        // The clock is looked at first: what it covers is in the window already.
+        let heard = self.partition.heard();
+        let state = self.state();
+        let Some(complete) = state.complete(heard) else {
+            return Reach::Opening;
+        };
+        if state.reach(position).is_err() {
+            return Reach::Behind;
+        }
+        let mut reached = position;
+        for frame in state.window.after(position) {
+            if frame.id > complete {
+                return Reach::Held;
+            }
+            reached = frame.id;
+            if !take(frame) {
+                return Reach::Full;
+            }
+        }
+        if state.ended.is_some_and(|end| end <= reached) {
+            Reach::Ended
+        } else {
+            Reach::All
+        }
+    }
+
     /// Hands frames above `position`, up to `limit` inclusive, to `take` until it answers false.
     ///
     /// Costs one lock and, for each frame, one clone of shared bytes.
@@ -346,6 +412,23 @@ pub enum Wanted {
     State,
     /// The entries after an id.
     Entries(Id),
+}
+
+/// How far a look at one feed came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// Nothing is known yet.
+    Opening,
+    /// The window does not reach back to the position.
+    Behind,
+    /// The next frame is above where the topic is complete.
+    Held,
+    /// `take` wants no more.
+    Full,
+    /// Everything was shown.
+    All,
+    /// Everything was shown, and the topic has ended there.
+    Ended,
 }
 
 /// The reader is behind the window and must read the log.
@@ -426,11 +509,7 @@ impl State {
     }
 
     fn keep(&mut self, frame: Frame) -> Heard {
-        if self.pending.len() < PENDING_MAX {
-            self.pending.push(frame);
-        } else {
-            self.pending_lost = true;
-        }
+        self.pending.keep(frame);
         Heard::Waits
     }
 
@@ -509,8 +588,8 @@ impl State {
 
     /// Appends what was heard during the read.
     fn catch_up(&mut self, heard: Id) -> Mended {
-        let lost = std::mem::take(&mut self.pending_lost);
-        let mut pending = std::mem::take(&mut self.pending).into_iter();
+        let Waiting { frames, lost } = self.pending.take();
+        let mut pending = frames.into_iter();
         // After a hole the rest is found in the log.
         while let Some(frame) = pending
             .next()

@@ -21,7 +21,7 @@ pub mod partition;
 pub mod reader;
 pub mod window;
 
-pub use bell::Bell;
+pub use bell::{Bell, Hook};
 
 use crate::log::{Horizon, Page};
 use crate::sse::{Frame, Mark};
@@ -33,6 +33,7 @@ use reader::{Reader, Start};
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -115,12 +116,13 @@ impl Hub {
         &self.counts
     }
 
-    /// A reader of `topics`, each once; unknown ones become feeds that open.
+    /// A reader of `topics`, each once; unknown ones become feeds that open. `waker` is woken
+    /// whenever there may be something to show.
     #[must_use]
     pub fn reader(
         self: &Arc<Self>,
         topics: &[Topic],
-        bell: Arc<Bell>,
+        waker: &Waker,
         starts: impl Fn(PartitionNo) -> Start,
     ) -> Reader {
         let serial = self.serial.fetch_add(1, Ordering::Relaxed);
@@ -130,7 +132,7 @@ impl Hub {
             .map(|topic| self.feed_for(&mut state, topic))
             .collect();
         state.changed.extend(topics.iter().cloned());
-        let reader = Reader::new(self.clone(), bell, feeds, serial, starts);
+        let reader = Reader::new(self.clone(), waker, feeds, serial, starts);
         let wanted = !state.added.is_empty();
         drop(state);
         if wanted {
@@ -152,8 +154,8 @@ impl Hub {
     }
 
     /// A reader goes.
-    fn leave(&self, feed: &Feed, bell_key: usize) {
-        let remaining = feed.take_down(bell_key);
+    fn leave(&self, feed: &Feed, hook: Hook) {
+        let remaining = feed.take_down(hook);
         let mut state = self.state();
         state.changed.insert(feed.topic().clone());
         if remaining == 0 {
@@ -192,10 +194,11 @@ impl Hub {
     /// Safe.
     pub async fn heard(&self, partition: PartitionNo, id: crate::id::Id) {
         let bell = Arc::new(Bell::default());
+        let waker = Waker::from(bell.clone());
         let partition = self.partition(partition);
         std::future::poll_fn(|cx| {
             bell.register(cx.waker());
-            partition.wait_for_clock(bell.clone());
+            partition.wait_for_clock(waker.clone());
             if partition.heard() >= id {
                 std::task::Poll::Ready(())
             } else {
@@ -363,7 +366,7 @@ mod tests {
         let (ours, topic) = (hub.clone(), topic.clone());
         let reader = move || {
             let topics = std::slice::from_ref(&topic);
-            ours.reader(topics, Arc::new(Bell::default()), |_| Start::Live)
+            ours.reader(topics, Waker::noop(), |_| Start::Live)
         };
         (hub, reader)
     }

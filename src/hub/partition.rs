@@ -1,11 +1,11 @@
 //! What this replica knows of a partition's clock.
 
-use super::bell::Bell;
 use crate::id::Id;
 use crate::log::Horizon;
 use crate::topic::PartitionNo;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
 
 /// One ordering domain as seen from here.
 #[derive(Debug)]
@@ -19,7 +19,7 @@ struct State {
     heard: Id,
     horizon: Option<Arc<Horizon>>,
     /// By address, so that a stream that looks again is not listed twice.
-    holding: BTreeMap<usize, Arc<Bell>>,
+    holding: BTreeMap<usize, Waker>,
 }
 
 impl Partition {
@@ -55,8 +55,8 @@ impl Partition {
         let grows = id > state.heard;
         if grows {
             state.heard = id;
-            for bell in std::mem::take(&mut state.holding).into_values() {
-                bell.ring();
+            for waker in std::mem::take(&mut state.holding).into_values() {
+                waker.wake();
             }
         }
         grows
@@ -91,9 +91,9 @@ impl Partition {
         self.state().horizon = None;
     }
 
-    /// Rings `bell` when the clock has moved on.
-    pub(super) fn wait_for_clock(&self, bell: Arc<Bell>) {
-        self.state().holding.insert(Arc::as_ptr(&bell).addr(), bell);
+    /// Wakes `waker` when the clock has moved on.
+    pub(super) fn wait_for_clock(&self, waker: Waker) {
+        self.state().holding.insert(waker.data().addr(), waker);
     }
 
     /// Whether a stream holds an event back until the clock has moved on: a tick is wanted.

@@ -12,19 +12,21 @@
 //! whatever is held or read, without an id, and the cursor stays where it is. So they neither wait
 //! for an event of another topic, nor let one be skipped.
 //!
-//! A reader costs about 100 bytes and 40 for each topic; pages only while it is behind.
+//! A reader of one topic costs some 150 bytes and no allocation; pages only while it is behind.
 
 use super::Hub;
-use super::bell::Bell;
-use super::feed::{BehindWindow, Feed};
+use super::bell::Hook;
+use super::feed::{BehindWindow, Feed, Reach};
 use super::partition::Partition;
 use crate::cursor::Cursor;
 use crate::gap;
 use crate::id::Id;
-use crate::log::{Horizon, Page, ReadRequest};
+use crate::log::{Page, ReadRequest, Reading};
 use crate::sse::{Frame, Gap, GapReason, Mark};
 use crate::topic::{PartitionNo, Topic};
+use smallvec::{SmallVec, smallvec};
 use std::sync::Arc;
+use std::task::Waker;
 
 /// Where a stream begins, in one partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,11 +43,11 @@ pub enum Start {
 
 /// What a reader shows its stream.
 #[derive(Clone, Debug)]
-pub enum Shown {
+pub enum Shown<'a> {
     /// A frame; `anchored` if its id may be written as the cursor.
     Frame {
         /// The entry.
-        frame: Frame,
+        frame: &'a Frame,
         /// False if something else with the same id follows.
         anchored: bool,
     },
@@ -58,7 +60,7 @@ pub enum Shown {
     },
 }
 
-impl Shown {
+impl Shown<'_> {
     /// The id that it stands at.
     #[must_use]
     pub fn id(&self) -> Id {
@@ -107,32 +109,38 @@ pub struct Lag {
 #[derive(Debug)]
 pub struct Reader {
     hub: Arc<Hub>,
-    bell: Arc<Bell>,
-    parts: Vec<Part>,
+    /// One as a rule, which then stands right here.
+    parts: SmallVec<[Part; 1]>,
     serial: u64,
+    /// Events that were not logged and were gone before this stream looked.
+    skipped: u32,
 }
 
 #[derive(Debug)]
 struct Part {
     partition: Arc<Partition>,
-    sources: Vec<Source>,
-    opening: Option<Start>,
-    /// The clock was read for this stream.
-    asked: bool,
+    sources: SmallVec<[Source; 1]>,
+    opening: Option<Box<Opening>>,
     cursor: Id,
     since: Id,
     /// The stream goes on from a cursor that it got elsewhere.
     resumed: bool,
     /// Events that are not logged have filled the last step.
     passing_filled: bool,
-    /// Events that were not logged and were gone before this stream looked.
-    skipped: u64,
+}
+
+/// A part that has not begun.
+#[derive(Debug)]
+struct Opening {
+    start: Start,
+    /// The clock was read for this stream.
+    asked: bool,
 }
 
 #[derive(Debug)]
 struct Source {
     feed: Arc<Feed>,
-    bell_key: usize,
+    hook: Hook,
     /// Nothing at or below this is still to come from this topic.
     done: Id,
     /// The last event that was not logged and was shown, by its number.
@@ -146,26 +154,59 @@ struct Source {
 #[derive(Debug)]
 struct Replay {
     gap: Option<Gap>,
-    frames: std::vec::IntoIter<Frame>,
+    /// None if there is a gap to tell and nothing else.
+    frames: Option<Frames>,
     cap: Id,
+}
+
+impl Replay {
+    fn left(&self) -> &[Frame] {
+        self.frames.as_ref().map_or(&[], Frames::left)
+    }
+
+    fn is_shown(&self) -> bool {
+        self.gap.is_none() && self.left().is_empty()
+    }
+
+    fn pass_one(&mut self) {
+        if let Some(frames) = &mut self.frames {
+            frames.next += 1;
+        }
+    }
+}
+
+/// What is left of a page that all who asked for it share.
+#[derive(Debug)]
+struct Frames {
+    reading: Arc<Reading>,
+    page: usize,
+    next: usize,
+}
+
+impl Frames {
+    fn left(&self) -> &[Frame] {
+        let page = self.reading.pages.get(self.page);
+        page.and_then(|page| page.frames.get(self.next..))
+            .unwrap_or_default()
+    }
 }
 
 impl Reader {
     /// A reader of `feeds`, grouped by partition. Use [`Hub::reader`].
     pub(super) fn new(
         hub: Arc<Hub>,
-        bell: Arc<Bell>,
+        waker: &Waker,
         feeds: Vec<Arc<Feed>>,
         serial: u64,
         starts: impl Fn(PartitionNo) -> Start,
     ) -> Self {
-        let mut parts: Vec<Part> = Vec::with_capacity(1);
+        let mut parts: SmallVec<[Part; 1]> = SmallVec::new();
         for feed in feeds {
-            let bell_key = feed.hang(bell.clone());
+            let hook = feed.hang(waker.clone());
             let partition = feed.partition().clone();
             let source = Source {
                 feed,
-                bell_key,
+                hook,
                 done: Id::ZERO,
                 passed: 0,
                 history: false,
@@ -177,25 +218,39 @@ impl Reader {
             {
                 Some(part) => part.sources.push(source),
                 None => parts.push(Part {
-                    opening: Some(starts(partition.number())),
-                    asked: false,
+                    opening: Some(Box::new(Opening {
+                        start: starts(partition.number()),
+                        asked: false,
+                    })),
                     partition,
-                    sources: vec![source],
+                    sources: smallvec![source],
                     cursor: Id::ZERO,
                     since: Id::ZERO,
                     resumed: false,
                     passing_filled: false,
-                    skipped: 0,
                 }),
             }
         }
         parts.sort_by_key(|part| part.partition.number());
         Self {
             hub,
-            bell,
             parts,
             serial,
+            skipped: 0,
         }
+    }
+
+    /// Has another waker woken from here on. What happened before is not told to it: step once.
+    pub fn rehang(&self, waker: &Waker) {
+        for source in self.parts.iter().flat_map(|part| &part.sources) {
+            source.feed.rehang(source.hook, waker);
+        }
+    }
+
+    /// The hub that it reads.
+    #[must_use]
+    pub fn hub(&self) -> &Arc<Hub> {
+        &self.hub
     }
 
     /// The cursor as it stands.
@@ -225,10 +280,12 @@ impl Reader {
     /// Returns gaps that are told whatever the log holds, and [`Step::Idle`] once all is known.
     pub fn open(&mut self, tell: &mut Vec<Gap>) -> Step {
         for part in &mut self.parts {
-            let Some(start) = part.opening else { continue };
-            match part.open(start, tell) {
-                Some(Step::Idle) | None => part.opening = None,
-                Some(step) => return step,
+            let Some(mut opening) = part.opening.take() else {
+                continue;
+            };
+            if let Some(step) = part.open(&mut opening, tell) {
+                part.opening = Some(opening);
+                return step;
             }
         }
         Step::Idle
@@ -243,15 +300,16 @@ impl Reader {
     /// Shows what comes next, in order, until there is no more or `take` answers false.
     ///
     /// `take` gets, with each, the cursor as it stands once that was shown.
-    pub fn step(&mut self, mut take: impl FnMut(Shown, &Cursor) -> bool) -> Step {
-        let mut summary = Step::Idle;
+    pub fn step(&mut self, mut take: impl FnMut(Shown<'_>, &Cursor) -> bool) -> Step {
+        let mut summary = Step::Ended;
         let mut vector = self.cursor();
+        let mut skipped = 0;
         for index in 0..self.parts.len() {
             let Some(part) = self.parts.get_mut(index) else {
                 break;
             };
             let number = part.partition.number();
-            let mut take = |shown: Shown| match &mut vector {
+            let mut take = |shown: Shown<'_>| match &mut vector {
                 Some(cursor) => {
                     if shown.is_anchored() {
                         cursor.set(number, shown.id());
@@ -260,44 +318,51 @@ impl Reader {
                 }
                 None => false,
             };
-            match part.step(self.serial, &mut take) {
-                Step::Idle => {}
-                Step::Held => {
-                    part.partition.wait_for_clock(self.bell.clone());
-                    self.hub.ask_for_clock();
-                    // The clock may have moved between the look and the wait.
-                    summary = match part.step(self.serial, &mut take) {
-                        Step::Idle => summary,
-                        Step::Held => Step::Held,
-                        other => return other,
-                    };
-                }
-                other => return other,
+            let mut step = part.step(self.serial, &mut skipped, &mut take);
+            if step == Step::Held {
+                part.wait_for_clock();
+                self.hub.ask_for_clock();
+                // The clock may have moved between the look and the wait.
+                step = part.step(self.serial, &mut skipped, &mut take);
             }
+            summary = match (step, summary) {
+                (Step::Ended, so_far) => so_far,
+                (Step::Idle, Step::Ended) => Step::Idle,
+                (Step::Idle, so_far) => so_far,
+                (Step::Held, _) => Step::Held,
+                (other, _) => {
+                    self.note_skipped(skipped);
+                    return other;
+                }
+            };
         }
-        if summary == Step::Idle && self.has_ended() {
-            Step::Ended
-        } else {
-            summary
+        self.note_skipped(skipped);
+        match summary {
+            Step::Ended if self.parts.is_empty() => Step::Idle,
+            summary => summary,
         }
+    }
+
+    fn note_skipped(&mut self, skipped: u64) {
+        let skipped = u32::try_from(skipped).unwrap_or(u32::MAX);
+        self.skipped = self.skipped.saturating_add(skipped);
     }
 
     /// How many events that are not logged came and went unseen, since the last call.
     pub fn take_skipped(&mut self) -> u64 {
-        let parts = self.parts.iter_mut();
-        parts.map(|part| std::mem::take(&mut part.skipped)).sum()
+        std::mem::take(&mut self.skipped).into()
     }
 
     /// Takes pages that were asked for.
-    pub fn take_pages(&mut self, horizon: &Horizon, pages: Vec<Arc<Page>>) {
-        for page in pages {
+    pub fn take_pages(&mut self, reading: &Arc<Reading>) {
+        for (index, page) in reading.pages.iter().enumerate() {
             let sources = self
                 .parts
                 .iter_mut()
                 .flat_map(|part| part.sources.iter_mut().map(|s| (part.cursor, s)));
             for (cursor, source) in sources {
                 if source.feed.topic() == &page.topic && cursor.max(source.done) == page.after {
-                    source.replay(horizon, &page);
+                    source.replay(reading, index, page);
                 }
             }
         }
@@ -347,19 +412,7 @@ impl Reader {
     /// Whether every topic has ended at or below the cursor.
     #[must_use]
     pub fn has_ended(&self) -> bool {
-        let mut sources = self
-            .parts
-            .iter()
-            .flat_map(|part| part.sources.iter().map(move |source| (part, source)));
-        !self.parts.is_empty()
-            && sources.all(|(part, source)| {
-                part.opening.is_none()
-                    && source
-                        .feed
-                        .ended()
-                        .is_some_and(|end| end <= part.cursor.max(source.done))
-                    && source.page.is_none()
-            })
+        !self.parts.is_empty() && self.parts.iter().all(Part::has_ended)
     }
 }
 
@@ -367,7 +420,7 @@ impl Drop for Reader {
     fn drop(&mut self) {
         for part in &self.parts {
             for source in &part.sources {
-                self.hub.leave(&source.feed, source.bell_key);
+                self.hub.leave(&source.feed, source.hook);
             }
         }
     }
@@ -379,7 +432,25 @@ impl Part {
         self.sources.iter().map(Source::limit).min().flatten()
     }
 
-    fn open(&mut self, start: Start, tell: &mut Vec<Gap>) -> Option<Step> {
+    fn has_ended(&self) -> bool {
+        self.opening.is_none()
+            && self.sources.iter().all(|source| {
+                let ended = source.feed.ended();
+                ended.is_some_and(|end| end <= source.position(self.cursor))
+                    && source.page.is_none()
+            })
+    }
+
+    fn wait_for_clock(&self) {
+        let hung = self.sources.first().map(|source| (source, source.hook));
+        if let Some(waker) = hung.and_then(|(source, hook)| source.feed.waker(hook)) {
+            self.partition.wait_for_clock(waker);
+        }
+    }
+
+    /// Begins if enough is known; otherwise what is to be done first.
+    fn open(&mut self, opening: &mut Opening, tell: &mut Vec<Gap>) -> Option<Step> {
+        let start = opening.start;
         if self
             .sources
             .iter()
@@ -412,8 +483,8 @@ impl Part {
                 }
             }
             // Perhaps this replica has only not heard of it yet: the clock decides.
-            Start::After(id) if id > self.partition.last_known() && !self.asked => {
-                self.asked = true;
+            Start::After(id) if id > self.partition.last_known() && !opening.asked => {
+                opening.asked = true;
                 return Some(Step::Clock(self.partition.number()));
             }
             Start::After(id) if id > self.partition.last_known() => {
@@ -456,24 +527,78 @@ impl Part {
         }));
     }
 
-    fn step(&mut self, serial: u64, take: &mut impl FnMut(Shown) -> bool) -> Step {
+    fn step(
+        &mut self,
+        serial: u64,
+        skipped: &mut u64,
+        take: &mut impl FnMut(Shown<'_>) -> bool,
+    ) -> Step {
         if self.opening.is_some() {
             return Step::Held;
         }
         // What has filled the last step comes second in this one, so that neither kind starves.
         if std::mem::take(&mut self.passing_filled) {
             let step = self.merge(serial, take);
-            if step == Step::Full || !self.show_passing(take) {
+            if step == Step::Full || !self.show_passing(skipped, take) {
                 return step;
             }
-        } else if !self.show_passing(take) {
+        } else if !self.show_passing(skipped, take) {
             return self.merge(serial, take);
         }
         self.passing_filled = true;
         Step::Full
     }
 
-    fn merge(&mut self, serial: u64, take: &mut impl FnMut(Shown) -> bool) -> Step {
+    fn merge(&mut self, serial: u64, take: &mut impl FnMut(Shown<'_>) -> bool) -> Step {
+        self.sources.iter_mut().for_each(Source::turn_page);
+        if let [source] = self.sources.as_slice()
+            && source.page.is_none()
+        {
+            return self.follow(serial, take);
+        }
+        let step = self.merge_all(serial, take);
+        if step == Step::Idle && self.has_ended() {
+            Step::Ended
+        } else {
+            step
+        }
+    }
+
+    /// The merge of one topic that is read from its window: the common case, in one look.
+    fn follow(&mut self, serial: u64, take: &mut impl FnMut(Shown<'_>) -> bool) -> Step {
+        let teller = self.teller(serial);
+        let Some(source) = self.sources.first_mut() else {
+            return Step::Idle;
+        };
+        let mut reached = source.position(self.cursor);
+        let reach = source.feed.show(reached, |frame| {
+            reached = frame.id;
+            !teller.tells(frame)
+                || take(Shown::Frame {
+                    frame,
+                    anchored: true,
+                })
+        });
+        source.done = source.done.max(reached);
+        self.cursor = self.cursor.max(reached);
+        match reach {
+            Reach::Opening | Reach::Held => Step::Held,
+            Reach::Behind => Step::Behind(self.partition.number(), vec![source.request(reached)]),
+            Reach::Full => Step::Full,
+            Reach::All => Step::Idle,
+            Reach::Ended => Step::Ended,
+        }
+    }
+
+    fn teller(&self, serial: u64) -> Teller {
+        Teller {
+            since: self.since,
+            resumed: self.resumed,
+            serial,
+        }
+    }
+
+    fn merge_all(&mut self, serial: u64, take: &mut impl FnMut(Shown<'_>) -> bool) -> Step {
         loop {
             self.sources.iter_mut().for_each(Source::turn_page);
             // Limits before fronts: what they cover is in the windows already.
@@ -496,15 +621,10 @@ impl Part {
             }
             let until = second.map_or(limit, |second| limit.min(second.just_before().max(id)));
             let alone = second.is_none_or(|second| second > id);
-            let since = self.since;
             let cursor = self.cursor;
+            let teller = self.teller(serial);
             let Some(source) = self.sources.get_mut(index) else {
                 return Step::Idle;
-            };
-            let teller = Teller {
-                since,
-                resumed: self.resumed,
-                serial,
             };
             let (reached, full) = source.show(cursor, until, alone, &teller, take);
             source.done = source.done.max(reached);
@@ -518,14 +638,17 @@ impl Part {
     }
 
     /// Shows events that are not logged. True if `take` is full.
-    fn show_passing(&mut self, take: &mut impl FnMut(Shown) -> bool) -> bool {
-        let skipped_in_all = &mut self.skipped;
+    fn show_passing(
+        &mut self,
+        skipped_in_all: &mut u64,
+        take: &mut impl FnMut(Shown<'_>) -> bool,
+    ) -> bool {
         self.sources.iter_mut().any(|source| {
             let mut full = false;
             if source.passed < source.feed.passed() {
                 let (passed, skipped) = source.feed.take_passing(source.passed, |frame| {
                     full = !take(Shown::Frame {
-                        frame: frame.clone(),
+                        frame,
                         anchored: false,
                     });
                     !full
@@ -541,7 +664,7 @@ impl Part {
     /// cursor is about to move on among the ids that they lack: a stream that dropped there and
     /// came back to a replica which still holds the rest would never be told. True if `take` is
     /// full.
-    fn tell_early(&mut self, next: Id, take: &mut impl FnMut(Shown) -> bool) -> bool {
+    fn tell_early(&mut self, next: Id, take: &mut impl FnMut(Shown<'_>) -> bool) -> bool {
         let pages = self.sources.iter_mut().filter_map(|s| s.page.as_mut());
         for page in pages {
             if let Some(gap) = page.gap.take_if(|gap| gap.to > next)
@@ -561,11 +684,8 @@ impl Part {
         let cursor = self.cursor;
         let needy = self.sources.iter().filter_map(|source| {
             let position = source.position(cursor);
-            (source.page.is_none() && !source.feed.covers(position)).then(|| ReadRequest {
-                topic: source.feed.topic().clone(),
-                after: position,
-                limit: PAGE_EVENTS,
-            })
+            (source.page.is_none() && !source.feed.covers(position))
+                .then(|| source.request(position))
         });
         needy.collect()
     }
@@ -620,6 +740,14 @@ impl Source {
         cursor.max(self.done)
     }
 
+    fn request(&self, after: Id) -> ReadRequest {
+        ReadRequest {
+            topic: self.feed.topic().clone(),
+            after,
+            limit: PAGE_EVENTS,
+        }
+    }
+
     /// Up to where this topic is known to this stream.
     fn limit(&self) -> Option<Id> {
         let complete = self.feed.complete()?;
@@ -632,26 +760,17 @@ impl Source {
 
     /// A page that was shown whole is done with; the window, or another page, follows.
     fn turn_page(&mut self) {
-        if let Some(page) = self
-            .page
-            .take_if(|page| page.gap.is_none() && page.frames.as_slice().is_empty())
-        {
+        if let Some(page) = self.page.take_if(|page| page.is_shown()) {
             self.done = self.done.max(page.cap);
         }
     }
 
-    fn replay(&mut self, horizon: &Horizon, page: &Page) {
-        let missing =
-            gap::judge(page.after, horizon, page.floor).filter(|missing| missing.to > page.after);
+    fn replay(&mut self, reading: &Arc<Reading>, index: usize, page: &Page) {
+        let missing = gap::judge(page.after, &reading.horizon, page.floor)
+            .filter(|missing| missing.to > page.after);
         let history = std::mem::take(&mut self.history);
         let from = missing.map_or(page.after, |missing| missing.to);
-        let frames: Vec<Frame> = page
-            .frames
-            .iter()
-            .filter(|frame| frame.id > from)
-            .cloned()
-            .collect();
-        let cap = page.cut_at.unwrap_or(horizon.last);
+        let cap = page.cut_at.unwrap_or(reading.horizon.last);
         self.page = Some(Box::new(Replay {
             gap: missing.filter(|_| !history).map(|missing| Gap {
                 topic: self.feed.topic().clone(),
@@ -659,7 +778,11 @@ impl Source {
                 from: Some(page.after),
                 to: missing.to,
             }),
-            frames: frames.into_iter(),
+            frames: Some(Frames {
+                reading: reading.clone(),
+                page: index,
+                next: page.frames.partition_point(|frame| frame.id <= from),
+            }),
             cap: cap.max(from),
         }));
     }
@@ -673,7 +796,7 @@ impl Source {
                 from: Some(from),
                 to: missing.to,
             }),
-            frames: Vec::new().into_iter(),
+            frames: None,
             cap: missing.to,
         }));
     }
@@ -685,7 +808,7 @@ impl Source {
                 .gap
                 .as_ref()
                 .map(|gap| gap.to)
-                .or_else(|| page.frames.as_slice().first().map(|frame| frame.id)),
+                .or_else(|| page.left().first().map(|frame| frame.id)),
             None => self.feed.first_after(self.position(cursor)).ok().flatten(),
         }
     }
@@ -697,7 +820,7 @@ impl Source {
         until: Id,
         anchored: bool,
         teller: &Teller,
-        take: &mut impl FnMut(Shown) -> bool,
+        take: &mut impl FnMut(Shown<'_>) -> bool,
     ) -> (Id, bool) {
         let position = self.position(cursor);
         let Some(page) = &mut self.page else {
@@ -710,16 +833,14 @@ impl Source {
                 return (reached, true);
             }
         }
-        while let Some(frame) = page
-            .frames
-            .as_slice()
-            .first()
-            .filter(|frame| frame.id <= until && page.gap.is_none())
-        {
+        if page.gap.is_some() {
+            return (reached, false);
+        }
+        while let Some(frame) = page.left().first().filter(|frame| frame.id <= until) {
             reached = frame.id;
-            let frame = frame.clone();
-            page.frames.next();
-            if teller.tells(&frame) && !take(Shown::Frame { frame, anchored }) {
+            let full = teller.tells(frame) && !take(Shown::Frame { frame, anchored });
+            page.pass_one();
+            if full {
                 return (reached, true);
             }
         }
@@ -732,17 +853,13 @@ impl Source {
         until: Id,
         anchored: bool,
         teller: &Teller,
-        take: &mut impl FnMut(Shown) -> bool,
+        take: &mut impl FnMut(Shown<'_>) -> bool,
     ) -> (Id, bool) {
         let mut reached = position;
         let mut full = false;
         let shown = self.feed.take_after(position, until, |frame| {
             reached = frame.id;
-            full = teller.tells(frame)
-                && !take(Shown::Frame {
-                    frame: frame.clone(),
-                    anchored,
-                });
+            full = teller.tells(frame) && !take(Shown::Frame { frame, anchored });
             !full
         });
         match shown {

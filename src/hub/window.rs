@@ -40,6 +40,12 @@ impl Window {
         self.floor
     }
 
+    /// Its bounds.
+    #[must_use]
+    pub fn bounds(&self) -> WindowBounds {
+        self.bounds
+    }
+
     /// Bytes held.
     #[must_use]
     pub fn bytes(&self) -> usize {
@@ -60,6 +66,10 @@ impl Window {
             self.restart(frame.prev);
         }
         self.bytes += frame.size();
+        if self.frames.capacity() == 0 {
+            // Very many topics never have a second event while somebody looks.
+            self.frames.reserve_exact(1);
+        }
         self.frames.push_back(frame);
         while self.frames.len() > 1 && self.is_over() {
             self.drop_oldest();

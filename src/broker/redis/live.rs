@@ -241,6 +241,10 @@ impl Session {
             return None;
         }
         self.unconfirmed.remove(&topic);
+        if self.unconfirmed.is_empty() {
+            // As large as it was when all topics were subscribed at once.
+            self.unconfirmed = HashMap::new();
+        }
         topics.contains(&topic).then_some(topic)
     }
 }

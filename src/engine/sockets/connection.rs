@@ -3,31 +3,31 @@
 use super::Place;
 use super::mailbox::{EntryWaker, Key};
 use crate::engine::body::Lease;
+use crate::engine::moment::Moment;
 use crate::engine::stream::{Ending, Stream};
-use crate::hub::Bell;
 use crate::metrics::CloseReason;
 use bytes::Bytes;
 use mio::net::TcpStream;
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, Read as _, Write as _};
 use std::sync::Arc;
-use std::task::Waker;
 use tokio::task::AbortHandle;
-use tokio::time::Instant;
 
 /// Bytes that a peer may send on an event stream before it is taken for something else.
 const CHATTER_MAX: u32 = 64 * 1024;
-/// Slices of one vectored write.
-const SLICES: usize = 64;
+/// Slices of one vectored write: of an event or a few, and of a whole turn. The kernel takes 1,024.
+const SLICES: usize = 8;
+const SLICES_MAX: usize = 512;
 
-/// Where a stream stands. Nearly all are live, so the stream stands here and not behind a pointer.
+/// Where a stream stands. Nearly all are live, so the stream stands here and not behind a pointer;
+/// and entries stand in one list, so that quiet ones cost the allocator nothing.
 pub(super) enum State {
     /// It cannot begin yet; the task that waits for it.
     Opening(AbortHandle),
     /// It writes whenever there is something.
     Live(Stream),
     /// It waits for pages of the log; the task that reads them.
-    Reading(Stream, AbortHandle),
+    Reading(Box<Stream>, AbortHandle),
     /// What is left is written, then the connection ends.
     Over(Ending),
 }
@@ -35,25 +35,26 @@ pub(super) enum State {
 /// One connection.
 pub(super) struct Connection {
     pub(super) socket: TcpStream,
+    serial: u32,
     pub(super) state: State,
-    pub(super) bell: Arc<Bell>,
-    pub(super) rung: Arc<EntryWaker>,
-    pub(super) waker: Waker,
+    pub(super) waker: Arc<EntryWaker>,
     pub(super) lease: Lease,
-    pub(super) key: Key,
     /// When it wants to be looked at, and when the wheel will find it.
-    pub(super) due: Instant,
-    pub(super) found_at: Option<Instant>,
-    rest: VecDeque<Bytes>,
+    pub(super) due: Moment,
+    pub(super) found_at: Option<Moment>,
+    /// Bytes that the socket did not take.
+    rest: Option<Box<Rest>>,
     chatter: u32,
     _place: Place,
 }
+
+/// Slices in the order in which they are to be written.
+type Rest = VecDeque<Bytes>;
 
 /// What an entry is given when it is adopted.
 pub(super) struct Around {
     pub(super) socket: std::net::TcpStream,
     pub(super) place: Place,
-    pub(super) bell: Arc<Bell>,
     pub(super) lease: Lease,
 }
 
@@ -74,28 +75,33 @@ impl Connection {
         around: Around,
         state: State,
         key: Key,
-        rung: Arc<EntryWaker>,
-        due: Instant,
+        waker: Arc<EntryWaker>,
+        due: Moment,
     ) -> Self {
         Self {
             socket: TcpStream::from_std(around.socket),
+            serial: key.serial,
             state,
-            bell: around.bell,
-            waker: Waker::from(rung.clone()),
-            rung,
+            waker,
             lease: around.lease,
-            key,
             due,
             found_at: None,
-            rest: VecDeque::new(),
+            rest: None,
             chatter: 0,
             _place: around.place,
         }
     }
 
+    pub(super) fn key(&self) -> Key {
+        Key {
+            number: self.waker.number(),
+            serial: self.serial,
+        }
+    }
+
     /// Whether bytes wait for the socket. Nothing more is shown until they are gone.
     pub(super) fn is_blocked(&self) -> bool {
-        !self.rest.is_empty()
+        self.rest.is_some()
     }
 
     /// Reads what the peer says, which is nothing. False if it is gone.
@@ -118,10 +124,9 @@ impl Connection {
         }
     }
 
-    /// Writes blocks as one chunk. What the socket does not take waits; the blocks' bytes are
+    /// Writes blocks, of so many bytes in all, as one chunk. What the socket does not take waits; the blocks' bytes are
     /// shared with the window, so that waiting costs no copy of them.
-    pub(super) fn write(&mut self, blocks: &mut Vec<Bytes>) -> Written {
-        let bytes: usize = blocks.iter().map(Bytes::len).sum();
+    pub(super) fn write(&mut self, blocks: &mut Vec<Bytes>, bytes: usize) -> Written {
         if bytes == 0 {
             blocks.clear();
             return Written::All;
@@ -131,19 +136,12 @@ impl Connection {
         let head = chunk_head(bytes, &mut head);
         let tail: &'static [u8] = b"\r\n";
         let total = head.len() + bytes + tail.len();
-        let sent = if blocks.len() + 2 <= SLICES {
-            let mut slices = [IoSlice::new(&[]); SLICES];
-            let parts = std::iter::once(head)
-                .chain(blocks.iter().map(|block| &**block))
-                .chain([tail]);
-            let mut used = 0;
-            for (slice, part) in slices.iter_mut().zip(parts) {
-                *slice = IoSlice::new(part);
-                used += 1;
-            }
-            send(&mut self.socket, slices.get(..used).unwrap_or_default())
-        } else {
-            Ok(0)
+        let parts = std::iter::once(head)
+            .chain(blocks.iter().map(|block| &**block))
+            .chain([tail]);
+        let sent = match blocks.len() + 2 {
+            ..=SLICES => send::<SLICES>(&mut self.socket, parts),
+            _ => send::<SLICES_MAX>(&mut self.socket, parts),
         };
         let Ok(sent) = sent else {
             blocks.clear();
@@ -153,32 +151,31 @@ impl Connection {
             blocks.clear();
             return Written::All;
         }
-        self.rest.reserve_exact(blocks.len() + 2);
-        self.rest.push_back(Bytes::copy_from_slice(head));
-        self.rest.extend(blocks.drain(..));
-        self.rest.push_back(Bytes::from_static(tail));
-        advance(&mut self.rest, sent);
+        let mut rest = Rest::with_capacity(blocks.len() + 2);
+        rest.push_back(Bytes::copy_from_slice(head));
+        rest.extend(blocks.drain(..));
+        rest.push_back(Bytes::from_static(tail));
+        advance(&mut rest, sent);
+        self.rest = Some(Box::new(rest));
         self.flush()
     }
 
     /// Writes what waits.
     pub(super) fn flush(&mut self) -> Written {
-        while !self.rest.is_empty() {
-            let mut slices = [IoSlice::new(&[]); SLICES];
-            let mut used = 0;
-            for (slice, part) in slices.iter_mut().zip(&self.rest) {
-                *slice = IoSlice::new(part);
-                used += 1;
-            }
-            let sent = match send(&mut self.socket, slices.get(..used).unwrap_or_default()) {
+        let Some(rest) = &mut self.rest else {
+            return Written::All;
+        };
+        while !rest.is_empty() {
+            let parts = rest.iter().map(|part| &**part);
+            let sent = match send::<SLICES_MAX>(&mut self.socket, parts) {
                 Ok(0) => return Written::Blocked,
                 Ok(sent) => sent,
                 Err(_) => return Written::Gone,
             };
-            advance(&mut self.rest, sent);
+            advance(rest, sent);
         }
         // A quiet stream holds no memory for it.
-        self.rest = VecDeque::new();
+        self.rest = None;
         Written::All
     }
 
@@ -186,7 +183,8 @@ impl Connection {
     pub(super) fn end(&mut self, ending: Ending) -> Written {
         self.lease.close(ending.reason());
         if matches!(ending, Ending::Clean(_)) {
-            self.rest.push_back(Bytes::from_static(b"0\r\n\r\n"));
+            let rest = self.rest.get_or_insert_default();
+            rest.push_back(Bytes::from_static(b"0\r\n\r\n"));
         }
         self.state = State::Over(ending);
         self.flush()
@@ -213,10 +211,19 @@ impl Drop for Connection {
     }
 }
 
-/// Bytes that the socket took: 0 if it would block.
-fn send(socket: &mut TcpStream, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+/// Writes the first `N` of these; the bytes that the socket took, 0 if it would block.
+fn send<'a, const N: usize>(
+    socket: &mut TcpStream,
+    parts: impl Iterator<Item = &'a [u8]>,
+) -> io::Result<usize> {
+    let mut slices = [IoSlice::new(&[]); N];
+    let mut used = 0;
+    for (slice, part) in slices.iter_mut().zip(parts) {
+        *slice = IoSlice::new(part);
+        used += 1;
+    }
     loop {
-        match socket.write_vectored(slices) {
+        match socket.write_vectored(slices.get(..used).unwrap_or_default()) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Err(why) if why.kind() == io::ErrorKind::WouldBlock => return Ok(0),
             Err(why) if why.kind() == io::ErrorKind::Interrupted => {}

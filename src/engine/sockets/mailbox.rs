@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 /// Names an entry: its number, and which of those that had the number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Key {
-    pub(super) number: usize,
+    pub(super) number: u32,
     pub(super) serial: u32,
 }
 
@@ -35,7 +35,7 @@ pub(super) enum Command {
 #[derive(Debug)]
 pub(super) struct Mailbox {
     commands: Mutex<Vec<Command>>,
-    ready: Mutex<Vec<usize>>,
+    ready: Mutex<Vec<u32>>,
     nudged: AtomicBool,
     nudge: mio::Waker,
 }
@@ -55,7 +55,7 @@ impl Mailbox {
         self.nudge();
     }
 
-    fn ring(&self, number: usize) {
+    fn ring(&self, number: u32) {
         lock(&self.ready).push(number);
         self.nudge();
     }
@@ -69,7 +69,7 @@ impl Mailbox {
     }
 
     /// Takes what is there. What comes later nudges again.
-    pub(super) fn take(&self, commands: &mut Vec<Command>, ready: &mut Vec<usize>) {
+    pub(super) fn take(&self, commands: &mut Vec<Command>, ready: &mut Vec<u32>) {
         self.nudged.store(false, Ordering::SeqCst);
         commands.append(&mut lock(&self.commands));
         ready.append(&mut lock(&self.ready));
@@ -84,17 +84,22 @@ fn lock<T>(list: &Mutex<Vec<T>>) -> MutexGuard<'_, Vec<T>> {
 #[derive(Debug)]
 pub(super) struct EntryWaker {
     mailbox: Arc<Mailbox>,
-    number: usize,
+    number: u32,
     rung: AtomicBool,
 }
 
 impl EntryWaker {
-    pub(super) fn new(mailbox: Arc<Mailbox>, number: usize) -> Self {
+    pub(super) fn new(mailbox: Arc<Mailbox>, number: u32) -> Self {
         Self {
             mailbox,
             number,
             rung: AtomicBool::new(false),
         }
+    }
+
+    /// The entry's number.
+    pub(super) fn number(&self) -> u32 {
+        self.number
     }
 
     /// From here on a ring is heard again.

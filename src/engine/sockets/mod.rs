@@ -14,13 +14,13 @@
 //!    over: flush, then a clean end or a cut; gone: the peer went, or takes nothing
 //! ```
 //!
-//! Waking: each entry has a [`Waker`](std::task::Waker) that puts its number on the thread's list
-//! and nudges the thread. No wake-up is lost: a thread clears the entry's mark before it
-//! registers the waker, registers before it looks at the hub, and the hub rings after it has
-//! changed. So a change is either seen by that look, or rings a waker that is registered and not
-//! marked, and the entry is looked at again. The nudge is one write to an eventfd for however many
-//! entries; its mark is cleared before the list is taken, so that an entry that comes later nudges
-//! again.
+//! Waking: each entry has a [`Waker`](std::task::Waker) that hangs at its topics from the moment
+//! the stream is the thread's own. It puts the entry's number on the thread's list, unless it is
+//! marked as being there already, and nudges the thread. No wake-up is lost: the thread hangs the
+//! waker before its first look, clears the mark before each look, and the hub rings after it has
+//! changed. So a change is either seen by that look, or rings a waker that is not marked, and the
+//! entry is looked at again. The nudge is one write to an eventfd for however many entries; its
+//! mark is cleared before the list is taken, so that an entry that comes later nudges again.
 
 mod connection;
 mod mailbox;
@@ -32,8 +32,8 @@ use super::open::Top;
 use super::reads::Reads;
 use super::stream::{Stream, StreamSettings};
 use crate::engine::body::Opening;
-use crate::hub::Bell;
 use crate::metrics::Metrics;
+use bytes::Bytes;
 use mailbox::{Command, Mailbox};
 use std::io;
 use std::net::TcpStream;
@@ -41,16 +41,24 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use thread::Shared;
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::{Semaphore, oneshot};
 
 /// What a request handler leaves for whoever takes the connection over.
 pub struct Ticket {
     /// The stream, or what will become it.
     pub opened: Result<Stream, Opening>,
-    /// Rings when there is something to look at.
-    pub bell: Arc<Bell>,
     /// Its place among the open streams.
     pub lease: Lease,
+}
+
+impl Ticket {
+    /// What the stream begins with, if it is known already: it goes out with the head.
+    pub fn take_beginning(&mut self) -> Option<Bytes> {
+        let stream = self.opened.as_mut().ok()?;
+        let bytes = stream.take_greeting()?;
+        self.lease.add_bytes(bytes.len() as u64);
+        Some(bytes)
+    }
 }
 
 impl std::fmt::Debug for Ticket {
@@ -79,28 +87,50 @@ impl std::fmt::Debug for Adopted {
     }
 }
 
-/// A place among the sockets of this process; given back on drop.
+/// How many sockets a listener may have.
 #[derive(Debug)]
-pub struct Place {
-    _permit: OwnedSemaphorePermit,
+pub struct Gate {
+    places: Semaphore,
     metrics: Arc<Metrics>,
 }
 
-impl Place {
-    /// Counts the socket that this permit was taken for.
+impl Gate {
+    /// A gate for `most` sockets.
     #[must_use]
-    pub fn take(permit: OwnedSemaphorePermit, metrics: &Arc<Metrics>) -> Self {
-        metrics.sockets.inc();
-        Self {
-            _permit: permit,
-            metrics: metrics.clone(),
-        }
+    pub fn new(most: usize, metrics: Arc<Metrics>) -> Arc<Self> {
+        Arc::new(Self {
+            places: Semaphore::new(most.min(Semaphore::MAX_PERMITS)),
+            metrics,
+        })
+    }
+
+    /// Waits for a place, and then for whatever `accept` brings to take it.
+    ///
+    /// # Errors
+    /// Those of `accept`; the place is free again then.
+    ///
+    /// # Cancel safety
+    /// As safe as `accept` is.
+    pub async fn admit<T>(
+        self: &Arc<Self>,
+        accept: impl Future<Output = io::Result<T>>,
+    ) -> io::Result<(T, Place)> {
+        let place = self.places.acquire().await.map_err(io::Error::other)?;
+        let accepted = accept.await?;
+        place.forget();
+        self.metrics.sockets.inc();
+        Ok((accepted, Place(self.clone())))
     }
 }
 
+/// A place among the sockets of this process; given back on drop.
+#[derive(Debug)]
+pub struct Place(Arc<Gate>);
+
 impl Drop for Place {
     fn drop(&mut self) {
-        self.metrics.sockets.dec();
+        self.0.places.add_permits(1);
+        self.0.metrics.sockets.dec();
     }
 }
 

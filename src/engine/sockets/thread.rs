@@ -4,9 +4,11 @@ use super::connection::{Around, Connection, State, Written};
 use super::mailbox::{Command, EntryWaker, Key, Mailbox};
 use super::wheel::Wheel;
 use super::{Adopted, Ticket};
+use crate::engine::moment::Moment;
 use crate::engine::open::{SLICE, Seen, Top};
 use crate::engine::reads::Reads;
-use crate::engine::stream::{Ending, Stream, StreamSettings, Turn};
+use crate::engine::stream::{Ending, Out, Stream, StreamSettings, Turn};
+use crate::engine::tally::Tally;
 use crate::metrics::CloseReason;
 use crate::sse::HEARTBEAT;
 use bytes::Bytes;
@@ -15,8 +17,8 @@ use mio::{Events, Interest, Poll, Token};
 use slab::Slab;
 use std::io;
 use std::sync::Arc;
+use std::task::Waker;
 use tokio::sync::oneshot;
-use tokio::time::Instant;
 
 const NUDGE: Token = Token(usize::MAX);
 /// Between two looks at an entry that nothing wakes.
@@ -35,13 +37,15 @@ struct Thread {
     shared: Shared,
     poll: Poll,
     mailbox: Arc<Mailbox>,
-    entries: Slab<Box<Connection>>,
+    entries: Slab<Connection>,
     serial: u32,
     wheel: Wheel,
-    now: Instant,
+    now: Moment,
     /// Entries that have more to write than one turn.
-    again: Vec<usize>,
-    blocks: Vec<Bytes>,
+    again: Vec<u32>,
+    out: Out,
+    /// Counted here and told once a round: threads that share counters wait for one another.
+    tally: Tally,
     scratch: Box<[u8]>,
 }
 
@@ -50,8 +54,9 @@ pub(super) fn prepare(shared: Shared) -> io::Result<(Arc<Mailbox>, impl FnOnce()
     let poll = Poll::new()?;
     let mailbox = Arc::new(Mailbox::new(mio::Waker::new(poll.registry(), NUDGE)?));
     let given = mailbox.clone();
+    let tally = Tally::new(&shared.settings.metrics);
     let run = move || {
-        let now = Instant::now();
+        let now = Moment::now();
         let mut thread = Thread {
             shared,
             poll,
@@ -61,7 +66,8 @@ pub(super) fn prepare(shared: Shared) -> io::Result<(Arc<Mailbox>, impl FnOnce()
             wheel: Wheel::new(now),
             now,
             again: Vec::new(),
-            blocks: Vec::new(),
+            out: Out::default(),
+            tally,
             scratch: vec![0; 4096].into(),
         };
         thread.run();
@@ -75,7 +81,7 @@ impl Thread {
         let (mut commands, mut ready) = (Vec::new(), Vec::new());
         loop {
             let wait = if self.again.is_empty() {
-                self.wheel.wait(Instant::now())
+                self.wheel.wait(Moment::now())
             } else {
                 Some(std::time::Duration::ZERO)
             };
@@ -87,7 +93,7 @@ impl Thread {
                     std::process::abort();
                 }
             }
-            self.now = Instant::now();
+            self.now = Moment::now();
             for event in events.iter().filter(|event| event.token() != NUDGE) {
                 self.event(event);
             }
@@ -108,12 +114,15 @@ impl Thread {
             for number in ready.drain(..) {
                 self.look(number);
             }
+            self.tally.flush();
         }
     }
 
     fn event(&mut self, event: &Event) {
-        let Token(number) = event.token();
-        let Some(entry) = self.entries.get_mut(number) else {
+        let Ok(number) = u32::try_from(event.token().0) else {
+            return;
+        };
+        let Some(entry) = self.entries.get_mut(number as usize) else {
             return;
         };
         let readable = event.is_readable() || event.is_read_closed() || event.is_error();
@@ -135,6 +144,7 @@ impl Thread {
             Command::Adopt(adopted) => self.adopt(*adopted),
             Command::Opened(key, stream) => {
                 if let Some(entry) = self.entry(key) {
+                    stream.rehang(&Waker::from(entry.waker.clone()));
                     entry.state = State::Live(*stream);
                     self.look(key.number);
                 }
@@ -147,7 +157,7 @@ impl Thread {
                 ) {
                     State::Reading(mut stream, _) => {
                         stream.take(&reading);
-                        entry.state = State::Live(stream);
+                        entry.state = State::Live(*stream);
                         self.look(key.number);
                     }
                     other => entry.state = other,
@@ -159,13 +169,21 @@ impl Thread {
     }
 
     fn entry(&mut self, key: Key) -> Option<&mut Connection> {
-        let entry = self.entries.get_mut(key.number)?;
-        (entry.key == key).then_some(entry)
+        self.at(key.number).filter(|entry| entry.key() == key)
+    }
+
+    fn at(&mut self, number: u32) -> Option<&mut Connection> {
+        self.entries.get_mut(number as usize)
+    }
+
+    fn remove(&mut self, number: u32) -> Option<Connection> {
+        self.entries.try_remove(number as usize)
     }
 
     fn adopt(&mut self, adopted: Adopted) {
-        let slot = self.entries.vacant_entry();
-        let number = slot.key();
+        let Ok(number) = u32::try_from(self.entries.vacant_key()) else {
+            return;
+        };
         self.serial = self.serial.wrapping_add(1);
         let key = Key {
             number,
@@ -174,15 +192,14 @@ impl Thread {
         let Adopted {
             socket,
             place,
-            ticket:
-                Ticket {
-                    opened,
-                    bell,
-                    lease,
-                },
+            ticket: Ticket { opened, lease },
         } = adopted;
+        let waker = Arc::new(EntryWaker::new(self.mailbox.clone(), number));
         let (state, opened) = match opened {
-            Ok(stream) => (State::Live(stream), true),
+            Ok(stream) => {
+                stream.rehang(&Waker::from(waker.clone()));
+                (State::Live(stream), true)
+            }
             Err(opening) => {
                 let mailbox = self.mailbox.clone();
                 let task = self.shared.runtime.spawn(async move {
@@ -192,7 +209,6 @@ impl Thread {
                 (State::Opening(task.abort_handle()), false)
             }
         };
-        let rung = Arc::new(EntryWaker::new(self.mailbox.clone(), number));
         let jitter = self
             .shared
             .settings
@@ -201,21 +217,20 @@ impl Thread {
         let around = Around {
             socket,
             place,
-            bell,
             lease,
         };
-        let mut entry = Box::new(Connection::new(around, state, key, rung, self.now + jitter));
+        let mut entry = Connection::new(around, state, key, waker, self.now + jitter);
         // Edge-triggered: registered once, and quiet as long as nothing changes.
         let interest = Interest::READABLE | Interest::WRITABLE;
-        if let Err(why) = self
-            .poll
-            .registry()
-            .register(&mut entry.socket, Token(number), interest)
+        if let Err(why) =
+            self.poll
+                .registry()
+                .register(&mut entry.socket, Token(number as usize), interest)
         {
             tracing::warn!(%why, "a connection cannot be watched and is cut");
             return;
         }
-        slot.insert(entry);
+        self.entries.insert(entry);
         if opened {
             self.look(number);
         } else {
@@ -223,8 +238,8 @@ impl Thread {
         }
     }
 
-    fn lose(&mut self, number: usize) {
-        if let Some(mut entry) = self.entries.try_remove(number) {
+    fn lose(&mut self, number: u32) {
+        if let Some(mut entry) = self.remove(number) {
             say_closed(&mut entry, CloseReason::Client);
             entry.lose();
         }
@@ -260,21 +275,15 @@ impl Thread {
     }
 
     /// Looks at an entry: its bell has rung, its time has come, or its socket is free again.
-    fn look(&mut self, number: usize) {
-        let Some(entry) = self.entries.get_mut(number) else {
+    fn look(&mut self, number: u32) {
+        let Some(entry) = self.entries.get_mut(number as usize) else {
             return;
         };
-        entry.rung.clear();
-        // Until it has opened, the bell belongs to the task that opens it.
-        if !matches!(entry.state, State::Opening(_)) {
-            entry.bell.register(&entry.waker);
-        }
-        let came = entry.found_at.is_some_and(|at| at <= self.now);
-        if came {
-            entry.found_at = None;
-        }
+        entry.waker.clear();
+        entry.found_at = entry.found_at.filter(|at| *at > self.now);
         let ending = match &mut entry.state {
-            State::Live(stream) | State::Reading(stream, _) => stream.overdue(self.now),
+            State::Live(stream) => stream.overdue(self.now),
+            State::Reading(stream, _) => stream.overdue(self.now),
             State::Opening(_) => self
                 .shared
                 .settings
@@ -289,7 +298,7 @@ impl Thread {
             say_closed(entry, ending.reason());
             let written = entry.end(ending);
             if blocked || written != Written::Blocked {
-                self.entries.try_remove(number);
+                self.remove(number);
             }
             return;
         }
@@ -298,19 +307,19 @@ impl Thread {
             return;
         }
         if matches!(entry.state, State::Over(_)) {
-            self.entries.try_remove(number);
+            self.remove(number);
             return;
         }
         self.turn(number);
     }
 
-    fn turn(&mut self, number: usize) {
+    fn turn(&mut self, number: u32) {
         for _ in 0..TURNS {
-            let Some(entry) = self.entries.get_mut(number) else {
+            let Some(entry) = self.entries.get_mut(number as usize) else {
                 return;
             };
             let turn = match &mut entry.state {
-                State::Live(stream) => stream.turn(self.now, &mut self.blocks),
+                State::Live(stream) => stream.turn(self.now, &mut self.out),
                 State::Opening(_) | State::Reading(..) => {
                     if entry.due > self.now {
                         self.schedule(number);
@@ -318,12 +327,14 @@ impl Thread {
                     }
                     // While the log is waited for, the client still hears that it is connected.
                     self.shared.settings.metrics.heartbeats.inc();
-                    self.blocks.push(Bytes::from_static(HEARTBEAT));
+                    self.out.blocks.push(Bytes::from_static(HEARTBEAT));
                     Turn::Wait(self.now + self.shared.settings.heartbeat)
                 }
                 State::Over(_) => return,
             };
-            let written = entry.write(&mut self.blocks);
+            let bytes = self.out.blocks.iter().map(Bytes::len).sum();
+            self.tally.add(&mut self.out, bytes);
+            let written = entry.write(&mut self.out.blocks, bytes);
             if written == Written::Gone {
                 self.lose(number);
                 return;
@@ -341,14 +352,16 @@ impl Thread {
                 }
                 Turn::Read(partition, requests) => {
                     let (reads, mailbox, key) =
-                        (self.shared.reads.clone(), self.mailbox.clone(), entry.key);
+                        (self.shared.reads.clone(), self.mailbox.clone(), entry.key());
                     let task = self.shared.runtime.spawn(async move {
                         let reading = reads.pages(partition, requests).await;
                         mailbox.send(Command::Pages(key, reading));
                     });
                     let over = State::Over(Ending::Cut(CloseReason::Client));
                     entry.state = match std::mem::replace(&mut entry.state, over) {
-                        State::Live(stream) => State::Reading(stream, task.abort_handle()),
+                        State::Live(stream) => {
+                            State::Reading(Box::new(stream), task.abort_handle())
+                        }
                         other => other,
                     };
                     entry.due = self.now + self.shared.settings.heartbeat;
@@ -358,7 +371,7 @@ impl Thread {
                 Turn::Over(ending) => {
                     say_closed(entry, ending.reason());
                     if entry.end(ending) != Written::Blocked {
-                        self.entries.try_remove(number);
+                        self.remove(number);
                     }
                     return;
                 }
@@ -368,8 +381,8 @@ impl Thread {
     }
 
     /// Sees to it that the entry is found at its time.
-    fn schedule(&mut self, number: usize) {
-        let Some(entry) = self.entries.get_mut(number) else {
+    fn schedule(&mut self, number: u32) {
+        let Some(entry) = self.entries.get_mut(number as usize) else {
             return;
         };
         let at = match entry.state {
@@ -383,8 +396,8 @@ impl Thread {
     }
 
     /// A blocked entry is woken by its socket, and looked at for its age and the drain.
-    fn schedule_blocked(&mut self, number: usize) {
-        if let Some(entry) = self.entries.get_mut(number) {
+    fn schedule_blocked(&mut self, number: u32) {
+        if let Some(entry) = self.entries.get_mut(number as usize) {
             entry.due = entry.due.max(self.now + LOOK);
         }
         self.schedule(number);
@@ -393,7 +406,8 @@ impl Thread {
 
 fn stream_of(entry: &Connection) -> Option<&Stream> {
     match &entry.state {
-        State::Live(stream) | State::Reading(stream, _) => Some(stream),
+        State::Live(stream) => Some(stream),
+        State::Reading(stream, _) => Some(stream),
         State::Opening(_) | State::Over(_) => None,
     }
 }

@@ -1,7 +1,7 @@
 //! Times at which entries want to be looked at, in slots: cheap to add, nothing to remove.
 
+use crate::engine::moment::Moment;
 use std::time::Duration;
-use tokio::time::Instant;
 
 /// One slot.
 const SLOT: Duration = Duration::from_millis(20);
@@ -11,15 +11,15 @@ const SLOTS: usize = 1024;
 /// A wheel of entry numbers. An entry that is found before its time is simply put in again.
 #[derive(Debug)]
 pub(super) struct Wheel {
-    slots: Vec<Vec<usize>>,
+    slots: Vec<Vec<u32>>,
     /// The slot that comes next, and when.
     next: usize,
-    next_at: Instant,
+    next_at: Moment,
     held: usize,
 }
 
 impl Wheel {
-    pub(super) fn new(now: Instant) -> Self {
+    pub(super) fn new(now: Moment) -> Self {
         Self {
             slots: vec![Vec::new(); SLOTS],
             next: 0,
@@ -29,8 +29,8 @@ impl Wheel {
     }
 
     /// Puts an entry in; returns when it will be found.
-    pub(super) fn put(&mut self, number: usize, at: Instant) -> Instant {
-        let wait = at.saturating_duration_since(self.next_at);
+    pub(super) fn put(&mut self, number: u32, at: Moment) -> Moment {
+        let wait = at.since(self.next_at);
         // Rounded up: found a little late rather than twice.
         let slots = wait.as_nanos().div_ceil(SLOT.as_nanos());
         let ahead = usize::try_from(slots).unwrap_or(SLOTS).min(SLOTS - 1);
@@ -43,7 +43,7 @@ impl Wheel {
     }
 
     /// Moves entries whose time has come to `due`.
-    pub(super) fn turn(&mut self, now: Instant, due: &mut Vec<usize>) {
+    pub(super) fn turn(&mut self, now: Moment, due: &mut Vec<u32>) {
         while self.next_at <= now {
             if let Some(slot) = self.slots.get_mut(self.next) {
                 self.held -= slot.len();
@@ -52,12 +52,12 @@ impl Wheel {
                 slot.shrink_to(64);
             }
             self.next = (self.next + 1) % SLOTS;
-            self.next_at += SLOT;
+            self.next_at = self.next_at + SLOT;
         }
     }
 
     /// How long until there may be something to do; none if the wheel is empty.
-    pub(super) fn wait(&self, now: Instant) -> Option<Duration> {
+    pub(super) fn wait(&self, now: Moment) -> Option<Duration> {
         if self.held == 0 {
             return None;
         }
@@ -69,7 +69,7 @@ impl Wheel {
             })
             .count();
         let steps = u32::try_from(empty).unwrap_or(u32::MAX);
-        Some((self.next_at + SLOT * steps).saturating_duration_since(now))
+        Some((self.next_at + SLOT * steps).since(now))
     }
 }
 
@@ -79,14 +79,14 @@ mod tests {
 
     #[test]
     fn entries_are_found_at_their_time_or_when_the_wheel_has_gone_round() {
-        let start = Instant::now();
+        let start = Moment::now() + Duration::from_secs(1);
         let mut wheel = Wheel::new(start);
         assert_eq!(wheel.wait(start), None);
         let soon = wheel.put(1, start + Duration::from_millis(110));
         let later = wheel.put(2, start + Duration::from_secs(3600));
         assert!(soon >= start + Duration::from_millis(110));
         let mut due = Vec::new();
-        wheel.turn(soon - Duration::from_millis(1), &mut due);
+        wheel.turn(start + Duration::from_millis(109), &mut due);
         assert!(due.is_empty());
         assert_eq!(wheel.wait(soon), Some(Duration::ZERO));
         wheel.turn(soon, &mut due);

@@ -1,0 +1,39 @@
+//! What a thread has counted and not told yet: threads that share a counter wait for one another.
+
+use super::stream::Out;
+use crate::metrics::Metrics;
+use prometheus::local::{LocalHistogram, LocalIntCounter};
+
+/// Counts of one thread.
+#[derive(Debug)]
+pub(super) struct Tally {
+    delivered: LocalIntCounter,
+    sent_bytes: LocalIntCounter,
+    latency: LocalHistogram,
+}
+
+impl Tally {
+    pub(super) fn new(metrics: &Metrics) -> Self {
+        Self {
+            delivered: metrics.delivered.local(),
+            sent_bytes: metrics.sent_bytes.local(),
+            latency: metrics.latency.local(),
+        }
+    }
+
+    /// Counts what a turn made, of so many bytes.
+    pub(super) fn add(&mut self, out: &mut Out, bytes: usize) {
+        self.delivered.inc_by(std::mem::take(&mut out.delivered));
+        self.sent_bytes.inc_by(bytes as u64);
+        if let Some(age) = out.age.take() {
+            self.latency.observe(age);
+        }
+    }
+
+    /// Tells it.
+    pub(super) fn flush(&self) {
+        self.delivered.flush();
+        self.sent_bytes.flush();
+        self.latency.flush();
+    }
+}
