@@ -477,6 +477,36 @@ fn every_guard_of_an_invariant_exists() {
     assert!(guards > 15, "{guards} guards");
 }
 
+/// What is named is there to be played; what can be played guards something, and was.
+#[test]
+fn every_fault_scenario_guards_an_invariant_and_has_a_result() {
+    let list = read("loadtest/swarm/src/scenario/list.rs");
+    let named = |text: &str, before: &str, after: char| -> Vec<String> {
+        let parts = text.split(before).skip(1);
+        let mut names: Vec<String> = parts
+            .map(|rest| rest.split_once(after).expect("a closing mark").0.to_owned())
+            .filter(|name| !name.is_empty())
+            .collect();
+        names.sort();
+        names.dedup();
+        names
+    };
+    let scenarios = named(&list, " name: \"", '"');
+    assert!(scenarios.len() > 20, "{scenarios:?}");
+    assert_eq!(named(&read("ARCHITECTURE.md"), "`fault: ", '`'), scenarios);
+    let of_durability = named(&read("docs/durability.md"), "`fault: ", '`');
+    assert!(of_durability.len() > 5, "{of_durability:?}");
+    for scenario in of_durability {
+        assert!(scenarios.contains(&scenario), "{scenario}");
+    }
+    let results = read("loadtest/RESULTS.md");
+    for scenario in scenarios {
+        let mut rows = results.lines().filter(|line| line.starts_with("| "));
+        let row = format!("{scenario} ");
+        assert!(rows.any(|line| line[2..].starts_with(&row)), "{scenario}");
+    }
+}
+
 fn read(path: &str) -> String {
     std::fs::read_to_string(PathBuf::from(ROOT).join(path)).expect(path)
 }
