@@ -170,7 +170,7 @@ async fn output_buffers(f: &mut Findings, server: &mut Server<'_>) {
         Err(why) => f.warning(
             "output_buffer",
             format!("CONFIG GET is refused: {why}"),
-            format!("have somebody who may look see to it: {advice}"),
+            format!("run it once more with --redis-url of somebody who may look; it should say no less than: {advice}"),
         ),
         Ok(setting) => match pubsub_limit(&setting) {
             Some((hard, soft, seconds)) => {
