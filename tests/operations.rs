@@ -16,7 +16,7 @@ mod support;
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
-use support::{Answer, Gateway, Redis, over_both_brokers, program};
+use support::{Answer, Gateway, Redis, environment, free_address, over_both_brokers, program, run};
 
 #[test]
 fn a_replica_says_that_it_lives_is_ready_and_delivers() {
@@ -103,4 +103,32 @@ fn the_metrics_pass_promtool() {
     let said = [output.stdout, output.stderr].concat();
     let said = String::from_utf8_lossy(&said);
     assert!(output.status.success() && said.is_empty(), "{said}");
+}
+
+#[test]
+fn a_healthcheck_finds_the_replica_of_its_own_configuration() {
+    let (main, ops) = (free_address(), free_address());
+    let anywhere = format!("0.0.0.0:{}", ops.port());
+    let (main, ops) = (main.to_string(), ops.to_string());
+    let config = [("server.listen", main.as_str()), ("ops.listen", &ops)];
+    let _gateway = Gateway::start(&config);
+    let at = |key: &str, value: &str| {
+        let variables = environment(&[(key, value)]);
+        let variables: Vec<_> = variables
+            .iter()
+            .map(|(k, v)| (k.as_str(), v.as_str()))
+            .collect();
+        run(&["healthcheck"], &variables)
+    };
+    assert_eq!(
+        at("server.listen", &main).code,
+        Some(1),
+        "operators are elsewhere"
+    );
+    assert_eq!(at("ops.listen", &ops).code, Some(0));
+    assert_eq!(at("ops.listen", &anywhere).code, Some(0));
+    let nobody = free_address().to_string();
+    let output = at("ops.listen", &nobody);
+    assert_eq!(output.code, Some(1));
+    assert!(output.stderr.contains(&nobody), "{}", output.stderr);
 }

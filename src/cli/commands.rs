@@ -3,8 +3,11 @@
 use super::client::{encode, send, text};
 use super::{FAILED, complain, say};
 use crate::broker::redis::Access;
+use crate::config::{Config, Flags};
 use clap::Args;
 use http_body_util::BodyExt as _;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -78,9 +81,12 @@ pub(super) struct TailArgs {
 
 #[derive(Debug, Args)]
 pub(super) struct HealthArgs {
-    /// The replica.
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8081")]
-    url: String,
+    /// The replica; by default the one that has this process's configuration.
+    #[arg(long, value_name = "URL")]
+    url: Option<String>,
+    /// The configuration file (TOML).
+    #[arg(long, value_name = "FILE", env = "TIDEGATE_CONFIG")]
+    config: Option<PathBuf>,
 }
 
 /// Time for an answer of Redis.
@@ -184,8 +190,29 @@ pub(super) async fn topics(args: GatewayArgs) -> Result<(), String> {
     }
 }
 
+/// Where a replica of this configuration answers its operators, on this machine.
+fn own(file: Option<PathBuf>) -> Result<String, String> {
+    let flags = Flags {
+        file,
+        environment: true,
+        ..Flags::default()
+    };
+    let config = Config::load(&flags).map_err(|faults| faults.0.join("; "))?;
+    let mut address = config.ops.listen.unwrap_or(config.server.listen);
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+        _ => {}
+    }
+    Ok(format!("http://{address}"))
+}
+
 pub(super) async fn healthcheck(args: HealthArgs) -> Result<(), String> {
-    let url = format!("{}/healthz", base(&args.url));
+    let url = match &args.url {
+        Some(url) => base(url).to_owned(),
+        None => own(args.config)?,
+    };
+    let url = format!("{url}/healthz");
     let asked = tokio::time::timeout(HEALTH, send("GET", &url, &[], String::new())).await;
     let answer = asked.map_err(|_| format!("{url} does not answer"))??;
     if answer.status().is_success() {
