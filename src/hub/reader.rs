@@ -326,9 +326,8 @@ impl Reader {
                 step = part.step(self.serial, &mut skipped, &mut take);
             }
             summary = match (step, summary) {
-                (Step::Ended, so_far) => so_far,
                 (Step::Idle, Step::Ended) => Step::Idle,
-                (Step::Idle, so_far) => so_far,
+                (Step::Ended | Step::Idle, so_far) => so_far,
                 (Step::Held, _) => Step::Held,
                 (other, _) => {
                     self.note_skipped(skipped);

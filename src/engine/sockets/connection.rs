@@ -21,6 +21,10 @@ const SLICES_MAX: usize = 512;
 
 /// Where a stream stands. Nearly all are live, so the stream stands here and not behind a pointer;
 /// and entries stand in one list, so that quiet ones cost the allocator nothing.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "the large one is the usual one, and stands in the list itself"
+)]
 pub(super) enum State {
     /// It cannot begin yet; the task that waits for it.
     Opening(AbortHandle),
