@@ -75,7 +75,7 @@ doc: ## builds the documentation, private items too, warnings are errors
 
 test-rust: ## the tests of the code, and those of streams once more with every stream as an ordinary body
 	cargo test --locked --workspace
-	TIDEGATE__ENGINE__SOCKETS=false cargo test --locked $(addprefix --test ,wire subscribe ended hand_over fanout)
+	TIDEGATE__ENGINE__SOCKETS=false cargo test --locked $(addprefix --test ,wire subscribe ended hand_over fanout sockets)
 
 # The others start a redis-server of their own or none, and the wheel's Valkey is built without TLS.
 valkey_tests = $(filter-out nginx readme redis_tls simulation_log,$(basename $(notdir $(wildcard tests/*.rs))))

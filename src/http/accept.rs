@@ -14,6 +14,7 @@ use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use socket2::{SockRef, TcpKeepalive};
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -21,11 +22,14 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 /// Pause after an accept failed, mostly for want of descriptors: the loop must not spin.
 const REST: Duration = Duration::from_millis(50);
+/// The same trouble is said again after this time.
+const SAY_AGAIN: Duration = Duration::from_secs(10);
 /// A silent peer is asked for a sign of life after this time.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
@@ -114,6 +118,7 @@ impl Listener {
     /// `tracker`.
     pub async fn serve(self, router: Router, stop: CancellationToken, tracker: TaskTracker) {
         let metrics = &self.connections.metrics;
+        let mut spare = Spare::new();
         loop {
             let accepted = tokio::select! {
                 () = stop.cancelled() => return,
@@ -129,8 +134,10 @@ impl Listener {
                 }
                 Err(why) => {
                     metrics.accept_errors.inc();
-                    tracing::warn!(%why, "a connection cannot be accepted");
-                    tokio::time::sleep(REST).await;
+                    spare.say(&why);
+                    if !spare.refuse(&self.socket).await {
+                        tokio::time::sleep(REST).await;
+                    }
                 }
             }
         }
@@ -140,6 +147,49 @@ impl Listener {
     async fn accept(&self) -> io::Result<(TcpStream, Place)> {
         let ((socket, _), place) = self.gate.admit(self.socket.accept()).await?;
         Ok((socket, place))
+    }
+}
+
+/// A descriptor held back for the time when there is none: with it a connection is accepted only to
+/// be closed. Its client hears at once, where it would wait in the backlog; a proxy tries the next
+/// replica, an `EventSource` comes back.
+struct Spare {
+    file: Option<std::fs::File>,
+    said: Option<Instant>,
+}
+
+impl Spare {
+    fn new() -> Self {
+        Self {
+            file: std::fs::File::open("/dev/null").ok(),
+            said: None,
+        }
+    }
+
+    /// Closes the connection that could not be accepted. False if nothing could be done.
+    async fn refuse(&mut self, listener: &TcpListener) -> bool {
+        if self.file.take().is_none() {
+            *self = Self {
+                said: self.said,
+                ..Self::new()
+            };
+            return false;
+        }
+        // It stands in the backlog still; if it has gone meanwhile, there is nobody to wait for.
+        let refused = poll_fn(|cx| Poll::Ready(listener.poll_accept(cx))).await;
+        let done = matches!(refused, Poll::Ready(Ok(_)));
+        drop(refused);
+        self.file = std::fs::File::open("/dev/null").ok();
+        done
+    }
+
+    /// One line for many.
+    fn say(&mut self, why: &io::Error) {
+        let now = Instant::now();
+        if self.said.is_none_or(|said| now >= said + SAY_AGAIN) {
+            self.said = Some(now);
+            tracing::warn!(%why, "a connection cannot be accepted");
+        }
     }
 }
 
@@ -215,7 +265,7 @@ impl Connections {
         let mut connection = builder.serve_connection(watched, Told(routes, peer));
         let mut stopping = std::pin::pin!(stop.cancelled());
         let mut stopped = false;
-        let left = std::future::poll_fn(|cx| {
+        let left = poll_fn(|cx| {
             if !stopped && stopping.as_mut().poll(cx).is_ready() {
                 stopped = true;
                 Pin::new(&mut connection).graceful_shutdown();

@@ -1,0 +1,171 @@
+//! Goal: whatever a client does with its connection, its stream goes on or ends, is counted, and
+//! harms nobody; and a replica without a descriptor left refuses whom it cannot serve, at once.
+//!
+//! Method: raw bytes on raw sockets, both ways out; limits are put on the running process.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a failed step ends the test"
+)]
+
+mod support;
+
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, TcpStream};
+use std::time::Duration;
+use support::{Gateway, Sse, eventually};
+
+const REQUEST: &[u8] = b"GET /events/news HTTP/1.1\r\nHost: x\r\n\r\n";
+
+fn open_streams(gateway: &Gateway) -> f64 {
+    gateway.metric("tidegate_open_connections", &[])
+}
+
+/// Publishes, and asserts that the stream shows it next.
+fn assert_goes_on(gateway: &Gateway, stream: &mut Sse, data: &str) {
+    gateway.publish("news", data);
+    assert_eq!(stream.next_event().data, data);
+}
+
+/// What is sent with the head or after it is nothing to a stream.
+#[test]
+fn what_a_client_says_on_its_stream_changes_nothing() {
+    let gateway = Gateway::start(&[]);
+    let with: [(&str, &[u8], &[u8]); 4] = [
+        ("nothing", REQUEST, b""),
+        (
+            "a body",
+            b"GET /events/news HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello",
+            b"",
+        ),
+        (
+            "a second request",
+            b"GET /events/news HTTP/1.1\r\nHost: x\r\n\r\nGET /healthz HTTP/1.1\r\nHost: x\r\n\r\n",
+            b"GET /events/other HTTP/1.1\r\nHost: x\r\n\r\n",
+        ),
+        ("noise", REQUEST, b"\x16\x03\x01\x00\xff\r\n\r\n\0"),
+    ];
+    for (what, request, later) in with {
+        let socket = gateway.connect();
+        let mut speaker = socket.try_clone().unwrap();
+        let mut stream = Sse::exchange(socket, request);
+        stream.opened();
+        assert_goes_on(&gateway, &mut stream, &format!("{what}, before"));
+        speaker.write_all(later).unwrap();
+        for number in 0..3 {
+            assert_goes_on(&gateway, &mut stream, &format!("{what}, then {number}"));
+        }
+        drop((stream, speaker));
+        eventually("it is gone", || open_streams(&gateway) == 0.0);
+    }
+}
+
+#[test]
+fn a_client_that_never_stops_talking_is_cut() {
+    let gateway = Gateway::start(&[]);
+    let mut neighbour = gateway.listen(&["news"]);
+    let mut socket = gateway.connect();
+    socket.write_all(REQUEST).unwrap();
+    // Nobody reads four megabytes of it.
+    let chatter = vec![b'x'; 64 * 1024];
+    let written = (0..64).try_for_each(|_| socket.write_all(&chatter));
+    let mut rest = Vec::new();
+    assert!(written.is_err() || socket.read_to_end(&mut rest).is_err() || !rest.is_empty());
+    drop(socket);
+    eventually("it is gone", || open_streams(&gateway) == 1.0);
+    assert_goes_on(&gateway, &mut neighbour, "still there");
+}
+
+/// Half-closed, reset or simply closed: the place is free again, and the reason is the client's.
+#[test]
+fn a_client_that_goes_leaves_nothing_behind() {
+    let gateway = Gateway::start(&[]);
+    let mut neighbour = gateway.listen(&["news"]);
+    let go: [fn(TcpStream); 3] = [
+        |socket| {
+            socket.shutdown(Shutdown::Write).unwrap();
+            // The replica closes its side, too.
+            let mut rest = Vec::new();
+            let _ended = (&socket).read_to_end(&mut rest);
+        },
+        |socket| {
+            // What arrives is not read: closing answers it with a reset.
+            socket.set_nonblocking(true).unwrap();
+            drop(socket);
+        },
+        |socket| {
+            let _read = (&socket).read(&mut [0; 4096]).unwrap();
+            drop(socket);
+        },
+    ];
+    for (count, go) in (1..).zip(go) {
+        let mut socket = gateway.connect();
+        socket.write_all(REQUEST).unwrap();
+        eventually("it is open", || open_streams(&gateway) == 2.0);
+        go(socket);
+        eventually("it is gone", || open_streams(&gateway) == 1.0);
+        let closed = gateway.metric("tidegate_connections_closed_total", &[("reason", "client")]);
+        assert_eq!(closed, f64::from(count));
+        assert_goes_on(&gateway, &mut neighbour, "still there");
+    }
+}
+
+/// Descriptors that a process has.
+fn descriptors(gateway: &Gateway) -> u64 {
+    let directory = format!("/proc/{}/fd", gateway.id());
+    std::fs::read_dir(directory).unwrap().count() as u64
+}
+
+#[test]
+fn without_a_descriptor_left_new_connections_are_refused_at_once_and_old_ones_live() {
+    let gateway = Gateway::start(&[]);
+    let mut old = gateway.listen(&["news"]);
+    let id = Pid::from_raw(i32::try_from(gateway.id()).unwrap());
+    let before = prlimit(
+        id,
+        Resource::Nofile,
+        Rlimit {
+            current: Some(descriptors(&gateway) + 4),
+            maximum: Some(20_000),
+        },
+    )
+    .unwrap();
+    let mut held = Vec::new();
+    let refused = (0..64)
+        .filter(|_| {
+            let mut socket = gateway.connect();
+            socket
+                .set_read_timeout(Some(Duration::from_secs(30)))
+                .unwrap();
+            // Whoever is refused hears it here or there.
+            let heard = socket
+                .write_all(REQUEST)
+                .and_then(|()| socket.read(&mut [0; 1]));
+            let is_open = heard.is_ok_and(|read| read == 1);
+            if is_open {
+                held.push(socket);
+            }
+            !is_open
+        })
+        .count();
+    assert!(
+        !held.is_empty() && refused >= 50,
+        "{} open, {refused} refused",
+        held.len()
+    );
+    prlimit(id, Resource::Nofile, before).unwrap();
+    assert_goes_on(&gateway, &mut old, "still there");
+    drop(held);
+    eventually("it is gone", || open_streams(&gateway) == 1.0);
+    let mut new = gateway.listen(&["news"]);
+    assert_goes_on(&gateway, &mut new, "as before");
+    let errors = gateway.metric("tidegate_accept_errors_total", &[]);
+    assert!(errors >= 50.0, "{errors}");
+    // Told, and not once for each.
+    let lines = gateway.logged("a connection cannot be accepted").len();
+    assert!((1..=10).contains(&lines), "{lines}");
+}
