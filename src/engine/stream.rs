@@ -283,12 +283,14 @@ impl Refresh {
 /// What the stream shows before it is live.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Replay {
-    /// Nothing, or it is counted already where that came from.
+    /// Nothing.
     None,
     /// History, or what is left after a gap.
     Begun,
     /// Everything after the client's own cursor.
     Resumed,
+    /// Any of that, and where it came from is counted already.
+    Counted,
 }
 
 /// What of the cursor was written: a client comes back with that, not with the reader's.
@@ -578,14 +580,24 @@ impl Stream {
         Turn::Wait(self.wake_at())
     }
 
-    fn count_replay(&mut self, first: &Step) {
-        let outcome = match first {
+    fn count_replay(&mut self, step: &Step) {
+        let outcome = match step {
             Step::Behind(..) => "log",
             Step::Full | Step::Idle | Step::Ended => "window",
             Step::Held | Step::Clock(_) => return,
         };
-        if std::mem::replace(&mut self.replay, Replay::None) != Replay::None {
+        if matches!(self.replay, Replay::Begun | Replay::Resumed) {
+            self.replay = Replay::Counted;
             self.settings.metrics.replayed(outcome);
+        }
+        if self.replay == Replay::Counted && matches!(step, Step::Idle | Step::Ended) {
+            self.replay = Replay::None;
+            #[expect(
+                clippy::cast_precision_loss,
+                reason = "a count of events that were shown"
+            )]
+            let events = self.events as f64;
+            self.settings.metrics.replay_events.observe(events);
         }
     }
 

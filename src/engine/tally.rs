@@ -3,6 +3,7 @@
 use super::stream::Out;
 use crate::metrics::Metrics;
 use prometheus::local::{LocalHistogram, LocalIntCounter};
+use std::time::Duration;
 
 /// Counts of one thread.
 #[derive(Debug)]
@@ -10,6 +11,7 @@ pub(super) struct Tally {
     delivered: LocalIntCounter,
     sent_bytes: LocalIntCounter,
     latency: LocalHistogram,
+    sweep: LocalHistogram,
 }
 
 impl Tally {
@@ -18,6 +20,7 @@ impl Tally {
             delivered: metrics.delivered.local(),
             sent_bytes: metrics.sent_bytes.local(),
             latency: metrics.latency.local(),
+            sweep: metrics.sweep.local(),
         }
     }
 
@@ -30,10 +33,16 @@ impl Tally {
         }
     }
 
+    /// Streams were looked at, all of them in so long a time.
+    pub(super) fn swept(&self, time: Duration) {
+        self.sweep.observe(time.as_secs_f64());
+    }
+
     /// Tells it.
     pub(super) fn flush(&self) {
         self.delivered.flush();
         self.sent_bytes.flush();
         self.latency.flush();
+        self.sweep.flush();
     }
 }

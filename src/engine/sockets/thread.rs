@@ -18,6 +18,7 @@ use slab::Slab;
 use std::io;
 use std::sync::Arc;
 use std::task::Waker;
+use std::time::Instant;
 use tokio::sync::oneshot;
 
 const NUDGE: Token = Token(usize::MAX);
@@ -111,8 +112,12 @@ impl Thread {
             }
             ready.append(&mut self.again);
             self.wheel.turn(self.now, &mut ready);
-            for number in ready.drain(..) {
-                self.look(number);
+            if !ready.is_empty() {
+                let began = Instant::now();
+                for number in ready.drain(..) {
+                    self.look(number);
+                }
+                self.tally.swept(began.elapsed());
             }
             self.tally.flush();
         }
