@@ -939,12 +939,178 @@ def delivery():
     )
 
 
+def seen_by_k6(metric):
+    """All of a run. The first value of a counter is no increase, so it is looked at what it came to."""
+    return f"sum(max_over_time({metric}{{}}[range]))"
+
+
+def total_of_k6(title, what, metric, limits=None):
+    return stat(title, what, seen_by_k6(metric), "events", "short", limits, instant=True, decimals=0)
+
+
+def load():
+    return dashboard(
+        "tidegate-load",
+        "Tidegate / Load test",
+        """A run of k6 and what the gateway says of it, side by side. k6 writes here by remote write: loadtest/README.md. Its
+        quantiles are of the whole run so far, those of the gateway of the last moments.""",
+        [
+            (
+                "Is the promise kept?",
+                [
+                    total_of_k6(
+                        "Missing events",
+                        "Numbers of a publisher that a subscriber went past without seeing them. 0 is the promise.",
+                        "k6_missing_events_total",
+                        NONE_IS_GOOD,
+                    ),
+                    total_of_k6(
+                        "Repeated events",
+                        "Events whose number or id a subscriber had already gone past. 0 is the promise.",
+                        "k6_repeated_events_total",
+                        NONE_IS_GOOD,
+                    ),
+                    total_of_k6(
+                        "Gaps told",
+                        "tidegate.gap events that subscribers were shown. Normal: 0, unless Redis loses data.",
+                        "k6_gap_events_total",
+                        NONE_IS_GOOD,
+                    ),
+                    total_of_k6("Events read", "By all subscribers of the chosen runs.", "k6_events_read_total"),
+                    total_of_k6(
+                        "Subscribers done",
+                        "Subscribers that came to the last event of their topic. They count at the end of a run.",
+                        "k6_subscribers_done_total",
+                    ),
+                    stat(
+                        "Checks that hold",
+                        "Share of k6's own checks: publishes that were accepted, subscribers that saw everything.",
+                        "min(k6_checks_rate{})",
+                        "hold",
+                        "percentunit",
+                        steps("red", (1, "green")),
+                    ),
+                    lines(
+                        "Missing, repeated, told",
+                        """What subscribers saw, and the gaps that the gateway told. A step is the moment to look at in
+                        the other panels.""",
+                        ("sum(k6_missing_events_total{})", "missing (k6)"),
+                        ("sum(k6_repeated_events_total{})", "repeated (k6)"),
+                        ("sum(k6_gap_events_total{})", "gaps (k6)"),
+                        ("60 * sum(rate(tidegate_gaps_total{}[r]))", "gaps a minute (gateway)"),
+                    ),
+                    lines(
+                        "Resumes and cuts",
+                        """Streams that came back with a cursor, and streams that ended though nobody wanted it; the
+                        gateway counts what it replayed. As bodies (without k6/x/sse) each part of a stream is a resume.""",
+                        ("sum(rate(k6_stream_resumes_total{}[r]))", "resumed (k6)"),
+                        ("sum(rate(k6_stream_cuts_total{}[r]))", "cut (k6)"),
+                        ("sum(rate(tidegate_replays_total{}[r]))", "replays (gateway)"),
+                        unit="cps",
+                    ),
+                    lines(
+                        "Refused by the gateway",
+                        "Streams and publishes. Normal: 0. What k6 asks for is valid, so it is the fleet that is full.",
+                        ("sum by (reason) (rate(tidegate_connections_refused_total{}[r]))", "stream: {{reason}}"),
+                        ("sum by (reason) (rate(tidegate_publish_refused_total{}[r]))", "publish: {{reason}}"),
+                        unit="cps",
+                    ),
+                ],
+            ),
+            (
+                "Load",
+                [
+                    lines(
+                        "Streams",
+                        """Virtual users of k6: one for each subscriber, and one for each publisher. The gateway's are its open
+                        streams; without k6/x/sse they come and go.""",
+                        ("sum(k6_vus{})", "virtual users (k6)"),
+                        (OPEN, "open streams (gateway)"),
+                    ),
+                    lines(
+                        "Events read and delivered",
+                        """Both lie on each other. Above k6: others listen, too, or k6 is behind: then it is k6 that is
+                        measured.""",
+                        ("sum(rate(k6_events_read_total{}[r]))", "read (k6)"),
+                        ("sum(rate(tidegate_events_delivered_total{}[r]))", "delivered (gateway)"),
+                        unit="cps",
+                    ),
+                    lines(
+                        "Published",
+                        "Requests of k6 and events of the gateway. They differ by the factor BATCH.",
+                        ('sum(rate(k6_http_reqs_total{name="publish"}[r]))', "requests (k6)"),
+                        ('sum(rate(tidegate_events_published_total{source="http"}[r]))', "events (gateway)"),
+                        unit="cps",
+                    ),
+                ],
+            ),
+            (
+                "How soon",
+                [
+                    lines(
+                        "Delivery latency",
+                        """k6: from before the publish is sent to the event in the script; only with k6/x/sse. The gateway: from
+                        the id to the socket. What lies between is publishing, the proxy, and k6 itself.""",
+                        ("max(k6_delivery_latency_ms_p50{}) / 1000", "p50 (k6)"),
+                        ("max(k6_delivery_latency_ms_p99{}) / 1000", "p99 (k6)"),
+                        (quantile(0.99, LATENCY), "p99 (gateway)"),
+                        unit="s",
+                        limits=DRAWN_LATE,
+                    ),
+                    lines(
+                        "Publishing",
+                        """k6: from when it was due to the answer, through the proxy, so what waits behind a slow answer is slow,
+                        too. The gateway: its part.""",
+                        ("max(k6_publish_ms_p95{}) / 1000", "p95 (k6)"),
+                        (quantile(0.95, "tidegate_publish_duration_seconds_bucket{}"), "p95 (gateway)"),
+                        unit="s",
+                        limits=DRAWN_LATE,
+                    ),
+                    lines(
+                        "Begin of a stream",
+                        "k6: from the request to the first byte. The gateway: from the request to the head.",
+                        ("max(k6_stream_ttfb_ms_p95{}) / 1000", "p95 (k6)"),
+                        (quantile(0.95, "tidegate_connection_start_seconds_bucket{}"), "p95 (gateway)"),
+                        unit="s",
+                        limits=DRAWN_LATE,
+                    ),
+                ],
+            ),
+            (
+                "What it costs",
+                [
+                    lines(
+                        "Open streams, by replica",
+                        "How evenly the proxy spreads what k6 opens.",
+                        ("sum by (instance) (tidegate_open_connections{})", "{{instance}}"),
+                    ),
+                    lines(
+                        "CPU, by replica",
+                        "Cores in use. At a whole core of a replica's thread it is the gateway that is measured.",
+                        by_instance("process_cpu_seconds_total"),
+                        unit="none",
+                    ),
+                    lines(
+                        "Memory, by replica",
+                        """Resident memory. In a soak it rises with the streams, then stays: a slope that does not end is a
+                        leak.""",
+                        ("sum by (instance) (process_resident_memory_bytes{})", "{{instance}}"),
+                        unit="bytes",
+                    ),
+                ],
+            ),
+        ],
+        of_k6=True,
+    )
+
+
 def made():
     boards = {
         "overview": overview,
         "replica": replica,
         "redis-and-ingest": redis_and_ingest,
         "delivery-quality": delivery,
+        "load": load,
     }
     return {FOLDER / f"{name}.json": json.dumps(board(), indent=2) + "\n" for name, board in boards.items()}
 

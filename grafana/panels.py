@@ -7,6 +7,7 @@ import re
 
 DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
 SELECTOR = 'job=~"$job", instance=~"$instance"'
+K6_SELECTOR = 'testid=~"$testid"'  # k6 writes its metrics itself: there is no job and no instance
 WIDTH = 24
 
 # One click from a line to the dashboard of its replica, at the same time.
@@ -19,11 +20,14 @@ TO_REPLICA = {
 
 
 def promql(text):
-    """`name{}` becomes `name{job=~"$job", instance=~"$instance"}`, `[r]` the interval that fits the panel's width."""
+    """`name{}` becomes `name{job=~"$job", instance=~"$instance"}`, `[r]` the interval that fits the panel's width. Metrics
+    of k6 are chosen by the run.
+    """
 
     def select(found):
         name, labels = found.groups()
-        return f"{name}{{{SELECTOR}{', ' + labels if labels else ''}}}"
+        selector = K6_SELECTOR if name.startswith("k6_") else SELECTOR
+        return f"{name}{{{selector}{', ' + labels if labels else ''}}}"
 
     text = re.sub(r"(\w+)\{([^}]*)\}", select, " ".join(text.split()))
     return text.replace("[r]", "[$__rate_interval]").replace("[range]", "[$__range]")
@@ -236,7 +240,7 @@ def laid_out(rows):
     return placed
 
 
-def dashboard(uid, title, what, rows, one_replica=False):
+def dashboard(uid, title, what, rows, one_replica=False, of_k6=False):
     datasource = {
         "name": "datasource",
         "type": "datasource",
@@ -255,6 +259,7 @@ def dashboard(uid, title, what, rows, one_replica=False):
     job = variable("job", "Job", "Prometheus job of the fleet.", "label_values(tidegate_build_info, job)")
     replica = 'label_values(tidegate_build_info{job=~"$job"}, instance)'
     instance = variable("instance", "Replica", "As Prometheus scrapes it.", replica, single=one_replica)
+    run = variable("testid", "Run of k6", "The tag of a run, see loadtest/README.md.", "label_values(k6_vus, testid)")
     to_others = {
         "type": "dashboards",
         "title": "Tidegate",
@@ -307,6 +312,6 @@ def dashboard(uid, title, what, rows, one_replica=False):
         "timepicker": {},
         "links": [to_others],
         "annotations": {"list": [of_grafana, restarts]},
-        "templating": {"list": [datasource, job, instance]},
+        "templating": {"list": [datasource, job, instance, *([run] if of_k6 else [])]},
         "panels": laid_out(rows),
     }

@@ -6,6 +6,8 @@
 Streams come and go, events are published every way, and meanwhile each query of each panel, with the variables filled in,
 must return a number. So must the recording rules; no alert may fire. Before that the files themselves are judged, by the
 rules of Grafana's dashboard-linter: that part needs no cluster (`grafana/test.py --files`).
+
+What k6 writes is asked for right after a run of it, by `loadtest/k6/check` (`grafana/test.py --k6`).
 """
 
 import http.client
@@ -24,7 +26,7 @@ HERE = Path(__file__).resolve().parent
 PATIENCE_SECONDS = 60  # until every query has data; it is there after about 30
 SCRAPE_SECONDS = 5  # deploy/prometheus/prometheus.yml
 # What Grafana would put there: four scrapes, and the time range of the dashboard.
-VALUES = {"$__rate_interval": f"{4 * SCRAPE_SECONDS}s", "$__range": "1m", "$__interval": "15s", "$job": ".+"}
+VALUES = {"$__rate_interval": f"{4 * SCRAPE_SECONDS}s", "$__range": "1m", "$__interval": "15s", "$job": ".+", "$testid": ".+"}
 
 # What returns no number in a healthy cluster under this load, and why.
 MAY_BE_EMPTY = {}
@@ -50,11 +52,12 @@ def faults_of(name, board, uids):
             faults.append(f"{name}: {fault}")
 
     variables = {each["name"]: each for each in board["templating"]["list"]}
-    expect(list(variables) == ["datasource", "job", "instance"], "variables are datasource, job, instance")
+    of_k6 = ["testid"] if board["uid"] == "tidegate-load" else []
+    expect(list(variables) == ["datasource", "job", "instance", *of_k6], "variables are datasource, job, instance")
     source = variables["datasource"]
     expect(source["type"] == "datasource" and source["query"] == "prometheus", "$datasource offers every Prometheus")
     one_replica = board["uid"] == "tidegate-replica"  # it is about one, so it offers neither several nor all
-    for variable in ("job", "instance"):
+    for variable in ("job", "instance", *of_k6):
         its = variables[variable]
         expect(its["datasource"]["uid"] == "${datasource}", f"${variable} asks ${{datasource}}")
         expect(its["query"]["query"].startswith("label_values("), f"${variable} is filled by label_values")
@@ -92,11 +95,11 @@ def faults_of(name, board, uids):
             selectors = re.findall(r"\{([^}]*)\}", expr)
             expect_here(target["datasource"]["uid"] == "${datasource}", "the chosen data source in each query")
             expect_here(target["legendFormat"] or panel["type"] == "table", "a legend")
-            named = re.findall(r"\b(?:tidegate|process)_\w+|\bup\b", expr)
+            named = re.findall(r"\b(?:tidegate|process|k6)_\w+|\bup\b", expr)
             expect_here(len(named) == len(selectors), f"a selector for each metric: {expr}")
-            for labels in selectors:
-                chosen = 'job=~"$job", instance=~"$instance"'
-                expect_here(labels.startswith(chosen), f"$job and $instance in each selector: {expr}")
+            for metric, labels in zip(named, selectors):
+                chosen = 'testid=~"$testid"' if metric.startswith("k6_") else 'job=~"$job", instance=~"$instance"'
+                expect_here(labels.startswith(chosen), f"{chosen} in each selector: {expr}")
             for function, interval in re.findall(r"(rate|irate|increase)\([^\[\]]*\[([^\]]*)\]", expr):
                 over_range = interval == "$__range" and panel["type"] == "stat" and function == "increase"
                 expect_here(interval == "$__rate_interval" or over_range, f"$__rate_interval in {function}: {expr}")
@@ -289,6 +292,21 @@ def may_be_empty(expr):
     return any(metric in expr for metric in MAY_BE_EMPTY)
 
 
+def is_of_k6(expr):
+    return "k6_" in expr
+
+
+def judge_k6(environment):
+    """What k6 has written until a moment ago."""
+    prometheus = Prometheus(environment["PROMETHEUS_URL"])
+    asked = {where: expr for where, expr in questions(".+").items() if is_of_k6(expr)}
+    if environment.get("K6_LIVE") != "yes":  # stock k6 sees events only when their stream has ended
+        asked = {where: expr for where, expr in asked.items() if "k6_delivery_latency" not in expr}
+    print(f"dashboards: {len(asked)} queries of k6's metrics asked")
+    faults = [] if asked else ["no dashboard shows what k6 writes"]
+    return faults + [f"{where} shows nothing: {expr}" for where, expr in asked.items() if not prometheus.has_numbers(expr)]
+
+
 def judge_live(environment):
     prometheus = Prometheus(environment["PROMETHEUS_URL"])
     asked = questions(f"127.0.0.1:{environment['REPLICA_PORT']}")
@@ -296,7 +314,7 @@ def judge_live(environment):
     asked |= {f"rule {rule['name']}": rule["name"] for rule in rules if rule["type"] == "recording"}
     with Load(environment) as load:
         deadline = time.monotonic() + PATIENCE_SECONDS
-        waiting = {where: expr for where, expr in asked.items() if not may_be_empty(expr)}
+        waiting = {where: expr for where, expr in asked.items() if not may_be_empty(expr) and not is_of_k6(expr)}
         while waiting and time.monotonic() < deadline and not load.over.wait(1):
             waiting = {where: expr for where, expr in waiting.items() if not prometheus.has_numbers(expr)}
         faults = [f"{where} shows nothing: {expr}" for where, expr in waiting.items()]
@@ -313,8 +331,8 @@ def judge_live(environment):
 
 
 def main(arguments):
-    faults = judge_files()
-    if arguments != ["--files"]:
+    faults = judge_files() if arguments != ["--k6"] else judge_k6(os.environ)
+    if arguments not in (["--files"], ["--k6"]):
         if "PROMETHEUS_URL" not in os.environ:
             print(__doc__.strip(), file=sys.stderr)
             return 64

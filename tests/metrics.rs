@@ -560,7 +560,7 @@ fn each_metric_is_on_a_dashboard_or_it_is_said_why_not() {
     let exposition = Gateway::start(&[]).get("/metrics").text();
     let exposed = families(&exposition);
     let dashboards = files(&repository("grafana/dashboards"), ".json");
-    assert_eq!(dashboards.len(), 4);
+    assert_eq!(dashboards.len(), 5);
     let texts: Vec<String> = dashboards
         .iter()
         .map(|path| std::fs::read_to_string(path).unwrap())

@@ -242,6 +242,7 @@ def prometheus(settings):
         arguments=[
             *("--config.file=prometheus.yml", "--storage.tsdb.path=data", "--storage.tsdb.retention.time=7d"),
             f"--web.listen-address={HOST}:{port}",
+            "--web.enable-remote-write-receiver",  # k6 writes what it sees beside what is scraped
         ],
         prepare=prepare,
         answers=lambda: http_status(port, "/-/ready") == 200,
