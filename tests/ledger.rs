@@ -310,7 +310,8 @@ async fn prepared(settings: &broker::Settings) -> tidegate::broker::Broker {
 /// Everything that a page says.
 fn described(page: &Page) -> String {
     let frames = page.frames.iter().map(|frame| {
-        let block = String::from_utf8_lossy(frame.block());
+        let block = frame.block();
+        let block = String::from_utf8_lossy(&block);
         format!(
             "{} after {}, {:?} {block:?}",
             frame.id, frame.prev, frame.mark

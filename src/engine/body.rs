@@ -322,7 +322,7 @@ impl Outlet {
         }
         if self.sleep.as_mut().poll(cx).is_ready() {
             self.settings.metrics.heartbeats.inc();
-            self.out.blocks.push(Bytes::from_static(HEARTBEAT));
+            self.out.push(HEARTBEAT);
             self.sleep
                 .as_mut()
                 .reset(Instant::now() + self.settings.heartbeat);
@@ -354,7 +354,7 @@ impl Outlet {
                 self.state = State::Live(stream);
                 self.sleep.as_mut().reset(until.instant());
                 return match self.sleep.as_mut().poll(cx) {
-                    Poll::Pending if self.out.blocks.is_empty() => Poll::Pending,
+                    Poll::Pending if self.out.pieces.is_empty() => Poll::Pending,
                     // There is something to write, or the time came while we looked.
                     Poll::Pending | Poll::Ready(()) => Poll::Ready(()),
                 };
@@ -375,16 +375,17 @@ impl Outlet {
 
     /// Everything that waits, as one piece.
     fn take_out(&mut self) -> Option<Bytes> {
-        let blocks = &mut self.out.blocks;
-        let bytes = match blocks.as_slice() {
+        self.out.bytes = 0;
+        let pieces = &mut self.out.pieces;
+        let bytes = match pieces.as_slice() {
             [] => return None,
-            [_] => blocks.pop()?,
+            [_] => pieces.pop()?,
             many => {
                 let mut all = BytesMut::with_capacity(many.iter().map(Bytes::len).sum());
                 for bytes in many {
                     all.extend_from_slice(bytes);
                 }
-                blocks.clear();
+                pieces.clear();
                 all.freeze()
             }
         };

@@ -17,7 +17,7 @@ use crate::hub::{Bell, Hook, Hub};
 use crate::id::Id;
 use crate::log::{History, ReadRequest, Reading};
 use crate::metrics::{CloseReason, Metrics};
-use crate::sse::{Block, Gap, HEARTBEAT, Mark, heartbeat_event, retry_line};
+use crate::sse::{Block, Frame, Gap, HEARTBEAT, Mark, chunk, heartbeat_event, retry_line};
 use crate::swap::Swap;
 use crate::topic::{PartitionNo, Topic};
 use bytes::Bytes;
@@ -188,12 +188,57 @@ pub struct Standing {
 /// What turns have made.
 #[derive(Debug, Default)]
 pub struct Out {
-    /// To be written.
-    pub blocks: Vec<Bytes>,
+    /// To be written, one after the other.
+    pub pieces: Vec<Bytes>,
+    /// The pieces are chunks of HTTP/1.1; otherwise somebody else sees to that.
+    chunked: bool,
+    /// Bytes of the body among them.
+    pub bytes: usize,
     /// Events among them.
     pub delivered: u64,
     /// Seconds since the id of one of them was given out, if the stream was up to date.
     pub age: Option<f64>,
+}
+
+impl Out {
+    /// For a socket of our own.
+    #[must_use]
+    pub fn chunked() -> Self {
+        Self {
+            chunked: true,
+            ..Self::default()
+        }
+    }
+
+    /// Adds a block.
+    pub fn push(&mut self, block: impl Into<Bytes>) {
+        let block = block.into();
+        self.push_parts(block.len(), [block]);
+    }
+
+    /// Adds a frame as it is.
+    fn push_frame(&mut self, frame: &Frame) {
+        if self.chunked {
+            self.bytes += frame.block_len();
+            self.pieces.push(frame.chunk().clone());
+        } else {
+            self.push(frame.block());
+        }
+    }
+
+    fn push_parts(&mut self, bytes: usize, parts: impl IntoIterator<Item = Bytes>) {
+        if bytes == 0 {
+            return;
+        }
+        self.bytes += bytes;
+        if self.chunked {
+            self.pieces.push(Bytes::from(chunk::head(bytes)));
+            self.pieces.extend(parts);
+            self.pieces.push(Bytes::from_static(chunk::TAIL));
+        } else {
+            self.pieces.extend(parts);
+        }
+    }
 }
 
 /// One open stream. There are very many of them: what few need stands behind a pointer.
@@ -503,6 +548,11 @@ impl Stream {
         self.replay == Replay::Resumed && self.watch().is_none() && self.reader.has_ended()
     }
 
+    /// Reads a little of it, so that it is in the cache when it is turned.
+    pub(super) fn warm(&self) {
+        std::hint::black_box((self.next_heartbeat, self.events, self.reader.oldest()));
+    }
+
     /// The stream's topics.
     pub fn topics(&self) -> impl Iterator<Item = &Topic> {
         self.reader.topics()
@@ -538,16 +588,16 @@ impl Stream {
     /// Goes on as far as it can: adds what is to be written to `out`.
     pub fn turn(&mut self, now: Moment, out: &mut Out) -> Turn {
         if let Some(mut greeting) = self.greeting.take() {
-            out.blocks.append(&mut greeting.0);
+            greeting.0.drain(..).for_each(|block| out.push(block));
         }
         if let Some(ending) = self.overdue(now) {
             return Turn::Over(ending);
         }
-        let begun = out.blocks.len();
+        let begun = out.bytes;
         let step = self.show(out);
         self.count_replay(&step);
         self.show_counts(out);
-        if out.blocks.len() > begun {
+        if out.bytes > begun {
             // Something was written: silence begins anew.
             self.next_heartbeat = self
                 .next_heartbeat
@@ -645,20 +695,14 @@ impl Stream {
         let bare = self.reader.writes_bare_ids();
         let metrics = &self.settings.metrics;
         let mut sample = self.caught_up;
-        let mut bytes = 0;
+        let most = out.bytes + TURN_BYTES;
         let (rare, told, events) = (&mut self.rare, &mut self.told, &mut self.events);
-        let Out {
-            blocks,
-            delivered,
-            age,
-        } = out;
 
         let step = self.reader.step(|shown, cursor| {
-            let before = blocks.len();
             match shown {
                 Shown::Gap { gap, anchored } => {
                     metrics.gap(gap.reason);
-                    blocks.push(Bytes::from(gap.block(anchored.then_some(cursor))));
+                    out.push(gap.block(anchored.then_some(cursor)));
                     if anchored {
                         told.written(cursor);
                     }
@@ -674,16 +718,19 @@ impl Stream {
                         told.written(cursor);
                     }
                     match (anchored, bare) {
-                        (true, true) => blocks.push(frame.block().clone()),
-                        (true, false) => blocks.extend(frame.block_with(cursor)),
-                        (false, _) => blocks.push(frame.block_without_id()),
+                        (true, true) => out.push_frame(frame),
+                        (true, false) => {
+                            let parts = frame.block_with(cursor);
+                            out.push_parts(parts.iter().map(Bytes::len).sum(), parts);
+                        }
+                        (false, _) => out.push(frame.block_without_id()),
                     }
                     let is_logged = frame.mark != Mark::Unlogged;
                     if is_logged && std::mem::take(&mut sample) {
-                        *age = Some(age_of(frame.id.ms));
+                        out.age = Some(age_of(frame.id.ms));
                     }
                     if !matches!(frame.mark, Mark::Gap { .. } | Mark::Late { .. }) {
-                        *delivered += 1;
+                        out.delivered += 1;
                         *events += 1;
                         let limit = rare.as_mut().and_then(|rare| rare.limit.as_mut());
                         if let Some(left) = limit.filter(|_| is_logged) {
@@ -692,14 +739,8 @@ impl Stream {
                     }
                 }
             }
-            bytes += blocks
-                .get(before..)
-                .unwrap_or_default()
-                .iter()
-                .map(Bytes::len)
-                .sum::<usize>();
             let limit = rare.as_ref().and_then(|rare| rare.limit);
-            limit != Some(0) && bytes < TURN_BYTES
+            limit != Some(0) && out.bytes < most
         });
         match self.reader.take_skipped() {
             0 => {}
@@ -718,7 +759,7 @@ impl Stream {
         };
         let data = serde_json::json!({ "cursor": cursor.to_string() });
         let block = Block::default().id(&cursor).event("tidegate.cursor");
-        out.blocks.push(Bytes::from(block.json(&data)));
+        out.push(block.json(&data));
         self.told.written(&cursor);
     }
 
@@ -728,7 +769,7 @@ impl Stream {
             && let Some((version, block)) = self.reader.hub().counts().newer_than(watch.seen)
         {
             watch.seen = version;
-            out.blocks.push(block);
+            out.push(block);
         }
     }
 
@@ -754,11 +795,11 @@ impl Stream {
             return;
         }
         let as_events = self.rare.as_ref().is_some_and(|rare| rare.heartbeat_events);
-        out.blocks.push(if as_events {
-            Bytes::from(heartbeat_event())
+        if as_events {
+            out.push(heartbeat_event());
         } else {
-            Bytes::from_static(HEARTBEAT)
-        });
+            out.push(HEARTBEAT);
+        }
     }
 }
 

@@ -24,10 +24,11 @@ impl Tally {
         }
     }
 
-    /// Counts what a turn made, of so many bytes.
-    pub(super) fn add(&mut self, out: &mut Out, bytes: usize) {
+    /// Counts what a turn made.
+    pub(super) fn add(&mut self, out: &mut Out) {
         self.delivered.inc_by(std::mem::take(&mut out.delivered));
-        self.sent_bytes.inc_by(bytes as u64);
+        self.sent_bytes
+            .inc_by(std::mem::take(&mut out.bytes) as u64);
         if let Some(age) = out.age.take() {
             self.latency.observe(age);
         }

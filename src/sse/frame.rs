@@ -1,6 +1,7 @@
 //! A frame: one entry of a log, encoded once and shared by every subscriber that is shown it.
 
 use super::block::{Block, Gap, GapReason};
+use super::chunk;
 use crate::cursor::Cursor;
 use crate::id::Id;
 use crate::topic::Topic;
@@ -52,7 +53,8 @@ pub struct Entry {
     pub data: String,
 }
 
-/// An [`Entry`] with its block, ready to be written.
+/// An [`Entry`] with its block, ready to be written: as a chunk, so that a socket takes it in one
+/// call.
 ///
 /// Cloning shares the bytes; the struct itself is about 130 bytes and lives once per topic and
 /// replica, in a window.
@@ -65,7 +67,9 @@ pub struct Frame {
     /// What it is.
     pub mark: Mark,
     kind: Box<str>,
-    block: Bytes,
+    chunk: Bytes,
+    /// Bytes of the chunk before the block.
+    head: u8,
     id_line: u8,
 }
 
@@ -84,37 +88,63 @@ impl Frame {
             ),
             Mark::Unlogged => {
                 let block = Block::default().event(&entry.kind).data(&entry.data);
-                return Self::new(entry, &entry.kind, block, 0);
+                return Self::new(entry, &entry.kind, &block, 0);
             }
             Mark::Gap { from, .. } => ("", gap_block(topic, GapReason::Rewound, from, entry.id)),
             Mark::Late { from, .. } => ("", gap_block(topic, GapReason::Late, from, entry.id)),
         };
         // An id has at most 33 bytes.
-        Self::new(entry, kind, block, u8::try_from(id_line).unwrap_or(u8::MAX))
+        Self::new(
+            entry,
+            kind,
+            &block,
+            u8::try_from(id_line).unwrap_or(u8::MAX),
+        )
     }
 
-    fn new(entry: &Entry, kind: &str, block: String, id_line: u8) -> Self {
+    fn new(entry: &Entry, kind: &str, block: &str, id_line: u8) -> Self {
+        let (chunk, head) = chunk::around(block.as_bytes());
         Self {
             id: entry.id,
             prev: entry.prev,
             mark: entry.mark,
             kind: kind.into(),
-            block: Bytes::from(block),
+            chunk,
+            // A length has 16 digits at most.
+            head: u8::try_from(head).unwrap_or(u8::MAX),
             id_line,
         }
     }
 
     /// The whole block, its `id:` line first if the entry is logged.
     #[must_use]
-    pub fn block(&self) -> &Bytes {
-        &self.block
+    pub fn block(&self) -> Bytes {
+        self.slice(0)
+    }
+
+    /// Bytes of the whole block.
+    #[must_use]
+    pub fn block_len(&self) -> usize {
+        self.chunk.len() - usize::from(self.head) - chunk::TAIL.len()
+    }
+
+    /// The whole block as a chunk of its own.
+    #[must_use]
+    pub fn chunk(&self) -> &Bytes {
+        &self.chunk
+    }
+
+    /// The block from one of its bytes on.
+    fn slice(&self, from: u8) -> Bytes {
+        let end = self.chunk.len() - chunk::TAIL.len();
+        let begin = usize::from(self.head) + usize::from(from);
+        self.chunk.slice(begin.min(end)..end)
     }
 
     /// The block without its `id:` line, for streams that write a cursor of their own there.
     #[must_use]
     pub fn block_without_id(&self) -> Bytes {
-        self.block
-            .slice(usize::from(self.id_line).min(self.block.len())..)
+        self.slice(self.id_line)
     }
 
     /// The block with `cursor` in its `id:` line, for streams over several partitions.
@@ -135,7 +165,8 @@ impl Frame {
     /// The event's data as a subscriber reads it: line ends of any kind have become LF.
     #[must_use]
     pub fn data(&self) -> String {
-        let block = String::from_utf8_lossy(&self.block);
+        let block = self.block();
+        let block = String::from_utf8_lossy(&block);
         let lines = block.lines().filter_map(|line| line.strip_prefix("data: "));
         lines.collect::<Vec<_>>().join("\n")
     }
@@ -143,7 +174,7 @@ impl Frame {
     /// Bytes that this frame holds, for the bounds of a window.
     #[must_use]
     pub fn size(&self) -> usize {
-        self.block.len() + self.kind.len() + size_of::<Self>()
+        self.chunk.len() + self.kind.len() + size_of::<Self>()
     }
 
     /// Why this frame is no event, if it is a gap.
@@ -184,7 +215,9 @@ mod tests {
                 data: "1\n2".into(),
             },
         );
-        assert_eq!(frame.block(), "id: 7-1\nevent: price\ndata: 1\ndata: 2\n\n");
+        let block = "id: 7-1\nevent: price\ndata: 1\ndata: 2\n\n";
+        assert_eq!(frame.block(), block);
+        assert_eq!(frame.chunk(), &format!("{:x}\r\n{block}\r\n", block.len()));
         let cursor: Cursor = "0:7-1,4:9-2".parse().unwrap();
         assert_eq!(
             frame.block_with(&cursor).concat(),

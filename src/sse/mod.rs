@@ -5,6 +5,7 @@
 //! never a block without data: several clients raise an empty event for one.
 
 mod block;
+pub mod chunk;
 mod frame;
 
 pub use block::{Block, Gap, GapReason, HEARTBEAT, heartbeat_event, retry_line};

@@ -6,8 +6,10 @@ use crate::engine::body::Lease;
 use crate::engine::moment::Moment;
 use crate::engine::stream::{Ending, Stream};
 use crate::metrics::CloseReason;
+use crate::sse::chunk;
 use bytes::Bytes;
 use mio::net::TcpStream;
+use socket2::SockRef;
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, Read as _, Write as _};
 use std::sync::Arc;
@@ -103,6 +105,14 @@ impl Connection {
         }
     }
 
+    /// Reads a little of each part of it, so that it is in the cache when it is looked at.
+    pub(super) fn warm(&self) {
+        std::hint::black_box((self.due, self.found_at, self.lease.bytes()));
+        if let State::Live(stream) = &self.state {
+            stream.warm();
+        }
+    }
+
     /// Whether bytes wait for the socket. Nothing more is shown until they are gone.
     pub(super) fn is_blocked(&self) -> bool {
         self.rest.is_some()
@@ -128,37 +138,23 @@ impl Connection {
         }
     }
 
-    /// Writes blocks, of so many bytes in all, as one chunk. What the socket does not take waits; the blocks' bytes are
-    /// shared with the window, so that waiting costs no copy of them.
-    pub(super) fn write(&mut self, blocks: &mut Vec<Bytes>, bytes: usize) -> Written {
-        if bytes == 0 {
-            blocks.clear();
-            return Written::All;
-        }
-        self.lease.add_bytes(bytes as u64);
-        let mut head = [0; 18];
-        let head = chunk_head(bytes, &mut head);
-        let tail: &'static [u8] = b"\r\n";
-        let total = head.len() + bytes + tail.len();
-        let parts = std::iter::once(head)
-            .chain(blocks.iter().map(|block| &**block))
-            .chain([tail]);
-        let sent = match blocks.len() + 2 {
-            ..=SLICES => send::<SLICES>(&mut self.socket, parts),
-            _ => send::<SLICES_MAX>(&mut self.socket, parts),
+    /// Writes pieces. What the socket does not take waits; the pieces' bytes are shared with the
+    /// window, so that waiting costs no copy of them.
+    pub(super) fn write(&mut self, pieces: &mut Vec<Bytes>) -> Written {
+        let sent = match pieces.as_slice() {
+            [] => return Written::All,
+            [piece] => send(|| self.socket.write(piece)),
+            many => send_all(&self.socket, many.iter()),
         };
         let Ok(sent) = sent else {
-            blocks.clear();
+            pieces.clear();
             return Written::Gone;
         };
-        if sent == total {
-            blocks.clear();
+        if sent == pieces.iter().map(Bytes::len).sum::<usize>() {
+            pieces.clear();
             return Written::All;
         }
-        let mut rest = Rest::with_capacity(blocks.len() + 2);
-        rest.push_back(Bytes::copy_from_slice(head));
-        rest.extend(blocks.drain(..));
-        rest.push_back(Bytes::from_static(tail));
+        let mut rest: Rest = pieces.drain(..).collect();
         advance(&mut rest, sent);
         self.rest = Some(Box::new(rest));
         self.flush()
@@ -170,8 +166,7 @@ impl Connection {
             return Written::All;
         };
         while !rest.is_empty() {
-            let parts = rest.iter().map(|part| &**part);
-            let sent = match send::<SLICES_MAX>(&mut self.socket, parts) {
+            let sent = match send_all(&self.socket, rest.iter()) {
                 Ok(0) => return Written::Blocked,
                 Ok(sent) => sent,
                 Err(_) => return Written::Gone,
@@ -188,7 +183,7 @@ impl Connection {
         self.lease.close(ending.reason());
         if matches!(ending, Ending::Clean(_)) {
             let rest = self.rest.get_or_insert_default();
-            rest.push_back(Bytes::from_static(b"0\r\n\r\n"));
+            rest.push_back(Bytes::from_static(chunk::LAST));
         }
         self.state = State::Over(ending);
         self.flush()
@@ -215,36 +210,43 @@ impl Drop for Connection {
     }
 }
 
-/// Writes the first `N` of these; the bytes that the socket took, 0 if it would block.
-fn send<'a, const N: usize>(
-    socket: &mut TcpStream,
-    parts: impl Iterator<Item = &'a [u8]>,
+/// Writes the first of these; the bytes that the socket took, 0 if it would block.
+fn send_all<'a>(
+    socket: &TcpStream,
+    pieces: impl ExactSizeIterator<Item = &'a Bytes>,
+) -> io::Result<usize> {
+    if pieces.len() <= SLICES {
+        send_some::<SLICES>(socket, pieces)
+    } else {
+        send_some::<SLICES_MAX>(socket, pieces)
+    }
+}
+
+fn send_some<'a, const N: usize>(
+    socket: &TcpStream,
+    pieces: impl Iterator<Item = &'a Bytes>,
 ) -> io::Result<usize> {
     let mut slices = [IoSlice::new(&[]); N];
     let mut used = 0;
-    for (slice, part) in slices.iter_mut().zip(parts) {
-        *slice = IoSlice::new(part);
+    for (slice, piece) in slices.iter_mut().zip(pieces) {
+        *slice = IoSlice::new(piece);
         used += 1;
     }
+    let slices = slices.get(..used).unwrap_or_default();
+    // sendmsg(2) knows that it has a socket; writev(2) takes the way of files.
+    let socket = SockRef::from(socket);
+    send(|| socket.send_vectored(slices))
+}
+
+fn send(mut write: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
     loop {
-        match socket.write_vectored(slices.get(..used).unwrap_or_default()) {
+        match write() {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Err(why) if why.kind() == io::ErrorKind::WouldBlock => return Ok(0),
             Err(why) if why.kind() == io::ErrorKind::Interrupted => {}
             sent => return sent,
         }
     }
-}
-
-/// `<hex>\r\n`.
-fn chunk_head(bytes: usize, buffer: &mut [u8; 18]) -> &[u8] {
-    let mut rest: &mut [u8] = buffer;
-    let room = rest.len();
-    // 16 digits and a line end fit.
-    let written = write!(rest, "{bytes:x}\r\n");
-    debug_assert!(written.is_ok(), "a length has 16 digits at most");
-    let used = room - rest.len();
-    buffer.get(..used).unwrap_or_default()
 }
 
 /// Drops `sent` bytes from the front, and parts that are empty.
@@ -262,14 +264,6 @@ fn advance(rest: &mut VecDeque<Bytes>, mut sent: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_chunk_begins_with_its_length_in_hex() {
-        for (bytes, head) in [(1, "1\r\n"), (0x80, "80\r\n"), (65_536, "10000\r\n")] {
-            assert_eq!(chunk_head(bytes, &mut [0; 18]), head.as_bytes());
-        }
-        assert_eq!(chunk_head(usize::MAX, &mut [0; 18]).len(), 18);
-    }
 
     #[test]
     fn what_was_sent_is_dropped_and_the_rest_stays() {

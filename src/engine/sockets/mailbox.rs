@@ -102,9 +102,9 @@ impl EntryWaker {
         self.number
     }
 
-    /// From here on a ring is heard again.
+    /// From here on a ring is heard again; a fence must follow before anything is looked at.
     pub(super) fn clear(&self) {
-        self.rung.store(false, Ordering::SeqCst);
+        self.rung.store(false, Ordering::Relaxed);
     }
 }
 

@@ -15,12 +15,20 @@
 //! ```
 //!
 //! Waking: each entry has a [`Waker`](std::task::Waker) that hangs at its topics from the moment
-//! the stream is the thread's own. It puts the entry's number on the thread's list, unless it is
-//! marked as being there already, and nudges the thread. No wake-up is lost: the thread hangs the
-//! waker before its first look, clears the mark before each look, and the hub rings after it has
-//! changed. So a change is either seen by that look, or rings a waker that is not marked, and the
-//! entry is looked at again. The nudge is one write to an eventfd for however many entries; its
-//! mark is cleared before the list is taken, so that an entry that comes later nudges again.
+//! the stream is the thread's own. It marks the entry, and if it was not marked, puts its number on
+//! the thread's list and nudges the thread. No wake-up is lost:
+//!
+//! - The thread hangs the waker before its first look at the hub.
+//! - Before each look it clears the mark (R), then a fence, then it reads the hub (L). The hub is
+//!   changed first (C), then the mark is set (S). Suppose that L does not see C. What the hub keeps
+//!   under a lock, L has then read before C took the lock, so R happens before S; what it keeps in
+//!   an atomic, the fence orders: R before L, and C before S, which is sequentially consistent. In
+//!   both cases S finds the mark clear, the number goes on the list, and the entry is looked at
+//!   again.
+//! - The nudge is one write to an eventfd for however many entries. Its mark is cleared before the
+//!   list is taken, so a number that comes later nudges again.
+//!
+//! A number on the list twice, or of an entry that has gone and come again, costs a look.
 
 mod connection;
 mod mailbox;

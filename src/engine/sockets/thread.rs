@@ -11,19 +11,22 @@ use crate::engine::stream::{Ending, Out, Stream, StreamSettings, Turn};
 use crate::engine::tally::Tally;
 use crate::metrics::CloseReason;
 use crate::sse::HEARTBEAT;
-use bytes::Bytes;
 use mio::event::Event;
 use mio::{Events, Interest, Poll, Token};
 use slab::Slab;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
 use std::task::Waker;
-use std::time::Instant;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 const NUDGE: Token = Token(usize::MAX);
 /// Between two looks at an entry that nothing wakes.
 const LOOK: std::time::Duration = std::time::Duration::from_secs(1);
+/// Entries that are fetched into the cache together: fewer would wait for one another, more would
+/// drive each other out.
+const AHEAD: usize = 16;
 /// Turns of one stream before others get theirs.
 const TURNS: usize = 4;
 
@@ -67,7 +70,7 @@ pub(super) fn prepare(shared: Shared) -> io::Result<(Arc<Mailbox>, impl FnOnce()
             wheel: Wheel::new(now),
             now,
             again: Vec::new(),
-            out: Out::default(),
+            out: Out::chunked(),
             tally,
             scratch: vec![0; 4096].into(),
         };
@@ -114,9 +117,11 @@ impl Thread {
             self.wheel.turn(self.now, &mut ready);
             if !ready.is_empty() {
                 let began = Instant::now();
-                for number in ready.drain(..) {
-                    self.look(number);
+                for few in ready.chunks(AHEAD) {
+                    self.prepare(few);
+                    few.iter().for_each(|number| self.look(*number));
                 }
+                ready.clear();
                 self.tally.swept(began.elapsed());
             }
             self.tally.flush();
@@ -279,12 +284,24 @@ impl Thread {
         }
     }
 
+    /// From here on rings of these entries are heard again. Their memory is cold, and is asked for
+    /// all at once.
+    fn prepare(&self, numbers: &[u32]) {
+        for number in numbers {
+            if let Some(entry) = self.entries.get(*number as usize) {
+                entry.warm();
+                entry.waker.clear();
+            }
+        }
+        // The marks are clear before anything of the hub is looked at.
+        fence(Ordering::SeqCst);
+    }
+
     /// Looks at an entry: its bell has rung, its time has come, or its socket is free again.
     fn look(&mut self, number: u32) {
         let Some(entry) = self.entries.get_mut(number as usize) else {
             return;
         };
-        entry.waker.clear();
         entry.found_at = entry.found_at.filter(|at| *at > self.now);
         let ending = match &mut entry.state {
             State::Live(stream) => stream.overdue(self.now),
@@ -332,14 +349,14 @@ impl Thread {
                     }
                     // While the log is waited for, the client still hears that it is connected.
                     self.shared.settings.metrics.heartbeats.inc();
-                    self.out.blocks.push(Bytes::from_static(HEARTBEAT));
+                    self.out.push(HEARTBEAT);
                     Turn::Wait(self.now + self.shared.settings.heartbeat)
                 }
                 State::Over(_) => return,
             };
-            let bytes = self.out.blocks.iter().map(Bytes::len).sum();
-            self.tally.add(&mut self.out, bytes);
-            let written = entry.write(&mut self.out.blocks, bytes);
+            entry.lease.add_bytes(self.out.bytes as u64);
+            self.tally.add(&mut self.out);
+            let written = entry.write(&mut self.out.pieces);
             if written == Written::Gone {
                 self.lose(number);
                 return;
