@@ -17,12 +17,13 @@ use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
-use support::{Gateway, Sse, eventually};
+use support::{Gateway, Sse};
 
 const REQUEST: &[u8] = b"GET /events/news HTTP/1.1\r\nHost: x\r\n\r\n";
 
-fn open_streams(gateway: &Gateway) -> f64 {
-    gateway.metric("tidegate_open_connections", &[])
+/// Waits until so many streams are open.
+fn wait_for_streams(gateway: &Gateway, streams: u32) {
+    gateway.wait_for_metric("tidegate_open_connections", &[], streams.into());
 }
 
 /// Publishes, and asserts that the stream shows it next.
@@ -60,7 +61,7 @@ fn what_a_client_says_on_its_stream_changes_nothing() {
             assert_goes_on(&gateway, &mut stream, &format!("{what}, then {number}"));
         }
         drop((stream, speaker));
-        eventually("it is gone", || open_streams(&gateway) == 0.0);
+        wait_for_streams(&gateway, 0);
     }
 }
 
@@ -76,7 +77,7 @@ fn a_client_that_never_stops_talking_is_cut() {
     let mut rest = Vec::new();
     assert!(written.is_err() || socket.read_to_end(&mut rest).is_err() || !rest.is_empty());
     drop(socket);
-    eventually("it is gone", || open_streams(&gateway) == 1.0);
+    wait_for_streams(&gateway, 1);
     assert_goes_on(&gateway, &mut neighbour, "still there");
 }
 
@@ -102,14 +103,18 @@ fn a_client_that_goes_leaves_nothing_behind() {
             drop(socket);
         },
     ];
-    for (count, go) in (1..).zip(go) {
+    for (count, go) in (1_u32..).zip(go) {
         let mut socket = gateway.connect();
         socket.write_all(REQUEST).unwrap();
-        eventually("it is open", || open_streams(&gateway) == 2.0);
+        wait_for_streams(&gateway, 2);
         go(socket);
-        eventually("it is gone", || open_streams(&gateway) == 1.0);
-        let closed = gateway.metric("tidegate_connections_closed_total", &[("reason", "client")]);
-        assert_eq!(closed, f64::from(count));
+        wait_for_streams(&gateway, 1);
+        let reason = [("reason", "client")];
+        gateway.wait_for_metric(
+            "tidegate_connections_closed_total",
+            &reason,
+            f64::from(count),
+        );
         assert_goes_on(&gateway, &mut neighbour, "still there");
     }
 }
@@ -160,7 +165,7 @@ fn without_a_descriptor_left_new_connections_are_refused_at_once_and_old_ones_li
     prlimit(id, Resource::Nofile, before).unwrap();
     assert_goes_on(&gateway, &mut old, "still there");
     drop(held);
-    eventually("it is gone", || open_streams(&gateway) == 1.0);
+    wait_for_streams(&gateway, 1);
     let mut new = gateway.listen(&["news"]);
     assert_goes_on(&gateway, &mut new, "as before");
     let errors = gateway.metric("tidegate_accept_errors_total", &[]);
