@@ -91,8 +91,8 @@ test-config: ## do nginx and Prometheus take the shipped configuration, and do a
 test-dashboards: binary ## does every panel show something? Asked of a Prometheus that scrapes a cluster under load
 	deploy/local/cluster run -- grafana/test.py
 
-test-load: binary ## a short k6 run through a cluster of its own, on free ports
-	deploy/local/cluster run -- loadtest/k6/run.sh
+test-load: binary ## short k6 runs through a cluster of its own, on free ports, and what of them the dashboard shows
+	deploy/local/cluster run -- loadtest/k6/check
 
 test-fault: ## a short run of the fault runner
 	$(MAKE) fault ARGS="--short"
@@ -102,7 +102,7 @@ include deploy/deploy.mk
 # --- load and faults --------------------------------------------------------------------------------------------------
 
 .PHONY: load fault bench rolling-deploy rebalance
-load: ## the k6 smoke run through the running cluster; ARGS go to k6
+load: ## a k6 run through the running cluster: SCRIPT=subscribe.js (publish, reconnect, soak), K6=/path/to/k6; ARGS go to k6
 	BASE_URL=$${BASE_URL:-http://127.0.0.1:$${NGINX_PORT:-8080}} loadtest/k6/run.sh $(ARGS)
 
 fault: binary ## kills, pauses and cuts parts while subscribers watch for loss; ARGS go to the fault runner

@@ -67,14 +67,15 @@ export async function publish({ run }) {
 /** One request of BATCH events. */
 async function send(topic, request, told) {
   const numbers = Array.from({ length: BATCH }, (_, line) => request * BATCH + line);
-  const key = `${topic}-${request}`;
+  const keyOf = (n) => `${topic}-${n}`;
   if (BATCH === 1) {
-    const { accepted, response } = await post(`/events/${topic}`, JSON.stringify({ n: request, padding: PADDING }), key);
+    const body = JSON.stringify({ n: request, padding: PADDING });
+    const { accepted, response } = await post(`/events/${topic}`, body, keyOf(request));
     if (accepted) told.set(response.json('id'), request);
     return;
   }
-  const lines = numbers.map((n) => JSON.stringify({ topic, data: { n, padding: PADDING } }));
-  const { accepted, response } = await post('/events', lines.join('\n'), key);
+  const lines = numbers.map((n) => JSON.stringify({ topic, data: { n, padding: PADDING }, idempotency_key: keyOf(n) }));
+  const { accepted, response } = await post('/events', lines.join('\n'));
   if (accepted) response.json('events').forEach(({ id }, line) => told.set(id, numbers[line]));
 }
 

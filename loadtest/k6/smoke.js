@@ -10,30 +10,20 @@
 import exec from 'k6/execution';
 import http from 'k6/http';
 import { check } from 'k6';
-import { Counter, Trend } from 'k6/metrics';
-import { setTimeout } from 'k6/timers';
+import { eventsRead, gapEvents, missingEvents, repeatedEvents, streamTtfb } from './lib/metrics.js';
+import { pause, publish as publishOne } from './lib/publish.js';
+import { BASE_URL, newRun, summaryTrendStats, systemTags, wholeNumber } from './lib/settings.js';
 import { compareIds, parse } from './lib/sse.js';
 
-const BASE_URL = (__ENV.BASE_URL || 'http://127.0.0.1:8080').replace(/\/+$/, '');
 const TOPICS = wholeNumber('TOPICS', 4, 1);
 const STREAMS = wholeNumber('STREAMS', 40, TOPICS);
 const EVENTS = wholeNumber('EVENTS', 100, 2);
 const TTFB_P95_MS = wholeNumber('TTFB_P95_MS', 1000, 1);
 const STREAM_TIMEOUT = __ENV.STREAM_TIMEOUT || '60s';
-const PUBLISH_KEY = __ENV.PUBLISH_KEY || '';
 
 /** Between two events of a live topic: long enough that its streams overlap, short enough for a smoke test. */
 const PUBLISH_PAUSE_MS = 5;
-/** A publish without an answer is sent again under the same Idempotency-Key, so it cannot become two events. */
-const PUBLISH_TRIES = 10;
-const PUBLISH_RETRY_PAUSE_MS = 200;
 const EVENT_TYPE = 'smoke';
-
-const missingEvents = new Counter('missing_events');
-const repeatedEvents = new Counter('repeated_events');
-const gapEvents = new Counter('gap_events');
-const eventsRead = new Counter('events_read');
-const streamTtfb = new Trend('stream_ttfb_ms');
 
 // Each topic's history is read twice (whole, and in halves); each live stream reads EVENTS.
 const EVENTS_EXPECTED = (2 * TOPICS + STREAMS) * EVENTS;
@@ -53,11 +43,12 @@ export const options = {
     stream_ttfb_ms: [`p(95)<${TTFB_P95_MS}`],
   },
   setupTimeout: '60s',
-  summaryTrendStats: ['min', 'med', 'p(95)', 'p(99)', 'max'],
+  systemTags,
+  summaryTrendStats,
 };
 
 export async function setup() {
-  const run = `${Date.now().toString(36)}${Math.floor(Math.random() * 1e6).toString(36)}`;
+  const run = newRun();
   if (!(await publish(`k6-${run}-setup`, 0))) {
     exec.test.abort(`publishing to ${BASE_URL} failed: is the gateway up, and PUBLISH_KEY right?`);
   }
@@ -103,21 +94,8 @@ export async function live({ run }) {
 }
 
 /** Publishes number `n` to `topic` and returns its id, or undefined when it was refused for good. */
-async function publish(topic, n) {
-  const url = `${BASE_URL}/events/${topic}?event=${EVENT_TYPE}`;
-  const headers = { 'Content-Type': 'application/json', 'Idempotency-Key': `${topic}-${n}` };
-  if (PUBLISH_KEY) headers.Authorization = `Bearer ${PUBLISH_KEY}`;
-  const body = JSON.stringify({ topic, n });
-  let response;
-  for (let tries = 0; tries < PUBLISH_TRIES; tries += 1) {
-    response = await http.asyncRequest('POST', url, body, { headers, tags: { name: 'publish' }, timeout: '10s' });
-    if (response.status !== 0 && response.status < 500) break;
-    await pause(PUBLISH_RETRY_PAUSE_MS);
-  }
-  const published = response.status >= 200 && response.status < 300;
-  check(response, { 'publish: accepted': () => published });
-  if (!published) console.error(`publish ${topic} ${n}: status ${response.status} ${response.error || response.body}`);
-  return published ? response.json('id') : undefined;
+function publish(topic, n) {
+  return publishOne(topic, n, EVENT_TYPE, { topic, n });
 }
 
 /** Opens one stream; resolves when it has ended. */
@@ -191,15 +169,4 @@ function grows(events, cursor) {
     last = id || last;
     return greater;
   });
-}
-
-function pause(ms) {
-  return new Promise((resolve) => { setTimeout(resolve, ms); });
-}
-
-function wholeNumber(name, otherwise, least) {
-  const text = __ENV[name] || String(otherwise);
-  const number = /^\d+$/.test(text) ? Number(text) : NaN;
-  if (!(number >= least)) throw new Error(`${name} must be a whole number, ${least} or more, not "${text}"`);
-  return number;
 }

@@ -14,9 +14,10 @@ const RETRY_PAUSE_MS = 200;
 export const LAST = 'last';
 const TYPE = 'load';
 
-/** Posts `body` to `path`; returns the answer, whatever it is. `key` is that of idempotency. */
+/** Posts `body` to `path`; returns the answer, whatever it is. Without `key` the lines of the body have keys. */
 export async function post(path, body, key) {
-  const headers = { 'Content-Type': 'application/json', 'Idempotency-Key': key };
+  const headers = { 'Content-Type': 'application/json' };
+  if (key !== undefined) headers['Idempotency-Key'] = key;
   if (PUBLISH_KEY) headers.Authorization = `Bearer ${PUBLISH_KEY}`;
   let response;
   for (let tries = 0; tries < TRIES; tries += 1) {
@@ -27,7 +28,7 @@ export async function post(path, body, key) {
   }
   const accepted = response.status >= 200 && response.status < 300;
   check(response, { 'publish: accepted': () => accepted });
-  if (!accepted) console.error(`publish ${path} ${key}: status ${response.status} ${response.error || response.body}`);
+  if (!accepted) console.error(`publish ${path} ${key || ''}: status ${response.status} ${response.error || response.body}`);
   return { accepted, response };
 }
 

@@ -24,6 +24,7 @@ export class Diary {
     this.missing = 0;
     this.repeated = 0;
     this.gaps = 0;
+    this.timed = 0; // events whose latency was taken
     this.done = false;
   }
 
@@ -82,6 +83,7 @@ export function follow(topic, forSeconds, { chooseLimit = () => undefined, away 
     'subscriber: no event missing': ({ missing }) => missing === 0,
     'subscriber: no event repeated': ({ repeated }) => repeated === 0,
     'subscriber: no gap told': ({ gaps }) => gaps === 0,
+    ...(LIVE ? { 'subscriber: latency taken': ({ timed }) => timed > 0 } : {}),
   });
   if (!good) console.error(`${topic}: ${JSON.stringify(diary)}`);
 }
@@ -98,7 +100,10 @@ function readOnce(topic, diary, limit, forSeconds, resume) {
     if (published === undefined) return false;
     events += 1;
     // What was sent before the stream stood had to wait for its subscriber, not for the gateway.
-    if (LIVE && openedAt !== undefined && published.at >= openedAt) deliveryLatency.add(now - published.at);
+    if (LIVE && openedAt !== undefined && published.at >= openedAt) {
+      deliveryLatency.add(now - published.at);
+      diary.timed += 1;
+    }
     return diary.done || events >= limit;
   });
   const opened = status === 200 && openedAt !== undefined;
