@@ -30,6 +30,13 @@ K6_NO_USAGE_REPORT=true
 K6_AUTO_EXTENSION_RESOLUTION=${K6_AUTO_EXTENSION_RESOLUTION:-false}
 export K6_NO_USAGE_REPORT K6_AUTO_EXTENSION_RESOLUTION
 
+# Which way streams are read: the scripts cannot find that out.
+if [ -z "${SSE:-}" ]; then
+  SSE=no
+  if [ "$K6_AUTO_EXTENSION_RESOLUTION" = true ] || "$k6" version | grep -q 'k6/x/sse'; then SSE=yes; fi
+fi
+export SSE
+
 if [ -n "${K6_PROMETHEUS_RW_SERVER_URL:-}" ]; then
   K6_PROMETHEUS_RW_TREND_STATS=${K6_PROMETHEUS_RW_TREND_STATS:-'p(50),p(95),p(99),max'}
   export K6_PROMETHEUS_RW_TREND_STATS

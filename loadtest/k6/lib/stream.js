@@ -10,7 +10,8 @@ import http from 'k6/http';
 import { BASE_URL } from './settings.js';
 import { parse } from './sse.js';
 
-const sse = extension();
+/** SSE=yes: this k6 has the extension. It cannot be tried: a k6 that lacks a module fails, even if that is caught. */
+const sse = __ENV.SSE === 'yes' ? require('k6/x/sse') : null;
 
 /** Are events seen when they come? */
 export const LIVE = sse !== null;
@@ -18,16 +19,6 @@ export const LIVE = sse !== null;
 /** A stream that stock k6 reads ends after so many events, or so many seconds. */
 const BODY_EVENTS = 1000;
 const BODY_SECONDS = 2;
-
-/** An import could not be tried. Of a module that it lacks, k6 before 1.2 throws, and later ones make an empty one. */
-function extension() {
-  try {
-    const found = require('k6/x/sse');
-    return typeof found.open === 'function' ? found : null;
-  } catch (_) {
-    return null;
-  }
-}
 
 /**
  * Reads the stream of `topic` from `cursor` on, and shows each event to `take`, until the stream ends, `take` returns
