@@ -19,6 +19,6 @@ export const { setup, publishAll } = plan;
 export function subscribe(data) {
   plan.subscribe(data, {
     chooseLimit: () => 1 + Math.floor(Math.random() * LEAVE_AFTER),
-    away: AWAY * Math.random(),
+    chooseAway: () => AWAY * Math.random(),
   });
 }

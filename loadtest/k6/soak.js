@@ -38,7 +38,8 @@ export const { setup, publishAll } = plan;
 
 export function subscribe(data) {
   const comesAndGoes = exec.scenario.iterationInTest % 5 === 0;
-  plan.subscribe(data, comesAndGoes ? { chooseLimit: () => 1 + Math.floor(Math.random() * LEAVE_AFTER), away: 1 } : {});
+  const chooseLimit = () => 1 + Math.floor(Math.random() * LEAVE_AFTER);
+  plan.subscribe(data, comesAndGoes ? { chooseLimit, chooseAway: () => 1 } : {});
 }
 
 /** One replica, by its own address. */

@@ -59,9 +59,9 @@ export class Diary {
 
 /**
  * Follows `topic` to its last event, for `forSeconds` at the most. `chooseLimit` says after how many events the
- * subscriber leaves a stream by itself, `away` for how many seconds.
+ * subscriber leaves a stream by itself, `chooseAway` for how many seconds.
  */
-export function follow(topic, forSeconds, { chooseLimit = () => undefined, away = 0 } = {}) {
+export function follow(topic, forSeconds, { chooseLimit = () => undefined, chooseAway = () => 0 } = {}) {
   const diary = new Diary();
   const deadline = Date.now() + forSeconds * 1000;
   for (let streams = 0; !diary.done && Date.now() < deadline; streams += 1) {
@@ -72,7 +72,7 @@ export function follow(topic, forSeconds, { chooseLimit = () => undefined, away 
       streamCuts.add(1);
       sleep(RETRY_SECONDS * (0.5 + Math.random()));
     } else if (left) {
-      sleep(away);
+      sleep(chooseAway());
     }
   }
   // A threshold on what was never counted would not be judged.
