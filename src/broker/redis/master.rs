@@ -1,13 +1,16 @@
 //! The server that takes writes, and the ways to it.
 
 use super::Settings;
-use deadpool_redis::{Hook, HookError, Manager, Pool, PoolConfig, Runtime, Timeouts};
+use deadpool_redis::{
+    Connection, Hook, HookError, Manager, Pool, PoolConfig, PoolError, Runtime, Timeouts,
+};
 use redis::aio::MultiplexedConnection;
 use redis::{
     AsyncConnectionConfig, Client, ConnectionInfo, ErrorKind, ProtocolVersion, RedisError, Role,
     ServerErrorKind,
 };
 use std::time::Duration;
+use tokio::sync::Mutex;
 
 /// A server that is the master, or was until a failover.
 #[derive(Debug)]
@@ -15,6 +18,8 @@ pub(super) struct Master {
     pub(super) info: ConnectionInfo,
     /// Connections for commands.
     pub(super) pool: Pool,
+    /// Where publishers go together.
+    pub(super) lane: Lane,
     /// Connections of publishers that wait for replicas of Redis: they may all wait, and nothing
     /// else does.
     pub(super) waiting: Pool,
@@ -32,6 +37,7 @@ impl Master {
         Ok(Self {
             info,
             pool,
+            lane: Lane::default(),
             waiting,
             pushes,
         })
@@ -40,6 +46,34 @@ impl Master {
     /// `host:port`.
     pub(super) fn address(&self) -> String {
         self.info.addr().to_string()
+    }
+}
+
+/// One connection for many short commands: those that are under way at the same time are written
+/// together and answered together, which spares both sides most of their system calls. A command
+/// that takes long would hold up all behind it; such go to the pool.
+#[derive(Debug, Default)]
+pub(super) struct Lane(Mutex<Option<(u64, MultiplexedConnection)>>);
+
+impl Lane {
+    /// The connection and its number; made by the pool, and no longer the pool's.
+    pub(super) async fn connection(
+        &self,
+        pool: &Pool,
+    ) -> Result<(u64, MultiplexedConnection), PoolError> {
+        let mut lane = self.0.lock().await;
+        if let Some(open) = &*lane {
+            return Ok(open.clone());
+        }
+        let connection = Connection::take(pool.get().await?);
+        let open = (rand::random(), connection);
+        *lane = Some(open.clone());
+        Ok(open)
+    }
+
+    /// The connection of this number is no good any more; the next command makes another one.
+    pub(super) async fn leave(&self, number: u64) {
+        self.0.lock().await.take_if(|(open, _)| *open == number);
     }
 }
 

@@ -429,10 +429,18 @@ impl Redis {
         partition: PartitionNo,
         cmd: &Cmd,
     ) -> Result<Value, BrokerError> {
+        self.call_by(partition, || self.command(cmd)).await
+    }
+
+    async fn call_by<F: Future<Output = Result<Value, BrokerError>>>(
+        &self,
+        partition: PartitionNo,
+        command: impl Fn() -> F,
+    ) -> Result<Value, BrokerError> {
         self.be_prepared().await?;
         let began = Instant::now();
-        match self.command(cmd).await {
-            Err(why) if self.supply(partition, &why).await? => self.command(cmd).await,
+        match command().await {
+            Err(why) if self.supply(partition, &why).await? => command().await,
             answer => {
                 self.0
                     .metrics
@@ -463,7 +471,7 @@ impl Redis {
     async fn call_publish(&self, partition: PartitionNo, cmd: &Cmd) -> Result<Value, BrokerError> {
         let settings = self.settings();
         if settings.wait_replicas == 0 {
-            return self.call(partition, cmd).await;
+            return self.call_by(partition, || self.command_on_lane(cmd)).await;
         }
         self.be_prepared().await?;
         let mut wait = redis::cmd("WAIT");
@@ -509,8 +517,16 @@ impl Redis {
         timeout: Duration,
     ) -> Result<Vec<Value>, BrokerError> {
         let answer = tokio::time::timeout(timeout, self.try_commands(pool, cmds)).await;
-        let answer =
-            answer.unwrap_or_else(|_| Err(BrokerError::Unavailable("no answer in time".into())));
+        self.note(answer.unwrap_or_else(|_| Err(too_late())))
+    }
+
+    /// A short command, together with those that others send at the same time.
+    async fn command_on_lane(&self, cmd: &Cmd) -> Result<Value, BrokerError> {
+        self.note(self.try_on_lane(cmd).await)
+    }
+
+    /// Takes note of how a command went.
+    fn note<T>(&self, answer: Result<T, BrokerError>) -> Result<T, BrokerError> {
         let is_away = matches!(answer, Err(BrokerError::Unavailable(_)));
         if is_away {
             self.0.doubts.send_replace(());
@@ -560,27 +576,67 @@ impl Redis {
     ) -> Result<Vec<Value>, BrokerError> {
         let mut masters = self.0.master.subscribe();
         let master = named(&mut masters).await;
-        let connection = pool(&master).get().await.map_err(|why| match why {
-            PoolError::Backend(why) | PoolError::PostCreateHook(HookError::Backend(why)) => {
-                self.unreachable(&why)
-            }
-            other => BrokerError::Unavailable(other.to_string()),
-        })?;
+        let connection = pool(&master).get().await;
+        let connection = connection.map_err(|why| self.no_connection(why))?;
         let mut unanswered = Unanswered(None);
         let answers = ask(unanswered.0.insert(connection), cmds).await;
-        if masters.has_changed().unwrap_or_default() {
-            let why = "the answer is that of a master that was replaced";
-            return Err(BrokerError::Unavailable(why.into()));
-        }
-        if answers.as_ref().is_err_and(is_of_replica) {
-            tracing::warn!("this Redis has become a replica; all connections to it are made anew");
-            self.begin_anew(master.info.clone());
-        }
-        let is_lost = |why: &RedisError| why.is_unrecoverable_error() || why.is_timeout();
+        self.check_master(&masters, &master, &answers)?;
         if !answers.as_ref().is_err_and(is_lost) {
             unanswered.0 = None;
         }
         answers.map_err(|why| failed(&why))
+    }
+
+    async fn try_on_lane(&self, cmd: &Cmd) -> Result<Value, BrokerError> {
+        let until = Instant::now() + self.settings().command_timeout;
+        let in_time = |_| too_late();
+        let mut masters = self.0.master.subscribe();
+        let master = tokio::time::timeout_at(until, named(&mut masters))
+            .await
+            .map_err(in_time)?;
+        let (number, mut connection) =
+            tokio::time::timeout_at(until, master.lane.connection(&master.pool))
+                .await
+                .map_err(in_time)?
+                .map_err(|why| self.no_connection(why))?;
+        let answer = tokio::time::timeout_at(until, cmd.query_async(&mut connection)).await;
+        if answer
+            .as_ref()
+            .map_or(true, |answer| answer.as_ref().is_err_and(is_lost))
+        {
+            // Whoever came next would wait in vain, too.
+            master.lane.leave(number).await;
+        }
+        let answer = answer.map_err(in_time)?;
+        self.check_master(&masters, &master, &answer)?;
+        answer.map_err(|why| failed(&why))
+    }
+
+    fn no_connection(&self, why: PoolError) -> BrokerError {
+        match why {
+            PoolError::Backend(why) | PoolError::PostCreateHook(HookError::Backend(why)) => {
+                self.unreachable(&why)
+            }
+            other => BrokerError::Unavailable(other.to_string()),
+        }
+    }
+
+    /// Whether the server that has answered is still the master.
+    fn check_master<T>(
+        &self,
+        masters: &watch::Receiver<Option<Arc<Master>>>,
+        master: &Master,
+        answer: &RedisResult<T>,
+    ) -> Result<(), BrokerError> {
+        if masters.has_changed().unwrap_or_default() {
+            let why = "the answer is that of a master that was replaced";
+            return Err(BrokerError::Unavailable(why.into()));
+        }
+        if answer.as_ref().is_err_and(is_of_replica) {
+            tracing::warn!("this Redis has become a replica; all connections to it are made anew");
+            self.begin_anew(master.info.clone());
+        }
+        Ok(())
     }
 
     /// Tells the operator what Redis does not do, whoever wanted it: once, and again after a while.
@@ -813,6 +869,15 @@ impl Redis {
     pub(super) fn partitions(&self) -> PartitionNo {
         self.settings().partitions
     }
+}
+
+/// Nothing more comes from a connection that failed like this.
+fn is_lost(why: &RedisError) -> bool {
+    why.is_unrecoverable_error() || why.is_timeout()
+}
+
+fn too_late() -> BrokerError {
+    BrokerError::Unavailable("no answer in time".into())
 }
 
 async fn ask(connection: &mut Connection, cmds: &[&Cmd]) -> RedisResult<Vec<Value>> {
