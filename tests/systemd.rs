@@ -28,7 +28,9 @@ use support::{
 
 /// A socket that outlives the processes that accept on it.
 fn listener() -> (TcpListener, SocketAddr) {
-    let socket = TcpListener::bind(free_address()).unwrap();
+    // Others take ports as well: what was free may not be any more.
+    let mut tries = (0..10).map(|_| TcpListener::bind(free_address()));
+    let socket = tries.find_map(Result::ok).unwrap();
     let address = socket.local_addr().unwrap();
     (socket, address)
 }

@@ -266,15 +266,19 @@ impl Connections {
         let mut stopping = std::pin::pin!(stop.cancelled());
         let mut stopped = false;
         let left = poll_fn(|cx| {
-            if !stopped && stopping.as_mut().poll(cx).is_ready() {
+            loop {
+                if let Poll::Ready(ended) = Pin::new(&mut connection).poll(cx) {
+                    return Poll::Ready(Err(ended));
+                }
+                if let Some(ticket) = desk.take() {
+                    return Poll::Ready(Ok(ticket));
+                }
+                // Only now: a request that is there already is read first, and answered.
+                if stopped || stopping.as_mut().poll(cx).is_pending() {
+                    return Poll::Pending;
+                }
                 stopped = true;
                 Pin::new(&mut connection).graceful_shutdown();
-            }
-            match Pin::new(&mut connection).poll(cx) {
-                Poll::Ready(ended) => Poll::Ready(Err(ended)),
-                Poll::Pending => desk
-                    .take()
-                    .map_or(Poll::Pending, |ticket| Poll::Ready(Ok(ticket))),
             }
         });
         let ticket = match left.await {
