@@ -569,8 +569,10 @@ impl Part {
         let Some(source) = self.sources.first_mut() else {
             return Step::Idle;
         };
-        let mut reached = source.position(self.cursor);
-        let reach = source.feed.show(reached, |frame| {
+        let position = source.position(self.cursor);
+        // The cursor moves with what is shown, and with nothing else.
+        let mut reached = self.cursor;
+        let reach = source.feed.show(position, |frame| {
             reached = frame.id;
             !teller.tells(frame)
                 || take(Shown::Frame {
@@ -582,7 +584,7 @@ impl Part {
         self.cursor = self.cursor.max(reached);
         match reach {
             Reach::Opening | Reach::Held => Step::Held,
-            Reach::Behind => Step::Behind(self.partition.number(), vec![source.request(reached)]),
+            Reach::Behind => Step::Behind(self.partition.number(), vec![source.request(position)]),
             Reach::Full => Step::Full,
             Reach::All => Step::Idle,
             Reach::Ended => Step::Ended,

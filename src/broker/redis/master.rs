@@ -9,6 +9,7 @@ use redis::{
     AsyncConnectionConfig, Client, ConnectionInfo, ErrorKind, ProtocolVersion, RedisError, Role,
     ServerErrorKind,
 };
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::Mutex;
 
@@ -53,17 +54,44 @@ impl Master {
 /// together and answered together, which spares both sides most of their system calls. A command
 /// that takes long would hold up all behind it; such go to the pool.
 #[derive(Debug, Default)]
-pub(super) struct Lane(Mutex<Option<(u64, MultiplexedConnection)>>);
+pub(super) struct Lane {
+    open: Mutex<Option<(u64, MultiplexedConnection)>>,
+    /// Commands on their way.
+    under_way: AtomicUsize,
+}
+
+/// A command on its way.
+#[derive(Debug)]
+pub(super) struct UnderWay<'a>(&'a AtomicUsize);
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
 
 impl Lane {
-    /// The connection and its number; made by the pool, and no longer the pool's.
+    /// A command begins; to be held until it is answered.
+    pub(super) fn enter(&self) -> (UnderWay<'_>, bool) {
+        let first = self.under_way.fetch_add(1, Ordering::AcqRel) == 0;
+        (UnderWay(&self.under_way), first)
+    }
+
+    /// The connection and its number; made by the pool, and no longer the pool's. One on which
+    /// nothing is under way is asked for a sign of life `first`, as the pool does it: a server that
+    /// was restarted meanwhile fails no command.
     pub(super) async fn connection(
         &self,
         pool: &Pool,
+        first: bool,
     ) -> Result<(u64, MultiplexedConnection), PoolError> {
-        let mut lane = self.0.lock().await;
-        if let Some(open) = &*lane {
-            return Ok(open.clone());
+        let mut lane = self.open.lock().await;
+        if let Some((number, connection)) = &*lane {
+            let mut connection = connection.clone();
+            let lives = !first || redis::cmd("PING").exec_async(&mut connection).await.is_ok();
+            if lives {
+                return Ok((*number, connection));
+            }
         }
         let connection = Connection::take(pool.get().await?);
         let open = (rand::random(), connection);
@@ -73,7 +101,8 @@ impl Lane {
 
     /// The connection of this number is no good any more; the next command makes another one.
     pub(super) async fn leave(&self, number: u64) {
-        self.0.lock().await.take_if(|(open, _)| *open == number);
+        let mut lane = self.open.lock().await;
+        lane.take_if(|(open, _)| *open == number);
     }
 }
 

@@ -594,8 +594,9 @@ impl Redis {
         let master = tokio::time::timeout_at(until, named(&mut masters))
             .await
             .map_err(in_time)?;
+        let (_under_way, first) = master.lane.enter();
         let (number, mut connection) =
-            tokio::time::timeout_at(until, master.lane.connection(&master.pool))
+            tokio::time::timeout_at(until, master.lane.connection(&master.pool, first))
                 .await
                 .map_err(in_time)?
                 .map_err(|why| self.no_connection(why))?;
