@@ -183,6 +183,18 @@ fn a_foreign_entry_in_a_log_is_counted_and_passed_over() {
         let words = [&["XADD", "tidegate:{0}:log:news", "*"], fields].concat();
         redis.run::<String>(&words);
     };
+    // Of one millisecond, Redis may have given out more ids than our clock: an entry that stands
+    // above our next id is from the future, until the millisecond is over.
+    let publish = |data: &str| {
+        let mut answer = gateway.post("/events/news", &[], data);
+        eventually("the clock is past what stands there", || {
+            if answer.status == 500 {
+                answer = gateway.post("/events/news", &[], data);
+            }
+            answer.status == 200
+        });
+        answer.id()
+    };
     // First of all, in the middle, and as many as a page holds.
     add(&["hello", "world"]);
     let mut live = gateway.listen(&["news"]);
@@ -195,7 +207,7 @@ fn a_foreign_entry_in_a_log_is_counted_and_passed_over() {
     ];
     for (number, fields) in bad.iter().enumerate() {
         add(fields);
-        let id = gateway.publish("news", &number.to_string());
+        let id = publish(&number.to_string());
         // What stood there before the foreign one cannot be known: there may be a gap.
         let event = live.next_published();
         assert_eq!(event.id(), id);
@@ -204,7 +216,7 @@ fn a_foreign_entry_in_a_log_is_counted_and_passed_over() {
     for _ in 0..600 {
         add(&["hello", "world"]);
     }
-    let id = gateway.publish("news", "last");
+    let id = publish("last");
     assert_eq!(live.next_event().id(), id);
     // One that has nothing in memory reads all of it.
     let reader = replica_at("127.0.0.1:0".parse().unwrap(), &redis, "r2", &[]);

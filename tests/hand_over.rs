@@ -109,13 +109,16 @@ fn hand_over(replicas: &[Gateway], redis: Option<&Redis>) {
     assert!(visits.len() > SUBSCRIBERS, "nobody began anew");
 }
 
-/// The partition of each topic, as the cursor of a stream of it alone tells.
+/// The partition of a topic, as the cursor of a stream of it alone tells.
+fn partition_of(gateway: &Gateway, topic: &str) -> u64 {
+    let cursor = positions(gateway.listen(&[topic]).last_event_id()).unwrap();
+    *cursor.keys().next().unwrap()
+}
+
 fn partitions_of(gateway: &Gateway) -> HashMap<&'static str, u64> {
-    let partition = |topic| {
-        let cursor = positions(gateway.listen(&[topic]).last_event_id()).unwrap();
-        *cursor.keys().next().unwrap()
-    };
-    TOPICS.map(|topic| (topic, partition(topic))).into()
+    TOPICS
+        .map(|topic| (topic, partition_of(gateway, topic)))
+        .into()
 }
 
 /// Publishes to random topics, over random replicas, in any way that tells the id.
@@ -311,6 +314,38 @@ fn no_event_is_lost_or_repeated_over_several_partitions() {
     let redis = Redis::start();
     let config = [SMALL_WINDOWS, ("redis.partitions", "4")];
     hand_over(&fleet(&redis, 2, &config), Some(&redis));
+}
+
+/// A client tells an event's own id by the part of the cursor that moved.
+#[test]
+fn an_event_moves_its_own_part_of_the_cursor_and_no_other() {
+    let redis = Redis::start();
+    let replicas = fleet(&redis, 2, &[("redis.partitions", "4")]);
+    let names: Vec<String> = (0..16).map(|number| format!("topic-{number}")).collect();
+    let here = partition_of(&replicas[0], &names[0]);
+    let (beside, elsewhere): (Vec<&String>, Vec<&String>) = names[1..]
+        .iter()
+        .partition(|name| partition_of(&replicas[0], name) == here);
+    let topics = [names[0].as_str(), elsewhere[0].as_str()];
+    let mut stream = replicas[0].listen(&topics);
+    replicas[0].publish(topics[0], "seen");
+    let seen = stream.next_event();
+    // Something that the stream does not read goes on in its partition, and the other replica, which
+    // knows nothing yet, reads the log up to there.
+    replicas[0].publish(beside[0], "unread");
+    let mut stream = stream.reconnect_to(&replicas[1]);
+    stream.opened();
+    replicas[0].publish(topics[1], "next");
+    let next = stream.next_event();
+    assert_eq!(next.data, "next");
+    let (before, now) = (positions(seen.id()).unwrap(), positions(next.id()).unwrap());
+    assert_eq!(
+        now[&here],
+        before[&here],
+        "{} after {}",
+        next.id(),
+        seen.id()
+    );
 }
 
 #[test]
