@@ -744,9 +744,10 @@ fn nginx_limits_each_address_and_sends_no_stream_away_for_good() {
     }
     // Requests: a burst passes, then the address is told to wait; others are not.
     let busy = "192.0.2.7";
+    // No answer at all is the reload: a worker that goes closes what it has not read yet.
     let refused = (0..60)
         .map(|_| ask(&[], busy, "/topics"))
-        .find(|said| said.status != 200)
+        .find(|said| ![0, 200].contains(&said.status))
         .expect("a limit");
     assert_eq!(refused.status, 429, "{}", refused.text);
     assert_eq!(refused.header("retry-after"), Some("2"));
