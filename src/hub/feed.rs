@@ -175,12 +175,6 @@ impl Feed {
         self.state().complete(heard)
     }
 
-    /// Whether the live path carries this topic now.
-    #[must_use]
-    pub fn is_live(&self) -> bool {
-        matches!(self.state().health, Health::Live { .. })
-    }
-
     /// The id of the end, if the topic has ended.
     #[must_use]
     pub fn ended(&self) -> Option<Id> {

@@ -291,12 +291,6 @@ impl Reader {
         Step::Idle
     }
 
-    /// Whether every part has begun.
-    #[must_use]
-    pub fn is_open(&self) -> bool {
-        self.parts.iter().all(|part| part.opening.is_none())
-    }
-
     /// Shows what comes next, in order, until there is no more or `take` answers false.
     ///
     /// `take` gets, with each, the cursor as it stands once that was shown.

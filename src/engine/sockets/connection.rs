@@ -5,7 +5,6 @@ use super::mailbox::{EntryWaker, Key};
 use crate::engine::body::Lease;
 use crate::engine::moment::Moment;
 use crate::engine::stream::{Ending, Stream};
-use crate::metrics::CloseReason;
 use crate::sse::chunk;
 use bytes::Bytes;
 use mio::net::TcpStream;
@@ -105,6 +104,15 @@ impl Connection {
         }
     }
 
+    /// Its stream; none while that opens, and once it is over.
+    pub(super) fn stream(&self) -> Option<&Stream> {
+        match &self.state {
+            State::Live(stream) => Some(stream),
+            State::Reading(stream, _) => Some(stream),
+            State::Opening(_) | State::Over(_) => None,
+        }
+    }
+
     /// Reads a little of each part of it, so that it is in the cache when it is looked at.
     pub(super) fn warm(&self) {
         std::hint::black_box((self.due, self.found_at, self.lease.bytes()));
@@ -187,13 +195,6 @@ impl Connection {
         }
         self.state = State::Over(ending);
         self.flush()
-    }
-
-    /// The peer is gone.
-    pub(super) fn lose(&mut self) {
-        if !matches!(self.state, State::Over(_)) {
-            self.lease.close(CloseReason::Client);
-        }
     }
 }
 

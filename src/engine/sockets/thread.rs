@@ -179,11 +179,8 @@ impl Thread {
     }
 
     fn entry(&mut self, key: Key) -> Option<&mut Connection> {
-        self.at(key.number).filter(|entry| entry.key() == key)
-    }
-
-    fn at(&mut self, number: u32) -> Option<&mut Connection> {
-        self.entries.get_mut(number as usize)
+        let entry = self.entries.get_mut(key.number as usize);
+        entry.filter(|entry| entry.key() == key)
     }
 
     fn remove(&mut self, number: u32) -> Option<Connection> {
@@ -251,7 +248,6 @@ impl Thread {
     fn lose(&mut self, number: u32) {
         if let Some(mut entry) = self.remove(number) {
             say_closed(&mut entry, CloseReason::Client);
-            entry.lose();
         }
     }
 
@@ -260,7 +256,7 @@ impl Thread {
         for number in from..from + SLICE {
             if let Some(entry) = self.entries.get(number) {
                 let seen = Seen {
-                    stream: stream_of(entry),
+                    stream: entry.stream(),
                     age: entry.lease.age(),
                     bytes: entry.lease.bytes(),
                     way: "socket",
@@ -303,16 +299,11 @@ impl Thread {
             return;
         };
         entry.found_at = entry.found_at.filter(|at| *at > self.now);
-        let ending = match &mut entry.state {
-            State::Live(stream) => stream.overdue(self.now),
-            State::Reading(stream, _) => stream.overdue(self.now),
-            State::Opening(_) => self
-                .shared
-                .settings
-                .drain
-                .has_begun()
-                .then_some(Ending::Cut(CloseReason::Drain)),
-            State::Over(_) => None,
+        let ending = if matches!(entry.state, State::Opening(_)) {
+            let drain = &self.shared.settings.drain;
+            drain.has_begun().then_some(Ending::Cut(CloseReason::Drain))
+        } else {
+            entry.stream().and_then(|stream| stream.overdue(self.now))
         };
         if let Some(ending) = ending {
             // A reader that has stopped is not waited for.
@@ -426,17 +417,9 @@ impl Thread {
     }
 }
 
-fn stream_of(entry: &Connection) -> Option<&Stream> {
-    match &entry.state {
-        State::Live(stream) => Some(stream),
-        State::Reading(stream, _) => Some(stream),
-        State::Opening(_) | State::Over(_) => None,
-    }
-}
-
 /// Says in the log that the stream ends, while it is there to tell how it stands.
 fn say_closed(entry: &mut Connection, reason: CloseReason) {
-    if let Some(standing) = stream_of(entry).map(Stream::standing) {
+    if let Some(standing) = entry.stream().map(Stream::standing) {
         entry.lease.say_closed(reason, standing);
     }
 }
