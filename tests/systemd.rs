@@ -37,11 +37,10 @@ fn listener() -> (TcpListener, SocketAddr) {
 
 /// A replica that was passed these two sockets: 3 and 4, as systemd does it. Only the process
 /// itself knows its id, so a shell sets it and becomes the replica.
-fn replica(
-    redis: &Redis,
+fn launch(
     name: &str,
-    main: &TcpListener,
-    ops: &TcpListener,
+    first: &TcpListener,
+    second: &TcpListener,
     config: &[(&str, &str)],
 ) -> Process {
     let fd = |socket: &TcpListener| Stdio::from(OwnedFd::from(socket.try_clone().unwrap()));
@@ -53,15 +52,31 @@ fn replica(
         ])
         .arg(env!("CARGO_BIN_EXE_tidegate"))
         .env_clear()
-        .envs(environment(&[
-            ("redis.url", &redis.url()),
-            ("replica.name", name),
-            ("server.listen", &main.local_addr().unwrap().to_string()),
-            ("ops.listen", &ops.local_addr().unwrap().to_string()),
-            ("logging.format", "json"),
-        ]))
         .envs(environment(config));
-    let process = Process::spawn_with(name, &mut child, fd(main), fd(ops)).unwrap();
+    Process::spawn_with(name, &mut child, fd(first), fd(second)).unwrap()
+}
+
+/// One that listens on both of them.
+fn replica(
+    redis: &Redis,
+    name: &str,
+    main: &TcpListener,
+    ops: &TcpListener,
+    config: &[(&str, &str)],
+) -> Process {
+    let (url, main_address, ops_address) = (
+        redis.url(),
+        main.local_addr().unwrap().to_string(),
+        ops.local_addr().unwrap().to_string(),
+    );
+    let own = [
+        ("redis.url", url.as_str()),
+        ("replica.name", name),
+        ("server.listen", &main_address),
+        ("ops.listen", &ops_address),
+        ("logging.format", "json"),
+    ];
+    let process = launch(name, main, ops, &[&own, config].concat());
     let listening = process
         .stderr
         .wait_for(|line| line.contains("\"listening\"").then_some(()));
@@ -183,20 +198,9 @@ fn an_old_process_drains_while_the_new_one_accepts() {
 fn a_socket_that_nobody_asked_for_is_refused() {
     let redis = Redis::start();
     let ((main, address), (other, other_address)) = (listener(), listener());
-    let fd = |socket: &TcpListener| Stdio::from(OwnedFd::from(socket.try_clone().unwrap()));
-    let mut child = Command::new("/bin/sh");
-    child
-        .args([
-            "-c",
-            "exec 3<&0 4<&1 </dev/null >/dev/null; LISTEN_FDS=2 LISTEN_PID=$$ exec \"$0\" serve",
-        ])
-        .arg(env!("CARGO_BIN_EXE_tidegate"))
-        .env_clear()
-        .envs(environment(&[
-            ("redis.url", redis.url().as_str()),
-            ("server.listen", address.to_string().as_str()),
-        ]));
-    let mut process = Process::spawn_with("refused", &mut child, fd(&main), fd(&other)).unwrap();
+    let (url, address) = (redis.url(), address.to_string());
+    let config = [("redis.url", url.as_str()), ("server.listen", &address)];
+    let mut process = launch("refused", &main, &other, &config);
     assert_eq!(process.wait().code(), Some(1));
     let said = process.stderr.all().join("\n");
     assert!(
