@@ -12,12 +12,12 @@ mod supervisor;
 use self::supervisor::{Inherited, State};
 use crate::broker::redis::{Redis, Settings, follow_master, run_live};
 use crate::broker::{Broker, LivePath, Memory};
-use crate::config::Config;
+use crate::config::{Config, Engine};
 use crate::engine::fleet;
 use crate::engine::follow::{FollowSettings, Follower};
 use crate::engine::open::OpenStreams;
 use crate::engine::reads::Reads;
-use crate::engine::sockets::Sockets;
+use crate::engine::sockets::{Sockets, Threads};
 use crate::engine::stream::{Drain, StreamSettings};
 use crate::http::accept::Listener;
 use crate::http::{Auth, Gateway, Rules, ops_router, router};
@@ -37,7 +37,8 @@ use tokio_util::task::TaskTracker;
 
 /// Between two looks whether the streams are gone.
 const LOOK: Duration = Duration::from_millis(20);
-/// Time for tasks to end once they were told.
+/// Time for requests that have begun, and then for tasks to end once they were told. Whoever stops a replica has
+/// patience for both: deploy/ and docs/ name the sum.
 const JOIN: Duration = Duration::from_secs(8);
 
 /// A running replica.
@@ -112,7 +113,7 @@ impl App {
             broker,
             metrics,
         });
-        let sockets = start_sockets(config.engine.count(), &gateway)?;
+        let sockets = start_sockets(config.engine, &gateway)?;
         if let Some(sockets) = &sockets {
             gateway.sockets.get_or_init(|| sockets.clone());
         }
@@ -185,7 +186,7 @@ impl App {
         &self.gateway.metrics
     }
 
-    /// Drains and ends. Takes `drain.wait` and `drain.time` at most, and a little for the tasks.
+    /// Drains and ends. Takes `drain.wait`, `drain.time` and twice the time of `JOIN` at most.
     pub async fn stop(self) {
         self.gateway.leaving.store(true, Ordering::Release);
         if !self.drain_wait.is_zero() && !self.hand_over {
@@ -307,8 +308,12 @@ fn say_limits(config: &Config, metrics: &Metrics) {
 }
 
 /// None if streams go out as ordinary bodies.
-fn start_sockets(threads: usize, gateway: &Gateway) -> Result<Option<Arc<Sockets>>, String> {
-    if threads == 0 {
+fn start_sockets(engine: Engine, gateway: &Gateway) -> Result<Option<Arc<Sockets>>, String> {
+    let threads = Threads {
+        count: engine.count(),
+        pinned: engine.pin,
+    };
+    if threads.count == 0 {
         return Ok(None);
     }
     let runtime = tokio::runtime::Handle::current();

@@ -841,7 +841,8 @@ impl World {
                 open.opened = true;
                 // From here on somebody else is woken, as when a socket is taken over.
                 open.rung = Arc::new(Rung(AtomicBool::new(true)));
-                open.reader.rehang(&Waker::from(open.rung.clone()));
+                let waker = Waker::from(open.rung.clone());
+                open.reader.share_hooks(|feed| feed.hang(waker.clone()));
                 let at = position(&open.reader);
                 self.trace.push(format!("client {index}: opened at {at}"));
                 if gaps.is_empty() {

@@ -30,7 +30,7 @@ pub struct Server {
 /// The operator's listener.
 #[derive(Clone, Debug)]
 pub struct Ops {
-    /// Address for health and metrics; none shares the main listener.
+    /// Address for what operators ask; none shares the main listener.
     pub listen: Option<SocketAddr>,
 }
 
@@ -107,6 +107,8 @@ pub struct Engine {
     pub sockets: bool,
     /// How many threads; 0 for one a core.
     pub threads: usize,
+    /// With one thread for each core that the process may use, each stays on its core.
+    pub pin: bool,
 }
 
 /// Repair of holes.
@@ -380,6 +382,7 @@ impl Engine {
         Self {
             sockets: s.flag("engine.sockets", "true"),
             threads: s.get("engine.threads", "0"),
+            pin: s.flag("engine.pin", "true"),
         }
     }
 

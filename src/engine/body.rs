@@ -7,7 +7,7 @@
 use super::moment::Moment;
 use super::open::{Closed, OpenStreams, SLICE, Seen, Top};
 use super::reads::Reads;
-use super::stream::{Ending, Out, Standing, Stream, StreamSettings, Turn};
+use super::stream::{Ending, Out, Standing, Stream, StreamSettings, Turn, age_of, clock};
 use crate::hub::Bell;
 use crate::log::Reading;
 use crate::metrics::{CloseReason, WayOut};
@@ -368,8 +368,8 @@ impl Outlet {
         metrics
             .delivered
             .inc_by(std::mem::take(&mut self.out.delivered));
-        if let Some(age) = self.out.age.take() {
-            metrics.latency.observe(age);
+        if let Some(ms) = self.out.fresh_ms.take() {
+            metrics.latency.observe(age_of(ms, clock()));
         }
     }
 
@@ -379,11 +379,11 @@ impl Outlet {
         let pieces = &mut self.out.pieces;
         let bytes = match pieces.as_slice() {
             [] => return None,
-            [_] => pieces.pop()?,
+            [_] => pieces.pop()?.into_bytes(),
             many => {
-                let mut all = BytesMut::with_capacity(many.iter().map(Bytes::len).sum());
-                for bytes in many {
-                    all.extend_from_slice(bytes);
+                let mut all = BytesMut::with_capacity(many.iter().map(|piece| piece.len()).sum());
+                for piece in many {
+                    all.extend_from_slice(piece);
                 }
                 pieces.clear();
                 all.freeze()

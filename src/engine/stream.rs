@@ -13,11 +13,11 @@ use super::reads::Reads;
 use crate::broker::{Bounds, Retention};
 use crate::cursor::Cursor;
 use crate::hub::reader::{Lag, PAGE_EVENTS, Reader, Shown, Start, Step};
-use crate::hub::{Bell, Hook, Hub};
+use crate::hub::{Bell, Hook, Hub, WakeSource};
 use crate::id::Id;
 use crate::log::{History, ReadRequest, Reading};
 use crate::metrics::{CloseReason, Metrics};
-use crate::sse::{Block, Frame, Gap, HEARTBEAT, Mark, chunk, heartbeat_event, retry_line};
+use crate::sse::{Block, Frame, Gap, HEARTBEAT, Mark, Span, chunk, heartbeat_event, retry_line};
 use crate::swap::Swap;
 use crate::topic::{PartitionNo, Topic};
 use bytes::Bytes;
@@ -189,15 +189,15 @@ pub struct Standing {
 #[derive(Debug, Default)]
 pub struct Out {
     /// To be written, one after the other.
-    pub pieces: Vec<Bytes>,
+    pub pieces: Vec<Span>,
     /// The pieces are chunks of HTTP/1.1; otherwise somebody else sees to that.
     chunked: bool,
     /// Bytes of the body among them.
     pub bytes: usize,
     /// Events among them.
     pub delivered: u64,
-    /// Seconds since the id of one of them was given out, if the stream was up to date.
-    pub age: Option<f64>,
+    /// Milliseconds of the id of one of them, if the stream was up to date.
+    pub fresh_ms: Option<u64>,
 }
 
 impl Out {
@@ -220,7 +220,10 @@ impl Out {
     fn push_frame(&mut self, frame: &Frame) {
         if self.chunked {
             self.bytes += frame.block_len();
-            self.pieces.push(frame.chunk().clone());
+            let last = self.pieces.last_mut();
+            if !last.is_some_and(|last| last.join(frame.chunk())) {
+                self.pieces.push(frame.chunk().clone());
+            }
         } else {
             self.push(frame.block());
         }
@@ -232,11 +235,11 @@ impl Out {
         }
         self.bytes += bytes;
         if self.chunked {
-            self.pieces.push(Bytes::from(chunk::head(bytes)));
-            self.pieces.extend(parts);
-            self.pieces.push(Bytes::from_static(chunk::TAIL));
+            self.pieces.push(Bytes::from(chunk::head(bytes)).into());
+            self.pieces.extend(parts.into_iter().map(Span::from));
+            self.pieces.push(Bytes::from_static(chunk::TAIL).into());
         } else {
-            self.pieces.extend(parts);
+            self.pieces.extend(parts.into_iter().map(Span::from));
         }
     }
 }
@@ -282,7 +285,7 @@ impl Rare {
                 kinds: wish.kinds.clone().into(),
                 limit: wish.limit,
                 counts: wish.connections.then(|| Watch {
-                    hook: hub.counts().watch(waker.clone()),
+                    hook: Some(hub.counts().hang(waker.clone())),
                     seen: 0,
                 }),
                 heartbeat_events: wish.heartbeat_events,
@@ -363,8 +366,17 @@ impl Told {
 /// Watching the number of connections.
 #[derive(Debug)]
 struct Watch {
-    hook: Hook,
+    /// Where its own waker hangs, if it has one.
+    hook: Option<Hook>,
     seen: u64,
+}
+
+impl Watch {
+    fn take_down(&mut self, hub: &Hub) {
+        if let Some(hook) = self.hook.take() {
+            hub.counts().take_down(hook);
+        }
+    }
 }
 
 /// Bytes after which a turn stops, so that one stream does not starve the others.
@@ -529,12 +541,16 @@ impl Stream {
         self.greeting = Some(Box::new(Greeting(greeting)));
     }
 
-    /// Has another waker woken from here on. What happened before is not told to it: turn once.
-    pub fn rehang(&self, waker: &Waker) {
-        self.reader.rehang(waker);
-        if let Some(watch) = self.watch() {
-            self.reader.hub().counts().rehang(watch.hook, waker);
+    /// From here on wakers are woken that others have hung: `hook` says where, for each source.
+    /// What happened before is not told to them: turn once.
+    pub fn share_hooks(&mut self, mut hook: impl FnMut(WakeSource) -> Hook) {
+        let hub = self.reader.hub();
+        if let Some(watch) = self.rare.as_mut().and_then(|rare| rare.counts.as_mut()) {
+            hook(WakeSource::Counts(hub.clone()));
+            watch.take_down(hub);
         }
+        self.reader
+            .share_hooks(|feed| hook(WakeSource::Feed(feed.clone())));
     }
 
     fn watch(&self) -> Option<&Watch> {
@@ -727,7 +743,7 @@ impl Stream {
                     }
                     let is_logged = frame.mark != Mark::Unlogged;
                     if is_logged && std::mem::take(&mut sample) {
-                        out.age = Some(age_of(frame.id.ms));
+                        out.fresh_ms = Some(frame.id.ms);
                     }
                     if !matches!(frame.mark, Mark::Gap { .. } | Mark::Late { .. }) {
                         out.delivered += 1;
@@ -786,7 +802,7 @@ impl Stream {
         let old = self
             .told
             .oldest
-            .is_some_and(|ms| age_of(ms.get()) * 1000.0 > self.refresh.age_ms.into());
+            .is_some_and(|ms| age_of(ms.get(), clock()) * 1000.0 > self.refresh.age_ms.into());
         if old
             && self.held_since.is_none()
             && (self.reader.advance_to_complete() || self.told.behind > 0)
@@ -805,8 +821,8 @@ impl Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        if let Some(watch) = self.watch() {
-            self.reader.hub().counts().unwatch(watch.hook);
+        if let Some(watch) = self.rare.as_mut().and_then(|rare| rare.counts.as_mut()) {
+            watch.take_down(self.reader.hub());
         }
     }
 }
@@ -816,11 +832,14 @@ fn is_kind(kind: &str, wanted: &str) -> bool {
     kind == wanted || (kind.is_empty() && wanted == "message")
 }
 
-/// Seconds since `ms` of the Unix epoch, by this machine's clock.
-fn age_of(ms: u64) -> f64 {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
+/// This machine's clock: time since the Unix epoch.
+pub(super) fn clock() -> Duration {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.unwrap_or_default()
+}
+
+/// Seconds from `ms` of the Unix epoch until `now`.
+pub(super) fn age_of(ms: u64, now: Duration) -> f64 {
     now.saturating_sub(Duration::from_millis(ms)).as_secs_f64()
 }
 

@@ -1,6 +1,6 @@
 //! What a thread has counted and not told yet: threads that share a counter wait for one another.
 
-use super::stream::Out;
+use super::stream::{Out, age_of, clock};
 use crate::metrics::Metrics;
 use prometheus::local::{LocalHistogram, LocalIntCounter};
 use std::time::Duration;
@@ -12,6 +12,8 @@ pub(super) struct Tally {
     sent_bytes: LocalIntCounter,
     latency: LocalHistogram,
     sweep: LocalHistogram,
+    /// Time since the Unix epoch, as of the last look.
+    clock: Duration,
 }
 
 impl Tally {
@@ -21,7 +23,13 @@ impl Tally {
             sent_bytes: metrics.sent_bytes.local(),
             latency: metrics.latency.local(),
             sweep: metrics.sweep.local(),
+            clock: clock(),
         }
+    }
+
+    /// Looks at the clock: what is counted from here on is counted as of now.
+    pub(super) fn look_at_clock(&mut self) {
+        self.clock = clock();
     }
 
     /// Counts what a turn made.
@@ -29,8 +37,8 @@ impl Tally {
         self.delivered.inc_by(std::mem::take(&mut out.delivered));
         self.sent_bytes
             .inc_by(std::mem::take(&mut out.bytes) as u64);
-        if let Some(age) = out.age.take() {
-            self.latency.observe(age);
+        if let Some(ms) = out.fresh_ms.take() {
+            self.latency.observe(age_of(ms, self.clock));
         }
     }
 

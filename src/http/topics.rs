@@ -46,7 +46,7 @@ pub(super) async fn show(
     let here = gateway
         .hub
         .feed(&topic)
-        .map_or(0, |feed| feed.subscribers() as u64);
+        .map_or(0, |feed| feed.subscribers().into());
     let state = gateway.broker.topic(&topic).await?;
     if state.is_none() && here == 0 {
         return Err(Problem::not_found(format!(

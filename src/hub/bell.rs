@@ -1,5 +1,7 @@
-//! Waking streams: each hangs a waker at every feed that it reads.
+//! Waking streams: a waker hangs at every feed that is read, one for each stream, or one for many.
 
+use super::Hub;
+use super::feed::Feed;
 use atomic_waker::AtomicWaker;
 use slab::Slab;
 use std::sync::Arc;
@@ -28,11 +30,48 @@ impl Wake for Bell {
     }
 }
 
+/// Something at which wakers hang.
+#[derive(Clone, Debug)]
+pub enum WakeSource {
+    /// A topic.
+    Feed(Arc<Feed>),
+    /// The number of open streams.
+    Counts(Arc<Hub>),
+}
+
+impl WakeSource {
+    /// Tells it from all others that are there at the same time.
+    #[must_use]
+    pub fn address(&self) -> usize {
+        match self {
+            Self::Feed(feed) => Arc::as_ptr(feed).addr(),
+            Self::Counts(hub) => Arc::as_ptr(hub).addr(),
+        }
+    }
+
+    /// Has `waker` woken at each change, until it is taken down.
+    #[must_use]
+    pub fn hang(&self, waker: Waker) -> Hook {
+        match self {
+            Self::Feed(feed) => feed.hang(waker),
+            Self::Counts(hub) => hub.counts().hang(waker),
+        }
+    }
+
+    /// Stops waking.
+    pub fn take_down(&self, hook: Hook) {
+        match self {
+            Self::Feed(feed) => feed.take_down(hook),
+            Self::Counts(hub) => hub.counts().take_down(hook),
+        }
+    }
+}
+
 /// The wakers of all who wait for the same thing.
 #[derive(Debug, Default)]
 pub(super) struct Bells(Slab<Waker>);
 
-/// Where a waker hangs. Four bytes: there is one for each subscription.
+/// Where a waker hangs. Four bytes: each subscription has one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hook(u32);
 
@@ -61,13 +100,6 @@ impl Bells {
 
     pub(super) fn take_down(&mut self, hook: Hook) {
         self.0.try_remove(hook.number());
-    }
-
-    /// Another waker in the same place.
-    pub(super) fn rehang(&mut self, hook: Hook, waker: &Waker) {
-        if let Some(hung) = self.0.get_mut(hook.number()) {
-            hung.clone_from(waker);
-        }
     }
 
     pub(super) fn get(&self, hook: Hook) -> Option<Waker> {

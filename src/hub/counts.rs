@@ -52,19 +52,14 @@ impl Counts {
         (state.version > seen).then(|| (state.version, state.block.clone()))
     }
 
-    /// Has `waker` woken at each change; returns where it hangs.
+    /// Has `waker` woken at each change, until it is taken down.
     #[must_use]
-    pub fn watch(&self, waker: Waker) -> Hook {
+    pub fn hang(&self, waker: Waker) -> Hook {
         self.state().bells.hang(waker)
     }
 
-    /// Has another waker woken from here on.
-    pub fn rehang(&self, hook: Hook, waker: &Waker) {
-        self.state().bells.rehang(hook, waker);
-    }
-
-    /// Stops ringing.
-    pub fn unwatch(&self, hook: Hook) {
+    /// Stops waking.
+    pub fn take_down(&self, hook: Hook) {
         self.state().bells.take_down(hook);
     }
 

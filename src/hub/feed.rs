@@ -47,6 +47,7 @@ struct State {
     /// The last events that were not logged, at ids `0-<number>`; none came yet.
     passing: Option<Box<Window>>,
     pending: Pending,
+    subscribers: u32,
     bells: Bells,
 }
 
@@ -146,6 +147,7 @@ impl Feed {
                 unlogged: false,
                 passing: None,
                 pending: Pending::default(),
+                subscribers: 0,
                 bells: Bells::default(),
             }),
         }
@@ -220,16 +222,25 @@ impl Feed {
 
     /// Subscribers that read this feed.
     #[must_use]
-    pub fn subscribers(&self) -> usize {
-        self.state().bells.len()
+    pub fn subscribers(&self) -> u32 {
+        self.state().subscribers
     }
 
-    pub(super) fn hang(&self, waker: Waker) -> Hook {
+    pub(super) fn join(&self) {
+        self.state().subscribers += 1;
+    }
+
+    /// A subscriber goes; how many are left.
+    pub(super) fn leave(&self) -> u32 {
+        let mut state = self.state();
+        state.subscribers = state.subscribers.saturating_sub(1);
+        state.subscribers
+    }
+
+    /// Has `waker` woken whenever there may be something to show, until it is taken down.
+    #[must_use]
+    pub fn hang(&self, waker: Waker) -> Hook {
         self.state().bells.hang(waker)
-    }
-
-    pub(super) fn rehang(&self, hook: Hook, waker: &Waker) {
-        self.state().bells.rehang(hook, waker);
     }
 
     /// The waker that hangs there.
@@ -237,10 +248,9 @@ impl Feed {
         self.state().bells.get(hook)
     }
 
-    pub(super) fn take_down(&self, hook: Hook) -> usize {
-        let mut state = self.state();
-        state.bells.take_down(hook);
-        state.bells.len()
+    /// Stops waking.
+    pub fn take_down(&self, hook: Hook) {
+        self.state().bells.take_down(hook);
     }
 
     pub(super) fn ring(&self) {

@@ -21,7 +21,7 @@ pub mod partition;
 pub mod reader;
 pub mod window;
 
-pub use bell::{Bell, Hook};
+pub use bell::{Bell, Hook, WakeSource};
 
 use crate::log::{Horizon, Page};
 use crate::sse::{Frame, Mark};
@@ -154,8 +154,8 @@ impl Hub {
     }
 
     /// A reader goes.
-    fn leave(&self, feed: &Feed, hook: Hook) {
-        let remaining = feed.take_down(hook);
+    fn leave(&self, feed: &Feed) {
+        let remaining = feed.leave();
         let mut state = self.state();
         state.changed.insert(feed.topic().clone());
         if remaining == 0 {
@@ -259,7 +259,7 @@ impl Hub {
                 break;
             };
             let subscribers = state.feeds.get(&topic).map_or(0, |feed| feed.subscribers());
-            taken.push((topic, subscribers as u64));
+            taken.push((topic, subscribers.into()));
         }
         taken
     }

@@ -114,6 +114,8 @@ pub struct Reader {
     serial: u64,
     /// Events that were not logged and were gone before this stream looked.
     skipped: u32,
+    /// The hooks are somebody else's, who wakes more than this stream with them.
+    shares_hooks: bool,
 }
 
 #[derive(Debug)]
@@ -202,6 +204,7 @@ impl Reader {
     ) -> Self {
         let mut parts: SmallVec<[Part; 1]> = SmallVec::new();
         for feed in feeds {
+            feed.join();
             let hook = feed.hang(waker.clone());
             let partition = feed.partition().clone();
             let source = Source {
@@ -237,13 +240,25 @@ impl Reader {
             parts,
             serial,
             skipped: 0,
+            shares_hooks: false,
         }
     }
 
-    /// Has another waker woken from here on. What happened before is not told to it: step once.
-    pub fn rehang(&self, waker: &Waker) {
-        for source in self.parts.iter().flat_map(|part| &part.sources) {
-            source.feed.rehang(source.hook, waker);
+    /// From here on wakers are woken that others have hung: `hook` says where, for each feed. They
+    /// stay there as long as this reader lives. What happened before is not told to them: step once.
+    pub fn share_hooks(&mut self, mut hook: impl FnMut(&Arc<Feed>) -> Hook) {
+        self.take_down();
+        self.shares_hooks = true;
+        for source in self.parts.iter_mut().flat_map(|part| &mut part.sources) {
+            source.hook = hook(&source.feed);
+        }
+    }
+
+    fn take_down(&self) {
+        if !self.shares_hooks {
+            for source in self.parts.iter().flat_map(|part| &part.sources) {
+                source.feed.take_down(source.hook);
+            }
         }
     }
 
@@ -411,10 +426,9 @@ impl Reader {
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        for part in &self.parts {
-            for source in &part.sources {
-                self.hub.leave(&source.feed, source.hook);
-            }
+        self.take_down();
+        for source in self.parts.iter().flat_map(|part| &part.sources) {
+            self.hub.leave(&source.feed);
         }
     }
 }

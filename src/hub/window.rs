@@ -13,6 +13,9 @@ pub struct WindowBounds {
     pub bytes_max: usize,
 }
 
+/// Frames at the end that are looked at one by one before all are searched.
+const NEAR: usize = 4;
+
 /// Every entry of the topic above `floor`, up to where the topic is complete, encoded once.
 #[derive(Debug)]
 pub struct Window {
@@ -101,14 +104,25 @@ impl Window {
 
     /// Frames above `cursor`, ascending.
     pub fn after(&self, cursor: Id) -> impl Iterator<Item = &Frame> {
-        let start = self.frames.partition_point(|frame| frame.id <= cursor);
-        self.frames.range(start..)
+        self.frames.range(self.place_after(cursor)..)
     }
 
     /// How many frames there are above `cursor`.
     #[must_use]
     pub fn count_after(&self, cursor: Id) -> usize {
-        self.frames.len() - self.frames.partition_point(|frame| frame.id <= cursor)
+        self.frames.len() - self.place_after(cursor)
+    }
+
+    /// Where the frames above `cursor` begin. Nearly every reader lacks one or two.
+    fn place_after(&self, cursor: Id) -> usize {
+        let end = self.frames.len();
+        let last = self.frames.iter().rev().take(NEAR);
+        let above = last.take_while(|frame| frame.id > cursor).count();
+        if above < NEAR {
+            end - above
+        } else {
+            self.frames.partition_point(|frame| frame.id <= cursor)
+        }
     }
 
     fn is_over(&self) -> bool {
@@ -156,6 +170,21 @@ mod tests {
         assert_eq!(window.floor(), Id::new(2, 1));
         assert_eq!(ids(&window, Id::new(4, 0)), [4, 5]);
         assert_eq!(ids(&window, Id::new(5, 1)), [0u64; 0]);
+    }
+
+    #[test]
+    fn what_is_above_a_cursor_is_found_near_the_end_and_far_from_it() {
+        let bounds = WindowBounds {
+            events_max: 100,
+            bytes_max: 1 << 20,
+        };
+        let mut window = Window::new(Id::ZERO, bounds);
+        (1..=10).for_each(|ms| window.append(frame(ms, Mark::Event)));
+        for cursor in 0..=11 {
+            let above: Vec<u64> = (cursor + 1..=10).collect();
+            assert_eq!(ids(&window, Id::new(cursor, 1)), above);
+            assert_eq!(window.count_after(Id::new(cursor, 1)), above.len());
+        }
     }
 
     #[test]

@@ -1,22 +1,24 @@
 //! Chunked transfer coding ([RFC 9112, section 7.1](https://www.rfc-editor.org/rfc/rfc9112#section-7.1)),
 //! for bodies that are written without an HTTP library.
 
-use bytes::Bytes;
-
 /// Ends each chunk.
 pub const TAIL: &[u8] = b"\r\n";
 /// Ends the body.
 pub const LAST: &[u8] = b"0\r\n\r\n";
 
-/// A block as one chunk, and the length of what stands before the block.
+/// Bytes of a chunk around so many.
 #[must_use]
-pub fn around(block: &[u8]) -> (Bytes, usize) {
+pub fn len(bytes: usize) -> usize {
+    head(bytes).len() + bytes + TAIL.len()
+}
+
+/// Adds a block to `buffer` as one chunk; returns the length of what stands before the block.
+pub fn write(block: &[u8], buffer: &mut Vec<u8>) -> usize {
     let head = head(block.len());
-    let mut chunk = Vec::with_capacity(head.len() + block.len() + TAIL.len());
-    chunk.extend_from_slice(head.as_bytes());
-    chunk.extend_from_slice(block);
-    chunk.extend_from_slice(TAIL);
-    (Bytes::from(chunk), head.len())
+    buffer.extend_from_slice(head.as_bytes());
+    buffer.extend_from_slice(block);
+    buffer.extend_from_slice(TAIL);
+    head.len()
 }
 
 /// What stands before so many bytes, one at least: a chunk of none would end the body.
@@ -40,7 +42,10 @@ mod tests {
                 4,
             ),
         ] {
-            assert_eq!(around(block.as_bytes()), (Bytes::from(chunk), before));
+            let mut buffer = Vec::new();
+            assert_eq!(write(block.as_bytes(), &mut buffer), before);
+            assert_eq!(buffer, chunk.as_bytes());
+            assert_eq!(buffer.len(), len(block.len()));
         }
         assert_eq!(head(65_536), "10000\r\n");
     }

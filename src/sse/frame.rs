@@ -2,6 +2,7 @@
 
 use super::block::{Block, Gap, GapReason};
 use super::chunk;
+use super::span::Span;
 use crate::cursor::Cursor;
 use crate::id::Id;
 use crate::topic::Topic;
@@ -53,11 +54,14 @@ pub struct Entry {
     pub data: String,
 }
 
+/// Bytes after which frames that are encoded together begin another buffer.
+const BUFFER: usize = 64 * 1024;
+
 /// An [`Entry`] with its block, ready to be written: as a chunk, so that a socket takes it in one
 /// call.
 ///
-/// Cloning shares the bytes; the struct itself is about 130 bytes and lives once per topic and
-/// replica, in a window.
+/// Cloning shares the bytes; the struct itself is about 150 bytes and lives once per topic and
+/// replica, in a window. Frames of one page of the log share a buffer ([`Frame::encode_all`]).
 #[derive(Clone, Debug)]
 pub struct Frame {
     /// The entry's id, and the cursor that its block carries.
@@ -67,7 +71,7 @@ pub struct Frame {
     /// What it is.
     pub mark: Mark,
     kind: Box<str>,
-    chunk: Bytes,
+    chunk: Span,
     /// Bytes of the chunk before the block.
     head: u8,
     id_line: u8,
@@ -77,43 +81,33 @@ impl Frame {
     /// Encodes an entry of `topic`.
     #[must_use]
     pub fn encode(topic: &Topic, entry: &Entry) -> Self {
-        let id_line = "id: \n".len() + entry.id.to_string().len();
-        let (kind, block) = match entry.mark {
-            Mark::Event | Mark::End | Mark::Deleted => (
-                entry.kind.as_str(),
-                Block::default()
-                    .id(entry.id)
-                    .event(&entry.kind)
-                    .data(&entry.data),
-            ),
-            Mark::Unlogged => {
-                let block = Block::default().event(&entry.kind).data(&entry.data);
-                return Self::new(entry, &entry.kind, &block, 0);
-            }
-            Mark::Gap { from, .. } => ("", gap_block(topic, GapReason::Rewound, from, entry.id)),
-            Mark::Late { from, .. } => ("", gap_block(topic, GapReason::Late, from, entry.id)),
-        };
-        // An id has at most 33 bytes.
-        Self::new(
-            entry,
-            kind,
-            &block,
-            u8::try_from(id_line).unwrap_or(u8::MAX),
-        )
+        let draft = Draft::of(topic, entry);
+        let mut buffer = Vec::with_capacity(chunk::len(draft.block.len()));
+        let head = chunk::write(draft.block.as_bytes(), &mut buffer);
+        draft.finish(entry, head, Span::from(Bytes::from(buffer)))
     }
 
-    fn new(entry: &Entry, kind: &str, block: &str, id_line: u8) -> Self {
-        let (chunk, head) = chunk::around(block.as_bytes());
-        Self {
-            id: entry.id,
-            prev: entry.prev,
-            mark: entry.mark,
-            kind: kind.into(),
-            chunk,
-            // A length has 16 digits at most.
-            head: u8::try_from(head).unwrap_or(u8::MAX),
-            id_line,
+    /// Encodes entries that follow one another into buffers that they share: whoever is shown all
+    /// of them has them written as one. A buffer lives as long as one of its frames does, so it
+    /// takes no more once it holds [`BUFFER`] bytes.
+    #[must_use]
+    pub fn encode_all(topic: &Topic, entries: &[Entry]) -> Vec<Self> {
+        let mut frames = Vec::with_capacity(entries.len());
+        let mut buffer = Vec::new();
+        let mut drafts = Vec::new();
+        let mut entries = entries.iter().peekable();
+        while let Some(entry) = entries.next() {
+            let (draft, from) = (Draft::of(topic, entry), buffer.len());
+            let head = chunk::write(draft.block.as_bytes(), &mut buffer);
+            drafts.push((entry, draft, head, from, buffer.len()));
+            if buffer.len() >= BUFFER || entries.peek().is_none() {
+                let full = Bytes::from(std::mem::take(&mut buffer).into_boxed_slice());
+                frames.extend(drafts.drain(..).map(|(entry, draft, head, from, to)| {
+                    draft.finish(entry, head, Span::new(full.clone(), from, to))
+                }));
+            }
         }
+        frames
     }
 
     /// The whole block, its `id:` line first if the entry is logged.
@@ -130,7 +124,7 @@ impl Frame {
 
     /// The whole block as a chunk of its own.
     #[must_use]
-    pub fn chunk(&self) -> &Bytes {
+    pub fn chunk(&self) -> &Span {
         &self.chunk
     }
 
@@ -138,7 +132,7 @@ impl Frame {
     fn slice(&self, from: u8) -> Bytes {
         let end = self.chunk.len() - chunk::TAIL.len();
         let begin = usize::from(self.head) + usize::from(from);
-        self.chunk.slice(begin.min(end)..end)
+        self.chunk.clone().into_bytes().slice(begin.min(end)..end)
     }
 
     /// The block without its `id:` line, for streams that write a cursor of their own there.
@@ -188,6 +182,54 @@ impl Frame {
     }
 }
 
+/// A frame without the place of its bytes.
+struct Draft<'a> {
+    kind: &'a str,
+    block: String,
+    id_line: u8,
+}
+
+impl<'a> Draft<'a> {
+    fn of(topic: &Topic, entry: &'a Entry) -> Self {
+        let block = Block::default();
+        let (kind, block) = match entry.mark {
+            Mark::Event | Mark::End | Mark::Deleted => {
+                let block = block.id(entry.id).event(&entry.kind).data(&entry.data);
+                (entry.kind.as_str(), block)
+            }
+            Mark::Unlogged => {
+                return Self {
+                    kind: &entry.kind,
+                    block: block.event(&entry.kind).data(&entry.data),
+                    id_line: 0,
+                };
+            }
+            Mark::Gap { from, .. } => ("", gap_block(topic, GapReason::Rewound, from, entry.id)),
+            Mark::Late { from, .. } => ("", gap_block(topic, GapReason::Late, from, entry.id)),
+        };
+        let id_line = "id: \n".len() + entry.id.to_string().len();
+        Self {
+            kind,
+            block,
+            // An id has at most 33 bytes.
+            id_line: u8::try_from(id_line).unwrap_or(u8::MAX),
+        }
+    }
+
+    fn finish(self, entry: &Entry, head: usize, chunk: Span) -> Frame {
+        Frame {
+            id: entry.id,
+            prev: entry.prev,
+            mark: entry.mark,
+            kind: self.kind.into(),
+            chunk,
+            // A length has 16 digits at most.
+            head: u8::try_from(head).unwrap_or(u8::MAX),
+            id_line: self.id_line,
+        }
+    }
+}
+
 fn gap_block(topic: &Topic, reason: GapReason, from: Id, to: Id) -> String {
     Gap {
         topic: topic.clone(),
@@ -217,11 +259,48 @@ mod tests {
         );
         let block = "id: 7-1\nevent: price\ndata: 1\ndata: 2\n\n";
         assert_eq!(frame.block(), block);
-        assert_eq!(frame.chunk(), &format!("{:x}\r\n{block}\r\n", block.len()));
+        let chunk = format!("{:x}\r\n{block}\r\n", block.len());
+        assert_eq!(&**frame.chunk(), chunk.as_bytes());
         let cursor: Cursor = "0:7-1,4:9-2".parse().unwrap();
         assert_eq!(
             frame.block_with(&cursor).concat(),
             b"id: 0:7-1,4:9-2\nevent: price\ndata: 1\ndata: 2\n\n"
         );
+    }
+
+    #[test]
+    fn frames_that_are_encoded_together_are_the_same_and_stand_side_by_side() {
+        let topic = Topic::parse("news").unwrap();
+        let entry = |ms: u64, mark, size| Entry {
+            id: Id::new(ms, 1),
+            prev: Id::new(ms - 1, 1),
+            mark,
+            kind: "price".into(),
+            data: "x".repeat(size),
+        };
+        let (from, lost) = (Id::new(1, 1), Id::new(2, 1));
+        let entries = [
+            entry(1, Mark::Event, 10),
+            entry(2, Mark::Gap { from, lost }, 0),
+            entry(3, Mark::Event, BUFFER),
+            entry(4, Mark::Event, 3),
+            entry(5, Mark::End, 0),
+        ];
+        let together = Frame::encode_all(&topic, &entries);
+        let mut spans: Vec<Span> = Vec::new();
+        for (frame, entry) in together.iter().zip(&entries) {
+            let alone = Frame::encode(&topic, entry);
+            assert_eq!(frame.block(), alone.block());
+            assert_eq!(frame.block_without_id(), alone.block_without_id());
+            assert_eq!((frame.id, frame.kind()), (alone.id, alone.kind()));
+            if !spans
+                .last_mut()
+                .is_some_and(|last| last.join(frame.chunk()))
+            {
+                spans.push(frame.chunk().clone());
+            }
+        }
+        assert_eq!((together.len(), spans.len()), (entries.len(), 2));
+        assert!(Frame::encode_all(&topic, &[]).is_empty());
     }
 }

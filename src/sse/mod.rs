@@ -7,6 +7,8 @@
 mod block;
 pub mod chunk;
 mod frame;
+mod span;
 
 pub use block::{Block, Gap, GapReason, HEARTBEAT, heartbeat_event, retry_line};
 pub use frame::{Entry, Frame, Mark};
+pub use span::Span;

@@ -116,17 +116,18 @@ fn page(value: &Value, request: &ReadRequest, foreign: &mut usize) -> Result<Pag
     };
     let entries = list(entries)?;
     let reached = entries.last().map(entry_id).transpose()?;
-    let frames = entries.iter().filter_map(|value| {
-        let frame = entry(value).map(|entry| Frame::encode(&request.topic, &entry));
-        *foreign += usize::from(frame.is_err());
-        frame.ok()
+    let ours = entries.iter().filter_map(|value| {
+        let entry = entry(value);
+        *foreign += usize::from(entry.is_err());
+        entry.ok()
     });
+    let ours: Vec<Entry> = ours.collect();
     Ok(Page {
         topic: request.topic.clone(),
         after: request.after,
         floor,
         ended: optional(ended).and_then(|text| text.parse().ok()),
-        frames: frames.collect(),
+        frames: Frame::encode_all(&request.topic, &ours),
         cut_at: reached.filter(|_| number(more) == Ok(1)),
     })
 }

@@ -1,17 +1,19 @@
 //! One entry: a socket, and the stream that goes out on it.
 
 use super::Place;
-use super::mailbox::{EntryWaker, Key};
+use super::groups::Seat;
+use super::mailbox::Key;
 use crate::engine::body::Lease;
 use crate::engine::moment::Moment;
 use crate::engine::stream::{Ending, Stream};
-use crate::sse::chunk;
+use crate::sse::{Span, chunk};
 use bytes::Bytes;
 use mio::net::TcpStream;
+use smallvec::SmallVec;
 use socket2::SockRef;
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, Read as _, Write as _};
-use std::sync::Arc;
+use std::ops::Deref;
 use tokio::task::AbortHandle;
 
 /// Bytes that a peer may send on an event stream before it is taken for something else.
@@ -40,9 +42,10 @@ pub(super) enum State {
 /// One connection.
 pub(super) struct Connection {
     pub(super) socket: TcpStream,
-    serial: u32,
+    key: Key,
     pub(super) state: State,
-    pub(super) waker: Arc<EntryWaker>,
+    /// Its places in the groups that are woken.
+    pub(super) seats: SmallVec<[Seat; 1]>,
     pub(super) lease: Lease,
     /// When it wants to be looked at, and when the wheel will find it.
     pub(super) due: Moment,
@@ -53,7 +56,7 @@ pub(super) struct Connection {
     _place: Place,
 }
 
-/// Slices in the order in which they are to be written.
+/// Pieces in the order in which they are to be written.
 type Rest = VecDeque<Bytes>;
 
 /// What an entry is given when it is adopted.
@@ -76,18 +79,12 @@ pub(super) enum Written {
 
 impl Connection {
     /// An entry in `state`, around what it was adopted with.
-    pub(super) fn new(
-        around: Around,
-        state: State,
-        key: Key,
-        waker: Arc<EntryWaker>,
-        due: Moment,
-    ) -> Self {
+    pub(super) fn new(around: Around, state: State, key: Key, due: Moment) -> Self {
         Self {
             socket: TcpStream::from_std(around.socket),
-            serial: key.serial,
+            key,
             state,
-            waker,
+            seats: SmallVec::new(),
             lease: around.lease,
             due,
             found_at: None,
@@ -98,10 +95,7 @@ impl Connection {
     }
 
     pub(super) fn key(&self) -> Key {
-        Key {
-            number: self.waker.number(),
-            serial: self.serial,
-        }
+        self.key
     }
 
     /// Its stream; none while that opens, and once it is over.
@@ -148,7 +142,7 @@ impl Connection {
 
     /// Writes pieces. What the socket does not take waits; the pieces' bytes are shared with the
     /// window, so that waiting costs no copy of them.
-    pub(super) fn write(&mut self, pieces: &mut Vec<Bytes>) -> Written {
+    pub(super) fn write(&mut self, pieces: &mut Vec<Span>) -> Written {
         let sent = match pieces.as_slice() {
             [] => return Written::All,
             [piece] => send(|| self.socket.write(piece)),
@@ -158,11 +152,11 @@ impl Connection {
             pieces.clear();
             return Written::Gone;
         };
-        if sent == pieces.iter().map(Bytes::len).sum::<usize>() {
+        if sent == pieces.iter().map(|piece| piece.len()).sum::<usize>() {
             pieces.clear();
             return Written::All;
         }
-        let mut rest: Rest = pieces.drain(..).collect();
+        let mut rest: Rest = pieces.drain(..).map(Span::into_bytes).collect();
         advance(&mut rest, sent);
         self.rest = Some(Box::new(rest));
         self.flush()
@@ -214,7 +208,7 @@ impl Drop for Connection {
 /// Writes the first of these; the bytes that the socket took, 0 if it would block.
 fn send_all<'a>(
     socket: &TcpStream,
-    pieces: impl ExactSizeIterator<Item = &'a Bytes>,
+    pieces: impl ExactSizeIterator<Item = &'a (impl Deref<Target = [u8]> + 'a)>,
 ) -> io::Result<usize> {
     if pieces.len() <= SLICES {
         send_some::<SLICES>(socket, pieces)
@@ -225,7 +219,7 @@ fn send_all<'a>(
 
 fn send_some<'a, const N: usize>(
     socket: &TcpStream,
-    pieces: impl Iterator<Item = &'a Bytes>,
+    pieces: impl Iterator<Item = &'a (impl Deref<Target = [u8]> + 'a)>,
 ) -> io::Result<usize> {
     let mut slices = [IoSlice::new(&[]); N];
     let mut used = 0;

@@ -1,4 +1,4 @@
-//! What a thread is told: commands, and the numbers of entries that want to be looked at.
+//! What a thread is told: commands, and the numbers of groups that were rung.
 
 use super::Adopted;
 use crate::engine::open::Top;
@@ -19,8 +19,8 @@ pub(super) struct Key {
 /// Something for the thread to do.
 #[derive(Debug)]
 pub(super) enum Command {
-    /// A new connection.
-    Adopt(Box<Adopted>),
+    /// A new connection, and its number.
+    Adopt(u32, Box<Adopted>),
     /// The stream of an entry has opened.
     Opened(Key, Box<Stream>),
     /// Pages that an entry has asked for.
@@ -35,7 +35,7 @@ pub(super) enum Command {
 #[derive(Debug)]
 pub(super) struct Mailbox {
     commands: Mutex<Vec<Command>>,
-    ready: Mutex<Vec<u32>>,
+    rung: Mutex<Vec<u32>>,
     nudged: AtomicBool,
     nudge: mio::Waker,
 }
@@ -44,7 +44,7 @@ impl Mailbox {
     pub(super) fn new(nudge: mio::Waker) -> Self {
         Self {
             commands: Mutex::default(),
-            ready: Mutex::default(),
+            rung: Mutex::default(),
             nudged: AtomicBool::new(false),
             nudge,
         }
@@ -56,7 +56,7 @@ impl Mailbox {
     }
 
     fn ring(&self, number: u32) {
-        lock(&self.ready).push(number);
+        lock(&self.rung).push(number);
         self.nudge();
     }
 
@@ -69,10 +69,10 @@ impl Mailbox {
     }
 
     /// Takes what is there. What comes later nudges again.
-    pub(super) fn take(&self, commands: &mut Vec<Command>, ready: &mut Vec<u32>) {
+    pub(super) fn take(&self, commands: &mut Vec<Command>, rung: &mut Vec<u32>) {
         self.nudged.store(false, Ordering::SeqCst);
         commands.append(&mut lock(&self.commands));
-        ready.append(&mut lock(&self.ready));
+        rung.append(&mut lock(&self.rung));
     }
 }
 
@@ -80,15 +80,15 @@ fn lock<T>(list: &Mutex<Vec<T>>) -> MutexGuard<'_, Vec<T>> {
     list.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Wakes one entry of a thread.
+/// Wakes one group of a thread.
 #[derive(Debug)]
-pub(super) struct EntryWaker {
+pub(super) struct Ring {
     mailbox: Arc<Mailbox>,
     number: u32,
     rung: AtomicBool,
 }
 
-impl EntryWaker {
+impl Ring {
     pub(super) fn new(mailbox: Arc<Mailbox>, number: u32) -> Self {
         Self {
             mailbox,
@@ -97,18 +97,13 @@ impl EntryWaker {
         }
     }
 
-    /// The entry's number.
-    pub(super) fn number(&self) -> u32 {
-        self.number
-    }
-
     /// From here on a ring is heard again; a fence must follow before anything is looked at.
     pub(super) fn clear(&self) {
         self.rung.store(false, Ordering::Relaxed);
     }
 }
 
-impl Wake for EntryWaker {
+impl Wake for Ring {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }

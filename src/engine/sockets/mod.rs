@@ -14,24 +14,27 @@
 //!    over: flush, then a clean end or a cut; gone: the peer went, or takes nothing
 //! ```
 //!
-//! Waking: each entry has a [`Waker`](std::task::Waker) that hangs at its topics from the moment
-//! the stream is the thread's own. It marks the entry, and if it was not marked, puts its number on
-//! the thread's list and nudges the thread. No wake-up is lost:
+//! Waking: the entries of a thread that read the same topic are a group ([`groups`]), and one
+//! [`Waker`](std::task::Waker) hangs at the topic for all of them. It marks the group, and if it was
+//! not marked, puts its number on the thread's list and nudges the thread. No wake-up is lost:
 //!
-//! - The thread hangs the waker before its first look at the hub.
-//! - Before each look it clears the mark (R), then a fence, then it reads the hub (L). The hub is
-//!   changed first (C), then the mark is set (S). Suppose that L does not see C. What the hub keeps
-//!   under a lock, L has then read before C took the lock, so R happens before S; what it keeps in
-//!   an atomic, the fence orders: R before L, and C before S, which is sequentially consistent. In
-//!   both cases S finds the mark clear, the number goes on the list, and the entry is looked at
-//!   again.
+//! - An entry is in its groups before its first look at the hub.
+//! - Before its members look, the group's mark is cleared (R), then comes a fence, then they read
+//!   the hub (L). The hub is changed first (C), then the mark is set (S). Suppose that L does not
+//!   see C. What the hub keeps under a lock, L has then read before C took the lock, so R happens
+//!   before S; what it keeps in an atomic, the fence orders: R before L, and C before S, which is
+//!   sequentially consistent. In both cases S finds the mark clear, the number goes on the list,
+//!   and the members look again.
 //! - The nudge is one write to an eventfd for however many entries. Its mark is cleared before the
 //!   list is taken, so a number that comes later nudges again.
 //!
-//! A number on the list twice, or of an entry that has gone and come again, costs a look.
+//! A number on the list twice, or of a group that has gone and come again, costs a look.
 
 mod connection;
+mod cores;
+mod groups;
 mod mailbox;
+mod table;
 mod thread;
 mod wheel;
 
@@ -42,10 +45,11 @@ use super::stream::{Stream, StreamSettings};
 use crate::engine::body::Opening;
 use crate::metrics::Metrics;
 use bytes::Bytes;
+pub use cores::Threads;
 use mailbox::{Command, Mailbox};
 use std::io;
 use std::net::TcpStream;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::os::fd::AsRawFd as _;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use thread::Shared;
@@ -146,7 +150,6 @@ impl Drop for Place {
 #[derive(Debug)]
 pub struct Sockets {
     mailboxes: Vec<Arc<Mailbox>>,
-    next: AtomicUsize,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -156,14 +159,16 @@ impl Sockets {
     /// # Errors
     /// If the system has no descriptors or threads left.
     pub fn start(
-        threads: usize,
+        threads: Threads,
         settings: &Arc<StreamSettings>,
         reads: &Reads,
         runtime: &tokio::runtime::Handle,
     ) -> io::Result<Self> {
-        let mut mailboxes = Vec::with_capacity(threads);
-        let mut handles = Vec::with_capacity(threads);
-        for number in 0..threads {
+        let mut mailboxes = Vec::with_capacity(threads.count);
+        let mut handles = Vec::with_capacity(threads.count);
+        let cores = threads.cores();
+        for number in 0..threads.count {
+            let core = cores.get(number).copied();
             let shared = Shared {
                 settings: settings.clone(),
                 reads: reads.clone(),
@@ -174,21 +179,27 @@ impl Sockets {
             handles.push(
                 std::thread::Builder::new()
                     .name(format!("streams-{number}"))
-                    .spawn(move || end_process_on_panic(run))?,
+                    .spawn(move || {
+                        core.into_iter().for_each(cores::stay_on);
+                        end_process_on_panic(run);
+                    })?,
             );
         }
         Ok(Self {
             mailboxes,
-            next: AtomicUsize::new(0),
             threads: Mutex::new(handles),
         })
     }
 
-    /// Gives a connection to the next thread.
+    /// Gives a connection to one of the threads. Its descriptor says to which, and where it stands
+    /// there: the kernel hands out the lowest that is free, so they fill up evenly.
     pub fn adopt(&self, adopted: Adopted) {
-        let next = self.next.fetch_add(1, Ordering::Relaxed);
-        if let Some(mailbox) = self.mailboxes.get(next % self.mailboxes.len().max(1)) {
-            mailbox.send(Command::Adopt(Box::new(adopted)));
+        let descriptor = adopted.socket.as_raw_fd().unsigned_abs();
+        let threads = u32::try_from(self.mailboxes.len())
+            .unwrap_or(u32::MAX)
+            .max(1);
+        if let Some(mailbox) = self.mailboxes.get((descriptor % threads) as usize) {
+            mailbox.send(Command::Adopt(descriptor / threads, Box::new(adopted)));
         }
     }
 

@@ -1,7 +1,9 @@
 //! A thread and its entries.
 
 use super::connection::{Around, Connection, State, Written};
-use super::mailbox::{Command, EntryWaker, Key, Mailbox};
+use super::groups::Groups;
+use super::mailbox::{Command, Key, Mailbox};
+use super::table::Table;
 use super::wheel::Wheel;
 use super::{Adopted, Ticket};
 use crate::engine::moment::Moment;
@@ -13,19 +15,16 @@ use crate::metrics::CloseReason;
 use crate::sse::HEARTBEAT;
 use mio::event::Event;
 use mio::{Events, Interest, Poll, Token};
-use slab::Slab;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{Ordering, fence};
-use std::task::Waker;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 const NUDGE: Token = Token(usize::MAX);
 /// Between two looks at an entry that nothing wakes.
 const LOOK: std::time::Duration = std::time::Duration::from_secs(1);
-/// Entries that are fetched into the cache together: fewer would wait for one another, more would
-/// drive each other out.
+/// Entries that are fetched into the cache together, with one look at the clock: fewer would wait
+/// for one another, more would drive each other out.
 const AHEAD: usize = 16;
 /// Turns of one stream before others get theirs.
 const TURNS: usize = 4;
@@ -41,7 +40,8 @@ struct Thread {
     shared: Shared,
     poll: Poll,
     mailbox: Arc<Mailbox>,
-    entries: Slab<Connection>,
+    entries: Table<Connection>,
+    groups: Groups,
     serial: u32,
     wheel: Wheel,
     now: Moment,
@@ -64,8 +64,9 @@ pub(super) fn prepare(shared: Shared) -> io::Result<(Arc<Mailbox>, impl FnOnce()
         let mut thread = Thread {
             shared,
             poll,
+            groups: Groups::new(mailbox.clone()),
             mailbox,
-            entries: Slab::new(),
+            entries: Table::new(),
             serial: 0,
             wheel: Wheel::new(now),
             now,
@@ -82,7 +83,7 @@ pub(super) fn prepare(shared: Shared) -> io::Result<(Arc<Mailbox>, impl FnOnce()
 impl Thread {
     fn run(&mut self) {
         let mut events = Events::with_capacity(1024);
-        let (mut commands, mut ready) = (Vec::new(), Vec::new());
+        let (mut commands, mut rung, mut ready) = (Vec::new(), Vec::new(), Vec::new());
         loop {
             let wait = if self.again.is_empty() {
                 self.wheel.wait(Moment::now())
@@ -98,27 +99,32 @@ impl Thread {
                 }
             }
             self.now = Moment::now();
+            self.tally.look_at_clock();
             for event in events.iter().filter(|event| event.token() != NUDGE) {
                 self.event(event);
             }
-            self.mailbox.take(&mut commands, &mut ready);
+            self.mailbox.take(&mut commands, &mut rung);
             for command in commands.drain(..) {
                 if matches!(command, Command::Stop) {
-                    for (_, entry) in &mut self.entries {
-                        say_closed(entry, CloseReason::Drain);
+                    for mut entry in self.entries.drain() {
+                        say_closed(&mut entry, CloseReason::Drain);
                         entry.lease.close(CloseReason::Drain);
                     }
-                    self.entries.clear();
                     return;
                 }
                 self.command(command);
             }
             ready.append(&mut self.again);
             self.wheel.turn(self.now, &mut ready);
+            self.groups.collect(&mut rung, &mut ready);
             if !ready.is_empty() {
                 let began = Instant::now();
+                // Each once, and in the order of their memory.
+                ready.sort_unstable();
+                ready.dedup();
                 for few in ready.chunks(AHEAD) {
-                    self.prepare(few);
+                    self.warm(few);
+                    self.tally.look_at_clock();
                     few.iter().for_each(|number| self.look(*number));
                 }
                 ready.clear();
@@ -132,7 +138,7 @@ impl Thread {
         let Ok(number) = u32::try_from(event.token().0) else {
             return;
         };
-        let Some(entry) = self.entries.get_mut(number as usize) else {
+        let Some(entry) = self.entries.get_mut(number) else {
             return;
         };
         let readable = event.is_readable() || event.is_read_closed() || event.is_error();
@@ -151,11 +157,11 @@ impl Thread {
 
     fn command(&mut self, command: Command) {
         match command {
-            Command::Adopt(adopted) => self.adopt(*adopted),
+            Command::Adopt(number, adopted) => self.adopt(number, *adopted),
             Command::Opened(key, stream) => {
                 if let Some(entry) = self.entry(key) {
-                    stream.rehang(&Waker::from(entry.waker.clone()));
                     entry.state = State::Live(*stream);
+                    self.join(key.number);
                     self.look(key.number);
                 }
             }
@@ -179,18 +185,31 @@ impl Thread {
     }
 
     fn entry(&mut self, key: Key) -> Option<&mut Connection> {
-        let entry = self.entries.get_mut(key.number as usize);
+        let entry = self.entries.get_mut(key.number);
         entry.filter(|entry| entry.key() == key)
     }
 
     fn remove(&mut self, number: u32) -> Option<Connection> {
-        self.entries.try_remove(number as usize)
+        let entry = self.entries.remove(number)?;
+        entry.seats.iter().for_each(|seat| self.groups.leave(*seat));
+        Some(entry)
     }
 
-    fn adopt(&mut self, adopted: Adopted) {
-        let Ok(number) = u32::try_from(self.entries.vacant_key()) else {
+    /// From here on a live entry is woken together with all others that read the same.
+    fn join(&mut self, number: u32) {
+        let Some(entry) = self.entries.get_mut(number) else {
             return;
         };
+        if let State::Live(stream) = &mut entry.state {
+            stream.share_hooks(|source| {
+                let (hook, seat) = self.groups.join(source, number);
+                entry.seats.push(seat);
+                hook
+            });
+        }
+    }
+
+    fn adopt(&mut self, number: u32, adopted: Adopted) {
         self.serial = self.serial.wrapping_add(1);
         let key = Key {
             number,
@@ -201,12 +220,8 @@ impl Thread {
             place,
             ticket: Ticket { opened, lease },
         } = adopted;
-        let waker = Arc::new(EntryWaker::new(self.mailbox.clone(), number));
         let (state, opened) = match opened {
-            Ok(stream) => {
-                stream.rehang(&Waker::from(waker.clone()));
-                (State::Live(stream), true)
-            }
+            Ok(stream) => (State::Live(stream), true),
             Err(opening) => {
                 let mailbox = self.mailbox.clone();
                 let task = self.shared.runtime.spawn(async move {
@@ -226,7 +241,7 @@ impl Thread {
             place,
             lease,
         };
-        let mut entry = Connection::new(around, state, key, waker, self.now + jitter);
+        let mut entry = Connection::new(around, state, key, self.now + jitter);
         // Edge-triggered: registered once, and quiet as long as nothing changes.
         let interest = Interest::READABLE | Interest::WRITABLE;
         if let Err(why) =
@@ -237,8 +252,9 @@ impl Thread {
             tracing::warn!(%why, "a connection cannot be watched and is cut");
             return;
         }
-        self.entries.insert(entry);
+        self.entries.insert(number, entry);
         if opened {
+            self.join(number);
             self.look(number);
         } else {
             self.schedule(number);
@@ -253,52 +269,50 @@ impl Thread {
 
     /// Offers some entries to a list; the others when those that are ready have had their turn.
     fn offer(&mut self, from: usize, mut top: Top, reply: oneshot::Sender<Top>) {
-        for number in from..from + SLICE {
-            if let Some(entry) = self.entries.get(number) {
-                let seen = Seen {
-                    stream: entry.stream(),
-                    age: entry.lease.age(),
-                    bytes: entry.lease.bytes(),
-                    way: "socket",
-                    state: match entry.state {
-                        _ if entry.is_blocked() => "blocked",
-                        State::Opening(_) => "opening",
-                        State::Live(_) => "live",
-                        State::Reading(..) => "reading",
-                        State::Over(_) => "over",
-                    },
-                };
-                top.offer(&seen, || entry.socket.peer_addr().ok());
-            }
+        let (some, has_more) = self.entries.some(from, SLICE);
+        for entry in some {
+            let seen = Seen {
+                stream: entry.stream(),
+                age: entry.lease.age(),
+                bytes: entry.lease.bytes(),
+                way: "socket",
+                state: match entry.state {
+                    _ if entry.is_blocked() => "blocked",
+                    State::Opening(_) => "opening",
+                    State::Live(_) => "live",
+                    State::Reading(..) => "reading",
+                    State::Over(_) => "over",
+                },
+            };
+            top.offer(&seen, || entry.socket.peer_addr().ok());
         }
-        let next = from + SLICE;
-        if next < self.entries.capacity() {
-            self.mailbox.send(Command::Look(next, top, reply));
+        if has_more {
+            self.mailbox.send(Command::Look(from + SLICE, top, reply));
         } else {
             // Whoever asked may have gone.
             drop(reply.send(top));
         }
     }
 
-    /// From here on rings of these entries are heard again. Their memory is cold, and is asked for
-    /// all at once.
-    fn prepare(&self, numbers: &[u32]) {
+    /// The memory of these entries is cold, and is asked for all at once.
+    fn warm(&self, numbers: &[u32]) {
         for number in numbers {
-            if let Some(entry) = self.entries.get(*number as usize) {
+            if let Some(entry) = self.entries.get(*number) {
                 entry.warm();
-                entry.waker.clear();
             }
         }
-        // The marks are clear before anything of the hub is looked at.
-        fence(Ordering::SeqCst);
     }
 
     /// Looks at an entry: its bell has rung, its time has come, or its socket is free again.
     fn look(&mut self, number: u32) {
-        let Some(entry) = self.entries.get_mut(number as usize) else {
+        let Some(entry) = self.entries.get_mut(number) else {
             return;
         };
         entry.found_at = entry.found_at.filter(|at| *at > self.now);
+        if matches!(entry.state, State::Live(_)) && !entry.is_blocked() {
+            self.turn(number);
+            return;
+        }
         let ending = if matches!(entry.state, State::Opening(_)) {
             let drain = &self.shared.settings.drain;
             drain.has_begun().then_some(Ending::Cut(CloseReason::Drain))
@@ -328,7 +342,7 @@ impl Thread {
 
     fn turn(&mut self, number: u32) {
         for _ in 0..TURNS {
-            let Some(entry) = self.entries.get_mut(number as usize) else {
+            let Some(entry) = self.entries.get_mut(number) else {
                 return;
             };
             let turn = match &mut entry.state {
@@ -395,7 +409,7 @@ impl Thread {
 
     /// Sees to it that the entry is found at its time.
     fn schedule(&mut self, number: u32) {
-        let Some(entry) = self.entries.get_mut(number as usize) else {
+        let Some(entry) = self.entries.get_mut(number) else {
             return;
         };
         let at = match entry.state {
@@ -403,14 +417,12 @@ impl Thread {
             State::Opening(_) => entry.due.min(self.now + LOOK),
             _ => entry.due,
         };
-        if entry.found_at.is_none_or(|found| found > at) {
-            entry.found_at = Some(self.wheel.put(number, at));
-        }
+        entry.found_at = Some(self.wheel.put(number, at, entry.found_at));
     }
 
     /// A blocked entry is woken by its socket, and looked at for its age and the drain.
     fn schedule_blocked(&mut self, number: u32) {
-        if let Some(entry) = self.entries.get_mut(number as usize) {
+        if let Some(entry) = self.entries.get_mut(number) {
             entry.due = entry.due.max(self.now + LOOK);
         }
         self.schedule(number);

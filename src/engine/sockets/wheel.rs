@@ -1,5 +1,6 @@
 //! Times at which entries want to be looked at, in slots: cheap to add, nothing to remove.
 
+use crate::config::millis;
 use crate::engine::moment::Moment;
 use std::time::Duration;
 
@@ -28,18 +29,24 @@ impl Wheel {
         }
     }
 
-    /// Puts an entry in; returns when it will be found.
-    pub(super) fn put(&mut self, number: u32, at: Moment) -> Moment {
+    /// Sees to it that an entry is found at a time, or with the next slot; returns when it will
+    /// be. `found_at` is when it will be as things stand: an entry that moves its time away with
+    /// each event is not put in with each event.
+    pub(super) fn put(&mut self, number: u32, at: Moment, found_at: Option<Moment>) -> Moment {
         let wait = at.since(self.next_at);
         // Rounded up: found a little late rather than twice.
-        let slots = wait.as_nanos().div_ceil(SLOT.as_nanos());
+        let slots = millis(wait).div_ceil(millis(SLOT));
         let ahead = usize::try_from(slots).unwrap_or(SLOTS).min(SLOTS - 1);
         let steps = u32::try_from(ahead).unwrap_or(u32::MAX);
+        let next_at = self.next_at + SLOT * steps;
+        if let Some(early) = found_at.filter(|found_at| *found_at <= next_at) {
+            return early;
+        }
         if let Some(slot) = self.slots.get_mut((self.next + ahead) % SLOTS) {
             slot.push(number);
             self.held += 1;
         }
-        self.next_at + SLOT * steps
+        next_at
     }
 
     /// Moves entries whose time has come to `due`.
@@ -82,8 +89,8 @@ mod tests {
         let start = Moment::now() + Duration::from_secs(1);
         let mut wheel = Wheel::new(start);
         assert_eq!(wheel.wait(start), None);
-        let soon = wheel.put(1, start + Duration::from_millis(110));
-        let later = wheel.put(2, start + Duration::from_secs(3600));
+        let soon = wheel.put(1, start + Duration::from_millis(110), None);
+        let later = wheel.put(2, start + Duration::from_secs(3600), None);
         assert!(soon >= start + Duration::from_millis(110));
         let mut due = Vec::new();
         wheel.turn(start + Duration::from_millis(109), &mut due);
@@ -94,5 +101,21 @@ mod tests {
         wheel.turn(later, &mut due);
         assert_eq!(due, [1, 2], "to be put in again");
         assert_eq!(wheel.wait(later), None);
+    }
+
+    /// Each event moves the next heartbeat; the wheel must not hold one number for each event.
+    #[test]
+    fn an_entry_that_is_found_in_time_is_not_put_in_again() {
+        let start = Moment::now();
+        let mut wheel = Wheel::new(start);
+        let mut found_at = None;
+        for ms in [701, 701, 715, 990, 40_000] {
+            let at = start + Duration::from_millis(ms);
+            found_at = Some(wheel.put(1, at, found_at));
+            assert_eq!(wheel.held, 1);
+        }
+        let sooner = wheel.put(1, start + Duration::from_millis(50), found_at);
+        assert!(found_at.is_some_and(|found_at| found_at > sooner));
+        assert_eq!(wheel.held, 2);
     }
 }
