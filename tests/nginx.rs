@@ -493,7 +493,14 @@ fn what_belongs_to_operators_is_not_passed_on() {
     let redis = Redis::start();
     let replicas = fleet(&redis, 1, &[]);
     let nginx = Nginx::before(&replicas);
-    for target in ["/healthz", "/readyz", "/metrics", "/readyz?delivery"] {
+    for target in [
+        "/healthz",
+        "/readyz",
+        "/readyz?delivery",
+        "/metrics",
+        "/streams",
+        "/streams?sort=lag",
+    ] {
         assert_eq!(nginx.get(target).status, 404, "{target}");
         assert_eq!(replicas[0].get(target).status, 200, "{target}");
     }

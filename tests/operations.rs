@@ -67,7 +67,13 @@ fn health_and_metrics_can_have_a_listener_of_their_own() {
         let request = format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n");
         support::exchange(gateway.ops_address().unwrap(), request.as_bytes())
     };
-    for target in ["/healthz", "/readyz", "/readyz?delivery", "/metrics"] {
+    for target in [
+        "/healthz",
+        "/readyz",
+        "/readyz?delivery",
+        "/metrics",
+        "/streams",
+    ] {
         gateway.get(target).problem(404);
         assert_eq!(ops(target).status, 200, "{target}");
     }

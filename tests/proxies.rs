@@ -24,7 +24,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::Command;
 use support::{
-    Directory, Gateway, Process, Redis, eventually, fleet, free_address, nginx, program, replica_at,
+    Directory, Gateway, Nginx, Process, Redis, eventually, fleet, free_address, nginx, program,
+    replica_at,
 };
 
 const NAME: &str = "tidegate.test";
@@ -68,6 +69,7 @@ fn deploy(file: &str) -> std::path::PathBuf {
 impl Proxy {
     /// In front of these three replicas; `changes` are made in the shipped text.
     fn before(kind: Kind, replicas: &[Gateway], changes: &[(&str, &str)]) -> Self {
+        let checks = replicas[0].ops_address().map(|ops| ops.port());
         let replicas: Vec<SocketAddr> = replicas.iter().map(Gateway::address).collect();
         let directory = Directory::create();
         let CertifiedKey { cert, signing_key } =
@@ -79,8 +81,8 @@ impl Proxy {
         let (http, https) = (free_address(), free_address());
         let mut command = match kind {
             Kind::Nginx => prepare_nginx(&directory.0, http, https, &replicas, changes),
-            Kind::Haproxy => prepare_haproxy(&directory.0, http, https, &replicas, changes),
-            Kind::Caddy => prepare_caddy(&directory.0, http, https, &replicas, changes),
+            Kind::Haproxy => prepare_haproxy(&directory.0, http, https, &replicas, checks, changes),
+            Kind::Caddy => prepare_caddy(&directory.0, http, https, &replicas, checks, changes),
         };
         let process = Process::spawn(&format!("{kind:?}"), &mut command).unwrap();
         let proxy = Self {
@@ -289,6 +291,7 @@ fn prepare_haproxy(
     http: SocketAddr,
     https: SocketAddr,
     replicas: &[SocketAddr],
+    checks: Option<u16>,
     changes: &[(&str, &str)],
 ) -> Command {
     let text = changed(
@@ -314,6 +317,7 @@ fn prepare_haproxy(
                 (format!("TIDEGATE_REPLICA_{number}"), address.to_string())
             }),
         )
+        .envs(checks.map(|port| ("TIDEGATE_CHECK_PORT", port.to_string())))
         .args(["-W", "-f"])
         .arg(file);
     command
@@ -324,6 +328,7 @@ fn prepare_caddy(
     http: SocketAddr,
     https: SocketAddr,
     replicas: &[SocketAddr],
+    checks: Option<u16>,
     changes: &[(&str, &str)],
 ) -> Command {
     let local = format!(
@@ -348,6 +353,14 @@ fn prepare_caddy(
     );
     let file = directory.join("Caddyfile");
     fs::write(&file, text).unwrap();
+    if let Some(port) = checks {
+        let port = port.to_string();
+        fs::write(
+            &file,
+            changed(&file, &[("{$TIDEGATE_CHECK_PORT:0}", &port)]),
+        )
+        .unwrap();
+    }
     fs::write(&file, changed(&file, changes)).unwrap();
     let mut command = Command::new(program("caddy"));
     command
@@ -571,11 +584,37 @@ fn when_no_replica_is_there_a_stream_is_told_when_to_come_back() {
     }
 }
 
+/// Three replicas whose operators have a port of their own: the same one at each address, as where each
+/// replica has a machine.
+fn fleet_with_operations(redis: &Redis, config: &[(&str, &str)]) -> Vec<Gateway> {
+    let (main, ops) = (free_address().port(), free_address().port());
+    let launched: Vec<Gateway> = (1..=3)
+        .map(|number| {
+            let at = |port| SocketAddr::from(([127, 0, 0, 10 + number], port));
+            let ops = at(ops).to_string();
+            let config = [&[("ops.listen", ops.as_str())], config].concat();
+            replica_at(at(main), redis, &format!("r{number}"), &config)
+        })
+        .collect();
+    launched.iter().for_each(Gateway::wait_ready);
+    launched
+}
+
 #[test]
 fn a_replica_that_is_going_gets_no_new_stream() {
-    for kind in ALL {
+    // nginx asks no replica, so it is one to it where they would answer.
+    for (kind, has_operations) in ALL
+        .map(|kind| (kind, false))
+        .into_iter()
+        .chain([(Kind::Haproxy, true), (Kind::Caddy, true)])
+    {
         let redis = Redis::start();
-        let mut replicas = fleet(&redis, 3, &[("drain.time", "24h")]);
+        let slow = [("drain.time", "24h")];
+        let mut replicas = if has_operations {
+            fleet_with_operations(&redis, &slow)
+        } else {
+            fleet(&redis, 3, &slow)
+        };
         let proxy = Proxy::before(kind, &replicas, &[]);
         let open: Vec<_> = (0..6)
             .map(|_| proxy.listen(&["--http2"], "/events/news"))
@@ -583,7 +622,7 @@ fn a_replica_that_is_going_gets_no_new_stream() {
         let names: BTreeSet<&String> = open.iter().map(|(_, replica)| replica).collect();
         assert_eq!(names.len(), 3, "{kind:?}: spread over all");
         replicas[0].terminate();
-        eventually("not ready", || replicas[0].get("/readyz").status == 503);
+        replicas[0].wait_for_metric("tidegate_ready", &[], 0.0);
         let mut taken = 0;
         eventually("others take over", || {
             // One that was asked all the same sends the client away at once: it comes back.
@@ -606,8 +645,16 @@ fn no_token_is_written_down_and_operators_paths_are_not_passed_on() {
     for kind in ALL {
         let mut replicas = fleet(&redis, 3, &[]);
         let proxy = Proxy::before(kind, &replicas, &[]);
-        for path in ["/healthz", "/readyz", "/metrics", "/readyz?delivery"] {
+        for path in [
+            "/healthz",
+            "/readyz",
+            "/readyz?delivery",
+            "/metrics",
+            "/streams",
+            "/streams?sort=lag",
+        ] {
             assert_eq!(proxy.curl(&[], path).status, 404, "{kind:?} {path}");
+            assert_eq!(replicas[0].get(path).status, 200, "{path}");
         }
         let secrets = [
             "-H",
@@ -645,6 +692,62 @@ fn no_token_is_written_down_and_operators_paths_are_not_passed_on() {
             .find(|line| line.contains("/events/answered\""))
             .unwrap();
         assert!(line.contains(duration), "{kind:?}: {line}");
+    }
+}
+
+/// The one block of docs/clients.md in this language.
+fn of_the_page_for_clients(language: &str) -> &'static str {
+    let page = include_str!("../docs/clients.md");
+    let (_, block) = page.split_once(&format!("\n```{language}\n")).unwrap();
+    block.split_once("```\n").unwrap().0
+}
+
+#[test]
+fn who_may_read_is_found_out_by_a_service_of_ones_own() {
+    let redis = Redis::start();
+    let replicas = fleet(&redis, 3, &[]);
+    let places = [
+        (Kind::Nginx, "nginx", "include tidegate-server.conf;", true),
+        (Kind::Caddy, "caddy", "\tlog\n", false),
+    ];
+    for (kind, language, place, is_before) in places {
+        // Not those whose session is over, and nobody the topic `secret`.
+        let readers = Nginx::with(
+            "set $asked \"$http_x_original_uri$http_x_forwarded_uri\";
+             if ($asked ~ \"secret\") { return 403; }
+             if ($http_cookie = \"session=over\") { return 401; }
+             return 204;",
+        );
+        let asks = of_the_page_for_clients(language);
+        let asks = asks.replace("READERS", &readers.address().to_string());
+        let both = if is_before {
+            format!("{asks}{place}")
+        } else {
+            format!("{place}{asks}")
+        };
+        let proxy = Proxy::before(kind, &replicas, &[(place, &both)]);
+        let (stream, _) = proxy.listen(&["--http2"], "/events/news");
+        for target in ["/events/news", "/events?topic=news", "/topics/news/events"] {
+            let over = proxy.curl(&["-H", "Cookie: session=over"], target);
+            assert_eq!(over.status, 401, "{kind:?} {target}: {}", over.text);
+            assert!(!over.text.contains("tidegate.open"), "{kind:?}");
+        }
+        for target in ["/events/secret", "/events?topic=news&topic=secret"] {
+            assert_eq!(proxy.curl(&[], target).status, 403, "{kind:?} {target}");
+        }
+        stream.wait_for_event(&proxy.publish("news", "x"));
+        // Nobody can be asked: a stream is not ended for good by that.
+        drop(readers);
+        let said = proxy.curl(&[], "/events/news");
+        assert_eq!(said.status, 200, "{kind:?}: {}", said.text);
+        assert!(
+            said.body().starts_with("retry: "),
+            "{kind:?}: {}",
+            said.text
+        );
+        let said = proxy.curl(&["--data", "x"], "/events/news");
+        assert!(said.status >= 500, "{kind:?}: {}", said.text);
+        stream.wait_for_event(&redis.publish("news", "y", &[]));
     }
 }
 

@@ -104,7 +104,7 @@ pub fn router(gateway: Arc<Gateway>, with_ops: bool) -> Router {
     layered(router, gateway)
 }
 
-/// Health and metrics, for a listener of their own.
+/// What operators ask, for a listener of their own.
 pub fn ops_router(gateway: Arc<Gateway>) -> Router {
     layered(ops_routes(), gateway)
 }

@@ -1,5 +1,6 @@
 //! Goal: the page at `/` does in a real browser what it says, and above all resumes: a native
-//! `EventSource` behind nginx loses its replica and misses nothing.
+//! `EventSource` behind nginx loses its replica and misses nothing. The scripts of docs/clients.md do
+//! what that page says of them.
 //!
 //! Method: Chromium without a window, on the page as it is served, through real nginx, replicas and
 //! Redis. Skipped, with a word about it, where Chromium is not installed.
@@ -20,7 +21,7 @@ mod support;
 mod chromium;
 
 use chromium::Chromium;
-use serde_json::json;
+use serde_json::{Value, json};
 use support::{Gateway, Nginx, Redis, fleet};
 
 /// The page is on a stream that is open.
@@ -177,4 +178,85 @@ fn a_browser_without_event_source_is_told_so() {
         "[!document.querySelector('#unable').hidden, document.querySelector('#toggle').disabled]";
     assert_eq!(browser.evaluate(told), json!([true, true]));
     assert_eq!(browser.faults(), json!([]));
+}
+
+/// The scripts of docs/clients.md, in order.
+fn scripts() -> Vec<&'static str> {
+    let page = include_str!("../../docs/clients.md");
+    let blocks = page.split("\n```js\n").skip(1);
+    blocks
+        .map(|rest| rest.split_once("```\n").unwrap().0)
+        .collect()
+}
+
+/// Runs a script that shows events by `show`, at a path of the gateway that has no scripts of its own.
+fn run_script(browser: &mut Chromium, gateway: &Gateway, script: &str) {
+    browser.open(&format!("{}/healthz", gateway.url()));
+    let all =
+        format!("window.shown = []; window.show = (event) => shown.push(event); {script}; true");
+    assert_eq!(browser.evaluate(&all), json!(true));
+}
+
+/// The data of what a script has shown, once there is so much of it.
+fn data_shown(browser: &mut Chromium, count: usize) -> Value {
+    let data = "shown.filter((event) => event.type === 'message').map((event) => event.data)";
+    browser.until(&format!("{data}.length >= {count}"));
+    browser.evaluate(data)
+}
+
+#[test]
+fn one_stream_serves_all_tabs_and_the_next_tab_goes_on_with_it() {
+    let Some(mut browser) = Chromium::start() else {
+        return;
+    };
+    let gateway = Gateway::start(&[]);
+    let script = scripts()[0];
+    let pages: Vec<_> = (0..3)
+        .map(|_| {
+            let page = browser.another_page();
+            run_script(&mut browser, &gateway, script);
+            page
+        })
+        .collect();
+    gateway.wait_for_metric("tidegate_open_connections", &[], 1.0);
+    gateway.publish("prices", "1");
+    for page in &pages {
+        browser.turn_to(page);
+        assert_eq!(data_shown(&mut browser, 1), json!(["1"]));
+    }
+    // The tab that reads goes, and something is published before the next one is there.
+    browser.turn_to(&pages[0]);
+    browser.open("about:blank");
+    gateway.publish("prices", "2");
+    gateway.wait_for_metric("tidegate_connections_opened_total", &[], 2.0);
+    gateway.publish("prices", "3");
+    for page in &pages[1..] {
+        browser.turn_to(page);
+        assert_eq!(data_shown(&mut browser, 3), json!(["1", "2", "3"]));
+        let gaps =
+            browser.evaluate("shown.filter((event) => event.type === 'tidegate.gap').length");
+        assert_eq!(gaps, json!(0));
+    }
+    gateway.wait_for_metric("tidegate_open_connections", &[], 1.0);
+}
+
+#[test]
+fn a_page_that_hears_no_heartbeat_opens_its_stream_anew_and_misses_nothing() {
+    let Some(mut browser) = Chromium::start() else {
+        return;
+    };
+    let mut gateway = Gateway::start(&[("stream.heartbeat", "200ms")]);
+    // In times that a test can wait for.
+    let script = scripts()[1].replace("45000", "2000").replace("5000", "100");
+    run_script(&mut browser, &gateway, &script);
+    gateway.wait_for_metric("tidegate_open_connections", &[], 1.0);
+    gateway.publish("prices", "1");
+    assert_eq!(data_shown(&mut browser, 1), json!(["1"]));
+    // The connection stands and is silent, as one that died in sleep.
+    browser.evaluate("window.first = source; true");
+    gateway.pause();
+    browser.until("source !== first && first.readyState === EventSource.CLOSED");
+    gateway.resume();
+    gateway.publish("prices", "2");
+    assert_eq!(data_shown(&mut browser, 2), json!(["1", "2"]));
 }
