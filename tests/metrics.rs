@@ -636,10 +636,9 @@ fn each_alert_has_its_paragraph_and_its_stories() {
             "*Ticket.*"
         };
         assert!(paragraph.contains(severity), "{alert} is {severity}");
-        assert!(
-            paragraph.contains("\nDo: "),
-            "what is to be done at {alert}?"
-        );
+        for part in ["\nLook: ", "\nDo: "] {
+            assert!(paragraph.contains(part), "{alert} lacks {part:?}");
+        }
         let anchor = format!("docs/operations.md#{}\n", alert.to_lowercase());
         assert!(rule.contains(&anchor), "{alert} leads to its paragraph");
         for story in [

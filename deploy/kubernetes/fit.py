@@ -20,7 +20,9 @@ from pathlib import Path
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
-TASKS_SECONDS = 16  # JOIN of src/app.rs, twice: requests and tasks that have begun when the drain is over
+# Requests and tasks that have begun when the drain is over have so long each.
+JOIN_SECONDS = int(re.search(r"JOIN: Duration = Duration::from_secs\((\d+)\)", (ROOT / "src/app.rs").read_text())[1])
+TASKS_SECONDS = 2 * JOIN_SECONDS
 START_SECONDS = 20
 
 manifests, program = sys.argv[1:]
@@ -107,6 +109,19 @@ def routes():
         names = {port["name"] for one in hit for port in one["spec"]["ports"]}
         asked = {endpoint["port"] for endpoint in monitor["spec"]["endpoints"]}
         expect(len(hit) == 1 and asked <= names, f"ServiceMonitor: {asked} of {len(hit)} Services with {names}")
+
+
+def alerts():
+    """The rules are those that promtool has tested, and the job that they speak of is that of the monitor."""
+    rules = yaml.safe_load((ROOT / "deploy/prometheus/rules/tidegate.yml").read_text())
+    for one in of("PrometheusRule"):
+        expect(one["spec"] == rules, "PrometheusRule: other rules than those of deploy/prometheus")
+    for monitor in of("ServiceMonitor"):
+        expect(of("PrometheusRule"), "metrics without alerts")
+        wanted = monitor["spec"]["selector"]["matchLabels"]
+        (service,) = (one for one in of("Service") if fits(wanted, one["metadata"].get("labels")))
+        job = service["metadata"]["labels"][monitor["spec"]["jobLabel"]]
+        expect(f'up{{job="{job}"}}' in str(rules), f"no rule speaks of the job {job}")
 
 
 def grace():
@@ -215,7 +230,7 @@ def answers(port, path, tries=START_SECONDS * 10):
     return None
 
 
-for check in (selectors, ports_fit, routes, grace, scaling, secrets, closed, program_takes_it):
+for check in (selectors, ports_fit, routes, alerts, grace, scaling, secrets, closed, program_takes_it):
     check()
 for fault in faults:
     print(f"{os.path.basename(manifests)}: {fault}", file=sys.stderr)
