@@ -32,9 +32,11 @@ lint-deploy: ## linters over the Dockerfile, workflows, scripts and the compose 
 	@deploy/lint
 
 IMAGE ?= tidegate
+VERSION = $(shell sed -n '/^\[package\]/,/^\[/s/^version = "\(.*\)"/\1/p' Cargo.toml)
 image: ## builds the image with docker, and runs it once
-	docker build --file deploy/Dockerfile --tag $(IMAGE) --build-arg REVISION=$$(git rev-parse --short=12 HEAD) .
-	deploy/image-check $(IMAGE)
+	docker build --file deploy/Dockerfile --tag $(IMAGE) --build-arg VERSION=$(VERSION) \
+		--build-arg REVISION=$$(git rev-parse --short=12 HEAD) .
+	deploy/image-check $(IMAGE) $(VERSION)
 
 # `advisories` asks the database of known faults, which lies on GitHub.
 DENY ?= bans licenses sources

@@ -10,6 +10,7 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
+    clippy::print_stderr,
     reason = "a failed step ends the test"
 )]
 
@@ -17,6 +18,7 @@ mod support;
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -360,10 +362,92 @@ fn the_units_fit_the_program() {
         .lines()
         .find_map(|line| line.strip_prefix("#time = "))
         .unwrap();
-    assert!(seconds(value(&service, "TimeoutStopSec")) >= seconds(drain) + 20);
+    // Requests, then tasks that have begun.
+    let join = include_str!("../src/app.rs");
+    let (_, join) = join
+        .split_once("const JOIN: Duration = Duration::from_secs(")
+        .unwrap();
+    let tasks = 2 * join.split(')').next().unwrap().parse::<u32>().unwrap();
+    assert!(seconds(value(&service, "TimeoutStopSec")) > seconds(drain) + tasks);
+    let sum = format!("`drain.wait` + `drain.time` + {tasks} s");
+    for page in ["docs/deploy.md", "docs/operations.md"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(page);
+        assert!(
+            std::fs::read_to_string(path).unwrap().contains(&sum),
+            "{page}"
+        );
+    }
     let backlog = toml
         .lines()
         .find_map(|line| line.strip_prefix("#backlog = "))
         .unwrap();
     assert_eq!(value(&socket, "Backlog"), backlog);
+}
+
+/// As the unit runs it: a user that nobody has, with the right to read the key by its group alone.
+#[test]
+fn a_reload_takes_a_key_that_only_a_group_may_read() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("NOT CHECKED: only root can start a replica as somebody else");
+        return;
+    }
+    let service = unit("tidegate.service");
+    let key_file = "Environment=TIDEGATE__AUTH__PUBLISH_KEY_FILE=";
+    let shipped = service.lines().find_map(|line| line.strip_prefix(key_file));
+    let shipped = shipped.expect("where the key is");
+    let group = value(&service, "SupplementaryGroups");
+    let install = format!("install -m 640 -g {group} -T /dev/stdin {shipped} <<<");
+    assert!(service.contains(&install), "{install}");
+
+    // A number in place of the group, which this machine may lack.
+    let group = "64001";
+    // Where any user may enter, and run the program.
+    let name = format!("tidegate-test-{}", std::process::id());
+    let directory = Directory(std::env::temp_dir().join(name));
+    std::fs::create_dir(&directory.0).unwrap();
+    let everybody = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(&directory.0, everybody).unwrap();
+    let binary = directory.0.join("tidegate");
+    std::fs::copy(env!("CARGO_BIN_EXE_tidegate"), &binary).unwrap();
+    let path = directory.0.join("publish-key");
+    let install = |key: &str| {
+        let line = install.replace("tidegate -T", &format!("{group} -T"));
+        let line = line.replace(shipped, path.to_str().unwrap());
+        let script = format!("{line}\"$KEY\"");
+        let mut bash = Command::new("bash");
+        let done = bash.args(["-c", &script]).env("KEY", key).status();
+        assert!(done.unwrap().success(), "{script}");
+    };
+    install("first");
+    let address = free_address();
+    let mut command = Command::new(program("setpriv"));
+    command
+        .env_clear()
+        .args([
+            "--reuid=64000",
+            "--regid=64000",
+            "--groups",
+            group,
+            "--no-new-privs",
+        ])
+        .arg(binary)
+        .arg("serve")
+        .envs(environment(&[
+            ("server.listen", address.to_string().as_str()),
+            ("auth.publish_key_file", path.to_str().unwrap()),
+        ]));
+    let mut replica = Process::spawn("tidegate", &mut command).unwrap();
+    let listens = |line: &str| line.contains("listening").then_some(());
+    assert!(replica.stderr.wait_for(listens).is_some());
+    let may_publish = |key: &str| {
+        let request = format!(
+            "POST /events/news HTTP/1.1\r\nHost: t\r\nConnection: close\r\nAuthorization: Bearer {key}\r\nContent-Length: 1\r\n\r\nx"
+        );
+        exchange(address, request.as_bytes()).status == 200
+    };
+    assert!(may_publish("first") && !may_publish("second"));
+    install("second");
+    replica.hang_up();
+    eventually("the new key is taken", || may_publish("second"));
+    assert!(!may_publish("first"));
 }

@@ -39,6 +39,7 @@ HOST = "127.0.0.1"
 
 MASTER = "main"  # what the sentinels call the server that takes writes
 DRAIN_SECONDS = 20  # drain.time, in which a replica ends its streams
+TASKS_SECONDS = 16  # for requests and tasks that have begun by then
 NGINX_FILES_MAX = 131072
 NGINX_CONNECTIONS_MAX = 65536
 NGINX_SPARE_FILES = 200  # see nginx/nginx.conf.template
@@ -176,7 +177,7 @@ def replicas(settings):
                 "TIDEGATE__REPLICA__NAME": name,
             },
             answers=lambda: http_status(port, "/readyz") == 200,
-            stop_seconds=DRAIN_SECONDS + 5,
+            stop_seconds=DRAIN_SECONDS + TASKS_SECONDS,
         )
 
     names, addresses = replica_names(settings), replica_addresses(settings)
