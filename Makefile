@@ -55,6 +55,7 @@ ci: ## what the build machine runs
 
 test-tools: # What the tests run besides Rust; installs what is missing.
 	@deploy/install.sh cc curl redis-server redis-cli nginx prometheus promtool python3 python3-venv
+	@deploy/install.sh chromium || [[ -z "$${TIDEGATE_NEED_CHROMIUM:-}" ]] || exit 1
 
 fmt: ## formats the code
 	cargo fmt --all

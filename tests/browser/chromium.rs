@@ -34,7 +34,8 @@ pub struct Chromium {
 }
 
 impl Chromium {
-    /// Starts one; none, with a word about it, if it is not installed.
+    /// Starts one; none, with a word about it, if it is not installed. Where `TIDEGATE_NEED_CHROMIUM` is
+    /// set, as on the build machine, that is a failure.
     pub fn start() -> Option<Self> {
         Self::start_with(&[])
     }
@@ -42,6 +43,10 @@ impl Chromium {
     /// The same, with more flags.
     pub fn start_with(flags: &[&str]) -> Option<Self> {
         let Some(program) = installed() else {
+            assert!(
+                std::env::var_os("TIDEGATE_NEED_CHROMIUM").is_none(),
+                "TIDEGATE_NEED_CHROMIUM is set, and there is no chromium: deploy/install.sh chromium"
+            );
             eprintln!("NOT CHECKED: no chromium on the path, and so no page in a browser");
             return None;
         };
