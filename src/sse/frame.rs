@@ -7,6 +7,7 @@ use crate::cursor::Cursor;
 use crate::id::Id;
 use crate::topic::Topic;
 use bytes::Bytes;
+use std::ops::Range;
 
 /// What an entry of a log is, beside its type and data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +55,8 @@ pub struct Entry {
     pub data: String,
 }
 
-/// Bytes after which frames that are encoded together begin another buffer.
+/// Bytes after which frames that are encoded together begin another buffer: as much as a stream is
+/// written in one turn.
 const BUFFER: usize = 64 * 1024;
 
 /// An [`Entry`] with its block, ready to be written: as a chunk, so that a socket takes it in one
@@ -81,32 +83,35 @@ impl Frame {
     /// Encodes an entry of `topic`.
     #[must_use]
     pub fn encode(topic: &Topic, entry: &Entry) -> Self {
-        let draft = Draft::of(topic, entry);
-        let mut buffer = Vec::with_capacity(chunk::len(draft.block.len()));
-        let head = chunk::write(draft.block.as_bytes(), &mut buffer);
-        draft.finish(entry, head, Span::from(Bytes::from(buffer)))
+        let (draft, block) = Draft::of(topic, entry);
+        let mut buffer = Vec::with_capacity(chunk::len(block.len()));
+        let head = chunk::write(block.as_bytes(), &mut buffer);
+        draft.finish(head, Span::from(Bytes::from(buffer)))
     }
 
     /// Encodes entries that follow one another into buffers that they share: whoever is shown all
     /// of them has them written as one. A buffer lives as long as one of its frames does, so it
-    /// takes no more once it holds [`BUFFER`] bytes.
-    #[must_use]
-    pub fn encode_all(topic: &Topic, entries: &[Entry]) -> Vec<Self> {
-        let mut frames = Vec::with_capacity(entries.len());
+    /// takes no more once it holds 64 KiB.
+    pub fn encode_all(topic: &Topic, entries: impl Iterator<Item = Entry>) -> Vec<Self> {
+        let mut frames = Vec::new();
         let mut buffer = Vec::new();
-        let mut drafts = Vec::new();
-        let mut entries = entries.iter().peekable();
-        while let Some(entry) = entries.next() {
-            let (draft, from) = (Draft::of(topic, entry), buffer.len());
-            let head = chunk::write(draft.block.as_bytes(), &mut buffer);
-            drafts.push((entry, draft, head, from, buffer.len()));
-            if buffer.len() >= BUFFER || entries.peek().is_none() {
-                let full = Bytes::from(std::mem::take(&mut buffer).into_boxed_slice());
-                frames.extend(drafts.drain(..).map(|(entry, draft, head, from, to)| {
-                    draft.finish(entry, head, Span::new(full.clone(), from, to))
-                }));
+        let mut drafts: Vec<(Draft, usize, Range<usize>)> = Vec::new();
+        let mut fill = |buffer: &mut Vec<u8>, drafts: &mut Vec<_>| {
+            let full = Bytes::from(std::mem::take(buffer).into_boxed_slice());
+            frames.extend(drafts.drain(..).map(|(draft, head, range): (Draft, _, _)| {
+                draft.finish(head, Span::new(full.clone(), range))
+            }));
+        };
+        for entry in entries {
+            let (draft, block) = Draft::of(topic, &entry);
+            let from = buffer.len();
+            let head = chunk::write(block.as_bytes(), &mut buffer);
+            drafts.push((draft, head, from..buffer.len()));
+            if buffer.len() >= BUFFER {
+                fill(&mut buffer, &mut drafts);
             }
         }
+        fill(&mut buffer, &mut drafts);
         frames
     }
 
@@ -182,46 +187,48 @@ impl Frame {
     }
 }
 
-/// A frame without the place of its bytes.
-struct Draft<'a> {
-    kind: &'a str,
-    block: String,
+/// A frame without its bytes.
+struct Draft {
+    id: Id,
+    prev: Id,
+    mark: Mark,
+    kind: Box<str>,
     id_line: u8,
 }
 
-impl<'a> Draft<'a> {
-    fn of(topic: &Topic, entry: &'a Entry) -> Self {
-        let block = Block::default();
+impl Draft {
+    /// The draft, and the block.
+    fn of(topic: &Topic, entry: &Entry) -> (Self, String) {
+        let event = |block: Block| block.event(&entry.kind).data(&entry.data);
         let (kind, block) = match entry.mark {
             Mark::Event | Mark::End | Mark::Deleted => {
-                let block = block.id(entry.id).event(&entry.kind).data(&entry.data);
-                (entry.kind.as_str(), block)
+                (entry.kind.as_str(), event(Block::default().id(entry.id)))
             }
-            Mark::Unlogged => {
-                return Self {
-                    kind: &entry.kind,
-                    block: block.event(&entry.kind).data(&entry.data),
-                    id_line: 0,
-                };
-            }
+            Mark::Unlogged => (entry.kind.as_str(), event(Block::default())),
             Mark::Gap { from, .. } => ("", gap_block(topic, GapReason::Rewound, from, entry.id)),
             Mark::Late { from, .. } => ("", gap_block(topic, GapReason::Late, from, entry.id)),
         };
-        let id_line = "id: \n".len() + entry.id.to_string().len();
-        Self {
-            kind,
-            block,
-            // An id has at most 33 bytes.
-            id_line: u8::try_from(id_line).unwrap_or(u8::MAX),
-        }
-    }
-
-    fn finish(self, entry: &Entry, head: usize, chunk: Span) -> Frame {
-        Frame {
+        let id_line = match entry.mark {
+            Mark::Unlogged => 0,
+            _ => "id: \n".len() + entry.id.to_string().len(),
+        };
+        let draft = Self {
             id: entry.id,
             prev: entry.prev,
             mark: entry.mark,
-            kind: self.kind.into(),
+            kind: kind.into(),
+            // An id has at most 33 bytes.
+            id_line: u8::try_from(id_line).unwrap_or(u8::MAX),
+        };
+        (draft, block)
+    }
+
+    fn finish(self, head: usize, chunk: Span) -> Frame {
+        Frame {
+            id: self.id,
+            prev: self.prev,
+            mark: self.mark,
+            kind: self.kind,
             chunk,
             // A length has 16 digits at most.
             head: u8::try_from(head).unwrap_or(u8::MAX),
@@ -286,7 +293,7 @@ mod tests {
             entry(4, Mark::Event, 3),
             entry(5, Mark::End, 0),
         ];
-        let together = Frame::encode_all(&topic, &entries);
+        let together = Frame::encode_all(&topic, entries.iter().cloned());
         let mut spans: Vec<Span> = Vec::new();
         for (frame, entry) in together.iter().zip(&entries) {
             let alone = Frame::encode(&topic, entry);
@@ -301,6 +308,6 @@ mod tests {
             }
         }
         assert_eq!((together.len(), spans.len()), (entries.len(), 2));
-        assert!(Frame::encode_all(&topic, &[]).is_empty());
+        assert!(Frame::encode_all(&topic, std::iter::empty()).is_empty());
     }
 }

@@ -1,7 +1,7 @@
 //! Bytes to be written that stand among others.
 
 use bytes::Bytes;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 
 /// A stretch of a buffer. What follows it in the same buffer can be joined to it, so that many
 /// events which were encoded together are written as one.
@@ -13,11 +13,15 @@ pub struct Span {
 }
 
 impl Span {
-    /// The bytes `from..to` of `buffer`, which are all there.
+    /// These bytes of `buffer`, which are all there.
     #[must_use]
-    pub fn new(buffer: Bytes, from: usize, to: usize) -> Self {
-        debug_assert!(from <= to && to <= buffer.len(), "a stretch of the buffer");
-        Self { buffer, from, to }
+    pub fn new(buffer: Bytes, Range { start, end }: Range<usize>) -> Self {
+        debug_assert!(start <= end && end <= buffer.len(), "a stretch of it");
+        Self {
+            buffer,
+            from: start,
+            to: end,
+        }
     }
 
     /// Joins `next` if it stands right behind. False if it does not; then nothing has changed.
@@ -63,11 +67,11 @@ mod tests {
     fn neighbours_in_one_buffer_are_joined_and_others_are_not() {
         let buffer = Bytes::from(b"abcdef".to_vec());
         let other = Bytes::from(b"abcdef".to_vec());
-        let part = |from, to| Span::new(buffer.clone(), from, to);
+        let part = |from, to| Span::new(buffer.clone(), from..to);
         let mut span = part(0, 2);
         assert!(!span.join(&part(3, 5)), "a hole");
         assert!(!span.join(&part(1, 3)), "an overlap");
-        assert!(!span.join(&Span::new(other, 2, 4)), "another buffer");
+        assert!(!span.join(&Span::new(other, 2..4)), "another buffer");
         assert!(span.join(&part(2, 3)) && span.join(&part(3, 6)));
         assert_eq!(&*span, b"abcdef");
         assert_eq!(part(2, 4).into_bytes(), b"cd".as_slice());

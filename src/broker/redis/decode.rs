@@ -121,13 +121,13 @@ fn page(value: &Value, request: &ReadRequest, foreign: &mut usize) -> Result<Pag
         *foreign += usize::from(entry.is_err());
         entry.ok()
     });
-    let ours: Vec<Entry> = ours.collect();
+    let frames = Frame::encode_all(&request.topic, ours);
     Ok(Page {
         topic: request.topic.clone(),
         after: request.after,
         floor,
         ended: optional(ended).and_then(|text| text.parse().ok()),
-        frames: Frame::encode_all(&request.topic, &ours),
+        frames,
         cut_at: reached.filter(|_| number(more) == Ok(1)),
     })
 }
