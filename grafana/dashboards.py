@@ -390,6 +390,12 @@ def replica():
                         unit="cps",
                     ),
                     lines(
+                        "Streams that are behind",
+                        """Normal: near 0, with peaks of reading when many come back. blocked for long: clients or the way to
+                        them are slow, GET /streams?sort=lag names them. reading for long: Redis is slow or away.""",
+                        ("sum by (state) (tidegate_streams_behind{})", "{{state}}"),
+                    ),
+                    lines(
                         "Begin of a stream, how long it takes",
                         """From the request to the head. A known topic takes microseconds, a new one a round trip to Redis. At
                         stream.open_wait the head goes out without waiting on: Redis does not confirm subscriptions.""",

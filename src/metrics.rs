@@ -23,6 +23,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 pub enum CloseReason {
     /// The client went, or its connection broke.
     Client,
+    /// It took nothing for `server.write_timeout`, or did not answer signs of life.
+    Timeout,
     /// `?limit=` or `?max_age=` was reached.
     Limit,
     /// `stream.age_max`.
@@ -36,8 +38,9 @@ pub enum CloseReason {
 }
 
 impl CloseReason {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::Client,
+        Self::Timeout,
         Self::Limit,
         Self::Age,
         Self::Ended,
@@ -50,6 +53,7 @@ impl CloseReason {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Client => "client",
+            Self::Timeout => "timeout",
             Self::Limit => "limit",
             Self::Age => "age",
             Self::Ended => "ended",
@@ -116,6 +120,7 @@ pub struct Metrics {
     registry: Registry,
     machine: Machine,
     open_connections: Family<IntGauge>,
+    behind: Family<IntGauge>,
     pub connections_limit: IntGauge,
     opened: IntCounter,
     closed: Family<IntCounter>,
@@ -243,6 +248,7 @@ impl Metrics {
         let metrics = Self {
             machine: Machine::new(&r),
             open_connections: r.gauges("open_connections", "Streams that are open now, by the way out: on a socket of the engine's own, or as an ordinary body (HTTP/2, limit, max_age).", "way", &ways),
+            behind: r.gauges("streams_behind", "Streams that are behind now: blocked, their socket takes no more (streams written by the engine's threads only), or reading, they wait for a page of the log.", "state", &["blocked", "reading"]),
             connections_limit: r.gauge("connections_limit", "limits.streams_max: streams beyond it are refused."),
             opened: r.counter("connections_opened_total", "Streams opened. Far above the number open: a reconnect storm."),
             closed: r.counters("connections_closed_total", "Streams closed, by reason. Many by held: holes are not repaired in time.", "reason", &closes),
@@ -313,6 +319,27 @@ impl Metrics {
     /// Where clients connect: its accept queue is looked at.
     pub fn listens_at(&self, address: SocketAddr) {
         self.machine.listens_at(address);
+    }
+
+    /// A stream whose socket takes no more, for as long as the answer lives.
+    #[must_use]
+    pub fn blocked(&self) -> Counted {
+        self.behind("blocked")
+    }
+
+    /// A stream that waits for a page of the log, for as long as the answer lives.
+    #[must_use]
+    pub fn reading(&self) -> Counted {
+        self.behind("reading")
+    }
+
+    fn behind(&self, state: &'static str) -> Counted {
+        let mut counted = Counted(None);
+        self.behind.of(state, |gauge| {
+            gauge.inc();
+            counted.0 = Some(gauge.clone());
+        });
+        counted
     }
 
     /// A stream was opened.
@@ -442,6 +469,18 @@ impl Metrics {
             String::from_utf8_lossy(&text).into_owned(),
             "text/plain; version=0.0.4; charset=utf-8",
         )
+    }
+}
+
+/// One of those that a gauge counts, for as long as it lives.
+#[derive(Debug)]
+pub struct Counted(Option<IntGauge>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        if let Some(gauge) = &self.0 {
+            gauge.dec();
+        }
     }
 }
 

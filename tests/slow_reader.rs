@@ -113,9 +113,14 @@ fn many_readers_that_stop_in_a_replay_cost_little_each() {
         grown / MIB
     );
     assert!(grown < MEMORY_MAX, "{} MiB", grown / MIB);
+    let blocked = [("state", "blocked")];
+    #[expect(clippy::cast_precision_loss, reason = "a handful of readers")]
+    gateway.wait_for_metric("tidegate_streams_behind", &blocked, READERS as f64);
     let mut last = stuck.pop().unwrap();
     last.opened();
     read_all(&mut last, 0..EVENTS);
+    drop(stuck);
+    gateway.wait_for_metric("tidegate_streams_behind", &blocked, 0.0);
 }
 
 #[test]
@@ -163,7 +168,7 @@ fn a_reader_that_takes_nothing_for_too_long_is_cut_and_comes_back() {
     gateway.wait_for_metric("tidegate_open_connections", &[], 0.0);
     gateway.wait_for_metric(
         "tidegate_connections_closed_total",
-        &[("reason", "client")],
+        &[("reason", "timeout")],
         1.0,
     );
     redis.publish("news", "last", &[]);

@@ -10,7 +10,7 @@ use super::reads::Reads;
 use super::stream::{Ending, Out, Standing, Stream, StreamSettings, Turn, age_of, clock};
 use crate::hub::Bell;
 use crate::log::Reading;
-use crate::metrics::{CloseReason, WayOut};
+use crate::metrics::{CloseReason, Counted, Metrics, WayOut};
 use crate::sse::HEARTBEAT;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
@@ -63,6 +63,11 @@ impl Lease {
             reason: CloseReason::Client,
             is_said: false,
         })
+    }
+
+    /// What streams are counted in.
+    pub(super) fn metrics(&self) -> &Metrics {
+        &self.open.metrics
     }
 
     /// How long it has been taken.
@@ -121,6 +126,7 @@ enum State {
     Reading(
         Box<Stream>,
         Pin<Box<dyn Future<Output = Arc<Reading>> + Send>>,
+        Counted,
     ),
     /// Hyper writes what it has before it is told of the cut.
     Flushing,
@@ -241,7 +247,7 @@ impl Drop for StreamBody {
 impl Outlet {
     fn stream(&self) -> Option<&Stream> {
         match &self.state {
-            State::Live(stream) | State::Reading(stream, _) => Some(stream),
+            State::Live(stream) | State::Reading(stream, ..) => Some(stream),
             State::Opening(_) | State::Flushing | State::Cut | State::Over => None,
         }
     }
@@ -283,14 +289,14 @@ impl Outlet {
         match std::mem::replace(&mut self.state, State::Over) {
             State::Opening(opening) => self.advance_opening(opening, cx),
             State::Live(stream) => self.advance_live(stream, cx),
-            State::Reading(mut stream, mut reading) => match reading.as_mut().poll(cx) {
+            State::Reading(mut stream, mut reading, counted) => match reading.as_mut().poll(cx) {
                 Poll::Ready(pages) => {
                     stream.take(&pages);
                     self.state = State::Live(stream);
                     Poll::Ready(())
                 }
                 Poll::Pending => {
-                    self.state = State::Reading(stream, reading);
+                    self.state = State::Reading(stream, reading, counted);
                     self.heartbeat_meanwhile(cx)
                 }
             },
@@ -344,6 +350,7 @@ impl Outlet {
                 self.state = State::Reading(
                     stream,
                     Box::pin(async move { reads.pages(partition, requests).await }),
+                    self.settings.metrics.reading(),
                 );
             }
             Turn::Over(ending) => {

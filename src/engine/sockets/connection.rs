@@ -6,6 +6,7 @@ use super::mailbox::Key;
 use crate::engine::body::Lease;
 use crate::engine::moment::Moment;
 use crate::engine::stream::{Ending, Stream};
+use crate::metrics::{CloseReason, Counted, Metrics};
 use crate::sse::{Span, chunk};
 use bytes::Bytes;
 use mio::net::TcpStream;
@@ -33,10 +34,25 @@ pub(super) enum State {
     Opening(AbortHandle),
     /// It writes whenever there is something.
     Live(Stream),
-    /// It waits for pages of the log; the task that reads them.
-    Reading(Box<Stream>, AbortHandle),
+    /// It waits for pages of the log.
+    Reading(Box<Stream>, Awaited),
     /// What is left is written, then the connection ends.
     Over(Ending),
+}
+
+/// The task that reads pages of the log.
+pub(super) struct Awaited {
+    task: AbortHandle,
+    _counted: Counted,
+}
+
+impl Awaited {
+    pub(super) fn new(task: AbortHandle, metrics: &Metrics) -> Self {
+        Self {
+            task,
+            _counted: metrics.reading(),
+        }
+    }
 }
 
 /// One connection.
@@ -56,8 +72,21 @@ pub(super) struct Connection {
     _place: Place,
 }
 
-/// Pieces in the order in which they are to be written.
-type Rest = VecDeque<Bytes>;
+/// What waits for the socket.
+struct Rest {
+    /// Pieces in the order in which they are to be written.
+    pieces: VecDeque<Bytes>,
+    _counted: Counted,
+}
+
+impl Rest {
+    fn new(metrics: &Metrics) -> Self {
+        Self {
+            pieces: VecDeque::new(),
+            _counted: metrics.blocked(),
+        }
+    }
+}
 
 /// What an entry is given when it is adopted.
 pub(super) struct Around {
@@ -73,8 +102,8 @@ pub(super) enum Written {
     All,
     /// The socket takes no more for now.
     Blocked,
-    /// The peer is gone.
-    Gone,
+    /// The peer is gone, and how.
+    Gone(CloseReason),
 }
 
 impl Connection {
@@ -102,7 +131,7 @@ impl Connection {
     pub(super) fn stream(&self) -> Option<&Stream> {
         match &self.state {
             State::Live(stream) => Some(stream),
-            State::Reading(stream, _) => Some(stream),
+            State::Reading(stream, ..) => Some(stream),
             State::Opening(_) | State::Over(_) => None,
         }
     }
@@ -120,22 +149,25 @@ impl Connection {
         self.rest.is_some()
     }
 
-    /// Reads what the peer says, which is nothing. False if it is gone.
-    pub(super) fn listen(&mut self, scratch: &mut [u8]) -> bool {
+    /// Reads what the peer says, which is nothing.
+    ///
+    /// # Errors
+    /// How it is gone, if it is.
+    pub(super) fn listen(&mut self, scratch: &mut [u8]) -> Result<(), CloseReason> {
         loop {
             match self.socket.read(scratch) {
-                Ok(0) => return false,
+                Ok(0) => return Err(CloseReason::Client),
                 Ok(read) => {
                     self.chatter = self
                         .chatter
                         .saturating_add(u32::try_from(read).unwrap_or(u32::MAX));
                     if self.chatter > CHATTER_MAX {
-                        return false;
+                        return Err(CloseReason::Client);
                     }
                 }
-                Err(why) if why.kind() == io::ErrorKind::WouldBlock => return true,
+                Err(why) if why.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(why) if why.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => return false,
+                Err(why) => return Err(gone(&why)),
             }
         }
     }
@@ -148,16 +180,20 @@ impl Connection {
             [piece] => send(|| self.socket.write(piece)),
             many => send_all(&self.socket, many.iter()),
         };
-        let Ok(sent) = sent else {
-            pieces.clear();
-            return Written::Gone;
+        let sent = match sent {
+            Ok(sent) => sent,
+            Err(why) => {
+                pieces.clear();
+                return Written::Gone(gone(&why));
+            }
         };
         if sent == pieces.iter().map(|piece| piece.len()).sum::<usize>() {
             pieces.clear();
             return Written::All;
         }
-        let mut rest: Rest = pieces.drain(..).map(Span::into_bytes).collect();
-        advance(&mut rest, sent);
+        let mut rest = Rest::new(self.lease.metrics());
+        rest.pieces.extend(pieces.drain(..).map(Span::into_bytes));
+        advance(&mut rest.pieces, sent);
         self.rest = Some(Box::new(rest));
         self.flush()
     }
@@ -167,13 +203,13 @@ impl Connection {
         let Some(rest) = &mut self.rest else {
             return Written::All;
         };
-        while !rest.is_empty() {
-            let sent = match send_all(&self.socket, rest.iter()) {
+        while !rest.pieces.is_empty() {
+            let sent = match send_all(&self.socket, rest.pieces.iter()) {
                 Ok(0) => return Written::Blocked,
                 Ok(sent) => sent,
-                Err(_) => return Written::Gone,
+                Err(why) => return Written::Gone(gone(&why)),
             };
-            advance(rest, sent);
+            advance(&mut rest.pieces, sent);
         }
         // A quiet stream holds no memory for it.
         self.rest = None;
@@ -184,8 +220,11 @@ impl Connection {
     pub(super) fn end(&mut self, ending: Ending) -> Written {
         self.lease.close(ending.reason());
         if matches!(ending, Ending::Clean(_)) {
-            let rest = self.rest.get_or_insert_default();
-            rest.push_back(Bytes::from_static(chunk::LAST));
+            let metrics = self.lease.metrics();
+            let rest = self
+                .rest
+                .get_or_insert_with(|| Box::new(Rest::new(metrics)));
+            rest.pieces.push_back(Bytes::from_static(chunk::LAST));
         }
         self.state = State::Over(ending);
         self.flush()
@@ -195,13 +234,23 @@ impl Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         match &self.state {
-            State::Opening(task) | State::Reading(_, task) => task.abort(),
+            State::Opening(task) => task.abort(),
+            State::Reading(_, awaited) => awaited.task.abort(),
             State::Over(Ending::Clean(_)) => {
                 // The peer reads the end before it hears that the connection is closed.
                 drop(self.socket.shutdown(std::net::Shutdown::Write));
             }
             State::Live(_) | State::Over(Ending::Cut(_)) => {}
         }
+    }
+}
+
+/// A peer that takes nothing for long, or does not answer signs of life, has timed out
+/// ([tcp(7)](https://man7.org/linux/man-pages/man7/tcp.7.html), `TCP_USER_TIMEOUT`).
+fn gone(why: &io::Error) -> CloseReason {
+    match why.kind() {
+        io::ErrorKind::TimedOut => CloseReason::Timeout,
+        _ => CloseReason::Client,
     }
 }
 

@@ -13,7 +13,7 @@ use std::task::Waker;
 #[derive(Debug)]
 pub(super) struct Groups {
     mailbox: Arc<Mailbox>,
-    groups: Slab<Group>,
+    all: Slab<Group>,
     by_source: HashMap<usize, u32>,
 }
 
@@ -37,7 +37,7 @@ impl Groups {
     pub(super) fn new(mailbox: Arc<Mailbox>) -> Self {
         Self {
             mailbox,
-            groups: Slab::new(),
+            all: Slab::new(),
             by_source: HashMap::new(),
         }
     }
@@ -49,7 +49,7 @@ impl Groups {
             None => self.begin(source),
         };
         #[expect(clippy::indexing_slicing, reason = "those in the map are in the list")]
-        let group = &mut self.groups[number as usize];
+        let group = &mut self.all[number as usize];
         let seat = Seat {
             group: number,
             place: short(group.members.insert(member)),
@@ -58,10 +58,10 @@ impl Groups {
     }
 
     fn begin(&mut self, source: WakeSource) -> u32 {
-        let number = short(self.groups.vacant_key());
+        let number = short(self.all.vacant_key());
         let ring = Arc::new(Ring::new(self.mailbox.clone(), number));
         self.by_source.insert(source.address(), number);
-        self.groups.insert(Group {
+        self.all.insert(Group {
             hook: source.hang(Waker::from(ring.clone())),
             source,
             ring,
@@ -74,13 +74,13 @@ impl Groups {
     /// An entry goes; a group goes with its last.
     pub(super) fn leave(&mut self, seat: Seat) {
         let number = seat.group as usize;
-        let Some(group) = self.groups.get_mut(number) else {
+        let Some(group) = self.all.get_mut(number) else {
             return;
         };
         group.members.try_remove(seat.place as usize);
         if group.members.is_empty() {
             self.by_source.remove(&group.source.address());
-            self.groups.remove(number);
+            self.all.remove(number);
         }
     }
 
@@ -88,14 +88,14 @@ impl Groups {
     /// what rang before is seen by whoever looks now.
     pub(super) fn collect(&self, rung: &mut Vec<u32>, ready: &mut Vec<u32>) {
         for number in rung.iter() {
-            if let Some(group) = self.groups.get(*number as usize) {
+            if let Some(group) = self.all.get(*number as usize) {
                 group.ring.clear();
             }
         }
         // The marks are clear before anything of the hub is looked at.
         fence(Ordering::SeqCst);
         for number in rung.drain(..) {
-            if let Some(group) = self.groups.get(number as usize) {
+            if let Some(group) = self.all.get(number as usize) {
                 ready.extend(group.members.iter().map(|(_, member)| *member));
             }
         }

@@ -14,7 +14,7 @@
 //!    over: flush, then a clean end or a cut; gone: the peer went, or takes nothing
 //! ```
 //!
-//! Waking: the entries of a thread that read the same topic are a group ([`groups`]), and one
+//! Waking: the entries of a thread that read the same topic are a group (`groups`), and one
 //! [`Waker`](std::task::Waker) hangs at the topic for all of them. It marks the group, and if it was
 //! not marked, puts its number on the thread's list and nudges the thread. No wake-up is lost:
 //!

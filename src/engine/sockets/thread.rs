@@ -1,6 +1,6 @@
 //! A thread and its entries.
 
-use super::connection::{Around, Connection, State, Written};
+use super::connection::{Around, Awaited, Connection, State, Written};
 use super::groups::Groups;
 use super::mailbox::{Command, Key, Mailbox};
 use super::table::Table;
@@ -142,15 +142,15 @@ impl Thread {
             return;
         };
         let readable = event.is_readable() || event.is_read_closed() || event.is_error();
-        if readable && !entry.listen(&mut self.scratch) {
-            self.lose(number);
+        if readable && let Err(reason) = entry.listen(&mut self.scratch) {
+            self.lose(number, reason);
             return;
         }
         if event.is_writable() && entry.is_blocked() {
             match entry.flush() {
                 Written::All => self.look(number),
                 Written::Blocked => {}
-                Written::Gone => self.lose(number),
+                Written::Gone(reason) => self.lose(number, reason),
             }
         }
     }
@@ -171,7 +171,7 @@ impl Thread {
                     &mut entry.state,
                     State::Over(Ending::Cut(CloseReason::Client)),
                 ) {
-                    State::Reading(mut stream, _) => {
+                    State::Reading(mut stream, ..) => {
                         stream.take(&reading);
                         entry.state = State::Live(*stream);
                         self.look(key.number);
@@ -261,9 +261,10 @@ impl Thread {
         }
     }
 
-    fn lose(&mut self, number: u32) {
+    fn lose(&mut self, number: u32, reason: CloseReason) {
         if let Some(mut entry) = self.remove(number) {
-            say_closed(&mut entry, CloseReason::Client);
+            say_closed(&mut entry, reason);
+            entry.lease.close(reason);
         }
     }
 
@@ -362,8 +363,8 @@ impl Thread {
             entry.lease.add_bytes(self.out.bytes as u64);
             self.tally.add(&mut self.out);
             let written = entry.write(&mut self.out.pieces);
-            if written == Written::Gone {
-                self.lose(number);
+            if let Written::Gone(reason) = written {
+                self.lose(number, reason);
                 return;
             }
             match turn {
@@ -387,7 +388,9 @@ impl Thread {
                     let over = State::Over(Ending::Cut(CloseReason::Client));
                     entry.state = match std::mem::replace(&mut entry.state, over) {
                         State::Live(stream) => {
-                            State::Reading(Box::new(stream), task.abort_handle())
+                            let metrics = &self.shared.settings.metrics;
+                            let awaited = Awaited::new(task.abort_handle(), metrics);
+                            State::Reading(Box::new(stream), awaited)
                         }
                         other => other,
                     };
