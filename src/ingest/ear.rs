@@ -133,6 +133,9 @@ pub struct Ear {
     owed: VecDeque<Owed>,
     /// Who appended last.
     appender: Option<String>,
+    /// An epoch that this ear appended, and whose rest and end it appends although another ear has
+    /// begun the next: nothing of that can be logged before.
+    finishes: Option<Arc<str>>,
     under_way: Option<Append>,
     blocked_since: Option<Instant>,
     not_before: Option<Instant>,
@@ -149,6 +152,7 @@ impl Ear {
             counting: None,
             owed: VecDeque::new(),
             appender: None,
+            finishes: None,
             under_way: None,
             blocked_since: None,
             not_before: None,
@@ -195,6 +199,7 @@ impl Ear {
 
     /// `start`: an epoch begins here in the order of publishes.
     pub fn hear_start(&mut self, epoch: &str, ear: &str, run: &str, now: Instant) {
+        let was_eager = self.is_eager();
         self.appeared(ear);
         if self.node.as_deref() != Some(run) {
             return;
@@ -205,6 +210,10 @@ impl Ear {
             hash: 0,
         };
         if let Some(old) = self.counting.replace(next) {
+            if was_eager {
+                self.finishes = Some(old.epoch.clone());
+                self.not_before = None;
+            }
             self.owe(
                 Owed::End {
                     epoch: old.epoch,
@@ -260,16 +269,19 @@ impl Ear {
     }
 
     fn owe(&mut self, owed: Owed, now: Instant) {
-        if self.owed.is_empty() {
+        let was_empty = self.owed.is_empty();
+        self.owed.push_back(owed);
+        if was_empty {
             self.not_before = (!self.is_eager()).then(|| now + patience());
         }
-        self.owed.push_back(owed);
     }
 
     /// Whether it appends at once: it did so last, or began the epoch, or who did has left.
     #[must_use]
     pub fn is_eager(&self) -> bool {
+        let next = self.owed.front().map(Owed::epoch);
         self.appender.as_deref() == Some(self.name.as_str())
+            || (next.is_some() && next == self.finishes.as_ref())
     }
 
     fn appeared(&mut self, ear: &str) {
@@ -455,6 +467,26 @@ mod tests {
         assert_eq!(again.items, append.items);
         ear.answered(Outcome::Logged(1), now);
         assert_eq!(ear.owes(), 0);
+    }
+
+    /// What the new ear counts waits for the old epoch's end: nobody's patience may come before it.
+    #[test]
+    fn who_appended_an_epoch_ends_it_at_once_when_another_ear_begins_the_next() {
+        let now = Instant::now();
+        let begun = |appends: &str| {
+            let mut ear = Ear::new("a".into(), 100);
+            ear.subscribed("run");
+            ear.hear_start("e1", appends, "run", now);
+            ear.hear_start("e2", "b", "run", now);
+            assert!(ear.hear_raw(b"events", b"x", None, now));
+            ear
+        };
+        let mut ear = begun("a");
+        let end = ear.next(now).unwrap();
+        assert_eq!((&*end.epoch, end.end), ("e1", Some(0)));
+        ear.answered(Outcome::Logged(0), now);
+        assert_eq!(ear.next(now), None, "the next is for the other");
+        assert_eq!(begun("c").next(now), None, "another ear appended the first");
     }
 
     /// The log compares hashes: with a wrong one it would take this ear for one that misheard.
