@@ -308,6 +308,26 @@ fn a_redis_that_may_evict_the_log_is_not_used_unless_the_config_says_so() {
     Gateway::over(&redis, &config).publish("news", "x");
 }
 
+/// One server that has all slots would even take the functions, until one touches two keys.
+#[test]
+fn a_redis_cluster_is_not_used_and_the_log_says_why() {
+    for all_slots in [false, true] {
+        let redis = Redis::with(&["--cluster-enabled", "yes"]);
+        if all_slots {
+            redis.run::<()>(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]);
+        }
+        let gateway = Gateway::launch_over(&redis, &HASTY);
+        eventually("the log says why", || {
+            let says = |line: &String| line.contains("Redis Cluster is not supported");
+            gateway.log().iter().any(says)
+        });
+        gateway.get("/readyz").problem(503);
+        assert_unavailable(&gateway.post("/events/news", &[], "x"), "cluster");
+        let libraries: Vec<redis::Value> = redis.run(&["FUNCTION", "LIST"]);
+        assert!(libraries.is_empty(), "nothing was written: {libraries:?}");
+    }
+}
+
 #[test]
 fn a_redis_that_is_full_refuses_publishers_and_keeps_its_subscribers() {
     let redis = Redis::start();

@@ -207,7 +207,7 @@ fn answers(port: u16, id: u32) -> bool {
         return false;
     };
     let info: redis::RedisResult<String> = redis::cmd("INFO").arg("server").query(&mut connection);
-    let loaded: redis::RedisResult<Value> = redis::cmd("EXISTS").arg("x").query(&mut connection);
+    let loaded: redis::RedisResult<Value> = redis::cmd("DBSIZE").query(&mut connection);
     loaded.is_ok() && info.is_ok_and(|info| info.contains(&format!("process_id:{id}\r")))
 }
 

@@ -281,6 +281,7 @@ impl Redis {
     }
 
     async fn try_prepare(&self) -> Result<(), BrokerError> {
+        self.refuse_cluster().await?;
         let policy = self.look().await?;
         if policy != NO_EVICTION && !self.settings().allow_eviction {
             return Err(BrokerError::Refused(format!(
@@ -308,6 +309,18 @@ impl Redis {
         }
         for partition in 0..self.settings().partitions {
             self.configure(partition).await?;
+        }
+        Ok(())
+    }
+
+    /// The log's functions touch keys of all topics of a partition, and the fleet's: one server must have them all.
+    async fn refuse_cluster(&self) -> Result<(), BrokerError> {
+        let info = self.command(redis::cmd("INFO").arg("cluster")).await?;
+        let info = decode::text(&info).map_err(|_| self.unreadable())?;
+        if decode::field(info, "cluster_enabled") == Some("1") {
+            return Err(BrokerError::Refused(
+                "Redis Cluster is not supported: run one master with replicas (cluster-enabled no), and Sentinel for failovers".into(),
+            ));
         }
         Ok(())
     }
