@@ -4,7 +4,7 @@
 
 mod support;
 
-use support::{Gateway, Redis, eventually};
+use support::{Gateway, Redis, Sse, eventually};
 
 /// Enough for every replica to be told of all others and for the ears to listen.
 fn three(redis: &Redis) -> [Gateway; 3] {
@@ -54,4 +54,26 @@ fn every_way_is_logged_once_and_a_hopping_stream_sees_each_event_once() {
     }
     let logged: u64 = redis.run(&["XLEN", "tidegate:{0}:log:news"]);
     assert_eq!(logged, 40);
+}
+
+/// What is heard three times is logged once by its count, never by its content.
+#[test]
+fn equal_raw_publishes_are_as_many_events_in_their_order() {
+    let redis = Redis::start();
+    let replicas = three(&redis);
+    let mut streams: Vec<Sse> = replicas
+        .iter()
+        .map(|replica| replica.listen(&["news"]))
+        .collect();
+    let published = ["same", "same", "other", "same", "other", "other", "same"];
+    for data in published {
+        assert!(redis.publish_raw("events:news", data.as_bytes()) >= 3);
+    }
+    redis.publish_raw("events:news", b"last");
+    for stream in &mut streams {
+        assert_eq!(stream.next_data(published.len()), published);
+        assert_eq!(stream.next_published().data, "last");
+    }
+    let logged: usize = redis.run(&["XLEN", "tidegate:{0}:log:news"]);
+    assert_eq!(logged, published.len() + 1);
 }

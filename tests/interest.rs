@@ -180,3 +180,51 @@ fn what_changed_while_redis_was_away_is_told_afterwards() {
     assert_eq!(counted(&redis), 3);
     eventually("nobody is left", || counted(&redis) == 1);
 }
+
+/// Connections that replicas have at Redis: those that listen, and the others.
+fn connections(redis: &Redis) -> (usize, usize) {
+    let count = |kind: &str| {
+        let list: String = redis.run(&["CLIENT", "LIST", "TYPE", kind]);
+        list.lines().count()
+    };
+    (count("pubsub"), count("normal"))
+}
+
+#[test]
+fn connections_to_redis_do_not_grow_with_streams_and_topics() {
+    const POOL: usize = 2;
+    let redis = Redis::start();
+    let pool = POOL.to_string();
+    let gateway = &fleet(&redis, 1, &[("redis.pool_size", &pool)])[0];
+    gateway.wait_for_metric("tidegate_redis_up", &[("role", "ear")], 1.0);
+    redis.publish("0", "before", &[]);
+    let open = |number: usize| {
+        let target = format!("/events/{}?since=earliest", number % 100);
+        let mut stream = gateway.open(&target, &[]);
+        stream.opened();
+        stream
+    };
+    let mut streams = vec![open(0)];
+    gateway.publish("0", "live");
+    let (listening, others) = connections(&redis);
+    // All at once, so that their reads of the log meet.
+    std::thread::scope(|scope| {
+        let opening: Vec<_> = (1..300)
+            .map(|number| scope.spawn(move || open(number)))
+            .collect();
+        streams.extend(opening.into_iter().map(|stream| stream.join().unwrap()));
+    });
+    assert_eq!(channels(&redis), 100);
+    for topic in 0..100 {
+        gateway.publish(&topic.to_string(), "last");
+    }
+    for stream in &mut streams {
+        while stream.next_published().data != "last" {}
+    }
+    let (listening_now, others_now) = connections(&redis);
+    assert_eq!(listening_now, listening);
+    assert!(
+        others_now <= others + POOL,
+        "{others_now} connections for commands, and {others} before"
+    );
+}
