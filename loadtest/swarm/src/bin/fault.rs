@@ -47,6 +47,9 @@ async fn main() -> ExitCode {
         for (Scenario { name, about, .. }, _) in chosen {
             println!("    {name:<20} {about}");
         }
+        println!(
+            "\nnot here but `make rolling-deploy`: replaces all replicas one by one, and reloads nginx, under the EventSource of a real browser"
+        );
         return ExitCode::SUCCESS;
     }
     let (mut table, mut status) = (Table::default(), 0);
