@@ -144,9 +144,8 @@ impl Listener {
     }
 
     /// A place first: beyond `server.connections_max`, connections wait in the backlog.
-    async fn accept(&self) -> io::Result<(TcpStream, Place)> {
-        let ((socket, _), place) = self.gate.admit(self.socket.accept()).await?;
-        Ok((socket, place))
+    async fn accept(&self) -> io::Result<(Accepted, Place)> {
+        self.gate.admit(self.socket.accept()).await
     }
 }
 
@@ -206,30 +205,36 @@ fn prepare(socket: &TcpListener, settings: &Server) -> io::Result<()> {
 impl Connections {
     async fn serve(
         &self,
-        socket: TcpStream,
+        (socket, peer): Accepted,
         router: Router,
         stop: &CancellationToken,
         place: Place,
     ) {
+        let peer = Peer(peer);
         let began = tokio::time::timeout(self.settings.header_timeout, speaks_http2(&socket));
         match began.await {
             Ok(Ok(true)) => {
-                self.serve_http2(socket, router, stop).await;
+                self.serve_http2(socket, peer, router, stop).await;
                 drop(place);
             }
-            Ok(Ok(false)) => self.serve_http1(socket, router, stop, place).await,
+            Ok(Ok(false)) => self.serve_http1(socket, peer, router, stop, place).await,
             Ok(Err(why)) => tracing::debug!(%why, "connection ended"),
             Err(_) => tracing::debug!("a connection said nothing in time"),
         }
     }
 
-    async fn serve_http2(&self, socket: TcpStream, router: Router, stop: &CancellationToken) {
+    async fn serve_http2(
+        &self,
+        socket: TcpStream,
+        peer: Peer,
+        router: Router,
+        stop: &CancellationToken,
+    ) {
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder
             .timer(TokioTimer::new())
             .max_send_buf_size(self.settings.buffer_bytes)
             .max_concurrent_streams(250);
-        let peer = socket.peer_addr().ok();
         let service = Told(TowerToHyperService::new(router), peer);
         let connection = builder.serve_connection(TokioIo::new(socket), service);
         let mut connection = std::pin::pin!(connection);
@@ -249,6 +254,7 @@ impl Connections {
     async fn serve_http1(
         &self,
         socket: TcpStream,
+        peer: Peer,
         router: Router,
         stop: &CancellationToken,
         place: Place,
@@ -259,7 +265,6 @@ impl Connections {
             .header_read_timeout(self.settings.header_timeout)
             .max_buf_size(self.settings.buffer_bytes);
         let desk = Desk::default();
-        let peer = socket.peer_addr().ok();
         let watched = Watched::new(socket, desk.clone());
         let routes = Routes::new(router, desk.clone(), self.sockets.is_some());
         let mut connection = builder.serve_connection(watched, Told(routes, peer));
@@ -300,13 +305,16 @@ impl Connections {
     }
 }
 
+/// A connection, and the address of its other end.
+type Accepted = (TcpStream, SocketAddr);
+
 /// The other end of a connection.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Peer(pub(super) SocketAddr);
 
 /// A service whose requests are told who is at the other end.
 #[derive(Clone, Debug)]
-struct Told<S>(S, Option<SocketAddr>);
+struct Told<S>(S, Peer);
 
 impl<S: hyper::service::Service<Request<Incoming>>> hyper::service::Service<Request<Incoming>>
     for Told<S>
@@ -316,9 +324,7 @@ impl<S: hyper::service::Service<Request<Incoming>>> hyper::service::Service<Requ
     type Future = S::Future;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
-        if let Some(address) = self.1 {
-            request.extensions_mut().insert(Peer(address));
-        }
+        request.extensions_mut().insert(self.1);
         self.0.call(request)
     }
 }
