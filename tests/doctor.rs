@@ -1,7 +1,7 @@
 //! Goal: `tidegate doctor` names what is wrong with Redis, the fleet and the proxy, says what to
 //! change, and is silent about what is good.
 //!
-//! Method: real servers with one bad setting each: redis-server, nginx, a fleet. What the machine
+//! Method: real servers with one bad setting each: redis-server, nginx, a fleet, single replicas. What the machine
 //! itself is like is judged in `cli::doctor::machine`; here so little is asked of it that any will
 //! do.
 
@@ -15,6 +15,7 @@
 
 mod support;
 
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use support::{Directory, Gateway, Nginx, Redis, eventually, fleet, free_address, run};
@@ -231,6 +232,133 @@ fn a_redis_that_is_away_or_says_little_is_named() {
     assert_eq!((found.level("redis.eviction"), found.code), ("ok", 0));
     let none = doctor(&[], &[]);
     assert_eq!((none.level("redis.log"), none.code), ("warning", 0));
+}
+
+/// What the doctor finds at running replicas.
+fn at(replicas: &[&Gateway]) -> Found {
+    let urls: Vec<String> = replicas.iter().map(|replica| replica.url()).collect();
+    let mut args = vec!["--replica"];
+    args.extend(urls.iter().map(String::as_str));
+    doctor(&[], &args)
+}
+
+#[test]
+fn replicas_that_run_alike_are_said_to_be_well() {
+    let redis = Redis::start();
+    let replicas = fleet(&redis, 2, &MODEST);
+    let found = at(&[&replicas[0], &replicas[1]]);
+    for check in [
+        "reach",
+        "ready",
+        "descriptors",
+        "clock",
+        "build",
+        "settings",
+    ] {
+        assert_eq!(
+            found.level(&format!("replicas.{check}")),
+            "ok",
+            "{check} {found:#?}"
+        );
+    }
+    // Of all sockets of this machine since it was started: whatever it is, it is told as it is.
+    let turned_away = replicas[0].metric("tidegate_listen_overflows_total", &[]);
+    let level = if turned_away > 0.0 { "warning" } else { "ok" };
+    assert_eq!(found.level("replicas.accept_queue"), level, "{found:#?}");
+    assert!(
+        found.said("replicas.build").contains("version=\""),
+        "{found:#?}"
+    );
+    assert_eq!(found.code, 0);
+}
+
+#[test]
+fn replicas_that_differ_or_lack_something_are_named() {
+    let redis = Redis::start();
+    let alike = Gateway::over(&redis, &MODEST);
+    let longer = [&MODEST[..], &[("stream.retry", "9s"), ("drain.time", "1h")]].concat();
+    let mut other = Gateway::over(&redis, &longer);
+    let found = at(&[&alike, &other]);
+    assert_eq!(
+        found.level("replicas.settings"),
+        "warning",
+        "each has a configuration of its own: {found:#?}"
+    );
+    let said = found.said("replicas.settings");
+    assert!(
+        said.contains(&alike.url()) && said.contains(&other.url()) && said.contains("SIGHUP"),
+        "{said}"
+    );
+    assert_eq!(
+        (found.level("replicas.build"), found.code),
+        ("ok", 0),
+        "{found:#?}"
+    );
+
+    // Another limit, as a unit without LimitNOFILE= has it.
+    let few = Rlimit {
+        current: Some(300),
+        maximum: Some(300),
+    };
+    let process = Pid::from_raw(i32::try_from(alike.id()).unwrap());
+    prlimit(process, Resource::Nofile, few).unwrap();
+    let found = at(&[&alike, &other]);
+    assert_eq!(found.level("replicas.descriptors"), "fault", "{found:#?}");
+    let said = found.said("replicas.descriptors");
+    assert!(
+        said.contains(&format!(
+            "{}: 300, and server.connections_max = 100 needs 356",
+            alike.url()
+        )) && !said.contains(&other.url())
+            && said.contains("LimitNOFILE="),
+        "{said}"
+    );
+
+    // A stream that is not cut yet keeps it here.
+    let _stream = other.listen(&["news"]);
+    other.terminate();
+    other.wait_for_metric("tidegate_draining", &[], 1.0);
+    let without_redis =
+        Gateway::launch(&[&MODEST[..], &[("redis.url", "redis://127.0.0.1:1")]].concat());
+    let found = at(&[&other]);
+    assert_eq!(
+        (found.level("replicas.ready"), found.code),
+        ("warning", 0),
+        "{found:#?}"
+    );
+    let found = at(&[&other, &without_redis]);
+    assert_eq!(found.level("replicas.ready"), "fault", "{found:#?}");
+    let said = found.said("replicas.ready");
+    assert!(
+        said.contains(&format!("{}: draining", other.url()))
+            && said.contains(&format!("{}: not ready", without_redis.url())),
+        "{said}"
+    );
+}
+
+#[test]
+fn what_is_no_replica_is_named() {
+    let redis = Redis::start();
+    let replica = Gateway::over(&redis, &MODEST);
+    let nginx = Nginx::with("location / { return 200 hello; }");
+    let proxy = format!("http://{}", nginx.address());
+    let away = "http://127.0.0.1:1";
+    let url = format!("{}/", replica.url());
+    let found = doctor(&[], &["--replica", away, "--replica", &proxy, &url]);
+    assert_eq!(found.level("replicas.reach"), "fault", "{found:#?}");
+    let said = found.said("replicas.reach");
+    assert!(
+        said.contains("127.0.0.1:1 cannot be reached")
+            && said.contains(&format!("{proxy}/metrics: 200 OK, and no metrics"))
+            && said.contains("ops.listen"),
+        "{said}"
+    );
+    assert_eq!(found.level("replicas.ready"), "ok", "the other is judged");
+    let found = doctor(&[], &["--replica", away]);
+    assert_eq!(
+        (found.level("replicas.reach"), found.level("replicas.ready")),
+        ("fault", "not looked at")
+    );
 }
 
 #[test]

@@ -39,7 +39,7 @@ enum Command {
     CheckConfig(ServeArgs),
     /// Asks a replica whether it lives; for containers.
     Healthcheck(commands::HealthArgs),
-    /// Looks at this machine, at Redis and through the proxy, and says what to change.
+    /// Looks at this machine, at Redis, at replicas and through the proxy, and says what to change.
     Doctor(doctor::DoctorArgs),
 }
 

@@ -5,7 +5,7 @@ use crate::config::Config;
 use std::str::FromStr;
 
 /// Descriptors besides those of clients: Redis, threads, files, listeners.
-const OWN_FILES: u64 = 256;
+pub(super) const OWN_FILES: u64 = 256;
 
 /// What the system says of itself; none where it does not say.
 #[derive(Clone, Copy, Debug, Default)]

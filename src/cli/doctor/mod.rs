@@ -1,9 +1,10 @@
-//! `tidegate doctor`: looks at this machine, at Redis, and through the proxy, and says what to
-//! change.
+//! `tidegate doctor`: looks at this machine, at Redis, at replicas that run, and through the proxy, and
+//! says what to change.
 
 mod machine;
 mod probe;
 mod redis;
+mod replicas;
 
 use super::{FAILED, FAULTY, ServeArgs, complain, say};
 use crate::config::Config;
@@ -18,6 +19,10 @@ pub(super) struct DoctorArgs {
     /// Looks through the proxy, too: its address as clients know it. An event is published and read.
     #[arg(long, value_name = "URL")]
     url: Option<String>,
+    /// Looks at replicas as they run, too, by their metrics: the address of each, that of ops.listen
+    /// where it is set.
+    #[arg(long, value_name = "URL", num_args = 1..)]
+    replica: Vec<String>,
     /// The publish key; that of the configuration if there is one.
     #[arg(
         long,
@@ -38,6 +43,10 @@ pub(super) struct DoctorArgs {
     #[command(flatten)]
     serve: ServeArgs,
 }
+
+/// Clocks that differ by more seconds are worth a look, as the alert `TidegateClockOff` has it: latencies, which are judged by
+/// the second, are off by as much. By so much more, something is wrong.
+const SKEW: (f64, f64) = (0.5, 30.0);
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -155,6 +164,9 @@ pub(super) fn run(args: &DoctorArgs) -> ExitCode {
 async fn look(args: &DoctorArgs, config: &Config) -> Vec<Finding> {
     let mut all = machine::look(config);
     all.extend(redis::look(config).await);
+    if !args.replica.is_empty() {
+        all.extend(replicas::look(args).await);
+    }
     if let Some(url) = &args.url {
         all.extend(probe::look(url, args, config).await);
     }

@@ -1,6 +1,6 @@
 //! Redis, as the log needs it, and the fleet that shares it.
 
-use super::{Finding, Findings};
+use super::{Finding, Findings, SKEW};
 use crate::broker::redis::decode::field;
 use crate::broker::redis::{code_of, library_words};
 use crate::config::Config;
@@ -12,9 +12,6 @@ use tokio::time::Instant;
 
 /// Time for a connection, and for an answer.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Clocks that differ by more are worth a look, as the alert `TidegateClockOff` has it: latencies, which are judged by
-/// the second, are off by as much. By so much more, something is wrong.
-const SKEW: (f64, f64) = (0.5, 30.0);
 /// Redis' own bounds for what waits for a subscriber: 32 MiB at once, 8 MiB for a minute.
 const PUBSUB: (u64, u64) = (32 << 20, 8 << 20);
 /// A replica that has not been heard of for so long is gone.
