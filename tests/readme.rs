@@ -213,15 +213,17 @@ impl Cluster {
     /// A command of the README, spoken to this cluster.
     fn command(&self, text: &str) -> Command {
         let mut text = text.replace("target/release/tidegate", BINARY);
-        for (default, name) in [
-            ("8080", "NGINX_PORT"),
-            ("8081", "REPLICA_PORT"),
-            ("9090", "PROMETHEUS_PORT"),
-            ("6379", "REDIS_PORT"),
+        for (default, name, more) in [
+            ("8080", "NGINX_PORT", 0),
+            ("8081", "REPLICA_PORT", 0),
+            ("8082", "REPLICA_PORT", 1),
+            ("8083", "REPLICA_PORT", 2),
+            ("9090", "PROMETHEUS_PORT", 0),
+            ("6379", "REDIS_PORT", 0),
         ] {
             text = text.replace(
                 &format!("127.0.0.1:{default}"),
-                &format!("127.0.0.1:{}", self.told[name]),
+                &format!("127.0.0.1:{}", self.port(name) + more),
             );
         }
         let path = format!(
