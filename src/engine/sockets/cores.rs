@@ -1,7 +1,7 @@
 //! Which core a thread stays on.
 //!
 //! What the kernel allocates to send a packet it keeps for each core, and 10,000 writes fill a
-//! core's cache: threads that were moved between two events took some 15 % more time for a delivery.
+//! core's cache: threads that were moved between two events took some 10 % more time for a delivery.
 
 /// How many threads, and whether each stays on one core.
 #[derive(Clone, Copy, Debug)]
