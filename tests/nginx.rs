@@ -17,8 +17,8 @@ mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 use support::{
-    Answer, End, Gateway, Nginx, Redis, Sse, eventually, fleet, follow_until, replica_at,
-    wait_for_ears,
+    Answer, End, Gateway, Nginx, OPERATORS, Redis, Sse, eventually, fleet, follow_until,
+    replica_at, wait_for_ears,
 };
 
 /// A drain that cuts no stream while a test looks.
@@ -493,14 +493,7 @@ fn what_belongs_to_operators_is_not_passed_on() {
     let redis = Redis::start();
     let replicas = fleet(&redis, 1, &[]);
     let nginx = Nginx::before(&replicas);
-    for target in [
-        "/healthz",
-        "/readyz",
-        "/readyz?delivery",
-        "/metrics",
-        "/streams",
-        "/streams?sort=lag",
-    ] {
+    for target in OPERATORS {
         assert_eq!(nginx.get(target).status, 404, "{target}");
         assert_eq!(replicas[0].get(target).status, 200, "{target}");
     }

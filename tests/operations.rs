@@ -16,7 +16,9 @@ mod support;
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
-use support::{Answer, Gateway, Redis, environment, free_address, over_both_brokers, program, run};
+use support::{
+    Answer, Gateway, OPERATORS, Redis, environment, free_address, over_both_brokers, program, run,
+};
 
 #[test]
 fn a_replica_says_that_it_lives_is_ready_and_delivers() {
@@ -67,13 +69,7 @@ fn health_and_metrics_can_have_a_listener_of_their_own() {
         let request = format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n");
         support::exchange(gateway.ops_address().unwrap(), request.as_bytes())
     };
-    for target in [
-        "/healthz",
-        "/readyz",
-        "/readyz?delivery",
-        "/metrics",
-        "/streams",
-    ] {
+    for target in OPERATORS {
         gateway.get(target).problem(404);
         assert_eq!(ops(target).status, 200, "{target}");
     }

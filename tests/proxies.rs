@@ -24,8 +24,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::Command;
 use support::{
-    Directory, Gateway, Nginx, Process, Redis, eventually, fleet, free_address, nginx, program,
-    replica_at,
+    Directory, Gateway, Nginx, OPERATORS, Process, Redis, eventually, fleet, free_address, nginx,
+    program, replica_at,
 };
 
 const NAME: &str = "tidegate.test";
@@ -645,14 +645,7 @@ fn no_token_is_written_down_and_operators_paths_are_not_passed_on() {
     for kind in ALL {
         let mut replicas = fleet(&redis, 3, &[]);
         let proxy = Proxy::before(kind, &replicas, &[]);
-        for path in [
-            "/healthz",
-            "/readyz",
-            "/readyz?delivery",
-            "/metrics",
-            "/streams",
-            "/streams?sort=lag",
-        ] {
+        for path in OPERATORS {
             assert_eq!(proxy.curl(&[], path).status, 404, "{kind:?} {path}");
             assert_eq!(replicas[0].get(path).status, 200, "{path}");
         }

@@ -34,6 +34,16 @@
     reason = "shared by several test crates, each of which uses its part; a failed step ends the test"
 )]
 
+/// What belongs to operators: on a listener of their own if there is one, and passed on by no proxy.
+pub const OPERATORS: [&str; 6] = [
+    "/healthz",
+    "/readyz",
+    "/readyz?delivery",
+    "/metrics",
+    "/streams",
+    "/streams?sort=lag",
+];
+
 mod fleet;
 mod follow;
 mod gateway;
