@@ -48,8 +48,17 @@ pub(super) struct DoctorArgs {
 /// the second, are off by as much. By so much more, something is wrong.
 const SKEW: (f64, f64) = (0.5, 30.0);
 
+/// How bad it is that two clocks differ by so many seconds, to either side.
+fn judge_skew(seconds: f64) -> Level {
+    match seconds.abs() {
+        skew if skew > SKEW.1 => Level::Fault,
+        skew if skew > SKEW.0 => Level::Warning,
+        _ => Level::Ok,
+    }
+}
+
 /// How bad it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Level {
     Ok,

@@ -1,6 +1,6 @@
 //! Redis, as the log needs it, and the fleet that shares it.
 
-use super::{Finding, Findings, SKEW};
+use super::{Finding, Findings, Level, judge_skew};
 use crate::broker::redis::decode::field;
 use crate::broker::redis::{code_of, library_words};
 use crate::config::Config;
@@ -297,10 +297,9 @@ async fn clock(f: &mut Findings, server: &mut Server<'_>) {
         skew.abs()
     );
     let advice = "set both by NTP (chrony, systemd-timesyncd): ?since=, ages of cursors and the latency metric go by both clocks";
-    match skew.abs() {
-        skew if skew > SKEW.1 => f.fault("clock", said, advice),
-        skew if skew > SKEW.0 => f.warning("clock", said, advice),
-        _ => f.ok("clock", said),
+    match judge_skew(skew) {
+        Level::Ok => f.ok("clock", said),
+        level => f.add(level, "clock", said, Some(advice.to_owned())),
     }
 }
 

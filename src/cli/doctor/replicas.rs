@@ -1,7 +1,7 @@
 //! Replicas as they run, by what each says at `/metrics`.
 
 use super::machine::OWN_FILES;
-use super::{DoctorArgs, Finding, Findings, Level, SKEW};
+use super::{DoctorArgs, Finding, Findings, Level, SKEW, judge_skew};
 use crate::cli::client::{Authorities, send_to, text};
 use hyper::StatusCode;
 use std::collections::BTreeMap;
@@ -108,7 +108,7 @@ fn unwell(
         .filter_map(|replica| Some((replica, judge(replica)?)));
     let (mut worst, mut said) = (Level::Ok, Vec::new());
     for (replica, (level, what)) in judged {
-        worst = if worst == Level::Fault { worst } else { level };
+        worst = worst.max(level);
         said.push(format!("{}: {what}", replica.url));
     }
     (!said.is_empty()).then(|| (worst, said.join("; ")))
@@ -180,11 +180,7 @@ fn accept_queue(f: &mut Findings, replicas: &[Replica<'_>]) {
 fn clock(f: &mut Findings, replicas: &[Replica<'_>]) {
     let judge = |replica: &Replica<'_>| {
         let offset = replica.value("tidegate_clock_offset_seconds")?;
-        let level = match offset.abs() {
-            offset if offset > SKEW.1 => Level::Fault,
-            offset if offset > SKEW.0 => Level::Warning,
-            _ => return None,
-        };
+        let level = Some(judge_skew(offset)).filter(|level| *level != Level::Ok)?;
         let side = if offset < 0.0 { "behind" } else { "ahead of" };
         Some((level, format!("{:.3} s {side} Redis", offset.abs())))
     };
