@@ -372,6 +372,10 @@ struct Watch {
 }
 
 impl Watch {
+    fn of(rare: &mut Option<Box<Rare>>) -> Option<&mut Self> {
+        rare.as_mut()?.counts.as_mut()
+    }
+
     fn take_down(&mut self, hub: &Hub) {
         if let Some(hook) = self.hook.take() {
             hub.counts().take_down(hook);
@@ -545,7 +549,7 @@ impl Stream {
     /// What happened before is not told to them: turn once.
     pub fn share_hooks(&mut self, mut hook: impl FnMut(WakeSource) -> Hook) {
         let hub = self.reader.hub();
-        if let Some(watch) = self.rare.as_mut().and_then(|rare| rare.counts.as_mut()) {
+        if let Some(watch) = Watch::of(&mut self.rare) {
             hook(WakeSource::Counts(hub.clone()));
             watch.take_down(hub);
         }
@@ -780,7 +784,7 @@ impl Stream {
     }
 
     fn show_counts(&mut self, out: &mut Out) {
-        let watch = self.rare.as_mut().and_then(|rare| rare.counts.as_mut());
+        let watch = Watch::of(&mut self.rare);
         if let Some(watch) = watch
             && let Some((version, block)) = self.reader.hub().counts().newer_than(watch.seen)
         {
@@ -821,7 +825,7 @@ impl Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        if let Some(watch) = self.rare.as_mut().and_then(|rare| rare.counts.as_mut()) {
+        if let Some(watch) = Watch::of(&mut self.rare) {
             watch.take_down(self.reader.hub());
         }
     }
