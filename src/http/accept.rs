@@ -3,7 +3,8 @@
 //! `axum::serve` listens with a backlog of 128 and sets no header time-out, so a reconnect storm
 //! overflows it and a slow client holds a socket for ever.
 
-use super::takeover::{Desk, Routes, Watched};
+use super::socket::{Begins, Socket};
+use super::takeover::{Desk, Flushed, Routes};
 use crate::config::Server;
 use crate::engine::sockets::{Adopted, Gate, Place, Sockets};
 use crate::metrics::Metrics;
@@ -11,9 +12,9 @@ use axum::Router;
 use axum::extract::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use socket2::{SockRef, TcpKeepalive};
+use socket2::{Domain, Protocol, SockRef, TcpKeepalive, Type};
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
@@ -21,7 +22,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::TcpListener;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -33,13 +34,12 @@ const SAY_AGAIN: Duration = Duration::from_secs(10);
 /// A silent peer is asked for a sign of life after this time.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
-/// Between two looks at a first line that comes in pieces.
-const PIECES: Duration = Duration::from_millis(5);
-
 /// A listening socket with everything that its connections need.
 #[derive(Debug)]
 pub struct Listener {
     socket: TcpListener,
+    /// The same socket again: what waits there is taken without a word to the runtime.
+    backlog: mio::net::TcpListener,
     gate: Arc<Gate>,
     connections: Connections,
 }
@@ -79,17 +79,20 @@ impl Listener {
         settings: &Server,
         metrics: Arc<Metrics>,
     ) -> Result<Self, String> {
-        socket
-            .set_nonblocking(true)
-            .and_then(|()| TcpListener::from_std(socket))
-            .and_then(|socket| Self::over(socket, settings, metrics))
+        Self::over(socket, settings, metrics)
             .map_err(|why| format!("a socket that was passed cannot be used: {why}"))
     }
 
-    fn over(socket: TcpListener, settings: &Server, metrics: Arc<Metrics>) -> io::Result<Self> {
+    fn over(
+        socket: std::net::TcpListener,
+        settings: &Server,
+        metrics: Arc<Metrics>,
+    ) -> io::Result<Self> {
         prepare(&socket, settings)?;
+        socket.set_nonblocking(true)?;
         Ok(Self {
-            socket,
+            backlog: mio::net::TcpListener::from_std(socket.try_clone()?),
+            socket: TcpListener::from_std(socket)?,
             gate: Gate::new(settings.connections_max, metrics.clone()),
             connections: Connections {
                 settings: settings.clone(),
@@ -135,7 +138,7 @@ impl Listener {
                 Err(why) => {
                     metrics.accept_errors.inc();
                     spare.say(&why);
-                    if !spare.refuse(&self.socket).await {
+                    if !spare.refuse(&self.backlog) {
                         tokio::time::sleep(REST).await;
                     }
                 }
@@ -145,7 +148,18 @@ impl Listener {
 
     /// A place first: beyond `server.connections_max`, connections wait in the backlog.
     async fn accept(&self) -> io::Result<(Accepted, Place)> {
-        self.gate.admit(self.socket.accept()).await
+        self.gate.admit(self.next()).await
+    }
+
+    async fn next(&self) -> io::Result<Accepted> {
+        match self.backlog.accept() {
+            Ok((socket, peer)) => Ok((Socket::new(socket.into()), peer)),
+            Err(why) if why.kind() == io::ErrorKind::WouldBlock => {
+                let (socket, peer) = self.socket.accept().await?;
+                Ok((socket.into(), peer))
+            }
+            Err(why) => Err(why),
+        }
     }
 }
 
@@ -166,7 +180,7 @@ impl Spare {
     }
 
     /// Closes the connection that could not be accepted. False if nothing could be done.
-    async fn refuse(&mut self, listener: &TcpListener) -> bool {
+    fn refuse(&mut self, backlog: &mio::net::TcpListener) -> bool {
         if self.file.take().is_none() {
             *self = Self {
                 said: self.said,
@@ -175,9 +189,7 @@ impl Spare {
             return false;
         }
         // It stands in the backlog still; if it has gone meanwhile, there is nobody to wait for.
-        let refused = poll_fn(|cx| Poll::Ready(listener.poll_accept(cx))).await;
-        let done = matches!(refused, Poll::Ready(Ok(_)));
-        drop(refused);
+        let done = backlog.accept().is_ok();
         self.file = std::fs::File::open("/dev/null").ok();
         done
     }
@@ -195,7 +207,7 @@ impl Spare {
 /// What every connection shall have. The listening socket passes it on to those that it accepts
 /// ([tcp(7)](https://man7.org/linux/man-pages/man7/tcp.7.html)), so that they need no calls of
 /// their own.
-fn prepare(socket: &TcpListener, settings: &Server) -> io::Result<()> {
+fn prepare(socket: &std::net::TcpListener, settings: &Server) -> io::Result<()> {
     let socket = SockRef::from(socket);
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE))?;
@@ -205,19 +217,21 @@ fn prepare(socket: &TcpListener, settings: &Server) -> io::Result<()> {
 impl Connections {
     async fn serve(
         &self,
-        (socket, peer): Accepted,
+        (mut socket, peer): Accepted,
         router: Router,
         stop: &CancellationToken,
         place: Place,
     ) {
         let peer = Peer(peer);
-        let began = tokio::time::timeout(self.settings.header_timeout, speaks_http2(&socket));
+        let began = tokio::time::timeout(self.settings.header_timeout, socket.begin());
         match began.await {
-            Ok(Ok(true)) => {
-                self.serve_http2(socket, peer, router, stop).await;
+            Ok(Ok(Begins::Http1)) => self.serve_http1(socket, peer, router, stop, place).await,
+            Ok(Ok(Begins::Http2)) => {
+                // Large, and rare.
+                Box::pin(self.serve_http2(socket, peer, router, stop)).await;
                 drop(place);
             }
-            Ok(Ok(false)) => self.serve_http1(socket, peer, router, stop, place).await,
+            Ok(Ok(Begins::Ended)) => {}
             Ok(Err(why)) => tracing::debug!(%why, "connection ended"),
             Err(_) => tracing::debug!("a connection said nothing in time"),
         }
@@ -225,7 +239,7 @@ impl Connections {
 
     async fn serve_http2(
         &self,
-        socket: TcpStream,
+        socket: Socket,
         peer: Peer,
         router: Router,
         stop: &CancellationToken,
@@ -236,7 +250,7 @@ impl Connections {
             .max_send_buf_size(self.settings.buffer_bytes)
             .max_concurrent_streams(250);
         let service = Told(TowerToHyperService::new(router), peer);
-        let connection = builder.serve_connection(TokioIo::new(socket), service);
+        let connection = builder.serve_connection(socket, service);
         let mut connection = std::pin::pin!(connection);
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
@@ -253,7 +267,7 @@ impl Connections {
     /// Serves requests; a stream leaves with its connection.
     async fn serve_http1(
         &self,
-        socket: TcpStream,
+        socket: Socket,
         peer: Peer,
         router: Router,
         stop: &CancellationToken,
@@ -265,9 +279,9 @@ impl Connections {
             .header_read_timeout(self.settings.header_timeout)
             .max_buf_size(self.settings.buffer_bytes);
         let desk = Desk::default();
-        let watched = Watched::new(socket, desk.clone());
+        let socket = Flushed::new(socket, desk.clone());
         let routes = Routes::new(router, desk.clone(), self.sockets.is_some());
-        let mut connection = builder.serve_connection(watched, Told(routes, peer));
+        let mut connection = builder.serve_connection(socket, Told(routes, peer));
         let mut stopping = std::pin::pin!(stop.cancelled());
         let mut stopped = false;
         let left = poll_fn(|cx| {
@@ -306,7 +320,7 @@ impl Connections {
 }
 
 /// A connection, and the address of its other end.
-type Accepted = (TcpStream, SocketAddr);
+type Accepted = (Socket, SocketAddr);
 
 /// The other end of a connection.
 #[derive(Clone, Copy, Debug)]
@@ -329,34 +343,15 @@ impl<S: hyper::service::Service<Request<Incoming>>> hyper::service::Service<Requ
     }
 }
 
-/// Whether the connection begins as HTTP/2 does, with prior knowledge
-/// ([RFC 9113, section 3.4](https://www.rfc-editor.org/rfc/rfc9113#section-3.4)). Nothing is read.
-async fn speaks_http2(socket: &TcpStream) -> io::Result<bool> {
-    const PREFACE: &[u8] = b"PRI * HTTP/2.0";
-    let mut begin = [0; PREFACE.len()];
-    loop {
-        let seen = socket.peek(&mut begin).await?;
-        let (seen, known) = (begin.get(..seen), PREFACE.get(..seen));
-        if seen != known {
-            return Ok(false);
-        }
-        match seen {
-            None | Some([]) => return Ok(false),
-            Some(all) if all.len() == PREFACE.len() => return Ok(true),
-            // It comes in pieces; what was seen stays, so there is nothing to wait for but time.
-            Some(_) => tokio::time::sleep(PIECES).await,
-        }
-    }
-}
-
-fn listen(address: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
-    let socket = if address.is_ipv4() {
-        TcpSocket::new_v4()?
-    } else {
-        TcpSocket::new_v6()?
-    };
+fn listen(address: SocketAddr, backlog: u32) -> io::Result<std::net::TcpListener> {
+    let socket = socket2::Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
     // A restarted replica takes its port back although old connections linger.
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(backlog)
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
+    Ok(socket.into())
 }

@@ -15,6 +15,7 @@ mod name;
 mod problem;
 mod publish;
 mod query;
+mod socket;
 mod streams;
 mod subscribe;
 mod takeover;
@@ -43,7 +44,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::Semaphore;
 use tower_http::catch_panic::CatchPanicLayer;
-use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer};
+use tower_http::request_id::{
+    MakeRequestId, PropagateRequestIdLayer, RequestId, SetRequestIdLayer,
+};
 use tower_http::sensitive_headers::SetSensitiveRequestHeadersLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
 use tower_http::trace::{DefaultOnFailure, TraceLayer};
@@ -135,11 +138,23 @@ fn layered(router: Router<Arc<Gateway>>, gateway: Arc<Gateway>) -> Router {
                 // Whoever finds a fault says so once; an answer of 503 is no error of this process.
                 .on_failure(DefaultOnFailure::new().level(tracing::Level::DEBUG)),
         )
-        .layer(SetRequestIdLayer::new(request_id, MakeRequestUuid))
+        .layer(SetRequestIdLayer::new(request_id, RandomIds))
         .layer(SetSensitiveRequestHeadersLayer::new([
             header::AUTHORIZATION,
             header::COOKIE,
         ]))
+}
+
+/// Names requests that come without a name: 32 hexadecimal digits, as nginx's `$request_id`. They
+/// are not secrets, so they come from a generator that asks the kernel only for its seed.
+#[derive(Clone, Copy, Debug)]
+struct RandomIds;
+
+impl MakeRequestId for RandomIds {
+    fn make_request_id<B>(&mut self, _: &axum::http::Request<B>) -> Option<RequestId> {
+        let id = format!("{:032x}", rand::random::<u128>());
+        HeaderValue::try_from(id).ok().map(RequestId::new)
+    }
 }
 
 /// The path, never the query: it may carry a token.

@@ -5,6 +5,7 @@
 //! and asks the body again; when the flush has reached the socket after that, nothing of the answer
 //! is left in hyper's buffers, and the connection can be taken apart.
 
+use super::socket::Socket;
 use crate::engine::sockets::Ticket;
 use axum::extract::Request;
 use axum::http::Response;
@@ -12,7 +13,6 @@ use axum::{Router, body::Body as AxumBody};
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming};
 use hyper::rt::{Read, ReadBufCursor, Write};
-use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use std::convert::Infallible;
 use std::io;
@@ -20,7 +20,6 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
-use tokio::net::TcpStream;
 
 /// Where the handler of a connection leaves a ticket.
 #[derive(Clone, Debug, Default)]
@@ -52,6 +51,12 @@ impl Desk {
         let mut ticket = self.0.ticket.lock().unwrap_or_else(PoisonError::into_inner);
         ticket.take_if(|_| out)
     }
+
+    /// Whether somebody will take the connection over.
+    fn has_ticket(&self) -> bool {
+        let ticket = self.0.ticket.lock().unwrap_or_else(PoisonError::into_inner);
+        ticket.is_some()
+    }
 }
 
 /// A body that never ends.
@@ -82,21 +87,18 @@ impl Body for Beginning {
 
 /// A socket that notes when everything that was written to it has been flushed.
 #[derive(Debug)]
-pub(super) struct Watched {
-    socket: TokioIo<TcpStream>,
+pub(super) struct Flushed {
+    socket: Socket,
     desk: Desk,
 }
 
-impl Watched {
-    pub(super) fn new(socket: TcpStream, desk: Desk) -> Self {
-        Self {
-            socket: TokioIo::new(socket),
-            desk,
-        }
+impl Flushed {
+    pub(super) fn new(socket: Socket, desk: Desk) -> Self {
+        Self { socket, desk }
     }
 
-    pub(super) fn into_socket(self) -> TcpStream {
-        self.socket.into_inner()
+    pub(super) fn into_socket(self) -> Socket {
+        self.socket
     }
 
     fn note(&self, flushed: bool) {
@@ -104,17 +106,22 @@ impl Watched {
     }
 }
 
-impl Read for Watched {
+impl Read for Flushed {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.desk.has_ticket() {
+            // What comes now is for whoever takes the connection over; only the head has still to
+            // go out, and that wakes by itself.
+            return Poll::Pending;
+        }
         Pin::new(&mut self.socket).poll_read(cx, buffer)
     }
 }
 
-impl Write for Watched {
+impl Write for Flushed {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -22,7 +22,7 @@ const BUFFER: usize = 64 * 1024;
 /// The head as a gateway sends it.
 const HEAD: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\
     cache-control: no-store, no-transform\r\nx-accel-buffering: no\r\nx-content-type-options: nosniff\r\n\
-    x-request-id: 00000000-0000-0000-0000-000000000000\r\ntransfer-encoding: chunked\r\n\
+    x-request-id: 00000000000000000000000000000000\r\ntransfer-encoding: chunked\r\n\
     date: Thu, 01 Jan 1970 00:00:00 GMT\r\n\r\n";
 /// The first block as a gateway sends it.
 pub const OPEN: &str = "retry: 3000\nid: 1700000000000-0\nevent: tidegate.open\n\

@@ -1,0 +1,203 @@
+//! The socket of a connection for as long as it serves requests.
+//!
+//! Most connections bring their request along, and most requests are for a stream, with which the
+//! connection leaves at once. So a socket is tried first, and only one that would block is watched
+//! by the runtime. In a storm of reconnects that spares every connection a registration and a
+//! wake-up, and each is served whole before the next is begun, where thousands would be half
+//! served, each with its buffers.
+
+use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper_util::rt::TokioIo;
+use std::future::poll_fn;
+use std::io::{self, IoSlice, Read as _, Write as _};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use tokio::io::{AsyncRead as _, ReadBuf};
+use tokio::net::TcpStream;
+
+/// Bytes read at first: the head of nearly every request.
+const BEGIN: usize = 2048;
+/// How HTTP/2 begins, with prior knowledge
+/// ([RFC 9113, section 3.4](https://www.rfc-editor.org/rfc/rfc9113#section-3.4)).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0";
+
+/// What a connection begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Begins {
+    /// Something that is not HTTP/2.
+    Http1,
+    /// The preface of HTTP/2.
+    Http2,
+    /// Nothing: the peer has closed it.
+    Ended,
+}
+
+/// A socket, and what was read of it ahead.
+#[derive(Debug)]
+pub(super) struct Socket {
+    state: State,
+    ahead: Vec<u8>,
+}
+
+#[derive(Debug)]
+enum State {
+    /// The runtime does not know of it.
+    Unwatched(std::net::TcpStream),
+    /// It has blocked once, and the runtime says when it is ready.
+    Watched(TokioIo<TcpStream>),
+    /// The runtime could not watch it.
+    Lost,
+}
+
+impl Socket {
+    /// Takes a socket that does not block.
+    pub(super) fn new(socket: std::net::TcpStream) -> Self {
+        Self {
+            state: State::Unwatched(socket),
+            ahead: Vec::new(),
+        }
+    }
+
+    /// Reads until it is clear what the connection speaks. Who reads on begins with that.
+    ///
+    /// # Errors
+    /// Those of the socket.
+    ///
+    /// # Cancel safety
+    /// Safe: what was read stays.
+    pub(super) async fn begin(&mut self) -> io::Result<Begins> {
+        loop {
+            let read = poll_fn(|cx| self.poll_ahead(cx)).await?;
+            if self.ahead.is_empty() {
+                return Ok(Begins::Ended);
+            }
+            if self.ahead.starts_with(PREFACE) {
+                return Ok(Begins::Http2);
+            }
+            if read == 0 || !PREFACE.starts_with(&self.ahead) {
+                return Ok(Begins::Http1);
+            }
+        }
+    }
+
+    /// The socket by itself. What was read ahead and not asked for is lost.
+    ///
+    /// # Errors
+    /// If it cannot be taken from the runtime.
+    pub(super) fn into_std(self) -> io::Result<std::net::TcpStream> {
+        match self.state {
+            State::Unwatched(socket) => Ok(socket),
+            State::Watched(socket) => socket.into_inner().into_std(),
+            State::Lost => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+
+    fn poll_ahead(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut bytes = [0; BEGIN];
+        let read = if let Some(read) = self.attempt(|mut socket| socket.read(&mut bytes)) {
+            read?
+        } else {
+            let mut buffer = ReadBuf::new(&mut bytes);
+            ready!(Pin::new(self.watch()?.inner_mut()).poll_read(cx, &mut buffer))?;
+            buffer.filled().len()
+        };
+        self.ahead
+            .extend_from_slice(bytes.get(..read).unwrap_or_default());
+        Poll::Ready(Ok(read))
+    }
+
+    /// Tries a socket that is not watched; nothing if it has to be.
+    fn attempt<T>(
+        &self,
+        mut call: impl FnMut(&std::net::TcpStream) -> io::Result<T>,
+    ) -> Option<io::Result<T>> {
+        let State::Unwatched(socket) = &self.state else {
+            return None;
+        };
+        loop {
+            match call(socket) {
+                Err(why) if why.kind() == io::ErrorKind::Interrupted => {}
+                Err(why) if why.kind() == io::ErrorKind::WouldBlock => return None,
+                done => return Some(done),
+            }
+        }
+    }
+
+    /// From here on the runtime watches it.
+    fn watch(&mut self) -> io::Result<&mut TokioIo<TcpStream>> {
+        self.state = match std::mem::replace(&mut self.state, State::Lost) {
+            State::Unwatched(socket) => State::Watched(TokioIo::new(TcpStream::from_std(socket)?)),
+            other => other,
+        };
+        match &mut self.state {
+            State::Watched(socket) => Ok(socket),
+            State::Unwatched(_) | State::Lost => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+}
+
+impl From<TcpStream> for Socket {
+    /// Takes one that the runtime watches already.
+    fn from(socket: TcpStream) -> Self {
+        Self {
+            state: State::Watched(TokioIo::new(socket)),
+            ahead: Vec::new(),
+        }
+    }
+}
+
+impl Read for Socket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        mut buffer: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        let count = self.ahead.len().min(buffer.remaining());
+        if count > 0 {
+            buffer.put_slice(self.ahead.drain(..count).as_slice());
+            return Poll::Ready(Ok(()));
+        }
+        // What was there has been read: more will come later, if at all.
+        Pin::new(self.watch()?).poll_read(cx, buffer)
+    }
+}
+
+impl Write for Socket {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.attempt(|mut socket| socket.write(bytes)) {
+            Some(done) => Poll::Ready(done),
+            None => Pin::new(self.watch()?).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.attempt(|mut socket| socket.write_vectored(slices)) {
+            Some(done) => Poll::Ready(done),
+            None => Pin::new(self.watch()?).poll_write_vectored(cx, slices),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // Nothing is kept back: what was taken is the kernel's.
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.attempt(|socket| socket.shutdown(std::net::Shutdown::Write)) {
+            Some(done) => Poll::Ready(done),
+            None => Pin::new(self.watch()?).poll_shutdown(cx),
+        }
+    }
+}
