@@ -3,6 +3,7 @@
 use super::Place;
 use super::groups::Seat;
 use super::mailbox::Key;
+use super::waits::Awaited;
 use crate::engine::body::Lease;
 use crate::engine::moment::Moment;
 use crate::engine::stream::{Ending, Stream};
@@ -10,10 +11,11 @@ use crate::metrics::{CloseReason, Counted, Metrics};
 use crate::sse::{Span, chunk};
 use bytes::Bytes;
 use mio::net::TcpStream;
+use rustix::net::SendFlags;
 use smallvec::SmallVec;
 use socket2::SockRef;
 use std::collections::VecDeque;
-use std::io::{self, IoSlice, Read as _, Write as _};
+use std::io::{self, IoSlice, Read as _};
 use std::ops::Deref;
 use tokio::task::AbortHandle;
 
@@ -35,24 +37,12 @@ pub(super) enum State {
     /// It writes whenever there is something.
     Live(Stream),
     /// It waits for pages of the log.
-    Reading(Box<Stream>, Awaited),
+    Reading {
+        stream: Box<Stream>,
+        _awaited: Awaited,
+    },
     /// What is left is written, then the connection ends.
     Over(Ending),
-}
-
-/// The task that reads pages of the log.
-pub(super) struct Awaited {
-    task: AbortHandle,
-    _counted: Counted,
-}
-
-impl Awaited {
-    pub(super) fn new(task: AbortHandle, metrics: &Metrics) -> Self {
-        Self {
-            task,
-            _counted: metrics.reading(),
-        }
-    }
 }
 
 /// One connection.
@@ -131,7 +121,7 @@ impl Connection {
     pub(super) fn stream(&self) -> Option<&Stream> {
         match &self.state {
             State::Live(stream) => Some(stream),
-            State::Reading(stream, ..) => Some(stream),
+            State::Reading { stream, .. } => Some(stream),
             State::Opening(_) | State::Over(_) => None,
         }
     }
@@ -177,7 +167,7 @@ impl Connection {
     pub(super) fn write(&mut self, pieces: &mut Vec<Span>) -> Written {
         let sent = match pieces.as_slice() {
             [] => return Written::All,
-            [piece] => send(|| self.socket.write(piece)),
+            [piece] => send(|| Ok(rustix::net::send(&self.socket, piece, SendFlags::empty())?)),
             many => send_all(&self.socket, many.iter()),
         };
         let sent = match sent {
@@ -235,12 +225,11 @@ impl Drop for Connection {
     fn drop(&mut self) {
         match &self.state {
             State::Opening(task) => task.abort(),
-            State::Reading(_, awaited) => awaited.task.abort(),
             State::Over(Ending::Clean(_)) => {
                 // The peer reads the end before it hears that the connection is closed.
                 drop(self.socket.shutdown(std::net::Shutdown::Write));
             }
-            State::Live(_) | State::Over(Ending::Cut(_)) => {}
+            State::Live(_) | State::Reading { .. } | State::Over(Ending::Cut(_)) => {}
         }
     }
 }

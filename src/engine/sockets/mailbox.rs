@@ -1,6 +1,7 @@
 //! What a thread is told: commands, and the numbers of groups that were rung.
 
 use super::Adopted;
+use super::waits::Request;
 use crate::engine::open::Top;
 use crate::engine::stream::Stream;
 use crate::log::Reading;
@@ -23,8 +24,8 @@ pub(super) enum Command {
     Adopt(u32, Box<Adopted>),
     /// The stream of an entry has opened.
     Opened(Key, Box<Stream>),
-    /// Pages that an entry has asked for.
-    Pages(Key, Arc<Reading>),
+    /// The answer to a wait of this number.
+    Pages(u64, Request, Arc<Reading>),
     /// Offer the entries from this number on to a list, some at a time.
     Look(usize, Top, oneshot::Sender<Top>),
     /// End.
@@ -51,8 +52,19 @@ impl Mailbox {
     }
 
     pub(super) fn send(&self, command: Command) {
-        lock(&self.commands).push(command);
+        self.put(command);
         self.nudge();
+    }
+
+    /// For the thread to find when it is nudged.
+    pub(super) fn put(&self, command: Command) {
+        lock(&self.commands).push(command);
+    }
+
+    pub(super) fn nudge_if_any(&self) {
+        if !lock(&self.commands).is_empty() {
+            self.nudge();
+        }
     }
 
     fn ring(&self, number: u32) {

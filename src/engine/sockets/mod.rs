@@ -36,6 +36,7 @@ mod groups;
 mod mailbox;
 mod table;
 mod thread;
+mod waits;
 mod wheel;
 
 use super::body::Lease;
@@ -50,6 +51,7 @@ use mailbox::{Command, Mailbox};
 use std::io;
 use std::net::TcpStream;
 use std::os::fd::AsRawFd as _;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use thread::Shared;
@@ -149,7 +151,10 @@ impl Drop for Place {
 /// The threads that write streams.
 #[derive(Debug)]
 pub struct Sockets {
-    mailboxes: Vec<Arc<Mailbox>>,
+    mailboxes: Arc<[Arc<Mailbox>]>,
+    /// A round is under way that nudges the threads which have been given connections.
+    rounds: Arc<AtomicBool>,
+    runtime: tokio::runtime::Handle,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -186,7 +191,9 @@ impl Sockets {
             );
         }
         Ok(Self {
-            mailboxes,
+            mailboxes: mailboxes.into(),
+            rounds: Arc::default(),
+            runtime: runtime.clone(),
             threads: Mutex::new(handles),
         })
     }
@@ -199,14 +206,30 @@ impl Sockets {
             .unwrap_or(u32::MAX)
             .max(1);
         if let Some(mailbox) = self.mailboxes.get((descriptor % threads) as usize) {
-            mailbox.send(Command::Adopt(descriptor / threads, Box::new(adopted)));
+            mailbox.put(Command::Adopt(descriptor / threads, Box::new(adopted)));
+            self.nudge_soon();
         }
+    }
+
+    /// Nudges the threads once the runtime has served the other requests that are there: in a storm
+    /// of reconnects, once for many connections.
+    fn nudge_soon(&self) {
+        if self.rounds.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        let (mailboxes, rounds) = (self.mailboxes.clone(), self.rounds.clone());
+        self.runtime.spawn(async move {
+            tokio::task::yield_now().await;
+            // What is put from here on has a round of its own.
+            rounds.store(false, Ordering::SeqCst);
+            mailboxes.iter().for_each(|mailbox| mailbox.nudge_if_any());
+        });
     }
 
     /// Offers every stream; each thread does it between its other work.
     pub(super) async fn look(&self, top: &mut Top) {
         let mut parts = Vec::with_capacity(self.mailboxes.len());
-        for mailbox in &self.mailboxes {
+        for mailbox in &*self.mailboxes {
             let (reply, part) = oneshot::channel();
             mailbox.send(Command::Look(0, top.part(), reply));
             parts.push(part);
@@ -221,7 +244,7 @@ impl Sockets {
 
     /// Ends the threads; streams that are still open are cut.
     pub fn stop(&self) {
-        for mailbox in &self.mailboxes {
+        for mailbox in &*self.mailboxes {
             mailbox.send(Command::Stop);
         }
         let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);

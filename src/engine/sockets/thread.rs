@@ -1,9 +1,10 @@
 //! A thread and its entries.
 
-use super::connection::{Around, Awaited, Connection, State, Written};
+use super::connection::{Around, Connection, State, Written};
 use super::groups::Groups;
 use super::mailbox::{Command, Key, Mailbox};
 use super::table::Table;
+use super::waits::Waits;
 use super::wheel::Wheel;
 use super::{Adopted, Ticket};
 use crate::engine::moment::Moment;
@@ -11,6 +12,7 @@ use crate::engine::open::{SLICE, Seen, Top};
 use crate::engine::reads::Reads;
 use crate::engine::stream::{Ending, Out, Stream, StreamSettings, Turn};
 use crate::engine::tally::Tally;
+use crate::log::Reading;
 use crate::metrics::CloseReason;
 use crate::sse::HEARTBEAT;
 use mio::event::Event;
@@ -42,6 +44,7 @@ struct Thread {
     mailbox: Arc<Mailbox>,
     entries: Table<Connection>,
     groups: Groups,
+    waits: Waits,
     serial: u32,
     wheel: Wheel,
     now: Moment,
@@ -67,6 +70,7 @@ pub(super) fn prepare(shared: Shared) -> io::Result<(Arc<Mailbox>, impl FnOnce()
             groups: Groups::new(mailbox.clone()),
             mailbox,
             entries: Table::new(),
+            waits: Waits::default(),
             serial: 0,
             wheel: Wheel::new(now),
             now,
@@ -165,22 +169,27 @@ impl Thread {
                     self.look(key.number);
                 }
             }
-            Command::Pages(key, reading) => {
-                let Some(entry) = self.entry(key) else { return };
-                match std::mem::replace(
-                    &mut entry.state,
-                    State::Over(Ending::Cut(CloseReason::Client)),
-                ) {
-                    State::Reading(mut stream, ..) => {
-                        stream.take(&reading);
-                        entry.state = State::Live(*stream);
-                        self.look(key.number);
-                    }
-                    other => entry.state = other,
+            Command::Pages(number, request, reading) => {
+                for key in self.waits.end(number, &request) {
+                    self.take(key, &reading);
                 }
             }
             Command::Look(from, top, reply) => self.offer(from, top, reply),
             Command::Stop => {}
+        }
+    }
+
+    /// Pages that an entry has waited for. It shows them when it has its turn.
+    fn take(&mut self, key: Key, reading: &Arc<Reading>) {
+        let Some(entry) = self.entry(key) else { return };
+        let over = State::Over(Ending::Cut(CloseReason::Client));
+        match std::mem::replace(&mut entry.state, over) {
+            State::Reading { mut stream, .. } => {
+                stream.take(reading);
+                entry.state = State::Live(*stream);
+                self.again.push(key.number);
+            }
+            other => entry.state = other,
         }
     }
 
@@ -281,7 +290,7 @@ impl Thread {
                     _ if entry.is_blocked() => "blocked",
                     State::Opening(_) => "opening",
                     State::Live(_) => "live",
-                    State::Reading(..) => "reading",
+                    State::Reading { .. } => "reading",
                     State::Over(_) => "over",
                 },
             };
@@ -348,7 +357,7 @@ impl Thread {
             };
             let turn = match &mut entry.state {
                 State::Live(stream) => stream.turn(self.now, &mut self.out),
-                State::Opening(_) | State::Reading(..) => {
+                State::Opening(_) | State::Reading { .. } => {
                     if entry.due > self.now {
                         self.schedule(number);
                         return;
@@ -379,19 +388,25 @@ impl Thread {
                     return;
                 }
                 Turn::Read(partition, requests) => {
-                    let (reads, mailbox, key) =
-                        (self.shared.reads.clone(), self.mailbox.clone(), entry.key());
-                    let task = self.shared.runtime.spawn(async move {
-                        let reading = reads.pages(partition, requests).await;
-                        mailbox.send(Command::Pages(key, reading));
-                    });
+                    let (shared, mailbox) = (&self.shared, &self.mailbox);
+                    let metrics = &shared.settings.metrics;
+                    let request = (partition, requests);
+                    let awaited =
+                        self.waits
+                            .join(entry.key(), request, metrics, |wait, request| {
+                                let (reads, mailbox) = (shared.reads.clone(), mailbox.clone());
+                                let asked = async move {
+                                    let reading = reads.pages(request.0, request.1.clone()).await;
+                                    mailbox.send(Command::Pages(wait, request, reading));
+                                };
+                                shared.runtime.spawn(asked).abort_handle()
+                            });
                     let over = State::Over(Ending::Cut(CloseReason::Client));
                     entry.state = match std::mem::replace(&mut entry.state, over) {
-                        State::Live(stream) => {
-                            let metrics = &self.shared.settings.metrics;
-                            let awaited = Awaited::new(task.abort_handle(), metrics);
-                            State::Reading(Box::new(stream), awaited)
-                        }
+                        State::Live(stream) => State::Reading {
+                            stream: Box::new(stream),
+                            _awaited: awaited,
+                        },
                         other => other,
                     };
                     entry.due = self.now + self.shared.settings.heartbeat;

@@ -1,0 +1,186 @@
+//! The entries of a thread that want the same pages of the log wait for them together: one task
+//! asks, and its answer serves all of them.
+
+use super::mailbox::Key;
+use crate::log::ReadRequest;
+use crate::metrics::{Counted, Metrics};
+use crate::topic::PartitionNo;
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+use tokio::task::AbortHandle;
+
+/// What is asked of the log at once.
+pub(super) type Request = (PartitionNo, Vec<ReadRequest>);
+
+/// Everything that a thread waits for, by number.
+#[derive(Debug, Default)]
+pub(super) struct Waits {
+    all: HashMap<u64, Wait>,
+    by_request: HashMap<Request, u64>,
+    number: u64,
+    /// Waits after which those that were given up are looked for.
+    many: usize,
+}
+
+#[derive(Debug)]
+struct Wait {
+    task: Weak<Task>,
+    entries: Vec<Key>,
+}
+
+/// Ends when nobody waits for it any more.
+#[derive(Debug)]
+struct Task(AbortHandle);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// What an entry keeps while it waits.
+#[derive(Debug)]
+pub(super) struct Awaited {
+    _task: Arc<Task>,
+    _counted: Counted,
+}
+
+/// Fewer waits than this are not looked through.
+const FEW: usize = 64;
+
+impl Waits {
+    /// Has an entry wait for an answer to come. If no other waits for the same, `ask` begins to,
+    /// and the answer has the number that it is given.
+    pub(super) fn join(
+        &mut self,
+        entry: Key,
+        request: Request,
+        metrics: &Metrics,
+        ask: impl FnOnce(u64, Request) -> AbortHandle,
+    ) -> Awaited {
+        let task = self.share(entry, &request).unwrap_or_else(|| {
+            self.sweep();
+            self.number += 1;
+            // Nobody joins a look at the clock: it must be read after it was asked for.
+            if !request.1.is_empty() {
+                self.by_request.insert(request.clone(), self.number);
+            }
+            let task = Arc::new(Task(ask(self.number, request)));
+            let wait = Wait {
+                task: Arc::downgrade(&task),
+                entries: vec![entry],
+            };
+            self.all.insert(self.number, wait);
+            task
+        });
+        Awaited {
+            _task: task,
+            _counted: metrics.reading(),
+        }
+    }
+
+    fn share(&mut self, entry: Key, request: &Request) -> Option<Arc<Task>> {
+        let number = self.by_request.get(request)?;
+        let wait = self.all.get_mut(number)?;
+        let task = wait.task.upgrade()?;
+        wait.entries.push(entry);
+        Some(task)
+    }
+
+    /// The answer of this number has come, to `request`: those that it is for.
+    pub(super) fn end(&mut self, number: u64, request: &Request) -> Vec<Key> {
+        if self.by_request.get(request) == Some(&number) {
+            self.by_request.remove(request);
+        }
+        self.all
+            .remove(&number)
+            .map(|wait| wait.entries)
+            .unwrap_or_default()
+    }
+
+    /// Forgets those that were given up, before they are as many as the others.
+    fn sweep(&mut self) {
+        if self.all.len() < self.many.max(FEW) {
+            return;
+        }
+        self.all.retain(|_, wait| wait.task.strong_count() > 0);
+        self.by_request
+            .retain(|_, number| self.all.contains_key(number));
+        self.many = 2 * self.all.len();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::Id;
+    use crate::topic::Topic;
+    use tokio::task::JoinSet;
+
+    fn key(number: u32) -> Key {
+        Key { number, serial: 1 }
+    }
+
+    fn request(topic: &str) -> Request {
+        let topic = Topic::parse(topic).unwrap();
+        let (after, limit) = (Id::ZERO, 10);
+        (
+            3,
+            vec![ReadRequest {
+                topic,
+                after,
+                limit,
+            }],
+        )
+    }
+
+    /// A task that never ends by itself, on `tasks`.
+    fn task(tasks: &mut JoinSet<()>) -> AbortHandle {
+        tasks.spawn(std::future::pending())
+    }
+
+    #[tokio::test]
+    async fn who_wants_the_same_shares_a_task_that_lives_as_long_as_one_of_them_waits() {
+        let (mut waits, metrics) = (Waits::default(), Metrics::new());
+        let (mut begun, mut tasks) = (Vec::new(), JoinSet::new());
+        let mut join = |waits: &mut Waits, number, request| {
+            waits.join(key(number), request, &metrics, |number, _| {
+                let task = task(&mut tasks);
+                begun.push((number, task.clone()));
+                task
+            })
+        };
+        let a = join(&mut waits, 1, request("a"));
+        let b = join(&mut waits, 2, request("a"));
+        let other = join(&mut waits, 3, request("b"));
+        drop(a);
+        drop(other);
+        tokio::task::yield_now().await;
+        let again = join(&mut waits, 4, request("b"));
+        let clock = (3, Vec::new());
+        let clocks = [5, 6].map(|number| join(&mut waits, number, clock.clone()));
+        assert_eq!(begun.iter().map(|(number, _)| *number).max(), Some(5));
+        let ended: Vec<bool> = begun.iter().map(|(_, task)| task.is_finished()).collect();
+        assert_eq!(ended, [false, true, false, false, false]);
+        assert_eq!(waits.end(1, &request("a")), [key(1), key(2)]);
+        assert_eq!(waits.end(2, &request("b")), [key(3)], "late");
+        assert_eq!(waits.end(3, &request("b")), [key(4)]);
+        assert_eq!(waits.end(4, &clock), [key(5)]);
+        assert_eq!(waits.end(5, &clock), [key(6)]);
+        assert!(waits.all.is_empty() && waits.by_request.is_empty());
+        drop((b, again, clocks));
+    }
+
+    #[tokio::test]
+    async fn what_was_given_up_is_forgotten_before_it_is_much() {
+        let (mut waits, metrics) = (Waits::default(), Metrics::new());
+        let mut tasks = JoinSet::new();
+        for number in 0..1000 {
+            let name = format!("topic-{number}");
+            drop(waits.join(key(number), request(&name), &metrics, |_, _| {
+                task(&mut tasks)
+            }));
+            assert!(waits.all.len() <= FEW && waits.by_request.len() <= FEW);
+        }
+    }
+}
