@@ -23,6 +23,8 @@ pub struct Arena {
     pub redis: Option<Process>,
     /// Its subscribers, and its publisher.
     pub swarm: Swarm,
+    /// Cores of the machine.
+    cores: u32,
 }
 
 /// The memory of a server with so many streams.
@@ -92,7 +94,7 @@ impl Arena {
             Contender::Floor => programs.floor()?,
             _ => programs.gateway(redis.as_ref().map(|redis| redis.address))?,
         };
-        let mut swarm = Swarm::new(size)?;
+        let mut swarm = Swarm::new(size, &programs.cores)?;
         let publishes_to = match (&redis, contender.way()) {
             (Some(redis), Way::Raw | Way::Function) => redis.address,
             _ => server.address,
@@ -103,6 +105,7 @@ impl Arena {
             server,
             redis,
             swarm,
+            cores: programs.cores.count(),
         })
     }
 
@@ -148,8 +151,7 @@ impl Arena {
         let (took, after) = (payload::now() - began, self.processor_times()?);
         let used = |which: fn(&Times) -> Duration| which(&after).saturating_sub(which(&before));
         let strangers = used(|times| times.machine).saturating_sub(used(|times| times.ours));
-        let processors = std::thread::available_parallelism()?.get();
-        let whole = Duration::from_nanos(took).as_secs_f64() * super::float(processors as u64);
+        let whole = Duration::from_nanos(took).as_secs_f64() * f64::from(self.cores);
         Ok(Cost {
             load,
             processor: used(|times| times.server),

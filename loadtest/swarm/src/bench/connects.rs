@@ -49,7 +49,7 @@ fn rounds(settings: &Settings, ledger: &mut Ledger, directory: &std::path::Path)
                 opening_max: OPENING_MAX,
                 ..Plan::live(server.address, settings.streams, &topics)
             };
-            let took = Swarm::new(0)?.open(&plan)?;
+            let took = Swarm::new(0, &settings.programs.cores)?.open(&plan)?;
             let rate = float(settings.streams as u64) / took.as_secs_f64();
             note(ledger, CONNECTS, contender, round, rate);
         }

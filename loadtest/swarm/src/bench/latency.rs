@@ -66,7 +66,7 @@ fn of_gateway(settings: &Settings, contender: Contender) -> io::Result<Histogram
 fn of_relay(settings: &Settings) -> io::Result<Histogram<u64>> {
     let redis = redis_with_function(settings)?;
     let relay = settings.programs.relay(redis.address, TOPIC)?;
-    let mut swarm = Swarm::new(SIZE)?;
+    let mut swarm = Swarm::new(SIZE, &settings.programs.cores)?;
     swarm.add_publisher(Way::Function, redis.address)?;
     follow(&mut swarm, relay.address, settings.time)
 }

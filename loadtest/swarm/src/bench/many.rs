@@ -4,6 +4,7 @@
 //! the kernel gives each out once for each replica.
 
 use super::arena::{TOPIC, Weight};
+use super::cores::Cores;
 use super::ledger::{Ledger, Row, Target};
 use super::process::{Ending, Process};
 use super::publisher::Way;
@@ -72,7 +73,7 @@ pub struct Share {
 /// A stream does not open, or an event is missing.
 #[expect(clippy::print_stdout, reason = "its parent reads it")]
 pub fn take_share(share: &Share) -> io::Result<()> {
-    let mut swarm = Swarm::new(SIZE)?;
+    let mut swarm = Swarm::new(SIZE, &Cores::shared()?)?;
     let topics = [TOPIC.to_owned()];
     swarm.open(&Plan {
         opening_max: 64,
@@ -95,15 +96,21 @@ impl Part {
     fn start(settings: &Settings, replica: SocketAddr, events: u64) -> io::Result<Self> {
         let seconds = settings.time + END * 5;
         let bench = &settings.programs.bench;
-        let mut process = Process::start(bench, replica, Ending::Kill, |command| {
-            command
-                .arg("swarm")
-                .args(["--address", &replica.to_string()])
-                .args(["--streams", &STREAMS.to_string()])
-                .args(["--events", &events.to_string()])
-                .args(["--seconds", &seconds.as_secs().to_string()])
-                .stdout(Stdio::piped());
-        })?;
+        let mut process = Process::start(
+            bench,
+            &settings.programs.cores,
+            replica,
+            Ending::Kill,
+            |command| {
+                command
+                    .arg("swarm")
+                    .args(["--address", &replica.to_string()])
+                    .args(["--streams", &STREAMS.to_string()])
+                    .args(["--events", &events.to_string()])
+                    .args(["--seconds", &seconds.as_secs().to_string()])
+                    .stdout(Stdio::piped());
+            },
+        )?;
         let output = process.output().ok_or(io::ErrorKind::BrokenPipe)?;
         Ok(Self {
             _process: process,
@@ -151,7 +158,7 @@ pub fn run(settings: &Settings, _: &dyn Fn(&str) -> bool, ledger: &mut Ledger) -
         float(streams as u64) / took.as_secs_f64(),
     );
 
-    let mut publisher = Swarm::new(SIZE)?;
+    let mut publisher = Swarm::new(SIZE, &Cores::shared()?)?;
     publisher.add_publisher(Way::Function, redis.address)?;
     let (began, cpu, redis_cpu) = (super::payload::now(), spent()?, redis.processor_time()?);
     for _ in 0..events {

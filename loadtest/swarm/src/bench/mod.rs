@@ -10,6 +10,7 @@
 
 pub mod arena;
 pub mod connects;
+pub mod cores;
 pub mod fan_out;
 pub mod floor;
 pub mod latency;
@@ -35,8 +36,10 @@ use std::time::Duration;
 /// How much is measured.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// What is started.
+    /// What is started, and on which cores.
     pub programs: Programs,
+    /// Everyone shares all cores, whatever is measured.
+    pub together: bool,
     /// How often every contender is measured.
     pub rounds: usize,
     /// Time of one load.
@@ -69,21 +72,30 @@ impl Measurement {
 /// Measures those of its measurements that are wanted.
 type Run = fn(&Settings, &dyn Fn(&str) -> bool, &mut Ledger) -> io::Result<()>;
 
+/// Who has which cores while a group is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// The swarm has one for itself.
+    Apart,
+    /// The scheduler decides: more than a server and a swarm are at work, or only memory is weighed.
+    Together,
+}
+
 /// Every group of measurements, in the order of the table.
-const GROUPS: &[(&[Measurement], Run)] = &[
-    (fan_out::ALL, fan_out::run),
-    (topics::ALL, topics::run),
-    (latency::ALL, latency::run),
-    (publishing::ALL, publishing::run),
-    (storm::ALL, storm::run),
-    (slow::ALL, slow::run),
-    (connects::ALL, connects::run),
-    (many::ALL, many::run),
+const GROUPS: &[(&[Measurement], Place, Run)] = &[
+    (fan_out::ALL, Place::Apart, fan_out::run),
+    (topics::ALL, Place::Together, topics::run),
+    (latency::ALL, Place::Together, latency::run),
+    (publishing::ALL, Place::Together, publishing::run),
+    (storm::ALL, Place::Apart, storm::run),
+    (slow::ALL, Place::Apart, slow::run),
+    (connects::ALL, Place::Apart, connects::run),
+    (many::ALL, Place::Together, many::run),
 ];
 
 /// Everything that can be asked for.
 pub fn all() -> impl Iterator<Item = &'static Measurement> {
-    GROUPS.iter().flat_map(|(group, _)| *group)
+    GROUPS.iter().flat_map(|(group, ..)| *group)
 }
 
 /// Measures what is wanted. What fails does not keep the rest from being measured.
@@ -96,12 +108,18 @@ pub fn run(
     ledger: &mut Ledger,
 ) -> io::Result<()> {
     let mut failures = Vec::new();
-    for (group, run) in GROUPS {
+    let shared = &settings.programs.cores;
+    for (group, place, run) in GROUPS {
         let names: Vec<&str> = group.iter().map(|measurement| measurement.name).collect();
         if !names.iter().any(|name| is_wanted(name)) {
             continue;
         }
-        if let Err(why) = run(settings, is_wanted, ledger) {
+        let mut settings = settings.clone();
+        if *place == Place::Apart && !settings.together {
+            settings.programs.cores = shared.divided();
+        }
+        settings.programs.cores.take_swarms()?;
+        if let Err(why) = run(&settings, is_wanted, ledger) {
             failures.push(format!("{}: {why}", names.join(", ")));
         }
     }

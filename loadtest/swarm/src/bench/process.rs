@@ -1,5 +1,6 @@
 //! The processes of a benchmark: started, measured from outside, and ended.
 
+use super::cores::Cores;
 use super::payload;
 use rustix::process::{Pid, Signal};
 use std::io::{self, Read as _, Write as _};
@@ -32,12 +33,13 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts a program that listens on `address`.
+    /// Starts a program that listens on `address`, on the servers' cores.
     ///
     /// # Errors
     /// It cannot be started.
     pub fn start(
         program: &Path,
+        cores: &Cores,
         address: SocketAddr,
         ending: Ending,
         command: impl FnOnce(&mut Command),
@@ -50,7 +52,7 @@ impl Process {
         keeper.args(["--pdeathsig", signal, "--"]).arg(program);
         keeper.stdin(Stdio::null()).stdout(Stdio::null());
         command(&mut keeper);
-        let child = keeper.spawn()?;
+        let child = cores.on_servers(|| keeper.spawn())?;
         Ok(Self {
             child,
             ending,

@@ -1,5 +1,6 @@
 //! What is measured: the floor, and a gateway in its settings.
 
+use super::cores::Cores;
 use super::process::{Ending, Process, free_address};
 use super::publisher::Way;
 use std::fmt;
@@ -88,6 +89,8 @@ pub struct Programs {
     pub tidegate: PathBuf,
     /// This program: its subcommands are the floor and the relay.
     pub bench: PathBuf,
+    /// Where they run.
+    pub cores: Cores,
 }
 
 impl Programs {
@@ -97,9 +100,10 @@ impl Programs {
     /// It does not start.
     pub fn floor(&self) -> io::Result<Process> {
         let address = free_address()?;
-        let mut floor = Process::start(&self.bench, address, Ending::Kill, |command| {
-            command.args(["floor", "--listen", &address.to_string()]);
-        })?;
+        let mut floor =
+            Process::start(&self.bench, &self.cores, address, Ending::Kill, |command| {
+                command.args(["floor", "--listen", &address.to_string()]);
+            })?;
         floor.wait("GET / HTTP/1.1\r\n\r\n", "HTTP/1.1 200")?;
         Ok(floor)
     }
@@ -110,22 +114,28 @@ impl Programs {
     /// It does not start.
     pub fn gateway(&self, redis: Option<SocketAddr>) -> io::Result<Process> {
         let address = free_address()?;
-        let mut gateway = Process::start(&self.tidegate, address, Ending::Kill, |command| {
-            command
-                .args(["serve", "--listen", &address.to_string()])
-                .args(["--log-level", "error"])
-                .env("TIDEGATE__LIMITS__STREAMS_MAX", STREAMS_MAX.to_string())
-                .env(
-                    "TIDEGATE__SERVER__CONNECTIONS_MAX",
-                    (STREAMS_MAX + 500).to_string(),
-                )
-                // A publisher's connection may rest between two measurements.
-                .env("TIDEGATE__SERVER__HEADER_TIMEOUT", "10m")
-                .env_remove("TIDEGATE__REDIS__URL");
-            if let Some(redis) = redis {
-                command.args(["--redis-url", &format!("redis://{redis}")]);
-            }
-        })?;
+        let mut gateway = Process::start(
+            &self.tidegate,
+            &self.cores,
+            address,
+            Ending::Kill,
+            |command| {
+                command
+                    .args(["serve", "--listen", &address.to_string()])
+                    .args(["--log-level", "error"])
+                    .env("TIDEGATE__LIMITS__STREAMS_MAX", STREAMS_MAX.to_string())
+                    .env(
+                        "TIDEGATE__SERVER__CONNECTIONS_MAX",
+                        (STREAMS_MAX + 500).to_string(),
+                    )
+                    // A publisher's connection may rest between two measurements.
+                    .env("TIDEGATE__SERVER__HEADER_TIMEOUT", "10m")
+                    .env_remove("TIDEGATE__REDIS__URL");
+                if let Some(redis) = redis {
+                    command.args(["--redis-url", &format!("redis://{redis}")]);
+                }
+            },
+        )?;
         let request = "GET /readyz HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n";
         gateway.wait(request, "HTTP/1.1 200")?;
         Ok(gateway)
@@ -139,6 +149,7 @@ impl Programs {
         let address = free_address()?;
         let mut redis = Process::start(
             Path::new("redis-server"),
+            &self.cores,
             address,
             Ending::Kill,
             |command| {
@@ -157,12 +168,13 @@ impl Programs {
     /// It does not start.
     pub fn relay(&self, redis: SocketAddr, topic: &str) -> io::Result<Process> {
         let address = free_address()?;
-        let mut relay = Process::start(&self.bench, address, Ending::Kill, |command| {
-            command
-                .args(["relay", "--listen", &address.to_string()])
-                .args(["--redis", &redis.to_string()])
-                .args(["--channel", &format!("tidegate:{{0}}:live:{topic}")]);
-        })?;
+        let mut relay =
+            Process::start(&self.bench, &self.cores, address, Ending::Kill, |command| {
+                command
+                    .args(["relay", "--listen", &address.to_string()])
+                    .args(["--redis", &redis.to_string()])
+                    .args(["--channel", &format!("tidegate:{{0}}:live:{topic}")]);
+            })?;
         relay.wait("", "")?;
         Ok(relay)
     }
@@ -189,14 +201,19 @@ impl Programs {
         );
         let file = directory.join("nginx.conf");
         std::fs::write(&file, configuration)?;
-        let mut nginx =
-            Process::start(Path::new("nginx"), address, Ending::Terminate, |command| {
+        let mut nginx = Process::start(
+            Path::new("nginx"),
+            &self.cores,
+            address,
+            Ending::Terminate,
+            |command| {
                 command
                     .args(["-e", "stderr", "-p"])
                     .arg(directory)
                     .arg("-c")
                     .arg(&file);
-            })?;
+            },
+        )?;
         nginx.wait("GET / HTTP/1.1\r\nHost: bench\r\n\r\n", "HTTP/1.1 200")?;
         Ok(nginx)
     }

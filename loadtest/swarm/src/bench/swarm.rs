@@ -4,6 +4,7 @@
 //! and repetition are judged for every event of every stream: the next number must be the one
 //! after the last.
 
+use super::cores::Cores;
 use super::payload;
 use super::publisher::{Publisher, Way};
 use super::wire::{Item, Wire};
@@ -121,6 +122,7 @@ pub struct Load {
 /// Streams and publishers.
 pub struct Swarm {
     poll: Poll,
+    sleeps: bool,
     events: Events,
     buffer: Box<[u8]>,
     streams: Vec<Stream>,
@@ -185,12 +187,14 @@ impl Tally {
 }
 
 impl Swarm {
-    /// A swarm without streams, for events of `size` bytes.
+    /// A swarm without streams, for events of `size` bytes. If it has a core for itself, it looks
+    /// for packets all the time: nobody pays for waking it.
     ///
     /// # Errors
     /// No epoll instance can be had.
-    pub fn new(size: usize) -> io::Result<Self> {
+    pub fn new(size: usize, cores: &Cores) -> io::Result<Self> {
         Ok(Self {
+            sleeps: !cores.are_divided(),
             poll: Poll::new()?,
             events: Events::with_capacity(EVENTS),
             buffer: vec![0; BUFFER].into_boxed_slice(),
@@ -509,8 +513,9 @@ impl Swarm {
         Err(io::Error::other(format!("{:?}", self.tally.faults)))
     }
 
-    /// Takes what the kernel has, or waits for it. Timers of epoll are in milliseconds; shorter ones spin.
+    /// Takes what the kernel has; waits for it, if this swarm sleeps. Timers of epoll are in milliseconds; shorter ones spin.
     fn turn(&mut self, timeout: Duration) -> io::Result<()> {
+        let timeout = if self.sleeps { timeout } else { Duration::ZERO };
         match self.poll.poll(&mut self.events, Some(timeout)) {
             Err(why) if why.kind() == io::ErrorKind::Interrupted => return Ok(()),
             done => done?,

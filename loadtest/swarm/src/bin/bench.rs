@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 use std::{env, io};
+use swarm::bench::cores::Cores;
 use swarm::bench::ledger::Ledger;
 use swarm::bench::servers::{DESCRIPTORS, Programs};
 use swarm::bench::{Measurement, Settings, all, floor, many, relay, run};
@@ -35,6 +36,9 @@ struct Arguments {
     /// Streams of a full house.
     #[arg(long, default_value_t = 10_000)]
     streams: usize,
+    /// Everyone shares all cores; otherwise, where there are two or more, the swarm has one for itself.
+    #[arg(long)]
+    together: bool,
     /// The gateway's binary.
     #[arg(long, env = "TIDEGATE_BIN", default_value_os_t = root().join("target/release/tidegate"))]
     tidegate: PathBuf,
@@ -100,7 +104,9 @@ fn measure(arguments: &Arguments) -> io::Result<()> {
         programs: Programs {
             tidegate: arguments.tidegate.clone(),
             bench: env::current_exe()?,
+            cores: Cores::shared()?,
         },
+        together: arguments.together,
         rounds: if arguments.quick { 1 } else { arguments.rounds },
         time: Duration::from_secs(if arguments.quick {
             2
