@@ -663,7 +663,7 @@ fn a_draining_replica_refuses_streams_so_that_clients_come_back() {
 }
 
 #[test]
-fn a_head_may_come_in_pieces_and_two_requests_on_one_connection() {
+fn a_body_that_nobody_reads_is_no_request_and_header_names_have_no_case() {
     let gateway = Gateway::start(&QUIET);
     // A request with a body that nobody reads must not be taken for the next one.
     let answer = exchange(
