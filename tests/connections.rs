@@ -83,8 +83,8 @@ fn a_head_may_be_large() {
         let request = format!("{STREAM}Cookie: {cookie}\r\n\r\n");
         let mut stream = Sse::exchange(gateway.connect(), request.as_bytes());
         stream.opened();
-        gateway.publish("news", &cookie[..10]);
-        assert_eq!(stream.next_event().data, "c".repeat(10), "{size} bytes");
+        gateway.publish("news", "live");
+        assert_eq!(stream.next_event().data, "live", "{size} bytes");
     }
 }
 
@@ -98,7 +98,11 @@ fn a_connection_takes_many_requests_and_at_last_a_stream() {
     send(&gateway, &mut socket, many.as_bytes());
     read_until(&mut socket, b"HTTP/1.1 200", 5);
     for number in 5..8 {
-        send(&gateway, &mut socket, publish(&number.to_string()).as_bytes());
+        send(
+            &gateway,
+            &mut socket,
+            publish(&number.to_string()).as_bytes(),
+        );
         read_until(&mut socket, b"HTTP/1.1 200", 1);
     }
     for number in 0..8 {
