@@ -35,6 +35,9 @@ pub struct Feed {
     /// The number of the last event that was not logged.
     passed: AtomicU64,
     state: Mutex<State>,
+    /// Beside the state, which whoever is woken wants to look at: one that preempts its waker would
+    /// find it locked, and sleep again.
+    bells: Mutex<Bells>,
 }
 
 #[derive(Debug)]
@@ -48,7 +51,6 @@ struct State {
     passing: Option<Box<Window>>,
     pending: Pending,
     subscribers: u32,
-    bells: Bells,
 }
 
 /// Frames that wait until the topic has been read. Hardly ever any do.
@@ -148,13 +150,17 @@ impl Feed {
                 passing: None,
                 pending: Pending::default(),
                 subscribers: 0,
-                bells: Bells::default(),
             }),
+            bells: Mutex::default(),
         }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn bells(&self) -> MutexGuard<'_, Bells> {
+        self.bells.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The topic.
@@ -240,21 +246,21 @@ impl Feed {
     /// Has `waker` woken whenever there may be something to show, until it is taken down.
     #[must_use]
     pub fn hang(&self, waker: Waker) -> Hook {
-        self.state().bells.hang(waker)
+        self.bells().hang(waker)
     }
 
     /// The waker that hangs there.
     pub(super) fn waker(&self, hook: Hook) -> Option<Waker> {
-        self.state().bells.get(hook)
+        self.bells().get(hook)
     }
 
     /// Stops waking.
     pub fn take_down(&self, hook: Hook) {
-        self.state().bells.take_down(hook);
+        self.bells().take_down(hook);
     }
 
     pub(super) fn ring(&self) {
-        self.state().bells.ring();
+        self.bells().ring();
     }
 
     /// Takes a frame from the live path.

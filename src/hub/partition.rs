@@ -52,14 +52,14 @@ impl Partition {
     /// Called only after the frame stands in its window, so that "complete" is never said early.
     pub(super) fn hear(&self, id: Id) -> bool {
         let mut state = self.state();
-        let grows = id > state.heard;
-        if grows {
-            state.heard = id;
-            for waker in std::mem::take(&mut state.holding).into_values() {
-                waker.wake();
-            }
+        if id <= state.heard {
+            return false;
         }
-        grows
+        state.heard = id;
+        let holding = std::mem::take(&mut state.holding);
+        drop(state);
+        holding.into_values().for_each(Waker::wake);
+        true
     }
 
     /// The clock as read on the present connection; none until that has happened.
