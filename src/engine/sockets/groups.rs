@@ -54,6 +54,7 @@ impl Groups {
             group: number,
             place: short(group.members.insert(member)),
         };
+        group.ring.set_members(group.members.len());
         (group.hook, seat)
     }
 
@@ -78,6 +79,7 @@ impl Groups {
             return;
         };
         group.members.try_remove(seat.place as usize);
+        group.ring.set_members(group.members.len());
         if group.members.is_empty() {
             self.by_source.remove(&group.source.address());
             self.all.remove(number);

@@ -5,10 +5,10 @@ use super::waits::Request;
 use crate::engine::open::Top;
 use crate::engine::stream::Stream;
 use crate::log::Reading;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Wake;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 /// Names an entry: its number, and which of those that had the number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,22 +32,36 @@ pub(super) enum Command {
     Stop,
 }
 
-/// The two lists, and the nudge.
+/// Entries that are looked at by whoever rings them: more are worth waking a thread.
+const FEW: usize = 16;
+
+/// The two lists, the nudge, and the bell of who helps.
 #[derive(Debug)]
 pub(super) struct Mailbox {
     commands: Mutex<Vec<Command>>,
-    rung: Mutex<Vec<u32>>,
+    rung: Mutex<Rung>,
     nudged: AtomicBool,
     nudge: mio::Waker,
+    help: Arc<Notify>,
+}
+
+/// Groups that were rung.
+#[derive(Debug, Default)]
+struct Rung {
+    groups: Vec<u32>,
+    /// Entries in all of them.
+    members: usize,
 }
 
 impl Mailbox {
-    pub(super) fn new(nudge: mio::Waker) -> Self {
+    /// `nudge` wakes the thread, `help` whoever looks at a few entries for it.
+    pub(super) fn new(nudge: mio::Waker, help: Arc<Notify>) -> Self {
         Self {
             commands: Mutex::default(),
             rung: Mutex::default(),
             nudged: AtomicBool::new(false),
             nudge,
+            help,
         }
     }
 
@@ -67,12 +81,35 @@ impl Mailbox {
         }
     }
 
-    fn ring(&self, number: u32) {
-        lock(&self.rung).push(number);
-        self.nudge();
+    fn ring(&self, number: u32, members: usize) {
+        let mut rung = lock(&self.rung);
+        rung.groups.push(number);
+        rung.members += members;
+        let few = rung.members <= FEW;
+        drop(rung);
+        if few {
+            self.help.notify_one();
+        } else {
+            self.nudge();
+        }
     }
 
-    fn nudge(&self) {
+    /// Whether a group was rung and nobody has taken it.
+    pub(super) fn is_rung(&self) -> bool {
+        !lock(&self.rung).groups.is_empty()
+    }
+
+    /// Takes what was rung, if that is little and nothing else is to be done. False if it is not.
+    pub(super) fn take_few(&self, rung: &mut Vec<u32>) -> bool {
+        let mut all = lock(&self.rung);
+        let few = all.members <= FEW && lock(&self.commands).is_empty();
+        if few {
+            all.take(rung);
+        }
+        few
+    }
+
+    pub(super) fn nudge(&self) {
         if !self.nudged.swap(true, Ordering::SeqCst)
             && let Err(why) = self.nudge.wake()
         {
@@ -84,11 +121,18 @@ impl Mailbox {
     pub(super) fn take(&self, commands: &mut Vec<Command>, rung: &mut Vec<u32>) {
         self.nudged.store(false, Ordering::SeqCst);
         commands.append(&mut lock(&self.commands));
-        rung.append(&mut lock(&self.rung));
+        lock(&self.rung).take(rung);
     }
 }
 
-fn lock<T>(list: &Mutex<Vec<T>>) -> MutexGuard<'_, Vec<T>> {
+impl Rung {
+    fn take(&mut self, groups: &mut Vec<u32>) {
+        groups.append(&mut self.groups);
+        self.members = 0;
+    }
+}
+
+fn lock<T>(list: &Mutex<T>) -> MutexGuard<'_, T> {
     list.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -97,6 +141,8 @@ fn lock<T>(list: &Mutex<Vec<T>>) -> MutexGuard<'_, Vec<T>> {
 pub(super) struct Ring {
     mailbox: Arc<Mailbox>,
     number: u32,
+    /// How many it wakes, give or take those that come and go just now.
+    members: AtomicUsize,
     rung: AtomicBool,
 }
 
@@ -105,8 +151,13 @@ impl Ring {
         Self {
             mailbox,
             number,
+            members: AtomicUsize::new(0),
             rung: AtomicBool::new(false),
         }
+    }
+
+    pub(super) fn set_members(&self, members: usize) {
+        self.members.store(members, Ordering::Relaxed);
     }
 
     /// From here on a ring is heard again; a fence must follow before anything is looked at.
@@ -122,7 +173,8 @@ impl Wake for Ring {
 
     fn wake_by_ref(self: &Arc<Self>) {
         if !self.rung.swap(true, Ordering::SeqCst) {
-            self.mailbox.ring(self.number);
+            let members = self.members.load(Ordering::Relaxed);
+            self.mailbox.ring(self.number, members);
         }
     }
 }

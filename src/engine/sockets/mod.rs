@@ -16,7 +16,10 @@
 //!
 //! Waking: the entries of a thread that read the same topic are a group (`groups`), and one
 //! [`Waker`](std::task::Waker) hangs at the topic for all of them. It marks the group, and if it was
-//! not marked, puts its number on the thread's list and nudges the thread. No wake-up is lost:
+//! not marked, puts its number on the thread's list and nudges the thread. Where the groups on the
+//! list have few members, it is not the thread that is woken but a task of the runtime, the helper,
+//! which mostly runs next on the same core: it looks at them itself, under the lock of the thread's
+//! entries, or nudges the thread. No wake-up is lost:
 //!
 //! - An entry is in its groups before its first look at the hub.
 //! - Before its members look, the group's mark is cleared (R), then comes a fence, then they read
@@ -27,6 +30,10 @@
 //!   and the members look again.
 //! - The nudge is one write to an eventfd for however many entries. Its mark is cleared before the
 //!   list is taken, so a number that comes later nudges again.
+//! - The helper is told after the number is on the list, and a telling is kept for it while it is
+//!   busy. It takes the whole list, or nudges: if the thread is at work, if there is more than the
+//!   list, and if what it did leaves something to do, or to be done sooner than the thread would
+//!   look.
 //!
 //! A number on the list twice, or of a group that has gone and come again, costs a look.
 
@@ -54,8 +61,9 @@ use std::os::fd::AsRawFd as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use thread::Shared;
-use tokio::sync::{Semaphore, oneshot};
+use thread::{Shared, Worker};
+use tokio::sync::{Notify, Semaphore, oneshot};
+use tokio::task::AbortHandle;
 
 /// What a request handler leaves for whoever takes the connection over.
 pub struct Ticket {
@@ -156,6 +164,7 @@ pub struct Sockets {
     rounds: Arc<AtomicBool>,
     runtime: tokio::runtime::Handle,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    helper: AbortHandle,
 }
 
 impl Sockets {
@@ -171,6 +180,8 @@ impl Sockets {
     ) -> io::Result<Self> {
         let mut mailboxes = Vec::with_capacity(threads.count);
         let mut handles = Vec::with_capacity(threads.count);
+        let mut workers = Vec::with_capacity(threads.count);
+        let help = Arc::new(Notify::new());
         let cores = threads.cores();
         for number in 0..threads.count {
             let core = cores.get(number).copied();
@@ -179,8 +190,9 @@ impl Sockets {
                 reads: reads.clone(),
                 runtime: runtime.clone(),
             };
-            let (mailbox, run) = thread::prepare(shared)?;
-            mailboxes.push(mailbox);
+            let (worker, run) = thread::prepare(shared, help.clone())?;
+            mailboxes.push(worker.mailbox.clone());
+            workers.push(worker);
             handles.push(
                 std::thread::Builder::new()
                     .name(format!("streams-{number}"))
@@ -195,6 +207,7 @@ impl Sockets {
             rounds: Arc::default(),
             runtime: runtime.clone(),
             threads: Mutex::new(handles),
+            helper: runtime.spawn(help_all(workers, help)).abort_handle(),
         })
     }
 
@@ -252,13 +265,23 @@ impl Sockets {
             // A thread that panicked has ended the process.
             drop(thread.join());
         }
+        self.helper.abort();
+    }
+}
+
+/// Looks at a few entries whenever there are some: one task for all threads, because the runtime
+/// keeps the core for the last task that was woken there, and only for that.
+async fn help_all(workers: Vec<Arc<Worker>>, help: Arc<Notify>) {
+    loop {
+        help.notified().await;
+        workers.iter().for_each(|worker| worker.help());
     }
 }
 
 /// A replica without one of its threads would look healthy and leave its streams in silence.
-fn end_process_on_panic(run: impl FnOnce()) {
-    if std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).is_err() {
+fn end_process_on_panic<T>(run: impl FnOnce() -> T) -> T {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).unwrap_or_else(|_| {
         tracing::error!("a thread that writes streams panicked; the process ends");
-        std::process::abort();
-    }
+        std::process::abort()
+    })
 }

@@ -6,7 +6,7 @@ use super::mailbox::{Command, Key, Mailbox};
 use super::table::Table;
 use super::waits::Waits;
 use super::wheel::Wheel;
-use super::{Adopted, Ticket};
+use super::{Adopted, Ticket, end_process_on_panic};
 use crate::engine::moment::Moment;
 use crate::engine::open::{SLICE, Seen, Top};
 use crate::engine::reads::Reads;
@@ -16,10 +16,10 @@ use crate::log::Reading;
 use crate::metrics::CloseReason;
 use crate::sse::HEARTBEAT;
 use mio::event::Event;
-use mio::{Events, Interest, Poll, Token};
+use mio::{Events, Interest, Poll, Registry, Token};
 use std::io;
-use std::sync::Arc;
-use tokio::sync::oneshot;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
 const NUDGE: Token = Token(usize::MAX);
@@ -38,9 +38,15 @@ pub(super) struct Shared {
     pub(super) runtime: tokio::runtime::Handle,
 }
 
+/// A thread, and whoever helps it.
+pub(super) struct Worker {
+    pub(super) mailbox: Arc<Mailbox>,
+    thread: Mutex<Thread>,
+}
+
 struct Thread {
     shared: Shared,
-    poll: Poll,
+    registry: Registry,
     mailbox: Arc<Mailbox>,
     entries: Table<Connection>,
     groups: Groups,
@@ -54,19 +60,33 @@ struct Thread {
     /// Counted here and told once a round: threads that share counters wait for one another.
     tally: Tally,
     scratch: Box<[u8]>,
+    /// Groups that were rung, and entries that are to be looked at; empty between rounds.
+    rung: Vec<u32>,
+    ready: Vec<u32>,
+}
+
+impl std::fmt::Debug for Worker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Worker")
+            .field("mailbox", &self.mailbox)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Prepares a thread; the closure runs it.
-pub(super) fn prepare(shared: Shared) -> io::Result<(Arc<Mailbox>, impl FnOnce() + Send)> {
+pub(super) fn prepare(
+    shared: Shared,
+    help: Arc<Notify>,
+) -> io::Result<(Arc<Worker>, impl FnOnce() + Send)> {
     let poll = Poll::new()?;
-    let mailbox = Arc::new(Mailbox::new(mio::Waker::new(poll.registry(), NUDGE)?));
-    let given = mailbox.clone();
-    let tally = Tally::new(&shared.settings.metrics);
-    let run = move || {
-        let now = Moment::now();
-        let mut thread = Thread {
+    let mailbox = Arc::new(Mailbox::new(mio::Waker::new(poll.registry(), NUDGE)?, help));
+    let now = Moment::now();
+    let worker = Arc::new(Worker {
+        mailbox: mailbox.clone(),
+        thread: Mutex::new(Thread {
+            tally: Tally::new(&shared.settings.metrics),
             shared,
-            poll,
+            registry: poll.registry().try_clone()?,
             groups: Groups::new(mailbox.clone()),
             mailbox,
             entries: Table::new(),
@@ -76,25 +96,26 @@ pub(super) fn prepare(shared: Shared) -> io::Result<(Arc<Mailbox>, impl FnOnce()
             now,
             again: Vec::new(),
             out: Out::chunked(),
-            tally,
             scratch: vec![0; 4096].into(),
-        };
-        thread.run();
-    };
-    Ok((given, run))
+            rung: Vec::new(),
+            ready: Vec::new(),
+        }),
+    });
+    let given = worker.clone();
+    Ok((given, move || worker.run(poll)))
 }
 
-impl Thread {
-    fn run(&mut self) {
+impl Worker {
+    fn thread(&self) -> MutexGuard<'_, Thread> {
+        self.thread.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn run(&self, mut poll: Poll) {
         let mut events = Events::with_capacity(1024);
-        let (mut commands, mut rung, mut ready) = (Vec::new(), Vec::new(), Vec::new());
+        let mut commands = Vec::new();
         loop {
-            let wait = if self.again.is_empty() {
-                self.wheel.wait(Moment::now())
-            } else {
-                Some(std::time::Duration::ZERO)
-            };
-            match self.poll.poll(&mut events, wait) {
+            let wait = self.thread().wait();
+            match poll.poll(&mut events, wait) {
                 Ok(()) => {}
                 Err(why) if why.kind() == io::ErrorKind::Interrupted => continue,
                 Err(why) => {
@@ -102,40 +123,96 @@ impl Thread {
                     std::process::abort();
                 }
             }
-            self.now = Moment::now();
-            self.tally.look_at_clock();
-            for event in events.iter().filter(|event| event.token() != NUDGE) {
-                self.event(event);
+            if !self.thread().round(&events, &mut commands) {
+                return;
             }
-            self.mailbox.take(&mut commands, &mut rung);
-            for command in commands.drain(..) {
-                if matches!(command, Command::Stop) {
-                    for mut entry in self.entries.drain() {
-                        say_closed(&mut entry, CloseReason::Drain);
-                        entry.lease.close(CloseReason::Drain);
-                    }
-                    return;
-                }
-                self.command(command);
-            }
-            ready.append(&mut self.again);
-            self.wheel.turn(self.now, &mut ready);
-            self.groups.collect(&mut rung, &mut ready);
-            if !ready.is_empty() {
-                let began = Instant::now();
-                // Each once, and in the order of their memory.
-                ready.sort_unstable();
-                ready.dedup();
-                for few in ready.chunks(AHEAD) {
-                    self.warm(few);
-                    self.tally.look_at_clock();
-                    few.iter().for_each(|number| self.look(*number));
-                }
-                ready.clear();
-                self.tally.swept(began.elapsed());
-            }
-            self.tally.flush();
         }
+    }
+
+    /// Waking a thread takes longer than writing to a few sockets, above all one that sleeps on
+    /// another core: whoever has rung few entries looks at them itself, if the thread is not at
+    /// work.
+    pub(super) fn help(&self) {
+        if !self.mailbox.is_rung() {
+            return;
+        }
+        let is_all = match self.thread.try_lock() {
+            Ok(mut thread) => end_process_on_panic(|| thread.look_at_few()),
+            Err(_) => false,
+        };
+        if !is_all {
+            self.mailbox.nudge();
+        }
+    }
+}
+
+impl Thread {
+    /// How long until there may be something to do.
+    fn wait(&self) -> Option<std::time::Duration> {
+        if self.again.is_empty() {
+            self.wheel.wait(Moment::now())
+        } else {
+            Some(std::time::Duration::ZERO)
+        }
+    }
+
+    /// Does what there is to do; false at the end.
+    fn round(&mut self, events: &Events, commands: &mut Vec<Command>) -> bool {
+        self.now = Moment::now();
+        self.tally.look_at_clock();
+        for event in events.iter().filter(|event| event.token() != NUDGE) {
+            self.event(event);
+        }
+        self.mailbox.take(commands, &mut self.rung);
+        for command in commands.drain(..) {
+            if matches!(command, Command::Stop) {
+                for mut entry in self.entries.drain() {
+                    say_closed(&mut entry, CloseReason::Drain);
+                    entry.lease.close(CloseReason::Drain);
+                }
+                return false;
+            }
+            self.command(command);
+        }
+        self.ready.append(&mut self.again);
+        self.wheel.turn(self.now, &mut self.ready);
+        self.look_at_ready();
+        self.tally.flush();
+        true
+    }
+
+    /// Looks at the entries that were rung, if they are few and that is all there is to do. False
+    /// if there is more.
+    fn look_at_few(&mut self) -> bool {
+        if !self.mailbox.take_few(&mut self.rung) {
+            return false;
+        }
+        self.now = Moment::now();
+        let held = self.wheel.held();
+        self.look_at_ready();
+        self.tally.flush();
+        // The thread sleeps until the time that it knows of.
+        self.again.is_empty() && self.wheel.held() <= held
+    }
+
+    /// Looks at every entry that was rung, or is ready.
+    fn look_at_ready(&mut self) {
+        let mut ready = std::mem::take(&mut self.ready);
+        self.groups.collect(&mut self.rung, &mut ready);
+        if !ready.is_empty() {
+            let began = Instant::now();
+            // Each once, and in the order of their memory.
+            ready.sort_unstable();
+            ready.dedup();
+            for few in ready.chunks(AHEAD) {
+                self.warm(few);
+                self.tally.look_at_clock();
+                few.iter().for_each(|number| self.look(*number));
+            }
+            ready.clear();
+            self.tally.swept(began.elapsed());
+        }
+        self.ready = ready;
     }
 
     fn event(&mut self, event: &Event) {
@@ -254,8 +331,7 @@ impl Thread {
         // Edge-triggered: registered once, and quiet as long as nothing changes.
         let interest = Interest::READABLE | Interest::WRITABLE;
         if let Err(why) =
-            self.poll
-                .registry()
+            self.registry
                 .register(&mut entry.socket, Token(number as usize), interest)
         {
             tracing::warn!(%why, "a connection cannot be watched and is cut");

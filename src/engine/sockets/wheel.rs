@@ -49,6 +49,11 @@ impl Wheel {
         next_at
     }
 
+    /// How many numbers it holds. One more means that something is to be found that was not before.
+    pub(super) fn held(&self) -> usize {
+        self.held
+    }
+
     /// Moves entries whose time has come to `due`.
     pub(super) fn turn(&mut self, now: Moment, due: &mut Vec<u32>) {
         while self.next_at <= now {
