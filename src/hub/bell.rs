@@ -4,7 +4,7 @@ use super::Hub;
 use super::feed::Feed;
 use atomic_waker::AtomicWaker;
 use slab::Slab;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Wake, Waker};
 
 /// A waker for a task, which is polled with another one each time.
@@ -67,9 +67,11 @@ impl WakeSource {
     }
 }
 
-/// The wakers of all who wait for the same thing.
+/// The wakers of all who wait for the same thing. They have a lock of their own, beside what is
+/// waited for: whoever is woken wants to look at that, and one that preempts its waker would find it
+/// locked, and sleep again.
 #[derive(Debug, Default)]
-pub(super) struct Bells(Slab<Waker>);
+pub(super) struct Bells(Mutex<Slab<Waker>>);
 
 /// Where a waker hangs. Four bytes: each subscription has one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,29 +92,34 @@ impl Hook {
 }
 
 impl Bells {
-    pub(super) fn hang(&mut self, waker: Waker) -> Hook {
-        if self.0.capacity() == 0 {
-            // Most topics have one reader.
-            self.0.reserve_exact(1);
-        }
-        Hook::new(self.0.insert(waker))
+    fn all(&self) -> MutexGuard<'_, Slab<Waker>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn take_down(&mut self, hook: Hook) {
-        self.0.try_remove(hook.number());
+    pub(super) fn hang(&self, waker: Waker) -> Hook {
+        let mut all = self.all();
+        if all.capacity() == 0 {
+            // Most topics have one reader.
+            all.reserve_exact(1);
+        }
+        Hook::new(all.insert(waker))
+    }
+
+    pub(super) fn take_down(&self, hook: Hook) {
+        self.all().try_remove(hook.number());
     }
 
     pub(super) fn get(&self, hook: Hook) -> Option<Waker> {
-        self.0.get(hook.number()).cloned()
+        self.all().get(hook.number()).cloned()
     }
 
     pub(super) fn ring(&self) {
-        for (_, waker) in &self.0 {
+        for (_, waker) in &*self.all() {
             waker.wake_by_ref();
         }
     }
 
     pub(super) fn len(&self) -> usize {
-        self.0.len()
+        self.all().len()
     }
 }

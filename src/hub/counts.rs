@@ -19,19 +19,21 @@ pub struct Connections {
 
 /// The latest count, and who watches it.
 #[derive(Debug, Default)]
-pub struct Counts(Mutex<State>);
+pub struct Counts {
+    state: Mutex<State>,
+    bells: Bells,
+}
 
 #[derive(Debug, Default)]
 struct State {
     now: Connections,
     version: u64,
     block: Bytes,
-    bells: Bells,
 }
 
 impl Counts {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes a new count and shows it to all who watch, if it is another one.
@@ -41,7 +43,8 @@ impl Counts {
             state.now = now;
             state.version += 1;
             state.block = Bytes::from(Block::default().event(Topic::CONNECTIONS).json(&now));
-            state.bells.ring();
+            drop(state);
+            self.bells.ring();
         }
     }
 
@@ -55,21 +58,21 @@ impl Counts {
     /// Has `waker` woken at each change, until it is taken down.
     #[must_use]
     pub fn hang(&self, waker: Waker) -> Hook {
-        self.state().bells.hang(waker)
+        self.bells.hang(waker)
     }
 
     /// Stops waking.
     pub fn take_down(&self, hook: Hook) {
-        self.state().bells.take_down(hook);
+        self.bells.take_down(hook);
     }
 
     /// Whether anybody watches.
     #[must_use]
     pub fn is_watched(&self) -> bool {
-        self.state().bells.len() > 0
+        self.bells.len() > 0
     }
 
     pub(super) fn ring(&self) {
-        self.state().bells.ring();
+        self.bells.ring();
     }
 }

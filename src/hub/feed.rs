@@ -35,9 +35,7 @@ pub struct Feed {
     /// The number of the last event that was not logged.
     passed: AtomicU64,
     state: Mutex<State>,
-    /// Beside the state, which whoever is woken wants to look at: one that preempts its waker would
-    /// find it locked, and sleep again.
-    bells: Mutex<Bells>,
+    bells: Bells,
 }
 
 #[derive(Debug)]
@@ -151,16 +149,12 @@ impl Feed {
                 pending: Pending::default(),
                 subscribers: 0,
             }),
-            bells: Mutex::default(),
+            bells: Bells::default(),
         }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn bells(&self) -> MutexGuard<'_, Bells> {
-        self.bells.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The topic.
@@ -246,21 +240,21 @@ impl Feed {
     /// Has `waker` woken whenever there may be something to show, until it is taken down.
     #[must_use]
     pub fn hang(&self, waker: Waker) -> Hook {
-        self.bells().hang(waker)
+        self.bells.hang(waker)
     }
 
     /// The waker that hangs there.
     pub(super) fn waker(&self, hook: Hook) -> Option<Waker> {
-        self.bells().get(hook)
+        self.bells.get(hook)
     }
 
     /// Stops waking.
     pub fn take_down(&self, hook: Hook) {
-        self.bells().take_down(hook);
+        self.bells.take_down(hook);
     }
 
     pub(super) fn ring(&self) {
-        self.bells().ring();
+        self.bells.ring();
     }
 
     /// Takes a frame from the live path.

@@ -158,7 +158,7 @@ pub fn run(settings: &Settings, _: &dyn Fn(&str) -> bool, ledger: &mut Ledger) -
         float(streams as u64) / took.as_secs_f64(),
     );
 
-    let mut publisher = Swarm::new(SIZE, &Cores::shared()?)?;
+    let mut publisher = Swarm::new(SIZE, &settings.programs.cores)?;
     publisher.add_publisher(Way::Function, redis.address)?;
     let (began, cpu, redis_cpu) = (super::payload::now(), spent()?, redis.processor_time()?);
     for _ in 0..events {
