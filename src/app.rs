@@ -13,17 +13,18 @@ use self::supervisor::{Inherited, State};
 use crate::broker::redis::{Redis, Settings, follow_master, run_live};
 use crate::broker::{Broker, LivePath, Memory};
 use crate::config::{Config, Engine};
-use crate::engine::fleet;
-use crate::engine::follow::{FollowSettings, Follower};
-use crate::engine::open::OpenStreams;
-use crate::engine::reads::Reads;
-use crate::engine::sockets::{Sockets, Threads};
-use crate::engine::stream::{Drain, StreamSettings};
+use crate::follow::fleet;
+use crate::follow::reads::Reads;
+use crate::follow::{FollowSettings, Follower};
 use crate::http::accept::Listener;
 use crate::http::{Auth, Gateway, Rules, ops_router, router};
 use crate::hub::Hub;
 use crate::ingest::{inbox, link};
 use crate::metrics::Metrics;
+use crate::stream::body::Bodies;
+use crate::stream::registry::OpenStreams;
+use crate::stream::settings::{Drain, StreamSettings};
+use crate::stream::sockets::{Sockets, Threads};
 use crate::swap::Swap;
 
 use std::net::SocketAddr;
@@ -105,6 +106,7 @@ impl App {
             publish: config.publish.clone(),
             publishing: Semaphore::new(config.publish.in_flight_max),
             open_wait: config.stream.open_wait,
+            bodies: Arc::new(Bodies::default()),
             open_streams: OpenStreams::new(metrics.clone(), config.logging.stream_lines_max),
             sockets: OnceLock::new(),
             reached,
@@ -190,14 +192,14 @@ impl App {
     pub async fn stop(self) {
         self.gateway.leaving.store(true, Ordering::Release);
         if !self.drain_wait.is_zero() && !self.hand_over {
-            let wait_ms = crate::config::millis(self.drain_wait);
+            let wait_ms = crate::time::millis(self.drain_wait);
             tracing::info!(wait_ms, "not ready any more, and waiting for the balancer");
             tokio::time::sleep(self.drain_wait).await;
         }
         let began = Instant::now();
         tracing::info!(streams = self.open_streams(), "draining");
         self.gateway.streams.drain.begin(began);
-        self.gateway.hub.ring_all();
+        self.gateway.hub.wake_all_streams();
         if self.hand_over {
             // Another process accepts on these sockets.
             self.listeners.cancel();
@@ -227,7 +229,7 @@ impl App {
             );
         }
         tracing::info!(
-            duration_ms = crate::config::millis(began.elapsed()),
+            duration_ms = crate::time::millis(began.elapsed()),
             "stopped"
         );
     }

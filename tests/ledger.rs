@@ -171,7 +171,7 @@ impl Both {
         let key = [None, None, None, Some("k1"), Some("k2")];
         Publication {
             topic: self.topic(),
-            kind: EventType::parse(["", "price"].choose(&mut self.rng).unwrap()).unwrap(),
+            event_type: EventType::parse(["", "price"].choose(&mut self.rng).unwrap()).unwrap(),
             data: (*data[..self.rng.random_range(3..=4)]
                 .choose(&mut self.rng)
                 .unwrap())

@@ -472,7 +472,7 @@ impl World {
         operation.answer = reading.map_or(Answer::Done, Answer::Read);
     }
 
-    // --- replicas: as engine::follow does it ---
+    // --- replicas: as follow::task does it ---
 
     fn serve_some(&mut self) {
         let replica = self.rng.random_range(0..REPLICAS);
@@ -744,7 +744,7 @@ impl World {
         }
     }
 
-    // --- subscribers: as engine::stream does it ---
+    // --- subscribers: as stream::turn does it ---
 
     fn open_some(&mut self) {
         let client = self.rng.random_range(0..CLIENTS);
@@ -842,7 +842,8 @@ impl World {
                 // From here on somebody else is woken, as when a socket is taken over.
                 open.rung = Arc::new(Rung(AtomicBool::new(true)));
                 let waker = Waker::from(open.rung.clone());
-                open.reader.share_hooks(|feed| feed.hang(waker.clone()));
+                open.reader
+                    .share_wakers(|feed| feed.add_waker(waker.clone()));
                 let at = position(&open.reader);
                 self.trace.push(format!("client {index}: opened at {at}"));
                 if gaps.is_empty() {
@@ -1077,7 +1078,7 @@ const UNLOGGED: &str = "d";
 fn publication(topic: &Topic, number: usize) -> Publication {
     Publication {
         topic: topic.clone(),
-        kind: EventType::default(),
+        event_type: EventType::default(),
         data: number.to_string(),
         end: false,
         idempotency_key: None,

@@ -182,16 +182,16 @@ impl Ledger {
                 ids.push(*id);
                 continue;
             }
-            let kind = item.kind.as_str().to_owned();
+            let event_type = item.event_type.as_str().to_owned();
             let frame = if self.retention.of(&item.topic).is_some() {
                 let mark = if item.end { Mark::End } else { Mark::Event };
-                self.append(&item.topic, mark, kind, item.data.clone(), now_ms)
+                self.append(&item.topic, mark, event_type, item.data.clone(), now_ms)
             } else {
                 let entry = Entry {
                     id: Id::ZERO,
                     prev: Id::ZERO,
                     mark: Mark::Unlogged,
-                    kind,
+                    event_type,
                     data: item.data.clone(),
                 };
                 Frame::encode(&item.topic, &entry)
@@ -471,7 +471,7 @@ impl Ledger {
         &mut self,
         topic: &Topic,
         mark: Mark,
-        kind: String,
+        event_type: String,
         data: String,
         now_ms: u64,
     ) -> Frame {
@@ -494,7 +494,7 @@ impl Ledger {
             id,
             prev: log.head,
             mark,
-            kind,
+            event_type,
             data,
         };
         let frame = Frame::encode(topic, &entry);

@@ -24,7 +24,7 @@ pub struct Publication {
     /// The topic; never a reserved one.
     pub topic: Topic,
     /// The type.
-    pub kind: EventType,
+    pub event_type: EventType,
     /// The data, verbatim.
     pub data: String,
     /// This is the topic's last event.

@@ -238,7 +238,7 @@ pub(super) async fn tail(args: TailArgs) -> Result<(), String> {
         last_event_id: args.last_event_id,
         retry: RETRY,
         left: args.limit,
-        event: Event::default(),
+        event: Received::default(),
     };
     let mut once = false;
     loop {
@@ -273,8 +273,8 @@ pub(super) async fn tail(args: TailArgs) -> Result<(), String> {
 }
 
 #[derive(Debug, Default)]
-struct Event {
-    kind: String,
+struct Received {
+    event_type: String,
     data: Vec<String>,
     id: Option<String>,
 }
@@ -284,14 +284,14 @@ struct Tail {
     last_event_id: Option<String>,
     retry: Duration,
     left: Option<u64>,
-    event: Event,
+    event: Received,
 }
 
 impl Tail {
     async fn read(&mut self, answer: hyper::Response<hyper::body::Incoming>) -> Result<(), String> {
         let mut body = answer.into_body();
         let mut waiting: Vec<u8> = Vec::new();
-        self.event = Event::default();
+        self.event = Received::default();
         while let Some(Ok(frame)) = body.frame().await {
             waiting.extend_from_slice(
                 frame
@@ -315,7 +315,7 @@ impl Tail {
         let (field, value) = line.split_once(": ").unwrap_or((line, ""));
         match field {
             "" if line.is_empty() => return self.dispatch(),
-            "event" => value.clone_into(&mut self.event.kind),
+            "event" => value.clone_into(&mut self.event.event_type),
             "data" => self.event.data.push(value.to_owned()),
             "id" => self.event.id = Some(value.to_owned()),
             "retry" => self.retry = value.parse().map_or(self.retry, Duration::from_millis),
@@ -330,14 +330,14 @@ impl Tail {
             self.last_event_id = event.id;
         }
         let data = event.data.join("\n");
-        match event.kind.as_str() {
+        match event.event_type.as_str() {
             "tidegate.gap" => {
                 complain(format!("gap: {data}"));
                 return Ok(());
             }
             "tidegate.open" | "tidegate.cursor" | "tidegate.heartbeat" => return Ok(()),
             "" => say(data)?,
-            kind => say(format!("{kind}: {data}"))?,
+            event_type => say(format!("{event_type}: {data}"))?,
         }
         self.left = self.left.map(|left| left.saturating_sub(1));
         Ok(())

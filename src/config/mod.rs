@@ -19,7 +19,6 @@ use crate::hub::window::WindowBounds;
 use source::Source;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
 
 /// What a config must say, word for word, to let anyone publish beyond loopback.
 pub const OPEN_PUBLISHING: &str = "anyone who can reach this address may publish";
@@ -109,21 +108,15 @@ impl Config {
         Retention {
             bounds: Bounds {
                 events_max: self.log.events_max,
-                age_ms: millis(self.log.age_max),
+                age_ms: crate::time::millis(self.log.age_max),
             },
             rules: self.log.overrides.clone(),
             event_bytes_max: self.publish.event_bytes_max,
             topics_max: self.limits.topics_max,
-            idempotency_ms: millis(self.publish.idempotency_window),
-            leap_ms: millis(self.redis.leap),
+            idempotency_ms: crate::time::millis(self.publish.idempotency_window),
+            leap_ms: crate::time::millis(self.redis.leap),
         }
     }
-}
-
-/// Whole milliseconds.
-#[must_use]
-pub fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Names a replica that was not given a name.

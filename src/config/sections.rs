@@ -1,10 +1,11 @@
 //! The sections: fields, defaults, and what they must satisfy.
 
 use super::source::Source;
-use super::{OPEN_PUBLISHING, millis, random_name};
+use super::{OPEN_PUBLISHING, random_name};
 use crate::broker::redis::{Access, Identity};
 use crate::broker::{Bounds, Rule};
 use crate::hub::window::WindowBounds;
+use crate::time::millis;
 use crate::topic::{PartitionNo, Pattern};
 use secrecy::SecretString;
 use std::net::SocketAddr;

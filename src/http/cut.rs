@@ -1,6 +1,6 @@
 //! A body that writes a few bytes and then breaks the connection off.
 
-use crate::engine::body::Cut;
+use crate::stream::body::Cut;
 use bytes::Bytes;
 use hyper::body::{Body, Frame};
 use std::pin::Pin;

@@ -15,22 +15,21 @@ mod name;
 mod problem;
 mod publish;
 mod query;
-mod socket;
 mod streams;
 mod subscribe;
-mod takeover;
 mod topics;
 
 pub use auth::Auth;
 
 use crate::broker::Broker;
 use crate::config::{Limits, Publish};
-use crate::engine::open::OpenStreams;
-use crate::engine::reads::Reads;
-use crate::engine::sockets::Sockets;
-use crate::engine::stream::StreamSettings;
+use crate::follow::reads::Reads;
 use crate::hub::Hub;
 use crate::metrics::Metrics;
+use crate::stream::body::Bodies;
+use crate::stream::registry::OpenStreams;
+use crate::stream::settings::StreamSettings;
+use crate::stream::sockets::Sockets;
 use crate::swap::Swap;
 use axum::Router;
 use axum::extract::Request;
@@ -73,6 +72,7 @@ pub struct Gateway {
     pub publishing: Semaphore,
     pub open_wait: Duration,
     pub open_streams: Arc<OpenStreams>,
+    pub bodies: Arc<Bodies>,
     /// The threads that own sockets; not set if all streams go out as bodies.
     pub sockets: OnceLock<Arc<Sockets>>,
     pub reached: Arc<AtomicBool>,

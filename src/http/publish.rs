@@ -56,7 +56,7 @@ async fn publish_one(
 ) -> Result<(Topic, Option<Id>), Problem> {
     gateway.rules.get().auth.may_publish(headers)?;
     let topic = topic_of(topic)?;
-    let kind = type_of(query.first("event").unwrap_or_default())?;
+    let event_type = type_of(query.first("event").unwrap_or_default())?;
     let idempotency_key = idempotency_key(headers)?;
     let most = gateway.publish.event_bytes_max;
     let data = read_body(body, "an event", most).await?;
@@ -64,7 +64,7 @@ async fn publish_one(
         String::from_utf8(data).map_err(|_| Problem::bad_request("data: an event is UTF-8"))?;
     let publication = Publication {
         topic,
-        kind,
+        event_type,
         data,
         end: query.switch("end"),
         idempotency_key,
@@ -224,7 +224,7 @@ fn read_line(gateway: &Gateway, line: &[u8]) -> Result<Publication, String> {
     }
     Ok(Publication {
         topic: Topic::parse_logged(&line.topic).map_err(|why| format!("topic: {why}"))?,
-        kind: EventType::parse(&line.event).map_err(|why| format!("event: {why}"))?,
+        event_type: EventType::parse(&line.event).map_err(|why| format!("event: {why}"))?,
         data,
         end: line.end,
         idempotency_key: line

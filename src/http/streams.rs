@@ -3,7 +3,7 @@
 use super::Gateway;
 use super::problem::Problem;
 use super::query::Query;
-use crate::engine::open::{Row, Sort};
+use crate::stream::listing::{Row, Sort};
 use axum::Json;
 use axum::extract::{RawQuery, State};
 use serde::Serialize;
@@ -39,7 +39,7 @@ impl From<Row> for Listing {
             address: row.peer.map(|peer| peer.to_string()),
             topics: row.topics.iter().map(|t| t.as_str().to_owned()).collect(),
             topics_count: row.topics_count,
-            age_ms: crate::config::millis(row.age),
+            age_ms: crate::time::millis(row.age),
             lag: row.standing.lag.events,
             lag_at_least: row.standing.lag.at_least,
             events: row.standing.events,
@@ -65,7 +65,7 @@ pub(super) async fn list(
         Some(_) => return Err(Problem::bad_request("sort is lag, age or bytes")),
     };
     let sockets = gateway.sockets.get().map(|sockets| &**sockets);
-    let first = gateway.open_streams.first(sockets, sort, limit).await;
+    let first = crate::stream::list(sockets, &gateway.bodies, sort, limit).await;
     Ok(Json(Listed {
         open: gateway.open_streams.count(),
         streams: first.into_iter().map(Listing::from).collect(),

@@ -2,18 +2,21 @@
 
 use super::Gateway;
 use super::accept::Peer;
+use super::accept::handoff::HandoffSlot;
 use super::name::Name;
 use super::problem::Problem;
 use super::query::Query;
-use super::takeover::Desk;
 use crate::cursor::Cursor;
-use crate::engine::body::{Lease, StreamBody, open_within};
-use crate::engine::sockets::Ticket;
-use crate::engine::stream::{Begin, Wish, open};
-use crate::hub::Bell;
+use crate::hub::TaskWaker;
 use crate::log::History;
 use crate::metrics::CloseReason;
 use crate::sse::retry_line;
+use crate::stream::body::StreamBody;
+use crate::stream::open::{MaybeOpen, open};
+use crate::stream::registry::StreamGuard;
+use crate::stream::request::{Begin, StreamRequest};
+use crate::stream::sockets::Handoff;
+use crate::stream::turn::Stream;
 use crate::topic::Topic;
 use axum::body::Body;
 use axum::extract::{FromRequestParts, RawQuery, State};
@@ -66,14 +69,14 @@ pub(super) async fn one(
 /// Which way out a connection has.
 pub(super) struct Way {
     version: Version,
-    desk: Option<Desk>,
+    slot: Option<HandoffSlot>,
     peer: Option<SocketAddr>,
 }
 
 impl Way {
-    /// The desk where the connection can be taken over.
-    fn desk(self) -> Option<Desk> {
-        self.desk.filter(|_| self.version == Version::HTTP_11)
+    /// The slot where the connection can be taken over.
+    fn slot(self) -> Option<HandoffSlot> {
+        self.slot.filter(|_| self.version == Version::HTTP_11)
     }
 }
 
@@ -83,7 +86,7 @@ impl<S: Sync> FromRequestParts<S> for Way {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
         Ok(Self {
             version: parts.version,
-            desk: parts.extensions.remove(),
+            slot: parts.extensions.remove(),
             peer: parts.extensions.get().map(|Peer(address)| *address),
         })
     }
@@ -102,8 +105,8 @@ async fn subscribe(
     headers: &HeaderMap,
     way: Way,
 ) -> Response {
-    let wish = match wish(&gateway, names, query, headers) {
-        Ok(wish) => wish,
+    let request = match request(&gateway, names, query, headers) {
+        Ok(request) => request,
         Err(problem) => {
             gateway.metrics.refused("bad_request");
             return problem.into_response();
@@ -112,10 +115,10 @@ async fn subscribe(
     if gateway.streams.drain.has_begun() {
         return refuse(&gateway, headers, "draining", "this replica is going");
     }
-    let Some(mut lease) = Lease::take(
+    let Some(mut guard) = StreamGuard::take(
         &gateway.open_streams,
         gateway.rules.get().limits.streams_max,
-        wish.topics.len() + usize::from(wish.connections),
+        request.topics.len() + usize::from(request.connections),
     ) else {
         return refuse(
             &gateway,
@@ -126,55 +129,53 @@ async fn subscribe(
     };
     // A stream that ends cleanly leaves its connection to the next request.
     let peer = way.peer;
-    let desk = way
-        .desk()
-        .filter(|_| wish.limit.is_none() && wish.max_age.is_none());
+    let slot = way
+        .slot()
+        .filter(|_| request.limit.is_none() && request.max_age.is_none());
     tracing::debug!(
-        topics = wish.topics.len(),
-        begin = wish.begin.as_str(),
-        way = if desk.is_some() { "socket" } else { "body" },
+        topics = request.topics.len(),
+        begin = request.begin.as_str(),
+        way = if slot.is_some() { "socket" } else { "body" },
         "stream opened"
     );
-    let bell = Arc::new(Bell::default());
+    let task_waker = Arc::new(TaskWaker::default());
     let opening = open(
         gateway.hub.clone(),
         gateway.reads.clone(),
         gateway.streams.clone(),
-        bell.clone(),
-        wish,
+        task_waker.clone(),
+        request,
     );
     let took = gateway.metrics.start.start_timer();
-    let opened = open_within(Box::pin(opening), gateway.open_wait).await;
+    let opened = MaybeOpen::within(Box::pin(opening), gateway.open_wait).await;
     took.observe_duration();
-    if opened
-        .as_ref()
-        .is_ok_and(super::super::engine::stream::Stream::is_over_for_good)
-    {
-        lease.close(CloseReason::Ended);
+    if opened.stream().is_some_and(Stream::is_over_for_good) {
+        guard.close(CloseReason::Ended);
         return StatusCode::NO_CONTENT.into_response();
     }
-    if let Some(desk) = desk {
-        let lease = lease.on_socket();
-        return stream_headers(desk.leave(Ticket { opened, lease }));
+    if let Some(slot) = slot {
+        let guard = guard.on_socket();
+        return stream_headers(slot.leave(Handoff { opened, guard }));
     }
     let body = StreamBody::new(
+        &gateway.bodies,
         opened,
         gateway.reads.clone(),
-        bell,
+        task_waker,
         gateway.streams.clone(),
-        lease,
+        guard,
         peer,
     );
     stream_headers(body.into_axum())
 }
 
 /// What the request asks for, or what is wrong with it. Nothing is subscribed yet.
-fn wish(
+fn request(
     gateway: &Gateway,
     names: &[&str],
     query: &Query,
     headers: &HeaderMap,
-) -> Result<Wish, Problem> {
+) -> Result<StreamRequest, Problem> {
     let mut topics: Vec<Topic> = Vec::new();
     let mut connections = false;
     for name in names {
@@ -206,17 +207,17 @@ fn wish(
             "topic: these topics lie in too many partitions for one cursor",
         ));
     }
-    let kinds = query.all("type").map(str::to_owned).collect();
+    let event_types = query.all("type").map(str::to_owned).collect();
     let heartbeat_events = match query.first("heartbeat") {
         None | Some("comment") => false,
         Some("event") => true,
         Some(_) => return Err(Problem::bad_request("heartbeat is event or comment")),
     };
-    Ok(Wish {
+    Ok(StreamRequest {
         begin: begin(gateway, query, headers)?,
         topics,
         connections,
-        kinds,
+        event_types,
         limit: query.number("limit", &u64::MAX)?,
         max_age: query.duration("max_age")?.map(|age| age.min(AGE_MAX)),
         heartbeat_events,
@@ -252,7 +253,7 @@ fn history(gateway: &Gateway, query: &Query) -> Result<Option<History>, Problem>
     let since = match query.first("since") {
         Some("earliest") => Some(History::Earliest),
         _ => query.duration("since")?.map(|age| History::Since {
-            ms: crate::config::millis(age),
+            ms: crate::time::millis(age),
         }),
     };
     match (since, last) {

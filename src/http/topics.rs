@@ -65,10 +65,10 @@ pub(super) async fn show(
 }
 
 #[derive(Serialize)]
-struct Event {
+struct Retained {
     id: Id,
     #[serde(rename = "event", skip_serializing_if = "String::is_empty")]
-    kind: String,
+    event_type: String,
     data: String,
 }
 
@@ -110,10 +110,10 @@ pub(super) async fn events(
         .frames
         .iter()
         .filter(|frame| frame.gap_reason().is_none());
-    let events: Vec<Event> = shown
-        .map(|frame| Event {
+    let events: Vec<Retained> = shown
+        .map(|frame| Retained {
             id: frame.id,
-            kind: frame.kind().to_owned(),
+            event_type: frame.event_type().to_owned(),
             data: frame.data(),
         })
         .collect();

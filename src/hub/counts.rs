@@ -1,6 +1,6 @@
 //! `tidegate.connections`: the number of open streams, as a topic that nobody publishes.
 
-use super::bell::{Bells, Hook};
+use super::waker::{WakerId, WakerSet};
 use crate::sse::Block;
 use crate::topic::Topic;
 use bytes::Bytes;
@@ -21,7 +21,7 @@ pub struct Connections {
 #[derive(Debug, Default)]
 pub struct Counts {
     state: Mutex<State>,
-    bells: Bells,
+    wakers: WakerSet,
 }
 
 #[derive(Debug, Default)]
@@ -44,7 +44,7 @@ impl Counts {
             state.version += 1;
             state.block = Bytes::from(Block::default().event(Topic::CONNECTIONS).json(&now));
             drop(state);
-            self.bells.ring();
+            self.wakers.wake_all();
         }
     }
 
@@ -57,22 +57,22 @@ impl Counts {
 
     /// Has `waker` woken at each change, until it is taken down.
     #[must_use]
-    pub fn hang(&self, waker: Waker) -> Hook {
-        self.bells.hang(waker)
+    pub fn add_waker(&self, waker: Waker) -> WakerId {
+        self.wakers.add_waker(waker)
     }
 
     /// Stops waking.
-    pub fn take_down(&self, hook: Hook) {
-        self.bells.take_down(hook);
+    pub fn remove_waker(&self, waker_id: WakerId) {
+        self.wakers.remove_waker(waker_id);
     }
 
     /// Whether anybody watches.
     #[must_use]
     pub fn is_watched(&self) -> bool {
-        self.bells.len() > 0
+        self.wakers.len() > 0
     }
 
-    pub(super) fn ring(&self) {
-        self.bells.ring();
+    pub(super) fn wake_all(&self) {
+        self.wakers.wake_all();
     }
 }

@@ -14,14 +14,14 @@
 //! 3. A reader shows an id only if all of its topics in that partition are complete up to it.
 //! 4. No lock is held while another hub lock is taken, save partition clocks, which take none.
 
-mod bell;
 pub mod counts;
 pub mod feed;
 pub mod partition;
 pub mod reader;
+mod waker;
 pub mod window;
 
-pub use bell::{Bell, Hook, WakeSource};
+pub use waker::{TaskWaker, WakeSource, WakerId};
 
 use crate::log::{Horizon, Page};
 use crate::sse::{Frame, Mark};
@@ -193,11 +193,11 @@ impl Hub {
     /// # Cancel safety
     /// Safe.
     pub async fn heard(&self, partition: PartitionNo, id: crate::id::Id) {
-        let bell = Arc::new(Bell::default());
-        let waker = Waker::from(bell.clone());
+        let task_waker = Arc::new(TaskWaker::default());
+        let waker = Waker::from(task_waker.clone());
         let partition = self.partition(partition);
         std::future::poll_fn(|cx| {
-            bell.register(cx.waker());
+            task_waker.register(cx.waker());
             partition.wait_for_clock(waker.clone());
             if partition.heard() >= id {
                 std::task::Poll::Ready(())
@@ -283,7 +283,7 @@ impl Hub {
         if frame.mark == Mark::Unlogged {
             if let Some(feed) = feed {
                 feed.pass(frame);
-                feed.ring();
+                feed.wake_all();
             }
             return Hearing::default();
         }
@@ -291,7 +291,7 @@ impl Hub {
         let heard = feed.as_ref().map(|feed| feed.hear(frame));
         let forwards = partition.hear(id);
         if let Some(feed) = feed.filter(|_| heard == Some(Heard::Appended)) {
-            feed.ring();
+            feed.wake_all();
         }
         Hearing {
             hole: heard == Some(Heard::Hole),
@@ -331,16 +331,16 @@ impl Hub {
         let serial = self.serial.fetch_add(1, Ordering::Relaxed);
         feed.partition().learn(horizon);
         let mended = feed.mend(page, horizon, serial);
-        feed.ring();
+        feed.wake_all();
         mended
     }
 
     /// Rings every stream: something that concerns all has changed.
-    pub fn ring_all(&self) {
+    pub fn wake_all_streams(&self) {
         for feed in self.feeds() {
-            feed.ring();
+            feed.wake_all();
         }
-        self.counts.ring();
+        self.counts.wake_all();
     }
 
     /// Offers a page that a stream has read to the topic's window.

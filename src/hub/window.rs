@@ -148,7 +148,7 @@ mod tests {
             id: Id::new(ms, 1),
             prev: Id::new(ms - 1, 1),
             mark,
-            kind: String::new(),
+            event_type: String::new(),
             data: "x".into(),
         };
         Frame::encode(&Topic::parse("t").unwrap(), &entry)

@@ -17,7 +17,7 @@ pub struct Item {
     /// The topic, from the channel.
     pub topic: Topic,
     /// The type, after `#` in the channel.
-    pub kind: EventType,
+    pub event_type: EventType,
     /// The payload.
     pub data: String,
 }
@@ -33,13 +33,13 @@ impl Item {
             "" => base,
             rest => rest.strip_prefix(':')?,
         };
-        let (topic, kind) = name.split_once('#').unwrap_or((name, ""));
+        let (topic, event_type) = name.split_once('#').unwrap_or((name, ""));
         if payload.len() > bytes_max {
             return None;
         }
         Some(Self {
             topic: Topic::parse_logged(topic).ok()?,
-            kind: EventType::parse(kind).ok()?,
+            event_type: EventType::parse(event_type).ok()?,
             data: std::str::from_utf8(payload).ok()?.to_owned(),
         })
     }
@@ -424,7 +424,7 @@ mod tests {
 
     fn item(channel: &str, payload: &[u8]) -> Option<(String, String)> {
         Item::read("events", channel.as_bytes(), payload, 8)
-            .map(|item| (item.topic.to_string(), item.kind.to_string()))
+            .map(|item| (item.topic.to_string(), item.event_type.to_string()))
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use super::link::rank;
 use super::store::InboxEntry;
 use crate::broker::redis::Redis;
-use crate::engine::fleet::Replicas;
+use crate::follow::fleet::Replicas;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 

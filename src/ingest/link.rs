@@ -7,7 +7,7 @@
 use super::ear::{Append, Ear, Item, Outcome};
 use crate::broker::BrokerError;
 use crate::broker::redis::{PubSub, Push, Redis};
-use crate::engine::fleet::Replicas;
+use crate::follow::fleet::Replicas;
 use crate::metrics::Role;
 use bytes::Bytes;
 use std::time::Duration;

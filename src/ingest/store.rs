@@ -57,7 +57,7 @@ impl Redis {
                     let partition = item.topic.partition(self.settings().partitions);
                     cmd.arg(partition)
                         .arg(item.topic.as_str())
-                        .arg(item.kind.as_str())
+                        .arg(item.event_type.as_str())
                         .arg(&item.data)
                 }
                 None => cmd.arg(0).arg("").arg("").arg(""),

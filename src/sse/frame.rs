@@ -50,7 +50,7 @@ pub struct Entry {
     /// What it is.
     pub mark: Mark,
     /// The event's type; empty if none was given.
-    pub kind: String,
+    pub event_type: String,
     /// The event's data, verbatim.
     pub data: String,
 }
@@ -72,7 +72,7 @@ pub struct Frame {
     pub prev: Id,
     /// What it is.
     pub mark: Mark,
-    kind: Box<str>,
+    event_type: Box<str>,
     chunk: Span,
     /// Bytes of the chunk before the block.
     head: u8,
@@ -157,8 +157,8 @@ impl Frame {
 
     /// The event's type; empty if none was given, and for gaps.
     #[must_use]
-    pub fn kind(&self) -> &str {
-        &self.kind
+    pub fn event_type(&self) -> &str {
+        &self.event_type
     }
 
     /// The event's data as a subscriber reads it: line ends of any kind have become LF.
@@ -173,7 +173,7 @@ impl Frame {
     /// Bytes that this frame holds, for the bounds of a window.
     #[must_use]
     pub fn size(&self) -> usize {
-        self.chunk.len() + self.kind.len() + size_of::<Self>()
+        self.chunk.len() + self.event_type.len() + size_of::<Self>()
     }
 
     /// Why this frame is no event, if it is a gap.
@@ -192,19 +192,20 @@ struct Draft {
     id: Id,
     prev: Id,
     mark: Mark,
-    kind: Box<str>,
+    event_type: Box<str>,
     id_line: u8,
 }
 
 impl Draft {
     /// The draft, and the block.
     fn of(topic: &Topic, entry: &Entry) -> (Self, String) {
-        let event = |block: Block| block.event(&entry.kind).data(&entry.data);
-        let (kind, block) = match entry.mark {
-            Mark::Event | Mark::End | Mark::Deleted => {
-                (entry.kind.as_str(), event(Block::default().id(entry.id)))
-            }
-            Mark::Unlogged => (entry.kind.as_str(), event(Block::default())),
+        let event = |block: Block| block.event(&entry.event_type).data(&entry.data);
+        let (event_type, block) = match entry.mark {
+            Mark::Event | Mark::End | Mark::Deleted => (
+                entry.event_type.as_str(),
+                event(Block::default().id(entry.id)),
+            ),
+            Mark::Unlogged => (entry.event_type.as_str(), event(Block::default())),
             Mark::Gap { from, .. } => ("", gap_block(topic, GapReason::Rewound, from, entry.id)),
             Mark::Late { from, .. } => ("", gap_block(topic, GapReason::Late, from, entry.id)),
         };
@@ -216,7 +217,7 @@ impl Draft {
             id: entry.id,
             prev: entry.prev,
             mark: entry.mark,
-            kind: kind.into(),
+            event_type: event_type.into(),
             // An id has at most 33 bytes.
             id_line: u8::try_from(id_line).unwrap_or(u8::MAX),
         };
@@ -228,7 +229,7 @@ impl Draft {
             id: self.id,
             prev: self.prev,
             mark: self.mark,
-            kind: self.kind,
+            event_type: self.event_type,
             chunk,
             // A length has 16 digits at most.
             head: u8::try_from(head).unwrap_or(u8::MAX),
@@ -260,7 +261,7 @@ mod tests {
                 id: Id::new(7, 1),
                 prev: Id::new(6, 0),
                 mark: Mark::Event,
-                kind: "price".into(),
+                event_type: "price".into(),
                 data: "1\n2".into(),
             },
         );
@@ -282,7 +283,7 @@ mod tests {
             id: Id::new(ms, 1),
             prev: Id::new(ms - 1, 1),
             mark,
-            kind: "price".into(),
+            event_type: "price".into(),
             data: "x".repeat(size),
         };
         let (from, lost) = (Id::new(1, 1), Id::new(2, 1));
@@ -299,7 +300,10 @@ mod tests {
             let alone = Frame::encode(&topic, entry);
             assert_eq!(frame.block(), alone.block());
             assert_eq!(frame.block_without_id(), alone.block_without_id());
-            assert_eq!((frame.id, frame.kind()), (alone.id, alone.kind()));
+            assert_eq!(
+                (frame.id, frame.event_type()),
+                (alone.id, alone.event_type())
+            );
             if !spans
                 .last_mut()
                 .is_some_and(|last| last.join(frame.chunk()))

@@ -142,14 +142,14 @@ fn entry(value: &Value) -> Result<Entry, Unreadable> {
         return Err(Unreadable);
     };
     let mut prev = None;
-    let mut kind = None;
+    let mut event_type = None;
     let mut data = None;
     let mut mark = Mark::Event;
     for field in list(fields)?.chunks_exact(2) {
         let [name, value] = field else { continue };
         match text(name)? {
             "prev" => prev = Some(id(value)?),
-            "type" => kind = Some(text(value)?.to_owned()),
+            "type" => event_type = Some(text(value)?.to_owned()),
             "data" => data = Some(text(value)?.to_owned()),
             "end" => mark = Mark::End,
             "gap" => {
@@ -160,17 +160,17 @@ fn entry(value: &Value) -> Result<Entry, Unreadable> {
             _ => {}
         }
     }
-    let kind = kind
-        .filter(|kind| !kind.contains(['\r', '\n', '\0']))
+    let event_type = event_type
+        .filter(|event_type| !event_type.contains(['\r', '\n', '\0']))
         .ok_or(Unreadable)?;
-    if kind == "tidegate.deleted" {
+    if event_type == "tidegate.deleted" {
         mark = Mark::Deleted;
     }
     Ok(Entry {
         id: id(at)?,
         prev: prev.ok_or(Unreadable)?,
         mark,
-        kind,
+        event_type,
         data: data.ok_or(Unreadable)?,
     })
 }
@@ -182,8 +182,8 @@ pub(crate) fn live(topic: &Topic, payload: &[u8]) -> Result<Frame, Unreadable> {
     let mut words = head.splitn(5, ' ');
     let mut word = || words.next().ok_or(Unreadable);
     let version = word()?;
-    let (id, prev, mark, kind) = (word()?, word()?, word()?, word()?);
-    if version != "1" || kind.contains(['\r', '\0']) {
+    let (id, prev, mark, event_type) = (word()?, word()?, word()?, word()?);
+    if version != "1" || event_type.contains(['\r', '\0']) {
         return Err(Unreadable);
     }
     let mark = match mark.split_at_checked(1) {
@@ -202,7 +202,7 @@ pub(crate) fn live(topic: &Topic, payload: &[u8]) -> Result<Frame, Unreadable> {
         id: parse(id)?,
         prev: parse(prev)?,
         mark,
-        kind: kind.to_owned(),
+        event_type: event_type.to_owned(),
         data: data.to_owned(),
     };
     Ok(Frame::encode(topic, &entry))

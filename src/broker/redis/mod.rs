@@ -694,7 +694,7 @@ impl Redis {
             let mut cmd = self.function("publish", partition);
             for item in indices.iter().filter_map(|index| batch.get(*index)) {
                 cmd.arg(item.topic.as_str())
-                    .arg(item.kind.as_str())
+                    .arg(item.event_type.as_str())
                     .arg(&item.data);
                 cmd.arg(if item.end { "end" } else { "" })
                     .arg(item.idempotency_key.as_deref().unwrap_or_default());

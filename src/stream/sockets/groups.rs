@@ -2,7 +2,7 @@
 //! costs, not what a stream does.
 
 use super::mailbox::{Mailbox, Ring};
-use crate::hub::{Hook, WakeSource};
+use crate::hub::{WakeSource, WakerId};
 use slab::Slab;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ pub(super) struct Groups {
 #[derive(Debug)]
 struct Group {
     source: WakeSource,
-    hook: Hook,
+    waker_id: WakerId,
     ring: Arc<Ring>,
     members: Slab<u32>,
 }
@@ -43,7 +43,7 @@ impl Groups {
     }
 
     /// Adds an entry to those that `source` wakes. What happened before is not told to it.
-    pub(super) fn join(&mut self, source: WakeSource, member: u32) -> (Hook, Seat) {
+    pub(super) fn join(&mut self, source: WakeSource, member: u32) -> (WakerId, Seat) {
         let number = match self.by_source.get(&source.address()) {
             Some(number) => *number,
             None => self.begin(source),
@@ -55,7 +55,7 @@ impl Groups {
             place: short(group.members.insert(member)),
         };
         group.ring.set_members(group.members.len());
-        (group.hook, seat)
+        (group.waker_id, seat)
     }
 
     fn begin(&mut self, source: WakeSource) -> u32 {
@@ -63,7 +63,7 @@ impl Groups {
         let ring = Arc::new(Ring::new(self.mailbox.clone(), number));
         self.by_source.insert(source.address(), number);
         self.all.insert(Group {
-            hook: source.hang(Waker::from(ring.clone())),
+            waker_id: source.add_waker(Waker::from(ring.clone())),
             source,
             ring,
             // Most topics have one reader.
@@ -106,7 +106,7 @@ impl Groups {
 
 impl Drop for Group {
     fn drop(&mut self) {
-        self.source.take_down(self.hook);
+        self.source.remove_waker(self.waker_id);
     }
 }
 

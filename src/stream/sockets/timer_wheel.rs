@@ -1,7 +1,7 @@
 //! Times at which entries want to be looked at, in slots: cheap to add, nothing to remove.
 
-use crate::config::millis;
-use crate::engine::moment::Moment;
+use crate::time::CoarseInstant;
+use crate::time::millis;
 use std::time::Duration;
 
 /// One slot.
@@ -11,16 +11,16 @@ const SLOTS: usize = 1024;
 
 /// A wheel of entry numbers. An entry that is found before its time is simply put in again.
 #[derive(Debug)]
-pub(super) struct Wheel {
+pub(super) struct TimerWheel {
     slots: Vec<Vec<u32>>,
     /// The slot that comes next, and when.
     next: usize,
-    next_at: Moment,
+    next_at: CoarseInstant,
     held: usize,
 }
 
-impl Wheel {
-    pub(super) fn new(now: Moment) -> Self {
+impl TimerWheel {
+    pub(super) fn new(now: CoarseInstant) -> Self {
         Self {
             slots: vec![Vec::new(); SLOTS],
             next: 0,
@@ -32,7 +32,12 @@ impl Wheel {
     /// Sees to it that an entry is found at a time, or with the next slot; returns when it will
     /// be. `found_at` is when it will be as things stand: an entry that moves its time away with
     /// each event is not put in with each event.
-    pub(super) fn put(&mut self, number: u32, at: Moment, found_at: Option<Moment>) -> Moment {
+    pub(super) fn put(
+        &mut self,
+        number: u32,
+        at: CoarseInstant,
+        found_at: Option<CoarseInstant>,
+    ) -> CoarseInstant {
         let wait = at.since(self.next_at);
         // Rounded up: found a little late rather than twice.
         let slots = millis(wait).div_ceil(millis(SLOT));
@@ -55,7 +60,7 @@ impl Wheel {
     }
 
     /// Moves entries whose time has come to `due`.
-    pub(super) fn turn(&mut self, now: Moment, due: &mut Vec<u32>) {
+    pub(super) fn turn(&mut self, now: CoarseInstant, due: &mut Vec<u32>) {
         while self.next_at <= now {
             if let Some(slot) = self.slots.get_mut(self.next) {
                 self.held -= slot.len();
@@ -69,7 +74,7 @@ impl Wheel {
     }
 
     /// How long until there may be something to do; none if the wheel is empty.
-    pub(super) fn wait(&self, now: Moment) -> Option<Duration> {
+    pub(super) fn wait(&self, now: CoarseInstant) -> Option<Duration> {
         if self.held == 0 {
             return None;
         }
@@ -91,8 +96,8 @@ mod tests {
 
     #[test]
     fn entries_are_found_at_their_time_or_when_the_wheel_has_gone_round() {
-        let start = Moment::now() + Duration::from_secs(1);
-        let mut wheel = Wheel::new(start);
+        let start = CoarseInstant::now() + Duration::from_secs(1);
+        let mut wheel = TimerWheel::new(start);
         assert_eq!(wheel.wait(start), None);
         let soon = wheel.put(1, start + Duration::from_millis(110), None);
         let later = wheel.put(2, start + Duration::from_secs(3600), None);
@@ -111,8 +116,8 @@ mod tests {
     /// Each event moves the next heartbeat; the wheel must not hold one number for each event.
     #[test]
     fn an_entry_that_is_found_in_time_is_not_put_in_again() {
-        let start = Moment::now();
-        let mut wheel = Wheel::new(start);
+        let start = CoarseInstant::now();
+        let mut wheel = TimerWheel::new(start);
         let mut found_at = None;
         for ms in [701, 701, 715, 990, 40_000] {
             let at = start + Duration::from_millis(ms);

@@ -1,13 +1,13 @@
 //! Streams whose socket is ours: the way out for plain HTTP/1.1.
 //!
-//! hyper reads the request and writes the head; then the connection is taken over ([`Ticket`],
+//! hyper reads the request and writes the head; then the connection is taken over ([`Handoff`],
 //! `http::accept`). From then on a stream is an entry in one of a few threads: a socket, a cursor,
 //! and nothing else while it is quiet. No task, no buffer, no allocation for an event.
 //!
 //! The life of a socket:
 //!
 //! ```text
-//! accepted ─ hyper: request, head ─ Ticket ─> adopted
+//! accepted ─ hyper: request, head ─ Handoff ─> adopted
 //!    opening ──(subscription, cursor)──> live <──> reading (a page of the log)
 //!       live: the bell or the clock ─> Stream::turn ─> write
 //!             would block ─> blocked: the rest of one turn waits for the socket, the cursor stays
@@ -43,14 +43,14 @@ mod groups;
 mod mailbox;
 mod table;
 mod thread;
+mod timer_wheel;
 mod waits;
-mod wheel;
 
-use super::body::Lease;
-use super::open::Top;
-use super::reads::Reads;
-use super::stream::{Stream, StreamSettings};
-use crate::engine::body::Opening;
+use super::listing::Top;
+use super::open::MaybeOpen;
+use super::registry::StreamGuard;
+use super::settings::StreamSettings;
+use crate::follow::reads::Reads;
 use crate::metrics::Metrics;
 use bytes::Bytes;
 pub use cores::Threads;
@@ -66,45 +66,45 @@ use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio::task::AbortHandle;
 
 /// What a request handler leaves for whoever takes the connection over.
-pub struct Ticket {
+pub struct Handoff {
     /// The stream, or what will become it.
-    pub opened: Result<Stream, Opening>,
+    pub opened: MaybeOpen,
     /// Its place among the open streams.
-    pub lease: Lease,
+    pub guard: StreamGuard,
 }
 
-impl Ticket {
+impl Handoff {
     /// What the stream begins with, if it is known already: it goes out with the head.
     pub fn take_beginning(&mut self) -> Option<Bytes> {
-        let stream = self.opened.as_mut().ok()?;
+        let stream = self.opened.stream_mut()?;
         let bytes = stream.take_greeting()?;
-        self.lease.add_bytes(bytes.len() as u64);
+        self.guard.add_bytes(bytes.len() as u64);
         Some(bytes)
     }
 }
 
-impl std::fmt::Debug for Ticket {
+impl std::fmt::Debug for Handoff {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Ticket")
-            .field("lease", &self.lease)
+        f.debug_struct("Handoff")
+            .field("guard", &self.guard)
             .finish_non_exhaustive()
     }
 }
 
 /// A connection that hyper has let go of.
-pub struct Adopted {
+pub struct HandedOff {
     /// The socket, not blocking, with the head already written.
     pub socket: TcpStream,
     /// Its place among the sockets of this process.
     pub place: Place,
     /// The stream.
-    pub ticket: Ticket,
+    pub handoff: Handoff,
 }
 
-impl std::fmt::Debug for Adopted {
+impl std::fmt::Debug for HandedOff {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Adopted")
-            .field("ticket", &self.ticket)
+        f.debug_struct("HandedOff")
+            .field("handoff", &self.handoff)
             .finish_non_exhaustive()
     }
 }
@@ -213,7 +213,7 @@ impl Sockets {
 
     /// Gives a connection to one of the threads. Its descriptor says to which, and where it stands
     /// there: the kernel hands out the lowest that is free, so they fill up evenly.
-    pub fn adopt(&self, adopted: Adopted) {
+    pub fn adopt(&self, adopted: HandedOff) {
         let descriptor = adopted.socket.as_raw_fd().unsigned_abs();
         let threads = u32::try_from(self.mailboxes.len())
             .unwrap_or(u32::MAX)

@@ -4,17 +4,20 @@ use super::connection::{Around, Connection, State, Written};
 use super::groups::Groups;
 use super::mailbox::{Command, Key, Mailbox};
 use super::table::Table;
+use super::timer_wheel::TimerWheel;
 use super::waits::Waits;
-use super::wheel::Wheel;
-use super::{Adopted, Ticket, end_process_on_panic};
-use crate::engine::moment::Moment;
-use crate::engine::open::{SLICE, Seen, Top};
-use crate::engine::reads::Reads;
-use crate::engine::stream::{Ending, Out, Stream, StreamSettings, Turn};
-use crate::engine::tally::Tally;
+use super::{HandedOff, Handoff, end_process_on_panic};
+use crate::follow::reads::Reads;
 use crate::log::Reading;
 use crate::metrics::CloseReason;
 use crate::sse::HEARTBEAT;
+use crate::stream::listing::{SLICE, Seen, Top};
+use crate::stream::open::MaybeOpen;
+use crate::stream::out::Out;
+use crate::stream::settings::StreamSettings;
+use crate::stream::tally::Tally;
+use crate::stream::turn::{Ending, Stream, Turn};
+use crate::time::CoarseInstant;
 use mio::event::Event;
 use mio::{Events, Interest, Poll, Registry, Token};
 use std::io;
@@ -52,8 +55,8 @@ struct Thread {
     groups: Groups,
     waits: Waits,
     serial: u32,
-    wheel: Wheel,
-    now: Moment,
+    wheel: TimerWheel,
+    now: CoarseInstant,
     /// Entries that have more to write than one turn.
     again: Vec<u32>,
     out: Out,
@@ -80,7 +83,7 @@ pub(super) fn prepare(
 ) -> io::Result<(Arc<Worker>, impl FnOnce() + Send)> {
     let poll = Poll::new()?;
     let mailbox = Arc::new(Mailbox::new(mio::Waker::new(poll.registry(), NUDGE)?, help));
-    let now = Moment::now();
+    let now = CoarseInstant::now();
     let worker = Arc::new(Worker {
         mailbox: mailbox.clone(),
         thread: Mutex::new(Thread {
@@ -92,7 +95,7 @@ pub(super) fn prepare(
             entries: Table::new(),
             waits: Waits::default(),
             serial: 0,
-            wheel: Wheel::new(now),
+            wheel: TimerWheel::new(now),
             now,
             again: Vec::new(),
             out: Out::chunked(),
@@ -150,7 +153,7 @@ impl Thread {
     /// How long until there may be something to do.
     fn wait(&self) -> Option<std::time::Duration> {
         if self.again.is_empty() {
-            self.wheel.wait(Moment::now())
+            self.wheel.wait(CoarseInstant::now())
         } else {
             Some(std::time::Duration::ZERO)
         }
@@ -158,7 +161,7 @@ impl Thread {
 
     /// Does what there is to do; false at the end.
     fn round(&mut self, events: &Events, commands: &mut Vec<Command>) -> bool {
-        self.now = Moment::now();
+        self.now = CoarseInstant::now();
         self.tally.look_at_clock();
         for event in events.iter().filter(|event| event.token() != NUDGE) {
             self.event(event);
@@ -168,7 +171,7 @@ impl Thread {
             if matches!(command, Command::Stop) {
                 for mut entry in self.entries.drain() {
                     say_closed(&mut entry, CloseReason::Drain);
-                    entry.lease.close(CloseReason::Drain);
+                    entry.guard.close(CloseReason::Drain);
                 }
                 return false;
             }
@@ -187,7 +190,7 @@ impl Thread {
         if !self.mailbox.take_few(&mut self.rung) {
             return false;
         }
-        self.now = Moment::now();
+        self.now = CoarseInstant::now();
         let held = self.wheel.held();
         self.look_at_ready();
         self.tally.flush();
@@ -287,28 +290,28 @@ impl Thread {
             return;
         };
         if let State::Live(stream) = &mut entry.state {
-            stream.share_hooks(|source| {
-                let (hook, seat) = self.groups.join(source, number);
+            stream.share_wakers(|source| {
+                let (waker_id, seat) = self.groups.join(source, number);
                 entry.seats.push(seat);
-                hook
+                waker_id
             });
         }
     }
 
-    fn adopt(&mut self, number: u32, adopted: Adopted) {
+    fn adopt(&mut self, number: u32, adopted: HandedOff) {
         self.serial = self.serial.wrapping_add(1);
         let key = Key {
             number,
             serial: self.serial,
         };
-        let Adopted {
+        let HandedOff {
             socket,
             place,
-            ticket: Ticket { opened, lease },
+            handoff: Handoff { opened, guard },
         } = adopted;
         let (state, opened) = match opened {
-            Ok(stream) => (State::Live(stream), true),
-            Err(opening) => {
+            MaybeOpen::Open(stream) => (State::Live(stream), true),
+            MaybeOpen::Opening(opening) => {
                 let mailbox = self.mailbox.clone();
                 let task = self.shared.runtime.spawn(async move {
                     let stream = Box::new(opening.await);
@@ -325,7 +328,7 @@ impl Thread {
         let around = Around {
             socket,
             place,
-            lease,
+            guard,
         };
         let mut entry = Connection::new(around, state, key, self.now + jitter);
         // Edge-triggered: registered once, and quiet as long as nothing changes.
@@ -349,7 +352,7 @@ impl Thread {
     fn lose(&mut self, number: u32, reason: CloseReason) {
         if let Some(mut entry) = self.remove(number) {
             say_closed(&mut entry, reason);
-            entry.lease.close(reason);
+            entry.guard.close(reason);
         }
     }
 
@@ -359,8 +362,8 @@ impl Thread {
         for entry in some {
             let seen = Seen {
                 stream: entry.stream(),
-                age: entry.lease.age(),
-                bytes: entry.lease.bytes(),
+                age: entry.guard.age(),
+                bytes: entry.guard.bytes(),
                 way: "socket",
                 state: match entry.state {
                     _ if entry.is_blocked() => "blocked",
@@ -445,7 +448,7 @@ impl Thread {
                 }
                 State::Over(_) => return,
             };
-            entry.lease.add_bytes(self.out.bytes as u64);
+            entry.guard.add_bytes(self.out.bytes as u64);
             self.tally.add(&mut self.out);
             let written = entry.write(&mut self.out.pieces);
             if let Written::Gone(reason) = written {
@@ -526,6 +529,6 @@ impl Thread {
 /// Says in the log that the stream ends, while it is there to tell how it stands.
 fn say_closed(entry: &mut Connection, reason: CloseReason) {
     if let Some(standing) = entry.stream().map(Stream::standing) {
-        entry.lease.say_closed(reason, standing);
+        entry.guard.say_closed(reason, standing);
     }
 }

@@ -15,9 +15,9 @@
 //! A reader of one topic costs some 150 bytes and no allocation; pages only while it is behind.
 
 use super::Hub;
-use super::bell::Hook;
 use super::feed::{BehindWindow, Feed, Reach};
 use super::partition::Partition;
+use super::waker::WakerId;
 use crate::cursor::Cursor;
 use crate::gap;
 use crate::id::Id;
@@ -114,8 +114,8 @@ pub struct Reader {
     serial: u64,
     /// Events that were not logged and were gone before this stream looked.
     skipped: u32,
-    /// The hooks are somebody else's, who wakes more than this stream with them.
-    shares_hooks: bool,
+    /// The wakers are somebody else's, who wakes more than this stream with them.
+    shares_wakers: bool,
 }
 
 #[derive(Debug)]
@@ -142,7 +142,7 @@ struct Opening {
 #[derive(Debug)]
 struct Source {
     feed: Arc<Feed>,
-    hook: Hook,
+    waker_id: WakerId,
     /// Nothing at or below this is still to come from this topic.
     done: Id,
     /// The last event that was not logged and was shown, by its number.
@@ -205,11 +205,11 @@ impl Reader {
         let mut parts: SmallVec<[Part; 1]> = SmallVec::new();
         for feed in feeds {
             feed.join();
-            let hook = feed.hang(waker.clone());
+            let waker_id = feed.add_waker(waker.clone());
             let partition = feed.partition().clone();
             let source = Source {
                 feed,
-                hook,
+                waker_id,
                 done: Id::ZERO,
                 passed: 0,
                 history: false,
@@ -240,24 +240,24 @@ impl Reader {
             parts,
             serial,
             skipped: 0,
-            shares_hooks: false,
+            shares_wakers: false,
         }
     }
 
-    /// From here on wakers are woken that others have hung: `hook` says where, for each feed. They
+    /// From here on wakers are woken that others have hung: `waker_id` says where, for each feed. They
     /// stay there as long as this reader lives. What happened before is not told to them: step once.
-    pub fn share_hooks(&mut self, mut hook: impl FnMut(&Arc<Feed>) -> Hook) {
-        self.take_down();
-        self.shares_hooks = true;
+    pub fn share_wakers(&mut self, mut waker_id: impl FnMut(&Arc<Feed>) -> WakerId) {
+        self.remove_waker();
+        self.shares_wakers = true;
         for source in self.parts.iter_mut().flat_map(|part| &mut part.sources) {
-            source.hook = hook(&source.feed);
+            source.waker_id = waker_id(&source.feed);
         }
     }
 
-    fn take_down(&self) {
-        if !self.shares_hooks {
+    fn remove_waker(&self) {
+        if !self.shares_wakers {
             for source in self.parts.iter().flat_map(|part| &part.sources) {
-                source.feed.take_down(source.hook);
+                source.feed.remove_waker(source.waker_id);
             }
         }
     }
@@ -426,7 +426,7 @@ impl Reader {
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        self.take_down();
+        self.remove_waker();
         for source in self.parts.iter().flat_map(|part| &part.sources) {
             self.hub.leave(&source.feed);
         }
@@ -449,8 +449,8 @@ impl Part {
     }
 
     fn wait_for_clock(&self) {
-        let hung = self.sources.first().map(|source| (source, source.hook));
-        if let Some(waker) = hung.and_then(|(source, hook)| source.feed.waker(hook)) {
+        let hung = self.sources.first().map(|source| (source, source.waker_id));
+        if let Some(waker) = hung.and_then(|(source, waker_id)| source.feed.waker(waker_id)) {
             self.partition.wait_for_clock(waker);
         }
     }

@@ -1,12 +1,12 @@
 //! Taking a connection from hyper once the head of a stream is out.
 //!
-//! The handler leaves a [`Ticket`] on the [`Desk`] of its connection and answers with a body that
+//! The handler leaves a [`Handoff`] on the [`HandoffSlot`] of its connection and answers with a body that
 //! yields what the stream begins with, and then nothing. hyper writes head and beginning in one go
 //! and asks the body again; when the flush has reached the socket after that, nothing of the answer
 //! is left in hyper's buffers, and the connection can be taken apart.
 
 use super::socket::Socket;
-use crate::engine::sockets::Ticket;
+use crate::stream::sockets::Handoff;
 use axum::extract::Request;
 use axum::http::Response;
 use axum::{Router, body::Body as AxumBody};
@@ -21,48 +21,60 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
-/// Where the handler of a connection leaves a ticket.
+/// Where the handler of a connection leaves a handoff.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Desk(Arc<State>);
+pub(crate) struct HandoffSlot(Arc<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    ticket: Mutex<Option<Ticket>>,
+    handoff: Mutex<Option<Handoff>>,
     /// The body was asked and had no more, so all there is stands in hyper's buffer.
     asked: AtomicBool,
     /// Nothing is left in hyper's buffer.
     flushed: AtomicBool,
 }
 
-impl Desk {
-    /// Leaves a ticket; the body to answer with.
-    pub(super) fn leave(&self, mut ticket: Ticket) -> AxumBody {
-        let beginning = ticket.take_beginning();
-        *self.0.ticket.lock().unwrap_or_else(PoisonError::into_inner) = Some(ticket);
+impl HandoffSlot {
+    /// Leaves a handoff; the body to answer with.
+    pub(crate) fn leave(&self, mut handoff: Handoff) -> AxumBody {
+        let beginning = handoff.take_beginning();
+        *self
+            .0
+            .handoff
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(handoff);
         AxumBody::new(Beginning {
             bytes: beginning,
-            desk: self.clone(),
+            slot: self.clone(),
         })
     }
 
-    /// The ticket, once the head is out.
-    pub(super) fn take(&self) -> Option<Ticket> {
+    /// The handoff, once the head is out.
+    pub(super) fn take(&self) -> Option<Handoff> {
         let out = self.0.asked.load(Ordering::Acquire) && self.0.flushed.load(Ordering::Acquire);
-        let mut ticket = self.0.ticket.lock().unwrap_or_else(PoisonError::into_inner);
-        ticket.take_if(|_| out)
+        let mut handoff = self
+            .0
+            .handoff
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        handoff.take_if(|_| out)
     }
 
     /// Whether somebody will take the connection over.
     fn has_ticket(&self) -> bool {
-        let ticket = self.0.ticket.lock().unwrap_or_else(PoisonError::into_inner);
-        ticket.is_some()
+        let handoff = self
+            .0
+            .handoff
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        handoff.is_some()
     }
 }
 
 /// A body that never ends.
 struct Beginning {
     bytes: Option<Bytes>,
-    desk: Desk,
+    slot: HandoffSlot,
 }
 
 impl Body for Beginning {
@@ -76,7 +88,7 @@ impl Body for Beginning {
         if let Some(bytes) = self.bytes.take() {
             return Poll::Ready(Some(Ok(Frame::data(bytes))));
         }
-        let state = &self.desk.0;
+        let state = &self.slot.0;
         // Asked again, it has nothing in hyper's buffer still.
         if !state.asked.swap(true, Ordering::AcqRel) {
             state.flushed.store(false, Ordering::Release);
@@ -89,12 +101,12 @@ impl Body for Beginning {
 #[derive(Debug)]
 pub(super) struct Flushed {
     socket: Socket,
-    desk: Desk,
+    slot: HandoffSlot,
 }
 
 impl Flushed {
-    pub(super) fn new(socket: Socket, desk: Desk) -> Self {
-        Self { socket, desk }
+    pub(super) fn new(socket: Socket, slot: HandoffSlot) -> Self {
+        Self { socket, slot }
     }
 
     pub(super) fn into_socket(self) -> Socket {
@@ -102,7 +114,7 @@ impl Flushed {
     }
 
     fn note(&self, flushed: bool) {
-        self.desk.0.flushed.store(flushed, Ordering::Release);
+        self.slot.0.flushed.store(flushed, Ordering::Release);
     }
 }
 
@@ -112,7 +124,7 @@ impl Read for Flushed {
         cx: &mut Context<'_>,
         buffer: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.desk.has_ticket() {
+        if self.slot.has_ticket() {
             // What comes now is for whoever takes the connection over; only the head has still to
             // go out, and that wakes by itself.
             return Poll::Pending;
@@ -156,19 +168,19 @@ impl Write for Flushed {
     }
 }
 
-/// The routes of one connection: each request knows the desk.
+/// The routes of one connection: each request knows the slot.
 #[derive(Clone, Debug)]
 pub(super) struct Routes {
     router: TowerToHyperService<Router>,
-    desk: Option<Desk>,
+    slot: Option<HandoffSlot>,
 }
 
 impl Routes {
-    /// Handlers see the desk only if there is somebody to take tickets.
-    pub(super) fn new(router: Router, desk: Desk, open: bool) -> Self {
+    /// Handlers see the slot only if there is somebody to take tickets.
+    pub(super) fn new(router: Router, slot: HandoffSlot, open: bool) -> Self {
         Self {
             router: TowerToHyperService::new(router),
-            desk: open.then_some(desk),
+            slot: open.then_some(slot),
         }
     }
 }
@@ -179,8 +191,8 @@ impl hyper::service::Service<Request<Incoming>> for Routes {
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
-        if let Some(desk) = &self.desk {
-            request.extensions_mut().insert(desk.clone());
+        if let Some(slot) = &self.slot {
+            request.extensions_mut().insert(slot.clone());
         }
         Box::pin(hyper::service::Service::call(&self.router, request))
     }

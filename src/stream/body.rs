@@ -4,14 +4,19 @@
 //! The body is polled only when hyper has room, so a reader that stops costs a cursor and what
 //! hyper has buffered, nothing more.
 
-use super::moment::Moment;
-use super::open::{Closed, OpenStreams, SLICE, Seen, Top};
-use super::reads::Reads;
-use super::stream::{Ending, Out, Standing, Stream, StreamSettings, Turn, age_of, clock};
-use crate::hub::Bell;
+use super::listing::{SLICE, Seen, Top};
+use super::open::{MaybeOpen, Opening};
+use super::out::Out;
+use super::registry::StreamGuard;
+use super::settings::StreamSettings;
+use super::tally::{age_of, clock};
+use super::turn::{Ending, Stream, Turn};
+use crate::follow::reads::Reads;
+use crate::hub::TaskWaker;
 use crate::log::Reading;
-use crate::metrics::{CloseReason, Counted, Metrics, WayOut};
+use crate::metrics::{CloseReason, Counted};
 use crate::sse::HEARTBEAT;
+use crate::time::CoarseInstant;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body, Frame};
@@ -21,104 +26,13 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Duration;
 use tokio::time::{Instant, Sleep};
-
-/// A future that gives the stream once it can begin.
-pub type Opening = Pin<Box<dyn Future<Output = Stream> + Send>>;
 
 /// The connection breaks off here on purpose: hyper closes it without the last chunk, and every
 /// client comes back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the stream is cut so that its client comes back")]
 pub struct Cut;
-
-/// A place among the open streams; given back on drop, whatever way the stream went.
-#[derive(Debug)]
-pub struct Lease {
-    open: Arc<OpenStreams>,
-    since: Moment,
-    bytes: u64,
-    topics: u32,
-    way: WayOut,
-    reason: CloseReason,
-    /// The log has its line already.
-    is_said: bool,
-}
-
-impl Lease {
-    /// Takes a place, if fewer than `most` are taken.
-    #[must_use]
-    pub fn take(open: &Arc<OpenStreams>, most: usize, topics: usize) -> Option<Self> {
-        if !open.enter(most) {
-            return None;
-        }
-        open.metrics.opened(WayOut::Body);
-        Some(Self {
-            open: open.clone(),
-            since: Moment::now(),
-            bytes: 0,
-            topics: u32::try_from(topics).unwrap_or(u32::MAX),
-            way: WayOut::Body,
-            reason: CloseReason::Client,
-            is_said: false,
-        })
-    }
-
-    /// What streams are counted in.
-    pub(super) fn metrics(&self) -> &Metrics {
-        &self.open.metrics
-    }
-
-    /// How long it has been taken.
-    pub(super) fn age(&self) -> Duration {
-        Moment::now().since(self.since)
-    }
-
-    /// Bytes that were handed to the socket.
-    pub(super) fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
-    /// Bytes were handed to the socket.
-    pub(super) fn add_bytes(&mut self, bytes: u64) {
-        self.bytes += bytes;
-    }
-
-    /// Says in the log that the stream ends, while it is still there to tell how it stands.
-    pub(super) fn say_closed(&mut self, reason: CloseReason, standing: Standing) {
-        if !std::mem::replace(&mut self.is_said, true) {
-            self.open.say_closed(&Closed {
-                reason,
-                duration: self.age(),
-                topics: self.topics as usize,
-                bytes: self.bytes,
-                standing,
-            });
-        }
-    }
-
-    /// It leaves hyper for a socket of the engine's own.
-    #[must_use]
-    pub fn on_socket(mut self) -> Self {
-        self.open.metrics.goes_by(self.way, WayOut::Socket);
-        self.way = WayOut::Socket;
-        self
-    }
-
-    /// Why the stream is over; without a word, its client went.
-    pub(crate) fn close(&mut self, reason: CloseReason) {
-        self.reason = reason;
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        self.open.leave();
-        self.open.metrics.closed(self.way, self.reason, self.age());
-        self.say_closed(self.reason, Standing::default());
-    }
-}
 
 enum State {
     Opening(Opening),
@@ -139,7 +53,7 @@ enum State {
 #[derive(Debug)]
 pub struct StreamBody {
     outlet: Arc<Mutex<Outlet>>,
-    open: Arc<OpenStreams>,
+    bodies: Arc<Bodies>,
     number: usize,
 }
 
@@ -147,25 +61,25 @@ pub struct StreamBody {
 struct Outlet {
     state: State,
     reads: Reads,
-    bell: Arc<Bell>,
+    task_waker: Arc<TaskWaker>,
     settings: Arc<StreamSettings>,
     sleep: Pin<Box<Sleep>>,
     out: Out,
-    lease: Lease,
+    guard: StreamGuard,
     peer: Option<SocketAddr>,
 }
 
 impl fmt::Debug for Outlet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Outlet")
-            .field("lease", &self.lease)
+            .field("guard", &self.guard)
             .finish_non_exhaustive()
     }
 }
 
 /// The streams that go out as bodies, to be looked at.
 #[derive(Debug, Default)]
-pub(super) struct Bodies(Mutex<Slab<Arc<Mutex<Outlet>>>>);
+pub struct Bodies(Mutex<Slab<Arc<Mutex<Outlet>>>>);
 
 impl Bodies {
     fn all(&self) -> MutexGuard<'_, Slab<Arc<Mutex<Outlet>>>> {
@@ -199,32 +113,32 @@ impl StreamBody {
     /// A body over a stream that is open, or opens while the body is under way already.
     #[must_use]
     pub fn new(
-        opened: Result<Stream, Opening>,
+        bodies: &Arc<Bodies>,
+        opened: MaybeOpen,
         reads: Reads,
-        bell: Arc<Bell>,
+        task_waker: Arc<TaskWaker>,
         settings: Arc<StreamSettings>,
-        lease: Lease,
+        guard: StreamGuard,
         peer: Option<SocketAddr>,
     ) -> Self {
-        let open = lease.open.clone();
         let first = settings.heartbeat.mul_f64(rand::random_range(0.0..1.0));
         let outlet = Arc::new(Mutex::new(Outlet {
             state: match opened {
-                Ok(stream) => State::Live(Box::new(stream)),
-                Err(opening) => State::Opening(opening),
+                MaybeOpen::Open(stream) => State::Live(Box::new(stream)),
+                MaybeOpen::Opening(opening) => State::Opening(opening),
             },
             sleep: Box::pin(tokio::time::sleep(first)),
             reads,
-            bell,
+            task_waker,
             settings,
             out: Out::default(),
-            lease,
+            guard,
             peer,
         }));
-        let number = open.bodies.all().insert(outlet.clone());
+        let number = bodies.all().insert(outlet.clone());
         Self {
             outlet,
-            open,
+            bodies: bodies.clone(),
             number,
         }
     }
@@ -237,7 +151,7 @@ impl StreamBody {
 
 impl Drop for StreamBody {
     fn drop(&mut self) {
-        let outlet = self.open.bodies.all().try_remove(self.number);
+        let outlet = self.bodies.all().try_remove(self.number);
         // Whatever its end was, it is said now, while the stream is there.
         lock(&self.outlet).say_closed();
         drop(outlet);
@@ -254,15 +168,15 @@ impl Outlet {
 
     fn say_closed(&mut self) {
         let standing = self.stream().map(Stream::standing);
-        let reason = self.lease.reason;
-        self.lease.say_closed(reason, standing.unwrap_or_default());
+        let reason = self.guard.reason;
+        self.guard.say_closed(reason, standing.unwrap_or_default());
     }
 
     fn look(&self, top: &mut Top) {
         let seen = Seen {
             stream: self.stream(),
-            age: self.lease.age(),
-            bytes: self.lease.bytes(),
+            age: self.guard.age(),
+            bytes: self.guard.bytes(),
             way: "body",
             state: match self.state {
                 State::Opening(_) => "opening",
@@ -275,7 +189,7 @@ impl Outlet {
     }
 
     fn end(&mut self, ending: Ending) {
-        self.lease.close(ending.reason());
+        self.guard.close(ending.reason());
         self.state = match ending {
             Ending::Clean(_) => State::Over,
             Ending::Cut(_) => State::Flushing,
@@ -285,7 +199,7 @@ impl Outlet {
     /// One step of whatever state it is in. `Pending` only with every wake-up arranged.
     fn advance(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         // Registered before looking: a ring in between wakes this task again.
-        self.bell.register(cx.waker());
+        self.task_waker.register(cx.waker());
         match std::mem::replace(&mut self.state, State::Over) {
             State::Opening(opening) => self.advance_opening(opening, cx),
             State::Live(stream) => self.advance_live(stream, cx),
@@ -338,7 +252,7 @@ impl Outlet {
     }
 
     fn advance_live(&mut self, mut stream: Box<Stream>, cx: &mut Context<'_>) -> Poll<()> {
-        let turn = stream.turn(Moment::now(), &mut self.out);
+        let turn = stream.turn(CoarseInstant::now(), &mut self.out);
         self.count();
         match turn {
             Turn::More => self.state = State::Live(stream),
@@ -354,7 +268,7 @@ impl Outlet {
                 );
             }
             Turn::Over(ending) => {
-                self.lease.say_closed(ending.reason(), stream.standing());
+                self.guard.say_closed(ending.reason(), stream.standing());
                 self.end(ending);
             }
             Turn::Wait(until) => {
@@ -396,7 +310,7 @@ impl Outlet {
                 all.freeze()
             }
         };
-        self.lease.add_bytes(bytes.len() as u64);
+        self.guard.add_bytes(bytes.len() as u64);
         self.settings.metrics.sent_bytes.inc_by(bytes.len() as u64);
         Some(bytes)
     }
@@ -433,16 +347,5 @@ impl Body for StreamBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         lock(&self.outlet).poll(cx)
-    }
-}
-
-/// Waits for a stream to open, at most `wait`.
-///
-/// # Errors
-/// What is not open yet, so that it can go on opening in the body.
-pub async fn open_within(mut opening: Opening, wait: Duration) -> Result<Stream, Opening> {
-    match tokio::time::timeout(wait, &mut opening).await {
-        Ok(stream) => Ok(stream),
-        Err(_) => Err(opening),
     }
 }

@@ -12,8 +12,8 @@
 //! behind even that goes on with what is there. Which topics are not logged the log decides with
 //! each event, so a topic may change from one to the other while it is read.
 
-use super::bell::{Bells, Hook};
 use super::partition::Partition;
+use super::waker::{WakerId, WakerSet};
 use super::window::{Window, WindowBounds};
 use crate::gap;
 use crate::id::Id;
@@ -35,7 +35,7 @@ pub struct Feed {
     /// The number of the last event that was not logged.
     passed: AtomicU64,
     state: Mutex<State>,
-    bells: Bells,
+    wakers: WakerSet,
 }
 
 #[derive(Debug)]
@@ -149,7 +149,7 @@ impl Feed {
                 pending: Pending::default(),
                 subscribers: 0,
             }),
-            bells: Bells::default(),
+            wakers: WakerSet::default(),
         }
     }
 
@@ -239,22 +239,22 @@ impl Feed {
 
     /// Has `waker` woken whenever there may be something to show, until it is taken down.
     #[must_use]
-    pub fn hang(&self, waker: Waker) -> Hook {
-        self.bells.hang(waker)
+    pub fn add_waker(&self, waker: Waker) -> WakerId {
+        self.wakers.add_waker(waker)
     }
 
     /// The waker that hangs there.
-    pub(super) fn waker(&self, hook: Hook) -> Option<Waker> {
-        self.bells.get(hook)
+    pub(super) fn waker(&self, waker_id: WakerId) -> Option<Waker> {
+        self.wakers.get(waker_id)
     }
 
     /// Stops waking.
-    pub fn take_down(&self, hook: Hook) {
-        self.bells.take_down(hook);
+    pub fn remove_waker(&self, waker_id: WakerId) {
+        self.wakers.remove_waker(waker_id);
     }
 
-    pub(super) fn ring(&self) {
-        self.bells.ring();
+    pub(super) fn wake_all(&self) {
+        self.wakers.wake_all();
     }
 
     /// Takes a frame from the live path.
@@ -634,7 +634,7 @@ fn late(topic: &Topic, from: Id, to: Id, id: Id, serial: u64) -> Frame {
             id,
             prev: from,
             mark: Mark::Late { from, to, serial },
-            kind: String::new(),
+            event_type: String::new(),
             data: String::new(),
         },
     )

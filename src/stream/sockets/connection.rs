@@ -4,11 +4,11 @@ use super::Place;
 use super::groups::Seat;
 use super::mailbox::Key;
 use super::waits::Awaited;
-use crate::engine::body::Lease;
-use crate::engine::moment::Moment;
-use crate::engine::stream::{Ending, Stream};
 use crate::metrics::{CloseReason, Counted, Metrics};
 use crate::sse::{Span, chunk};
+use crate::stream::registry::StreamGuard;
+use crate::stream::turn::{Ending, Stream};
+use crate::time::CoarseInstant;
 use bytes::Bytes;
 use mio::net::TcpStream;
 use rustix::net::SendFlags;
@@ -52,10 +52,10 @@ pub(super) struct Connection {
     pub(super) state: State,
     /// Its places in the groups that are woken.
     pub(super) seats: SmallVec<[Seat; 1]>,
-    pub(super) lease: Lease,
+    pub(super) guard: StreamGuard,
     /// When it wants to be looked at, and when the wheel will find it.
-    pub(super) due: Moment,
-    pub(super) found_at: Option<Moment>,
+    pub(super) due: CoarseInstant,
+    pub(super) found_at: Option<CoarseInstant>,
     /// Bytes that the socket did not take.
     rest: Option<Box<Rest>>,
     chatter: u32,
@@ -82,7 +82,7 @@ impl Rest {
 pub(super) struct Around {
     pub(super) socket: std::net::TcpStream,
     pub(super) place: Place,
-    pub(super) lease: Lease,
+    pub(super) guard: StreamGuard,
 }
 
 /// What a write came to.
@@ -98,13 +98,13 @@ pub(super) enum Written {
 
 impl Connection {
     /// An entry in `state`, around what it was adopted with.
-    pub(super) fn new(around: Around, state: State, key: Key, due: Moment) -> Self {
+    pub(super) fn new(around: Around, state: State, key: Key, due: CoarseInstant) -> Self {
         Self {
             socket: TcpStream::from_std(around.socket),
             key,
             state,
             seats: SmallVec::new(),
-            lease: around.lease,
+            guard: around.guard,
             due,
             found_at: None,
             rest: None,
@@ -128,7 +128,7 @@ impl Connection {
 
     /// Reads a little of each part of it, so that it is in the cache when it is looked at.
     pub(super) fn warm(&self) {
-        std::hint::black_box((self.due, self.found_at, self.lease.bytes()));
+        std::hint::black_box((self.due, self.found_at, self.guard.bytes()));
         if let State::Live(stream) = &self.state {
             stream.warm();
         }
@@ -181,7 +181,7 @@ impl Connection {
             pieces.clear();
             return Written::All;
         }
-        let mut rest = Rest::new(self.lease.metrics());
+        let mut rest = Rest::new(self.guard.metrics());
         rest.pieces.extend(pieces.drain(..).map(Span::into_bytes));
         advance(&mut rest.pieces, sent);
         self.rest = Some(Box::new(rest));
@@ -208,9 +208,9 @@ impl Connection {
 
     /// It is over: what waits is written first, then the end, if it is a clean one.
     pub(super) fn end(&mut self, ending: Ending) -> Written {
-        self.lease.close(ending.reason());
+        self.guard.close(ending.reason());
         if matches!(ending, Ending::Clean(_)) {
-            let metrics = self.lease.metrics();
+            let metrics = self.guard.metrics();
             let rest = self
                 .rest
                 .get_or_insert_with(|| Box::new(Rest::new(metrics)));

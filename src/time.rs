@@ -12,9 +12,9 @@ static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 /// Milliseconds of this process's monotonic clock. Zero is left out, so that an `Option` of it is
 /// no larger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Moment(NonZeroU64);
+pub struct CoarseInstant(NonZeroU64);
 
-impl Moment {
+impl CoarseInstant {
     /// This one.
     #[must_use]
     pub fn now() -> Self {
@@ -34,20 +34,26 @@ impl Moment {
     }
 }
 
-impl From<Instant> for Moment {
+impl From<Instant> for CoarseInstant {
     /// Rounded down: a time that has come by this moment has come by the instant.
     fn from(instant: Instant) -> Self {
         let passed = instant.saturating_duration_since(*START);
-        Self(NonZeroU64::MIN.saturating_add(crate::config::millis(passed)))
+        Self(NonZeroU64::MIN.saturating_add(millis(passed)))
     }
 }
 
-impl Add<Duration> for Moment {
+impl Add<Duration> for CoarseInstant {
     type Output = Self;
 
     fn add(self, time: Duration) -> Self {
-        Self(self.0.saturating_add(crate::config::millis(time)))
+        Self(self.0.saturating_add(millis(time)))
     }
+}
+
+/// Whole milliseconds, the most that fit if there are more.
+#[must_use]
+pub fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -56,13 +62,13 @@ mod tests {
 
     #[test]
     fn an_instant_that_waits_for_a_moment_finds_it_come() {
-        let now = Moment::now();
+        let now = CoarseInstant::now();
         for ms in [0, 1, 20, 86_400_000] {
             let then = now + Duration::from_millis(ms);
-            assert_eq!(Moment::from(then.instant()), then);
+            assert_eq!(CoarseInstant::from(then.instant()), then);
             assert_eq!(then.since(now), Duration::from_millis(ms));
             assert_eq!(now.since(then), Duration::ZERO);
         }
-        assert_eq!(size_of::<Option<Moment>>(), 8);
+        assert_eq!(size_of::<Option<CoarseInstant>>(), 8);
     }
 }

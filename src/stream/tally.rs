@@ -1,9 +1,9 @@
 //! What a thread has counted and not told yet: threads that share a counter wait for one another.
 
-use super::stream::{Out, age_of, clock};
+use super::out::Out;
 use crate::metrics::Metrics;
 use prometheus::local::{LocalHistogram, LocalIntCounter};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Counts of one thread.
 #[derive(Debug)]
@@ -54,4 +54,15 @@ impl Tally {
         self.latency.flush();
         self.sweep.flush();
     }
+}
+
+/// This machine's clock: time since the Unix epoch.
+pub(super) fn clock() -> Duration {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.unwrap_or_default()
+}
+
+/// Seconds from `ms` of the Unix epoch until `now`.
+pub(super) fn age_of(ms: u64, now: Duration) -> f64 {
+    now.saturating_sub(Duration::from_millis(ms)).as_secs_f64()
 }

@@ -1,10 +1,10 @@
 //! What a thread is told: commands, and the numbers of groups that were rung.
 
-use super::Adopted;
+use super::HandedOff;
 use super::waits::Request;
-use crate::engine::open::Top;
-use crate::engine::stream::Stream;
 use crate::log::Reading;
+use crate::stream::listing::Top;
+use crate::stream::turn::Stream;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Wake;
@@ -21,7 +21,7 @@ pub(super) struct Key {
 #[derive(Debug)]
 pub(super) enum Command {
     /// A new connection, and its number.
-    Adopt(u32, Box<Adopted>),
+    Adopt(u32, Box<HandedOff>),
     /// The stream of an entry has opened.
     Opened(Key, Box<Stream>),
     /// The answer to a wait of this number.

@@ -11,16 +11,16 @@ use std::task::{Wake, Waker};
 ///
 /// A ring before the wait is not lost as long as the task registers first and looks afterwards.
 #[derive(Debug, Default)]
-pub struct Bell(AtomicWaker);
+pub struct TaskWaker(AtomicWaker);
 
-impl Bell {
+impl TaskWaker {
     /// Has `waker` woken at the next ring.
     pub fn register(&self, waker: &Waker) {
         self.0.register(waker);
     }
 }
 
-impl Wake for Bell {
+impl Wake for TaskWaker {
     fn wake(self: Arc<Self>) {
         self.0.wake();
     }
@@ -51,18 +51,18 @@ impl WakeSource {
 
     /// Has `waker` woken at each change, until it is taken down.
     #[must_use]
-    pub fn hang(&self, waker: Waker) -> Hook {
+    pub fn add_waker(&self, waker: Waker) -> WakerId {
         match self {
-            Self::Feed(feed) => feed.hang(waker),
-            Self::Counts(hub) => hub.counts().hang(waker),
+            Self::Feed(feed) => feed.add_waker(waker),
+            Self::Counts(hub) => hub.counts().add_waker(waker),
         }
     }
 
     /// Stops waking.
-    pub fn take_down(&self, hook: Hook) {
+    pub fn remove_waker(&self, waker_id: WakerId) {
         match self {
-            Self::Feed(feed) => feed.take_down(hook),
-            Self::Counts(hub) => hub.counts().take_down(hook),
+            Self::Feed(feed) => feed.remove_waker(waker_id),
+            Self::Counts(hub) => hub.counts().remove_waker(waker_id),
         }
     }
 }
@@ -71,13 +71,13 @@ impl WakeSource {
 /// waited for: whoever is woken wants to look at that, and one that preempts its waker would find it
 /// locked, and sleep again.
 #[derive(Debug, Default)]
-pub(super) struct Bells(Mutex<Slab<Waker>>);
+pub(super) struct WakerSet(Mutex<Slab<Waker>>);
 
 /// Where a waker hangs. Four bytes: each subscription has one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Hook(u32);
+pub struct WakerId(u32);
 
-impl Hook {
+impl WakerId {
     #[expect(
         clippy::cast_possible_truncation,
         reason = "descriptors end long before 2^32 subscribers of one topic"
@@ -91,29 +91,29 @@ impl Hook {
     }
 }
 
-impl Bells {
+impl WakerSet {
     fn all(&self) -> MutexGuard<'_, Slab<Waker>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn hang(&self, waker: Waker) -> Hook {
+    pub(super) fn add_waker(&self, waker: Waker) -> WakerId {
         let mut all = self.all();
         if all.capacity() == 0 {
             // Most topics have one reader.
             all.reserve_exact(1);
         }
-        Hook::new(all.insert(waker))
+        WakerId::new(all.insert(waker))
     }
 
-    pub(super) fn take_down(&self, hook: Hook) {
-        self.all().try_remove(hook.number());
+    pub(super) fn remove_waker(&self, waker_id: WakerId) {
+        self.all().try_remove(waker_id.number());
     }
 
-    pub(super) fn get(&self, hook: Hook) -> Option<Waker> {
-        self.all().get(hook.number()).cloned()
+    pub(super) fn get(&self, waker_id: WakerId) -> Option<Waker> {
+        self.all().get(waker_id.number()).cloned()
     }
 
-    pub(super) fn ring(&self) {
+    pub(super) fn wake_all(&self) {
         for (_, waker) in &*self.all() {
             waker.wake_by_ref();
         }

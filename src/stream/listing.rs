@@ -1,159 +1,16 @@
-//! The open streams of this replica: how many there are, which are slow, and what the log says when
-//! one ends.
+//! A list of open streams for operators: the first few by lag, age or bytes.
 
-use super::body::Bodies;
-use super::sockets::Sockets;
-use super::stream::{Standing, Stream};
-use crate::metrics::{CloseReason, Metrics};
+use super::turn::{Standing, Stream};
 use crate::topic::Topic;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::time::Instant;
 
 /// Streams that are looked at in one go; others get their turn in between.
 pub(super) const SLICE: usize = 256;
 /// Topics of one stream that are named.
 const NAMED_MAX: usize = 16;
-
-/// What all open streams share.
-#[derive(Debug)]
-pub struct OpenStreams {
-    count: AtomicUsize,
-    /// Those that go out as ordinary bodies.
-    pub(super) bodies: Bodies,
-    pub(super) metrics: Arc<Metrics>,
-    lines: Lines,
-}
-
-impl OpenStreams {
-    /// None yet; of those that end, `lines_max` a second are logged.
-    #[must_use]
-    pub fn new(metrics: Arc<Metrics>, lines_max: usize) -> Arc<Self> {
-        Arc::new(Self {
-            count: AtomicUsize::new(0),
-            bodies: Bodies::default(),
-            metrics,
-            lines: Lines::new(lines_max),
-        })
-    }
-
-    /// How many there are.
-    #[must_use]
-    pub fn count(&self) -> usize {
-        self.count.load(Ordering::Acquire)
-    }
-
-    /// Takes one of `most` places.
-    pub(super) fn enter(&self, most: usize) -> bool {
-        let entered = self
-            .count
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |taken| {
-                (taken < most).then_some(taken + 1)
-            });
-        entered.is_ok()
-    }
-
-    pub(super) fn leave(&self) {
-        self.count.fetch_sub(1, Ordering::AcqRel);
-    }
-
-    /// One stream has ended.
-    pub(super) fn say_closed(&self, closed: &Closed) {
-        if tracing::enabled!(tracing::Level::INFO) && self.lines.may_say(Instant::now()) {
-            tracing::info!(
-                close_reason = closed.reason.as_str(),
-                duration_ms = crate::config::millis(closed.duration),
-                topics = closed.topics,
-                events = closed.standing.events,
-                bytes = closed.bytes,
-                lag = closed.standing.lag.events,
-                lag_at_least = closed.standing.lag.at_least,
-                "stream closed"
-            );
-        }
-    }
-
-    /// Another number of lines a second.
-    pub fn set_lines_max(&self, lines_max: usize) {
-        self.lines.most.store(lines_max, Ordering::Relaxed);
-    }
-
-    /// Says how many ends were left out of the log since the last call, if any.
-    pub fn say_left_out(&self) {
-        let left_out = self.lines.take_left_out();
-        if left_out > 0 {
-            tracing::info!(left_out, "more streams closed");
-        }
-    }
-
-    /// The first `most` streams by `sort`.
-    pub async fn first(&self, sockets: Option<&Sockets>, sort: Sort, most: usize) -> Vec<Row> {
-        let mut top = Top::new(sort, most);
-        if let Some(sockets) = sockets {
-            sockets.look(&mut top).await;
-        }
-        self.bodies.look(&mut top).await;
-        top.into_rows()
-    }
-}
-
-/// What is said of a stream that has ended.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Closed {
-    pub(super) reason: CloseReason,
-    pub(super) duration: Duration,
-    pub(super) topics: usize,
-    pub(super) bytes: u64,
-    pub(super) standing: Standing,
-}
-
-/// Lines of the log: so many a second, and a count of those left out.
-#[derive(Debug)]
-struct Lines {
-    most: AtomicUsize,
-    state: Mutex<Said>,
-}
-
-#[derive(Debug, Default)]
-struct Said {
-    since: Option<Instant>,
-    lines: usize,
-    left_out: u64,
-}
-
-impl Lines {
-    fn new(most: usize) -> Self {
-        Self {
-            most: AtomicUsize::new(most),
-            state: Mutex::default(),
-        }
-    }
-
-    fn may_say(&self, now: Instant) -> bool {
-        let mut said = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let second = Duration::from_secs(1);
-        if said.since.is_none_or(|since| now >= since + second) {
-            said.since = Some(now);
-            said.lines = 0;
-        }
-        let may = said.lines < self.most.load(Ordering::Relaxed);
-        if may {
-            said.lines += 1;
-        } else {
-            said.left_out += 1;
-        }
-        may
-    }
-
-    fn take_left_out(&self) -> u64 {
-        let mut said = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        std::mem::take(&mut said.left_out)
-    }
-}
 
 /// What a list of streams is ordered by, greatest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -298,7 +155,7 @@ impl Top {
         }
     }
 
-    fn into_rows(self) -> Vec<Row> {
+    pub(super) fn into_rows(self) -> Vec<Row> {
         let first = self.first.into_sorted_vec();
         first
             .into_iter()
@@ -310,19 +167,6 @@ impl Top {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn so_many_lines_a_second_are_said_and_the_others_are_counted() {
-        let lines = Lines::new(2);
-        let start = Instant::now();
-        let said = |at: Instant| (0..5).filter(|_| lines.may_say(at)).count();
-        assert_eq!(said(start), 2);
-        assert_eq!(said(start + Duration::from_millis(999)), 0);
-        assert_eq!(lines.take_left_out(), 8);
-        assert_eq!(said(start + Duration::from_secs(1)), 2);
-        assert_eq!(lines.take_left_out(), 3);
-        assert_eq!(lines.take_left_out(), 0);
-    }
 
     #[test]
     fn the_first_are_kept_in_their_order_whichever_part_they_come_from() {

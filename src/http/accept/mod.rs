@@ -3,17 +3,20 @@
 //! `axum::serve` listens with a backlog of 128 and sets no header time-out, so a reconnect storm
 //! overflows it and a slow client holds a socket for ever.
 
-use super::socket::{Begins, Socket};
-use super::takeover::{Desk, Flushed, Routes};
+pub(super) mod handoff;
+mod socket;
+
 use crate::config::Server;
-use crate::engine::sockets::{Adopted, Gate, Place, Sockets};
 use crate::metrics::Metrics;
+use crate::stream::sockets::{Gate, HandedOff, Place, Sockets};
 use axum::Router;
 use axum::extract::Request;
+use handoff::{Flushed, HandoffSlot, Routes};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use socket::{Begins, Socket};
 use socket2::{Domain, Protocol, SockRef, TcpKeepalive, Type};
 use std::future::poll_fn;
 use std::io;
@@ -249,7 +252,7 @@ impl Connections {
             .timer(TokioTimer::new())
             .max_send_buf_size(self.settings.buffer_bytes)
             .max_concurrent_streams(250);
-        let service = Told(TowerToHyperService::new(router), peer);
+        let service = WithPeer(TowerToHyperService::new(router), peer);
         let connection = builder.serve_connection(socket, service);
         let mut connection = std::pin::pin!(connection);
         let ended = tokio::select! {
@@ -278,10 +281,10 @@ impl Connections {
             .timer(TokioTimer::new())
             .header_read_timeout(self.settings.header_timeout)
             .max_buf_size(self.settings.buffer_bytes);
-        let desk = Desk::default();
-        let socket = Flushed::new(socket, desk.clone());
-        let routes = Routes::new(router, desk.clone(), self.sockets.is_some());
-        let mut connection = builder.serve_connection(socket, Told(routes, peer));
+        let slot = HandoffSlot::default();
+        let socket = Flushed::new(socket, slot.clone());
+        let routes = Routes::new(router, slot.clone(), self.sockets.is_some());
+        let mut connection = builder.serve_connection(socket, WithPeer(routes, peer));
         let mut stopping = std::pin::pin!(stop.cancelled());
         let mut stopped = false;
         let left = poll_fn(|cx| {
@@ -289,8 +292,8 @@ impl Connections {
                 if let Poll::Ready(ended) = Pin::new(&mut connection).poll(cx) {
                     return Poll::Ready(Err(ended));
                 }
-                if let Some(ticket) = desk.take() {
-                    return Poll::Ready(Ok(ticket));
+                if let Some(handoff) = slot.take() {
+                    return Poll::Ready(Ok(handoff));
                 }
                 // Only now: a request that is there already is read first, and answered.
                 if stopped || stopping.as_mut().poll(cx).is_pending() {
@@ -300,18 +303,18 @@ impl Connections {
                 Pin::new(&mut connection).graceful_shutdown();
             }
         });
-        let ticket = match left.await {
-            Ok(ticket) => ticket,
+        let handoff = match left.await {
+            Ok(handoff) => handoff,
             Err(Ok(())) => return,
             Err(Err(why)) => return tracing::debug!(%why, "connection ended"),
         };
         // What the peer has sent after the head is nothing to a stream.
         let socket = connection.into_parts().io.into_socket();
         match (socket.into_std(), &self.sockets) {
-            (Ok(socket), Some(sockets)) => sockets.adopt(Adopted {
+            (Ok(socket), Some(sockets)) => sockets.adopt(HandedOff {
                 socket,
                 place,
-                ticket,
+                handoff,
             }),
             (Err(why), _) => tracing::warn!(%why, "a connection cannot be taken over"),
             (Ok(_), None) => {}
@@ -328,10 +331,10 @@ pub(super) struct Peer(pub(super) SocketAddr);
 
 /// A service whose requests are told who is at the other end.
 #[derive(Clone, Debug)]
-struct Told<S>(S, Peer);
+struct WithPeer<S>(S, Peer);
 
 impl<S: hyper::service::Service<Request<Incoming>>> hyper::service::Service<Request<Incoming>>
-    for Told<S>
+    for WithPeer<S>
 {
     type Response = S::Response;
     type Error = S::Error;

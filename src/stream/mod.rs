@@ -1,0 +1,43 @@
+//! Streams: from a position in the hub to bytes on a socket.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`request`] | what a subscriber asks for, checked |
+//! | [`open`] | how a stream begins: a future that waits for subscription, clock and history |
+//! | [`turn`] | the life of one stream as a state machine: what to write next, when to wake |
+//! | `options`, `cursor`, [`out`] | its parts: what few ask for, what the client knows, what is to be written |
+//! | [`settings`] | what all streams of this replica go by, and the drain |
+//! | [`registry`] | how many are open, and what is said at their end |
+//! | [`listing`] | the list of them for operators |
+//! | [`sockets`] | the way out for plain HTTP/1.1: a few threads that own the sockets |
+//! | [`body`] | the way out as an ordinary HTTP body: for HTTP/2 and short streams |
+//!
+//! Arrows point down this table's last two rows to the others, never back: a way out knows the
+//! stream, the stream knows no way out.
+
+pub mod body;
+mod cursor;
+pub mod listing;
+pub mod open;
+mod options;
+pub mod out;
+pub mod registry;
+pub mod request;
+pub mod settings;
+pub mod sockets;
+mod tally;
+pub mod turn;
+
+use body::Bodies;
+use listing::{Row, Sort, Top};
+use sockets::Sockets;
+
+/// The first `most` of all open streams by `sort`, whatever their way out.
+pub async fn list(sockets: Option<&Sockets>, bodies: &Bodies, sort: Sort, most: usize) -> Vec<Row> {
+    let mut top = Top::new(sort, most);
+    if let Some(sockets) = sockets {
+        sockets.look(&mut top).await;
+    }
+    bodies.look(&mut top).await;
+    top.into_rows()
+}

@@ -1,0 +1,237 @@
+//! The open streams of this replica: how many there are, and what the log says when one ends.
+
+use super::turn::Standing;
+use crate::metrics::{CloseReason, Metrics, WayOut};
+use crate::time::CoarseInstant;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// What all open streams share.
+#[derive(Debug)]
+pub struct OpenStreams {
+    count: AtomicUsize,
+    pub(super) metrics: Arc<Metrics>,
+    lines: Lines,
+}
+
+impl OpenStreams {
+    /// None yet; of those that end, `lines_max` a second are logged.
+    #[must_use]
+    pub fn new(metrics: Arc<Metrics>, lines_max: usize) -> Arc<Self> {
+        Arc::new(Self {
+            count: AtomicUsize::new(0),
+            metrics,
+            lines: Lines::new(lines_max),
+        })
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.count.load(Ordering::Acquire)
+    }
+
+    /// Takes one of `most` places.
+    pub(super) fn enter(&self, most: usize) -> bool {
+        let entered = self
+            .count
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |taken| {
+                (taken < most).then_some(taken + 1)
+            });
+        entered.is_ok()
+    }
+
+    pub(super) fn leave(&self) {
+        self.count.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// One stream has ended.
+    pub(super) fn say_closed(&self, closed: &Closed) {
+        if tracing::enabled!(tracing::Level::INFO) && self.lines.may_say(Instant::now()) {
+            tracing::info!(
+                close_reason = closed.reason.as_str(),
+                duration_ms = crate::time::millis(closed.duration),
+                topics = closed.topics,
+                events = closed.standing.events,
+                bytes = closed.bytes,
+                lag = closed.standing.lag.events,
+                lag_at_least = closed.standing.lag.at_least,
+                "stream closed"
+            );
+        }
+    }
+
+    /// Another number of lines a second.
+    pub fn set_lines_max(&self, lines_max: usize) {
+        self.lines.most.store(lines_max, Ordering::Relaxed);
+    }
+
+    /// Says how many ends were left out of the log since the last call, if any.
+    pub fn say_left_out(&self) {
+        let left_out = self.lines.take_left_out();
+        if left_out > 0 {
+            tracing::info!(left_out, "more streams closed");
+        }
+    }
+}
+
+/// What is said of a stream that has ended.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Closed {
+    pub(super) reason: CloseReason,
+    pub(super) duration: Duration,
+    pub(super) topics: usize,
+    pub(super) bytes: u64,
+    pub(super) standing: Standing,
+}
+
+/// Lines of the log: so many a second, and a count of those left out.
+#[derive(Debug)]
+struct Lines {
+    most: AtomicUsize,
+    state: Mutex<Said>,
+}
+
+#[derive(Debug, Default)]
+struct Said {
+    since: Option<Instant>,
+    lines: usize,
+    left_out: u64,
+}
+
+impl Lines {
+    fn new(most: usize) -> Self {
+        Self {
+            most: AtomicUsize::new(most),
+            state: Mutex::default(),
+        }
+    }
+
+    fn may_say(&self, now: Instant) -> bool {
+        let mut said = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let second = Duration::from_secs(1);
+        if said.since.is_none_or(|since| now >= since + second) {
+            said.since = Some(now);
+            said.lines = 0;
+        }
+        let may = said.lines < self.most.load(Ordering::Relaxed);
+        if may {
+            said.lines += 1;
+        } else {
+            said.left_out += 1;
+        }
+        may
+    }
+
+    fn take_left_out(&self) -> u64 {
+        let mut said = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut said.left_out)
+    }
+}
+
+/// A place among the open streams; given back on drop, whatever way the stream went.
+#[derive(Debug)]
+pub struct StreamGuard {
+    open: Arc<OpenStreams>,
+    since: CoarseInstant,
+    bytes: u64,
+    topics: u32,
+    way: WayOut,
+    pub(super) reason: CloseReason,
+    /// The log has its line already.
+    is_said: bool,
+}
+
+impl StreamGuard {
+    /// Takes a place, if fewer than `most` are taken.
+    #[must_use]
+    pub fn take(open: &Arc<OpenStreams>, most: usize, topics: usize) -> Option<Self> {
+        if !open.enter(most) {
+            return None;
+        }
+        open.metrics.opened(WayOut::Body);
+        Some(Self {
+            open: open.clone(),
+            since: CoarseInstant::now(),
+            bytes: 0,
+            topics: u32::try_from(topics).unwrap_or(u32::MAX),
+            way: WayOut::Body,
+            reason: CloseReason::Client,
+            is_said: false,
+        })
+    }
+
+    /// What streams are counted in.
+    pub(super) fn metrics(&self) -> &Metrics {
+        &self.open.metrics
+    }
+
+    /// How long it has been taken.
+    pub(super) fn age(&self) -> Duration {
+        CoarseInstant::now().since(self.since)
+    }
+
+    /// Bytes that were handed to the socket.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Bytes were handed to the socket.
+    pub(super) fn add_bytes(&mut self, bytes: u64) {
+        self.bytes += bytes;
+    }
+
+    /// Says in the log that the stream ends, while it is still there to tell how it stands.
+    pub(super) fn say_closed(&mut self, reason: CloseReason, standing: Standing) {
+        if !std::mem::replace(&mut self.is_said, true) {
+            self.open.say_closed(&Closed {
+                reason,
+                duration: self.age(),
+                topics: self.topics as usize,
+                bytes: self.bytes,
+                standing,
+            });
+        }
+    }
+
+    /// It leaves hyper for a socket of the engine's own.
+    #[must_use]
+    pub fn on_socket(mut self) -> Self {
+        self.open.metrics.goes_by(self.way, WayOut::Socket);
+        self.way = WayOut::Socket;
+        self
+    }
+
+    /// Why the stream is over; without a word, its client went.
+    pub(crate) fn close(&mut self, reason: CloseReason) {
+        self.reason = reason;
+    }
+}
+
+impl Drop for StreamGuard {
+    fn drop(&mut self) {
+        self.open.leave();
+        self.open.metrics.closed(self.way, self.reason, self.age());
+        self.say_closed(self.reason, Standing::default());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn so_many_lines_a_second_are_said_and_the_others_are_counted() {
+        let lines = Lines::new(2);
+        let start = Instant::now();
+        let said = |at: Instant| (0..5).filter(|_| lines.may_say(at)).count();
+        assert_eq!(said(start), 2);
+        assert_eq!(said(start + Duration::from_millis(999)), 0);
+        assert_eq!(lines.take_left_out(), 8);
+        assert_eq!(said(start + Duration::from_secs(1)), 2);
+        assert_eq!(lines.take_left_out(), 3);
+        assert_eq!(lines.take_left_out(), 0);
+    }
+}

@@ -1,0 +1,52 @@
+//! What a subscriber asks for, checked, and where its stream begins.
+
+use crate::cursor::Cursor;
+use crate::log::History;
+use crate::topic::Topic;
+use std::time::Duration;
+
+/// What a subscriber asked for, checked.
+#[derive(Clone, Debug, Default)]
+pub struct StreamRequest {
+    /// Topics with a log, each once, in the order given.
+    pub topics: Vec<Topic>,
+    /// `tidegate.connections` as well.
+    pub connections: bool,
+    /// Where to begin.
+    pub begin: Begin,
+    /// Only events of these types; empty for all.
+    pub event_types: Vec<String>,
+    /// Ends after so many events.
+    pub limit: Option<u64>,
+    /// Ends after this time.
+    pub max_age: Option<Duration>,
+    /// Heartbeats as events.
+    pub heartbeat_events: bool,
+}
+
+/// Where a stream begins.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Begin {
+    /// With what comes next.
+    #[default]
+    Live,
+    /// After a cursor.
+    After(Cursor),
+    /// After a cursor that cannot be read.
+    Unreadable,
+    /// With history.
+    History(History),
+}
+
+impl Begin {
+    /// The word in logs.
+    #[must_use]
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::After(_) => "resumed",
+            Self::Unreadable => "bad_cursor",
+            Self::History(_) => "history",
+        }
+    }
+}

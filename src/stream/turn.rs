@@ -1,0 +1,483 @@
+//! The life of one stream, as a state machine without a socket: what to write next, what to read,
+//! when to wake.
+//!
+//! ```text
+//! opening ──(the start is known)──> live ──(limit, age, end, drain, held)──> over
+//! ```
+//!
+//! Opening is a future ([`super::open`]). From then on [`Stream::turn`] is called whenever the
+//! stream's waker was woken or the time it named has come.
+
+use super::cursor::{Refresh, SentCursor};
+use super::options::{StreamOptions, Watch};
+use super::out::Out;
+use super::request::{Begin, StreamRequest};
+use super::settings::StreamSettings;
+use super::tally::{age_of, clock};
+use crate::cursor::Cursor;
+use crate::hub::reader::{Lag, Reader, Shown, Step};
+use crate::hub::{WakeSource, WakerId};
+use crate::log::{ReadRequest, Reading};
+use crate::metrics::CloseReason;
+use crate::sse::{Block, Gap, HEARTBEAT, Mark, heartbeat_event, retry_line};
+use crate::time::CoarseInstant;
+use crate::topic::{PartitionNo, Topic};
+use bytes::Bytes;
+use serde::Serialize;
+use std::sync::Arc;
+use std::task::Waker;
+
+/// How a stream is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// The last chunk is sent: the stream is truly over.
+    Clean(CloseReason),
+    /// The connection breaks off, so that every client comes back.
+    Cut(CloseReason),
+}
+
+impl Ending {
+    /// Why.
+    #[must_use]
+    pub const fn reason(self) -> CloseReason {
+        match self {
+            Self::Clean(reason) | Self::Cut(reason) => reason,
+        }
+    }
+}
+
+/// What a turn came to. Bytes that it made are written first in any case.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// There is more to write at once.
+    More,
+    /// Nothing more until the bell rings or this time has come.
+    Wait(CoarseInstant),
+    /// Read these, give them to [`Stream::take`], and turn again.
+    Read(PartitionNo, Vec<ReadRequest>),
+    /// It is over.
+    Over(Ending),
+}
+
+/// What a stream has come to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// Events shown, gaps not counted.
+    pub events: u64,
+    /// How far it is behind.
+    pub lag: Lag,
+}
+
+/// One open stream. There are very many of them: what few need stands behind a pointer.
+#[derive(Debug)]
+pub struct Stream {
+    settings: Arc<StreamSettings>,
+    reader: Reader,
+    options: Option<Box<StreamOptions>>,
+    greeting: Option<Box<Greeting>>,
+    next_heartbeat: CoarseInstant,
+    cut_by_age: CoarseInstant,
+    held_since: Option<CoarseInstant>,
+    sent: SentCursor,
+    /// Events shown.
+    events: u64,
+    refresh: Refresh,
+    drain_slot: f32,
+    caught_up: bool,
+    replay: Replay,
+}
+
+/// What is written before anything else.
+#[derive(Debug)]
+struct Greeting(Vec<Bytes>);
+
+/// What the stream shows before it is live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Replay {
+    /// Nothing.
+    None,
+    /// History, or what is left after a gap.
+    Begun,
+    /// Everything after the client's own cursor.
+    Resumed,
+    /// Any of that, and where it came from is counted already.
+    Counted,
+}
+
+/// Bytes after which a turn stops, so that one stream does not starve the others.
+const TURN_BYTES: usize = 64 * 1024;
+
+#[derive(Serialize)]
+struct Opened<'a> {
+    topics: Vec<&'a str>,
+    cursor: Option<String>,
+    replica: &'a str,
+}
+
+impl Stream {
+    pub(super) fn begin(
+        settings: Arc<StreamSettings>,
+        reader: Reader,
+        waker: &Waker,
+        request: &StreamRequest,
+        gaps: &[Gap],
+    ) -> Self {
+        let now = CoarseInstant::now();
+        let replay = match request.begin {
+            Begin::Live | Begin::Unreadable => Replay::None,
+            Begin::After(_) if gaps.is_empty() => Replay::Resumed,
+            Begin::After(_) | Begin::History(_) => Replay::Begun,
+        };
+        let mut stream = Self {
+            next_heartbeat: now + settings.heartbeat.mul_f64(rand::random_range(0.0..1.0)),
+            cut_by_age: now + settings.age_max.mul_f64(rand::random_range(0.75..1.0)),
+            drain_slot: rand::random_range(0.0..1.0),
+            options: StreamOptions::of(request, reader.hub(), waker, now),
+            held_since: None,
+            caught_up: false,
+            greeting: None,
+            sent: SentCursor::new(reader.oldest()),
+            events: 0,
+            refresh: Refresh::of(&settings.retention.get(), request.topics.iter()),
+            reader,
+            settings,
+            replay,
+        };
+        stream.greet(request, gaps);
+        stream
+    }
+
+    /// The first block, and gaps that are sent at once. As long as a gap is to come, no id is
+    /// written: a drop in between leads to the same gap again.
+    fn greet(&mut self, request: &StreamRequest, gaps: &[Gap]) {
+        let mut greeting = Vec::with_capacity(1 + gaps.len());
+        let retry = self.settings.jittered_retry_ms();
+        let cursor = self.reader.cursor();
+        if self.settings.open_event {
+            let block = Block::default().retry(retry);
+            let block = match &cursor {
+                Some(cursor) if gaps.is_empty() => block.id(cursor),
+                _ => block,
+            };
+            let connections = request.connections.then_some(Topic::CONNECTIONS);
+            let opened = Opened {
+                topics: request
+                    .topics
+                    .iter()
+                    .map(Topic::as_str)
+                    .chain(connections)
+                    .collect(),
+                cursor: cursor.as_ref().map(Cursor::to_string),
+                replica: &self.settings.replica,
+            };
+            greeting.push(Bytes::from(block.event("tidegate.open").json(&opened)));
+        } else {
+            self.sent.behind = 1;
+            // Without a blank line it joins the first event's block.
+            greeting.push(Bytes::from(retry_line(retry)));
+        }
+        for (index, gap) in gaps.iter().enumerate() {
+            self.settings.metrics.gap(gap.reason);
+            let last = index + 1 == gaps.len();
+            greeting.push(Bytes::from(gap.block(cursor.as_ref().filter(|_| last))));
+        }
+        self.greeting = Some(Box::new(Greeting(greeting)));
+    }
+
+    /// From here on wakers are woken that others have hung: `waker_id` says where, for each source.
+    /// What happened before is not sent to them: turn once.
+    pub fn share_wakers(&mut self, mut waker_id: impl FnMut(WakeSource) -> WakerId) {
+        let hub = self.reader.hub();
+        if let Some(watch) = Watch::of(&mut self.options) {
+            waker_id(WakeSource::Counts(hub.clone()));
+            watch.remove_waker(hub);
+        }
+        self.reader
+            .share_wakers(|feed| waker_id(WakeSource::Feed(feed.clone())));
+    }
+
+    fn watch(&self) -> Option<&Watch> {
+        self.options
+            .as_ref()
+            .and_then(|options| options.counts.as_ref())
+    }
+
+    /// Whether a client that came back has nothing to come back for: every topic has ended at or
+    /// below its cursor. It is answered 204.
+    #[must_use]
+    pub fn is_over_for_good(&self) -> bool {
+        self.replay == Replay::Resumed && self.watch().is_none() && self.reader.has_ended()
+    }
+
+    /// Reads a little of it, so that it is in the cache when it is turned.
+    pub(super) fn warm(&self) {
+        std::hint::black_box((self.next_heartbeat, self.events, self.reader.oldest()));
+    }
+
+    /// The stream's topics.
+    pub fn topics(&self) -> impl Iterator<Item = &Topic> {
+        self.reader.topics()
+    }
+
+    /// Whether it shows the number of connections as well.
+    pub(super) fn watches_connections(&self) -> bool {
+        self.watch().is_some()
+    }
+
+    /// What it has come to, for whoever looks or reads the log.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        Standing {
+            events: self.events,
+            lag: self.reader.lag(),
+        }
+    }
+
+    /// What comes before everything else, once, where somebody else writes it.
+    pub(super) fn take_greeting(&mut self) -> Option<Bytes> {
+        let greeting = self.greeting.take()?;
+        let bytes = Bytes::from(greeting.0.concat());
+        self.settings.metrics.sent_bytes.inc_by(bytes.len() as u64);
+        Some(bytes)
+    }
+
+    /// Takes what [`Turn::Read`] asked for.
+    pub fn take(&mut self, reading: &Arc<Reading>) {
+        self.reader.take_pages(reading);
+    }
+
+    /// Goes on as far as it can: adds what is to be written to `out`.
+    pub fn turn(&mut self, now: CoarseInstant, out: &mut Out) -> Turn {
+        if let Some(mut greeting) = self.greeting.take() {
+            greeting.0.drain(..).for_each(|block| out.push(block));
+        }
+        if let Some(ending) = self.overdue(now) {
+            return Turn::Over(ending);
+        }
+        let begun = out.bytes;
+        let step = self.show(out);
+        self.count_replay(&step);
+        self.show_counts(out);
+        if out.bytes > begun {
+            // Something was written: silence begins anew.
+            self.next_heartbeat = self
+                .next_heartbeat
+                .max(now + self.settings.heartbeat.mul_f64(0.5));
+        }
+        if self
+            .options
+            .as_ref()
+            .is_some_and(|options| options.limit == Some(0))
+        {
+            return Turn::Over(Ending::Clean(CloseReason::Limit));
+        }
+        self.caught_up |= step == Step::Idle;
+        match step {
+            Step::Full => return Turn::More,
+            Step::Behind(partition, requests) => return Turn::Read(partition, requests),
+            Step::Clock(partition) => return Turn::Read(partition, Vec::new()),
+            Step::Ended if self.watch().is_none() => {
+                // A client that was not sent of the end would come back for ever.
+                if self.sent.behind > 0 {
+                    self.tell_cursor(out);
+                }
+                return Turn::Over(Ending::Clean(CloseReason::Ended));
+            }
+            Step::Held => {
+                let since = *self.held_since.get_or_insert(now);
+                if now >= since + self.settings.repair_time {
+                    return Turn::Over(Ending::Cut(CloseReason::Held));
+                }
+            }
+            Step::Idle | Step::Ended => self.held_since = None,
+        }
+        self.beat(now, out);
+        Turn::Wait(self.wake_at())
+    }
+
+    fn count_replay(&mut self, step: &Step) {
+        let outcome = match step {
+            Step::Behind(..) => "log",
+            Step::Full | Step::Idle | Step::Ended => "window",
+            Step::Held | Step::Clock(_) => return,
+        };
+        if matches!(self.replay, Replay::Begun | Replay::Resumed) {
+            self.replay = Replay::Counted;
+            self.settings.metrics.replayed(outcome);
+        }
+        if self.replay == Replay::Counted && matches!(step, Step::Idle | Step::Ended) {
+            self.replay = Replay::None;
+            #[expect(
+                clippy::cast_precision_loss,
+                reason = "a count of events that were shown"
+            )]
+            let events = self.events as f64;
+            self.settings.metrics.replay_events.observe(events);
+        }
+    }
+
+    /// How the stream is over, if its time has come, whether or not its socket takes anything.
+    pub(super) fn overdue(&self, now: CoarseInstant) -> Option<Ending> {
+        if self
+            .settings
+            .drain
+            .cut_at(self.drain_slot)
+            .is_some_and(|at| now >= at)
+        {
+            return Some(Ending::Cut(CloseReason::Drain));
+        }
+        if self.end_by_age().is_some_and(|at| now >= at) {
+            return Some(Ending::Clean(CloseReason::Limit));
+        }
+        (now >= self.cut_by_age).then_some(Ending::Cut(CloseReason::Age))
+    }
+
+    fn end_by_age(&self) -> Option<CoarseInstant> {
+        self.options.as_ref().and_then(|options| options.end_by_age)
+    }
+
+    fn wake_at(&self) -> CoarseInstant {
+        let drain = self.settings.drain.cut_at(self.drain_slot);
+        let held = self
+            .held_since
+            .map(|since| since + self.settings.repair_time);
+        let times = [
+            Some(self.next_heartbeat),
+            Some(self.cut_by_age),
+            self.end_by_age(),
+            drain,
+            held,
+        ];
+        times
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or(self.next_heartbeat)
+    }
+
+    /// Shows what the reader has, filtered and counted.
+    fn show(&mut self, out: &mut Out) -> Step {
+        let bare = self.reader.writes_bare_ids();
+        let metrics = &self.settings.metrics;
+        let mut sample = self.caught_up;
+        let most = out.bytes + TURN_BYTES;
+        let (options, sent, events) = (&mut self.options, &mut self.sent, &mut self.events);
+
+        let step = self.reader.step(|shown, cursor| {
+            match shown {
+                Shown::Gap { gap, anchored } => {
+                    metrics.gap(gap.reason);
+                    out.push(gap.block(anchored.then_some(cursor)));
+                    if anchored {
+                        sent.written(cursor);
+                    }
+                }
+                Shown::Frame { frame, anchored } => {
+                    if let Some(reason) = frame.gap_reason() {
+                        metrics.gap(reason);
+                    } else if options
+                        .as_ref()
+                        .is_some_and(|options| !options.shows(frame.event_type()))
+                    {
+                        sent.behind = sent.behind.saturating_add(u32::from(anchored));
+                        return true;
+                    }
+                    if anchored {
+                        sent.written(cursor);
+                    }
+                    match (anchored, bare) {
+                        (true, true) => out.push_frame(frame),
+                        (true, false) => {
+                            let parts = frame.block_with(cursor);
+                            out.push_parts(parts.iter().map(Bytes::len).sum(), parts);
+                        }
+                        (false, _) => out.push(frame.block_without_id()),
+                    }
+                    let is_logged = frame.mark != Mark::Unlogged;
+                    if is_logged && std::mem::take(&mut sample) {
+                        out.fresh_ms = Some(frame.id.ms);
+                    }
+                    if !matches!(frame.mark, Mark::Gap { .. } | Mark::Late { .. }) {
+                        out.delivered += 1;
+                        *events += 1;
+                        let limit = options.as_mut().and_then(|options| options.limit.as_mut());
+                        if let Some(left) = limit.filter(|_| is_logged) {
+                            *left = left.saturating_sub(1);
+                        }
+                    }
+                }
+            }
+            let limit = options.as_ref().and_then(|options| options.limit);
+            limit != Some(0) && out.bytes < most
+        });
+        match self.reader.take_skipped() {
+            0 => {}
+            skipped => metrics.unlogged_skipped.inc_by(skipped),
+        }
+        if self.sent.behind > self.refresh.events {
+            self.tell_cursor(out);
+        }
+        step
+    }
+
+    /// Writes the cursor by itself.
+    fn tell_cursor(&mut self, out: &mut Out) {
+        let Some(cursor) = self.reader.cursor() else {
+            return;
+        };
+        let data = serde_json::json!({ "cursor": cursor.to_string() });
+        let block = Block::default().id(&cursor).event("tidegate.cursor");
+        out.push(block.json(&data));
+        self.sent.written(&cursor);
+    }
+
+    fn show_counts(&mut self, out: &mut Out) {
+        let watch = Watch::of(&mut self.options);
+        if let Some(watch) = watch
+            && let Some((version, block)) = self.reader.hub().counts().newer_than(watch.seen)
+        {
+            watch.seen = version;
+            out.push(block);
+        }
+    }
+
+    /// Writes a heartbeat if one is due; on a quiet stream, a newer cursor instead.
+    fn beat(&mut self, now: CoarseInstant, out: &mut Out) {
+        if now < self.next_heartbeat {
+            return;
+        }
+        self.next_heartbeat = now + self.settings.heartbeat;
+        self.settings.metrics.heartbeats.inc();
+        // A reload may have changed what the log keeps.
+        let retention = self.settings.retention.get();
+        self.refresh = Refresh::of(&retention, self.reader.topics());
+        let old = self
+            .sent
+            .oldest
+            .is_some_and(|ms| age_of(ms.get(), clock()) * 1000.0 > self.refresh.age_ms.into());
+        if old
+            && self.held_since.is_none()
+            && (self.reader.advance_to_complete() || self.sent.behind > 0)
+        {
+            self.tell_cursor(out);
+            return;
+        }
+        let as_events = self
+            .options
+            .as_ref()
+            .is_some_and(|options| options.heartbeat_events);
+        if as_events {
+            out.push(heartbeat_event());
+        } else {
+            out.push(HEARTBEAT);
+        }
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        if let Some(watch) = Watch::of(&mut self.options) {
+            watch.remove_waker(self.reader.hub());
+        }
+    }
+}
