@@ -4,7 +4,7 @@
 
 use crate::id::Id;
 use crate::sse::Frame;
-use crate::topic::Topic;
+use crate::topic::{PartitionNo, Topic};
 
 /// A stretch of ids that a rewound log may have lost: `before < id < after`.
 ///
@@ -44,6 +44,45 @@ pub struct ReadRequest {
     pub limit: usize,
 }
 
+/// What is asked of one partition of the log, as of one moment.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum LogRead {
+    /// The clock alone. It must be read after it was asked for: who asks has an id to compare with
+    /// it, which may be newer than a read that was under way.
+    Clock(PartitionNo),
+    /// How topics stand, without entries, and the clock. It must be read after it was asked for, too.
+    State(PartitionNo, Vec<ReadRequest>),
+    /// Pages, and the clock. Never empty. Any that is under way will do: what it lacks is read next.
+    Pages(PartitionNo, Vec<ReadRequest>),
+}
+
+impl LogRead {
+    /// The partition.
+    #[must_use]
+    pub const fn partition(&self) -> PartitionNo {
+        match self {
+            Self::Clock(partition) | Self::State(partition, _) | Self::Pages(partition, _) => {
+                *partition
+            }
+        }
+    }
+
+    /// The pages asked for.
+    #[must_use]
+    pub fn requests(&self) -> &[ReadRequest] {
+        match self {
+            Self::Clock(_) => &[],
+            Self::State(_, requests) | Self::Pages(_, requests) => requests,
+        }
+    }
+
+    /// Whether one that is under way already will do.
+    #[must_use]
+    pub const fn may_be_shared(&self) -> bool {
+        matches!(self, Self::Pages(..))
+    }
+}
+
 /// Where a topic's log begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Floor {
@@ -68,7 +107,8 @@ pub struct Page {
     pub ended: Option<Id>,
     /// Entries above `after`, ascending, without a hole.
     pub frames: Vec<Frame>,
-    /// The page was cut short: the topic is known only up to here.
+    /// The page was cut short: the topic is known only up to here. A page of no entries, which asks
+    /// for the state of the log alone, is cut where it begins.
     pub cut_at: Option<Id>,
 }
 

@@ -125,6 +125,14 @@ impl Ledger {
         }
     }
 
+    /// Forgets everything, as FLUSHALL does: the process is the same, and its clock begins anew.
+    pub fn flush(&mut self, now_ms: u64) {
+        let run = self.run;
+        *self = Self::new(self.retention.clone(), now_ms);
+        self.run = run;
+        self.written_by = Some(run);
+    }
+
     /// Goes on with other settings. Logs that expire by the ages before are not taken for kept.
     pub fn configure(&mut self, retention: Retention, now_ms: u64) {
         if retention.ages() != self.retention.ages() {
@@ -276,13 +284,13 @@ impl Ledger {
     fn page(&self, request: &ReadRequest, now_ms: u64) -> Page {
         let log = self.logs.get(&request.topic);
         let mut frames: Vec<Frame> = Vec::new();
-        let mut cut_at = None;
-        if let Some(log) = log {
+        let mut cut_at = (request.limit == 0).then_some(request.after);
+        if let Some(log) = log.filter(|_| request.limit > 0) {
             let start = log
                 .entries
                 .partition_point(|(entry, _)| entry.id <= request.after);
             let rest = log.entries.range(start..);
-            let more = request.limit > 0 && rest.len() > request.limit;
+            let more = rest.len() > request.limit;
             frames.extend(rest.take(request.limit).map(|(_, frame)| frame.clone()));
             cut_at = frames.last().map(|frame| frame.id).filter(|_| more);
         }

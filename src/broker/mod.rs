@@ -6,9 +6,11 @@
 mod ledger;
 mod memory;
 pub mod redis;
+mod subscriptions;
 
 pub use ledger::{Bounds, Ledger, LiveFrames, Retention, Rule};
 pub use memory::Memory;
+pub use subscriptions::Subscriptions;
 
 use crate::event::EventType;
 use crate::id::Id;
@@ -81,8 +83,9 @@ pub enum Live {
         /// The process that the connection leads to.
         run: Box<str>,
     },
-    /// From here on every frame of these topics is heard.
-    Confirmed(Vec<Topic>),
+    /// From here on every frame of these topics is heard, each with the number under which it was
+    /// wanted last.
+    Confirmed(Vec<(Topic, u64)>),
     /// A new entry.
     Frame(Topic, Frame),
     /// An entry that cannot be read: the topic has a hole.
@@ -96,8 +99,9 @@ pub enum Live {
 /// What a replica wants of the live path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Interest {
-    /// Hear these topics.
-    Add(Vec<Topic>),
+    /// Hear these topics. The number comes back when each is heard: a topic may be given up and
+    /// wanted again while an earlier confirmation is on its way.
+    Add(Vec<(Topic, u64)>),
     /// Stop hearing these topics.
     Remove(Vec<Topic>),
     /// The connection is deaf or has shown an impossible order: begin anew.
@@ -179,17 +183,27 @@ impl Broker {
         either!(self, broker => broker.read(partition, requests).await)
     }
 
-    /// The position just before the history that a first visit asks for.
+    /// The positions just before the history that a first visit asks for, one for each partition
+    /// of its topics.
     ///
     /// # Errors
     /// As [`Broker::read`].
     pub async fn history(
         &self,
-        partition: PartitionNo,
         topics: &[Topic],
         history: History,
-    ) -> Result<Id, BrokerError> {
-        either!(self, broker => broker.history(partition, topics, history).await)
+    ) -> Result<Vec<(PartitionNo, Id)>, BrokerError> {
+        let mut partitions: BTreeMap<PartitionNo, Vec<Topic>> = BTreeMap::new();
+        for topic in topics {
+            let partition = topic.partition(self.partitions());
+            partitions.entry(partition).or_default().push(topic.clone());
+        }
+        let mut starts = Vec::new();
+        for (partition, topics) in partitions {
+            let start = either!(self, broker => broker.history(partition, &topics, history).await)?;
+            starts.push((partition, start));
+        }
+        Ok(starts)
     }
 
     /// Deletes a topic's log, leaving a last event that says so.

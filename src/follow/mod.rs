@@ -1,11 +1,14 @@
 //! What keeps the hub complete, and the streams supplied.
 //!
-//! - [`task`] follows the live path: interest out, frames in, holes repaired.
+//! - [`core`] is the follower's rules: interest out, frames in, holes repaired. No I/O.
+//! - [`task`] carries them out.
 //! - [`reads`] reads the log for streams behind their window, once for all who want the same.
 //! - [`fleet`] tells the other replicas of this one, and hears of them.
 
+pub mod core;
 pub mod fleet;
 pub mod reads;
 pub mod task;
 
-pub use task::{FollowSettings, Follower};
+pub use core::FollowSettings;
+pub use task::Follower;

@@ -1,94 +1,44 @@
-//! The follower: keeps the hub complete.
+//! The follower's task: carries out what [`super::core`] asks for.
 //!
-//! One task owns the live path. It tells the path what is wanted, gives every frame to the hub,
-//! and has the log read wherever the hub is not complete: at a first subscription, after a
-//! reconnect, at a hole. It says the clock aloud when a stream waits for it or when it is quiet,
-//! and begins the path anew when an answer does not come back: a healthy connection can be deaf.
+//! One task owns the live path. Answers come back through a set of tasks of its own.
 
+use super::core::{
+    Answer, Ask, BATCH, ConnectionNo, Failed, FollowSettings, FollowerCore, Note, Report,
+    TICK_PAUSE,
+};
 use super::reads::Pause;
-use crate::broker::{Broker, BrokerError, Interest, Live, LivePath};
-use crate::hub::feed::{Feed, Mended, Wanted};
-use crate::hub::reader::PAGE_EVENTS;
-use crate::hub::{Hearing, Hub};
-use crate::id::Id;
-use crate::log::{ReadRequest, Reading};
+use crate::broker::{Broker, BrokerError, Interest, LivePath};
+use crate::hub::Hub;
 use crate::metrics::{Metrics, Role};
-use crate::sse::Mark;
-use crate::topic::{PartitionNo, Topic};
+use crate::topic::PartitionNo;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-/// Topics of one mending read, and of one report.
-const BATCH: usize = 256;
-/// Between two ticks of one partition.
-const TICK_PAUSE: Duration = Duration::from_millis(100);
 /// Repairs of many replicas after one outage are spread over this time.
 const SPREAD: Duration = Duration::from_millis(100);
-
-/// What the follower goes by.
-#[derive(Clone, Copy, Debug)]
-pub struct FollowSettings {
-    /// Mending reads at the same time.
-    pub reads_max: usize,
-    /// Silence after which the clock is said aloud.
-    pub tick_after: Duration,
-    /// Time for a tick to come back.
-    pub deaf_after: Duration,
-    /// How long a topic without readers is kept.
-    pub keep: Duration,
-}
+/// Frames taken in a row. Then everything else has its turn, however many wait.
+const FRAMES: usize = 256;
 
 /// The task's state.
 #[derive(Debug)]
 pub struct Follower {
+    core: FollowerCore,
     hub: Arc<Hub>,
     broker: Arc<Broker>,
     metrics: Arc<Metrics>,
-    settings: FollowSettings,
     /// Set once the log has been reached.
     reached: Arc<AtomicBool>,
+    /// In the order in which the path is to be told.
     interest: VecDeque<Interest>,
-    /// Which connection this is; answers to reads of an earlier one count for nothing.
-    generation: u64,
-    run: Option<Box<str>>,
-    settled: bool,
-    to_mend: VecDeque<Arc<Feed>>,
-    /// Feeds to be read again once the clock has moved on.
-    after_tick: Vec<Arc<Feed>>,
-    work: JoinSet<Done>,
-    reading: usize,
-    clocks: Vec<Clock>,
-}
-
-/// Ticks of one partition.
-#[derive(Clone, Copy, Debug)]
-struct Clock {
-    asked: Instant,
-    asking: bool,
-    heard: Instant,
-    /// A tick that was said and has not come back.
-    awaited: Option<(Id, Instant)>,
-}
-
-/// What was heard of one partition.
-#[derive(Clone, Debug)]
-struct Report {
-    partition: PartitionNo,
-    heard: Id,
-    topics: Vec<(Topic, Id)>,
-}
-
-/// Work that was done beside the loop.
-#[derive(Debug)]
-enum Done {
-    Settled(u64),
-    Read(u64, Vec<Arc<Feed>>, Result<Reading, BrokerError>),
-    Ticked(PartitionNo, Result<Id, BrokerError>),
+    /// The present connection, for tasks that are of no use on another.
+    connection: watch::Sender<ConnectionNo>,
+    work: JoinSet<Answer>,
 }
 
 impl Follower {
@@ -101,28 +51,15 @@ impl Follower {
         settings: FollowSettings,
         reached: Arc<AtomicBool>,
     ) -> Self {
-        let now = Instant::now();
-        let clock = Clock {
-            asked: now.checked_sub(TICK_PAUSE).unwrap_or(now),
-            asking: false,
-            heard: now,
-            awaited: None,
-        };
         Self {
-            clocks: vec![clock; usize::from(hub.partitions())],
+            core: FollowerCore::new(hub.clone(), settings, Instant::now()),
             hub,
             broker,
             metrics,
-            settings,
             reached,
             interest: VecDeque::new(),
-            generation: 0,
-            run: None,
-            settled: false,
-            to_mend: VecDeque::new(),
-            after_tick: Vec::new(),
+            connection: watch::Sender::default(),
             work: JoinSet::new(),
-            reading: 0,
         }
     }
 
@@ -131,12 +68,18 @@ impl Follower {
         let mut beat = tokio::time::interval(TICK_PAUSE);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            // All have their turn: a queue that is always full would starve the rest, and with it
+            // the repairs that the queue waits for.
             tokio::select! {
-                // Frames before everything else: they fill a bounded queue.
-                biased;
                 () = stop.cancelled() => return,
                 event = path.events.recv() => match event {
-                    Some(event) => self.take(event),
+                    Some(first) => {
+                        let more = std::iter::from_fn(|| path.events.try_recv().ok());
+                        let now = Instant::now();
+                        for event in std::iter::once(first).chain(more).take(FRAMES) {
+                            self.core.hear(event, now);
+                        }
+                    }
                     None => return,
                 },
                 // Interest goes out only when there is room: the path may wait for us.
@@ -146,285 +89,131 @@ impl Follower {
                     }
                 }
                 Some(done) = self.work.join_next() => match done {
-                    Ok(done) => self.finish(done),
+                    Ok(answer) => self.take(answer),
                     Err(why) => tracing::error!(%why, "a task of the follower failed"),
                 },
-                () = self.hub.wanted() => {
-                    let added = self.hub.take_added();
-                    if !added.is_empty() {
-                        self.interest.push_back(Interest::Add(added));
+                () = self.hub.wanted() => self.core.hub_wants(Instant::now()),
+                _ = beat.tick() => self.core.beat(Instant::now()),
+            }
+            self.connection.send_if_modified(|known| {
+                let now = self.core.connection();
+                std::mem::replace(known, now) != now
+            });
+            while let Some(ask) = self.core.next_ask() {
+                self.carry_out(ask);
+            }
+            for note in self.core.notes() {
+                tell(&self.metrics, note);
+            }
+        }
+    }
+
+    fn take(&mut self, answer: Answer) {
+        if matches!(answer, Answer::Settled(connection) if connection == self.core.connection()) {
+            self.reached.store(true, Ordering::Release);
+        }
+        self.core.answer(answer, Instant::now());
+    }
+
+    fn carry_out(&mut self, ask: Ask) {
+        let broker = self.broker.clone();
+        match ask {
+            Ask::Interest(interest) => self.interest.push_back(interest),
+            Ask::Settle {
+                connection,
+                reports,
+            } => {
+                let present = self.connection.subscribe();
+                let partitions = self.hub.partitions();
+                self.work
+                    .spawn(settle(broker, connection, present, partitions, reports));
+            }
+            Ask::Read {
+                connection,
+                partition,
+                feeds,
+                requests,
+            } => {
+                self.work.spawn(async move {
+                    let answer = broker.read(partition, &requests).await;
+                    if let Err(why) = &answer {
+                        Pause::default().after(why).await;
                     }
-                    self.tick_for_waiting();
-                }
-                _ = beat.tick() => self.beat(),
+                    Answer::Read {
+                        connection,
+                        feeds,
+                        reading: answer.map_err(|_| Failed),
+                    }
+                });
             }
-            self.mend();
+            Ask::Tick(connection, partition) => {
+                self.work.spawn(async move {
+                    let said = broker.tick(partition).await;
+                    Answer::Ticked(connection, partition, said.map_err(|_| Failed))
+                });
+            }
         }
     }
+}
 
-    fn take(&mut self, event: Live) {
-        match event {
-            Live::Up { run } => self.up(&run),
-            Live::Down => self.down(),
-            Live::Confirmed(topics) => {
-                let feeds = topics.iter().filter_map(|topic| self.hub.feed(topic));
-                self.to_mend.extend(feeds);
-            }
-            Live::Frame(topic, frame) => {
-                let now = Instant::now();
-                let partition = topic.partition(self.hub.partitions());
-                if let Some(clock) = self.clocks.get_mut(usize::from(partition)) {
-                    clock.heard = now;
-                }
-                if matches!(frame.mark, Mark::Event | Mark::End) {
-                    self.metrics.heard(frame.id.ms);
-                }
-                let Hearing { hole, backwards } = self.hub.hear(&topic, frame);
-                if backwards {
-                    tracing::warn!(%topic, "the log has gone back; the live path is begun anew");
-                    self.interest.push_back(Interest::Reset);
-                } else if hole {
-                    tracing::warn!(%topic, "a live frame is missing; the log is read");
-                    self.to_mend.extend(self.hub.feed(&topic));
-                }
-            }
-            Live::Unreadable(topic) => {
-                tracing::warn!(%topic, "a live frame cannot be read; the log is read instead");
-                self.hub.puncture(&topic);
-                self.to_mend.extend(self.hub.feed(&topic));
-            }
-            Live::Tick(partition, id) => self.heard_tick(partition, id),
+/// Logs and counts.
+fn tell(metrics: &Metrics, note: Note) {
+    match note {
+        Note::Heard(ms) => metrics.heard(ms),
+        Note::Missing(topic) => {
+            tracing::warn!(%topic, "a live frame is missing; the log is read");
         }
-    }
-
-    fn up(&mut self, run: &str) {
-        self.generation += 1;
-        self.settled = false;
-        let rewound = self
-            .run
-            .replace(run.into())
-            .is_some_and(|before| *before != *run);
-        if rewound {
+        Note::Unreadable(topic) => {
+            tracing::warn!(%topic, "a live frame cannot be read; the log is read instead");
+        }
+        Note::WentBack(partition) => {
+            tracing::warn!(
+                partition,
+                "the log has gone back; what was heard of it is reported, and the live path is begun anew"
+            );
+        }
+        Note::OtherProcess(run) => {
             tracing::warn!(%run, "another Redis process answers; what was heard of the last one is reported");
         }
-        let reports = if rewound { self.reports() } else { Vec::new() };
-        self.work.spawn(settle(
-            self.broker.clone(),
-            self.generation,
-            self.hub.partitions(),
-            reports,
-        ));
-    }
-
-    fn down(&mut self) {
-        self.generation += 1;
-        self.settled = false;
-        self.to_mend.clear();
-        self.after_tick.clear();
-        self.clocks
-            .iter_mut()
-            .for_each(|clock| clock.awaited = None);
-        self.hub.break_off();
-    }
-
-    /// What the replica has heard up to now, of every partition.
-    fn reports(&self) -> Vec<Report> {
-        let feeds = self.hub.feeds();
-        let report = |partition| Report {
-            partition,
-            heard: self.hub.partition(partition).heard(),
-            topics: feeds
-                .iter()
-                .filter(|feed| feed.partition().number() == partition)
-                .map(|feed| (feed.topic().clone(), feed.last_entry().unwrap_or_default()))
-                .collect(),
-        };
-        (0..self.hub.partitions()).map(report).collect()
-    }
-
-    fn heard_tick(&mut self, partition: PartitionNo, id: Id) {
-        self.hub.tick(partition, id);
-        self.to_mend.extend(self.after_tick.drain(..));
-        if let Some(clock) = self.clocks.get_mut(usize::from(partition)) {
-            clock.heard = Instant::now();
-            if clock.awaited.is_some_and(|(awaited, _)| awaited <= id) {
-                self.metrics
-                    .redis_answered(Role::Live, clock.asked.elapsed());
-            }
-            clock.awaited = clock.awaited.filter(|(awaited, _)| *awaited > id);
+        Note::Deaf(partition) => {
+            tracing::warn!(
+                partition,
+                "a tick did not come back: the live path is deaf and begun anew"
+            );
         }
-    }
-
-    fn finish(&mut self, done: Done) {
-        match done {
-            Done::Settled(generation) => {
-                self.settled |= generation == self.generation;
-                self.reached.store(true, Ordering::Release);
-            }
-            Done::Ticked(partition, said) => {
-                let Some(clock) = self.clocks.get_mut(usize::from(partition)) else {
-                    return;
-                };
-                clock.asking = false;
-                if let Ok(id) = said {
-                    self.metrics.clock_read(id.ms);
-                    let late = self.hub.partition(partition).heard() < id;
-                    if !late {
-                        self.metrics
-                            .redis_answered(Role::Live, clock.asked.elapsed());
-                    }
-                    clock.awaited = clock.awaited.or(late.then(|| (id, Instant::now())));
-                }
-            }
-            Done::Read(generation, feeds, answer) => {
-                self.reading -= 1;
-                if generation != self.generation {
-                    return;
-                }
-                match answer {
-                    Ok(reading) => {
-                        self.metrics.clock_read(reading.horizon.now_ms);
-                        for (feed, page) in feeds.iter().zip(&reading.pages) {
-                            match self.hub.mend(feed, page, &reading.horizon) {
-                                Mended::Live => {}
-                                Mended::More(_) => self.to_mend.push_back(feed.clone()),
-                                Mended::AwaitsClock => self.after_tick.push(feed.clone()),
-                            }
-                        }
-                    }
-                    Err(_) => self.to_mend.extend(feeds),
-                }
-            }
-        }
-    }
-
-    /// Reads for feeds that wait, in batches of one partition, a few at a time.
-    fn mend(&mut self) {
-        while self.settled && self.reading < self.settings.reads_max {
-            let Some(first) = self.to_mend.pop_front() else {
-                return;
-            };
-            let partition = first.partition().number();
-            let mut feeds = vec![first];
-            while feeds.len() < BATCH
-                && self
-                    .to_mend
-                    .front()
-                    .is_some_and(|feed| feed.partition().number() == partition)
-            {
-                feeds.extend(self.to_mend.pop_front());
-            }
-            let (feeds, requests): (Vec<_>, Vec<_>) = feeds.into_iter().filter_map(request).unzip();
-            if requests.is_empty() {
-                continue;
-            }
-            self.reading += 1;
-            self.metrics.repair_reads.inc();
-            let broker = self.broker.clone();
-            let generation = self.generation;
-            self.work.spawn(async move {
-                let answer = broker.read(partition, &requests).await;
-                if let Err(why) = &answer {
-                    Pause::default().after(why).await;
-                }
-                Done::Read(generation, feeds, answer)
-            });
-        }
-    }
-
-    fn tick_for_waiting(&mut self) {
-        for partition in 0..self.hub.partitions() {
-            let mends = |feed: &Arc<Feed>| feed.partition().number() == partition;
-            if self.hub.partition(partition).is_waited_for() || self.after_tick.iter().any(mends) {
-                self.tick(partition);
-            }
-        }
-    }
-
-    fn tick(&mut self, partition: PartitionNo) {
-        let Some(clock) = self.clocks.get_mut(usize::from(partition)) else {
-            return;
-        };
-        let now = Instant::now();
-        if clock.asking || !self.settled || now.duration_since(clock.asked) < TICK_PAUSE {
-            return;
-        }
-        clock.asked = now;
-        clock.asking = true;
-        self.metrics.ticks.inc();
-        let broker = self.broker.clone();
-        self.work
-            .spawn(async move { Done::Ticked(partition, broker.tick(partition).await) });
-    }
-
-    /// What is due from time to time.
-    fn beat(&mut self) {
-        let now = Instant::now();
-        self.tick_for_waiting();
-        for partition in 0..self.hub.partitions() {
-            let Some(clock) = self
-                .clocks
-                .get_mut(usize::from(partition))
-                .filter(|_| self.settled)
-            else {
-                continue;
-            };
-            if clock
-                .awaited
-                .is_some_and(|(_, since)| now.duration_since(since) > self.settings.deaf_after)
-            {
-                clock.awaited = None;
-                tracing::warn!(
-                    partition,
-                    "a tick did not come back: the live path is deaf and begun anew"
-                );
-                self.interest.push_back(Interest::Reset);
-            } else if now.duration_since(clock.heard) > self.settings.tick_after
-                && clock.awaited.is_none()
-            {
-                clock.heard = now;
-                self.tick(partition);
-            }
-        }
-        let gone = self.hub.sweep(now, self.settings.keep);
-        if !gone.is_empty() {
-            self.interest.push_back(Interest::Remove(gone));
-        }
+        Note::TickCameBack(after) => metrics.redis_answered(Role::Live, after),
+        Note::ClockRead(ms) => metrics.clock_read(ms),
+        Note::RepairRead => metrics.repair_reads.inc(),
+        Note::TickAsked => metrics.ticks.inc(),
     }
 }
 
-fn request(feed: Arc<Feed>) -> Option<(Arc<Feed>, ReadRequest)> {
-    let (after, limit) = match feed.wants_read_after()? {
-        Wanted::State => (Id::ZERO, 0),
-        Wanted::Entries(after) => (after, PAGE_EVENTS),
-    };
-    let topic = feed.topic().clone();
-    Some((
-        feed,
-        ReadRequest {
-            topic,
-            after,
-            limit,
-        },
-    ))
-}
-
-/// Before any frame of a new connection counts: reports what was heard of a process that is gone,
-/// and has the clock said, which writes down where the new one goes on.
+/// Before any frame of a new connection counts: reports what was heard of a log that may have gone
+/// back, and has the clock said, which writes down where it goes on. Tried until it is done, or
+/// until the connection is another one.
 async fn settle(
     broker: Arc<Broker>,
-    generation: u64,
+    connection: ConnectionNo,
+    mut present: watch::Receiver<ConnectionNo>,
     partitions: PartitionNo,
     reports: Vec<Report>,
-) -> Done {
-    if generation > 1 {
-        tokio::time::sleep(SPREAD.mul_f64(rand::random_range(0.0..1.0))).await;
+) -> Answer {
+    let done = async {
+        if connection.is_reconnect() {
+            tokio::time::sleep(SPREAD.mul_f64(rand::random_range(0.0..1.0))).await;
+        }
+        let mut pause = Pause::default();
+        while let Err(why) = settle_once(&broker, partitions, &reports).await {
+            pause.after(&why).await;
+        }
+    };
+    let over = present.wait_for(|now| *now != connection);
+    tokio::select! {
+        () = done => {}
+        // Whether the log has heard it or not, the next connection reports again.
+        _ = over => {}
     }
-    let mut pause = Pause::default();
-    while let Err(why) = settle_once(&broker, partitions, &reports).await {
-        pause.after(&why).await;
-    }
-    Done::Settled(generation)
+    Answer::Settled(connection)
 }
 
 async fn settle_once(
@@ -432,9 +221,16 @@ async fn settle_once(
     partitions: PartitionNo,
     reports: &[Report],
 ) -> Result<(), BrokerError> {
-    for report in reports {
-        for batch in report.topics.chunks(BATCH) {
-            broker.report(report.partition, report.heard, batch).await?;
+    for Report {
+        partition,
+        known,
+        topics,
+    } in reports
+    {
+        // How far the clock was followed is reported also where no topic is read now.
+        let (first, more) = topics.split_at(topics.len().min(BATCH));
+        for batch in std::iter::once(first).chain(more.chunks(BATCH)) {
+            broker.report(*partition, *known, batch).await?;
         }
     }
     for partition in 0..partitions {

@@ -5,17 +5,20 @@
 //!
 //! The hub knows no socket, no Redis and no clock. The live path is told to it, what must be read
 //! from the log it asks for, and time comes in as an argument; so it can be simulated
-//! (`tests/simulation_log.rs`).
+//! (`tests/simulation/`).
 //!
 //! Invariants:
 //!
 //! 1. An id is heard ([`partition::Partition::heard`]) only after its frame stands in the window.
 //! 2. A window holds every entry of its topic between its floor and where the topic is complete.
 //! 3. A reader shows an id only if all of its topics in that partition are complete up to it.
-//! 4. No lock is held while another hub lock is taken, save partition clocks, which take none.
+//! 4. Locks are taken in one order: hub, feed, partition, wakers (`lock`, checked in debug builds).
+//! 5. What was read from the log counts only in the generation of the live path in which it was
+//!    asked for ([`partition::Generation`]).
 
 pub mod counts;
 pub mod feed;
+mod lock;
 pub mod partition;
 pub mod reader;
 mod waker;
@@ -23,17 +26,20 @@ pub mod window;
 
 pub use waker::{TaskWaker, WakeSource, WakerId};
 
-use crate::log::{Horizon, Page};
+use crate::id::Id;
+use crate::log::{Horizon, Page, Reading};
 use crate::sse::{Frame, Mark};
 use crate::topic::{PartitionNo, Topic};
 use counts::Counts;
-use feed::{Feed, Heard, Mended};
-use partition::Partition;
+use feed::{Feed, Repaired, Taken};
+use lock::{Rank, Ranked, RankedGuard};
+use partition::{Generation, Partition};
 use reader::{Reader, Start};
+use std::cmp;
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::Waker;
+use std::task::{Poll, Waker};
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -44,7 +50,8 @@ use window::WindowBounds;
 pub struct Hub {
     partitions: Vec<Arc<Partition>>,
     bounds: WindowBounds,
-    state: Mutex<State>,
+    state: Ranked<State>,
+    /// Numbers feeds, readers and repairs in the order in which they came.
     serial: AtomicU64,
     wanted: Notify,
     counts: Counts,
@@ -53,7 +60,8 @@ pub struct Hub {
 #[derive(Debug, Default)]
 struct State {
     feeds: HashMap<Topic, Arc<Feed>>,
-    added: Vec<Topic>,
+    /// Feeds that the live path has not been asked for.
+    added: Vec<Arc<Feed>>,
     left: Vec<Topic>,
     /// Topics that nobody reads, and since when.
     idle: HashMap<Topic, Instant>,
@@ -80,15 +88,19 @@ impl Hub {
                 .map(|number| Arc::new(Partition::new(number)))
                 .collect(),
             bounds,
-            state: Mutex::default(),
+            state: Ranked::new(Rank::Hub, State::default()),
             serial: AtomicU64::new(1),
             wanted: Notify::new(),
             counts: Counts::default(),
         })
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> RankedGuard<'_, State> {
+        self.state.lock()
+    }
+
+    fn next_serial(&self) -> u64 {
+        self.serial.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Partitions of the log.
@@ -125,13 +137,14 @@ impl Hub {
         waker: &Waker,
         starts: impl Fn(PartitionNo) -> Start,
     ) -> Reader {
-        let serial = self.serial.fetch_add(1, Ordering::Relaxed);
+        let serial = self.next_serial();
         let mut state = self.state();
         let feeds = topics
             .iter()
             .map(|topic| self.feed_for(&mut state, topic))
             .collect();
         state.changed.extend(topics.iter().cloned());
+        // Feeds are joined under the hub's lock, so that no sweep takes one away in between.
         let reader = Reader::new(self.clone(), waker, feeds, serial, starts);
         let wanted = !state.added.is_empty();
         drop(state);
@@ -147,9 +160,10 @@ impl Hub {
             return feed.clone();
         }
         let partition = self.partition(topic.partition(self.partitions())).clone();
-        let feed = Arc::new(Feed::new(topic.clone(), partition, self.bounds));
+        let number = self.next_serial();
+        let feed = Arc::new(Feed::new(topic.clone(), partition, number, self.bounds));
         state.feeds.insert(topic.clone(), feed.clone());
-        state.added.push(topic.clone());
+        state.added.push(feed.clone());
         feed
     }
 
@@ -159,6 +173,7 @@ impl Hub {
         let mut state = self.state();
         state.changed.insert(feed.topic().clone());
         if remaining == 0 {
+            // Another reader may have come since; the sweep looks again.
             state.left.push(feed.topic().clone());
         }
     }
@@ -175,7 +190,7 @@ impl Hub {
         self.state().feeds.values().cloned().collect()
     }
 
-    /// Waits until new topics are wanted.
+    /// Waits until new topics are wanted, or a stream waits for the clock.
     ///
     /// # Cancel safety
     /// Safe: a notice that was not awaited is kept.
@@ -192,7 +207,7 @@ impl Hub {
     ///
     /// # Cancel safety
     /// Safe.
-    pub async fn heard(&self, partition: PartitionNo, id: crate::id::Id) {
+    pub async fn heard(&self, partition: PartitionNo, id: Id) {
         let task_waker = Arc::new(TaskWaker::default());
         let waker = Waker::from(task_waker.clone());
         let partition = self.partition(partition);
@@ -200,17 +215,17 @@ impl Hub {
             task_waker.register(cx.waker());
             partition.wait_for_clock(waker.clone());
             if partition.heard() >= id {
-                std::task::Poll::Ready(())
+                Poll::Ready(())
             } else {
-                std::task::Poll::Pending
+                Poll::Pending
             }
         })
         .await;
     }
 
-    /// Topics that became wanted since the last call.
+    /// Feeds that became wanted since the last call.
     #[must_use]
-    pub fn take_added(&self) -> Vec<Topic> {
+    pub fn take_added(&self) -> Vec<Arc<Feed>> {
         std::mem::take(&mut self.state().added)
     }
 
@@ -244,7 +259,7 @@ impl Hub {
         }
         // What nobody has asked to hear yet need not be asked for any more: the request would come
         // after the one to stop.
-        state.added.retain(|topic| !due.contains(topic));
+        state.added.retain(|feed| !due.contains(feed.topic()));
         due.into_iter().collect()
     }
 
@@ -282,32 +297,34 @@ impl Hub {
         let feed = self.feed(topic);
         if frame.mark == Mark::Unlogged {
             if let Some(feed) = feed {
-                feed.pass(frame);
+                feed.hear_unlogged(frame);
                 feed.wake_all();
             }
             return Hearing::default();
         }
         let id = frame.id;
-        let heard = feed.as_ref().map(|feed| feed.hear(frame));
-        let forwards = partition.hear(id);
-        if let Some(feed) = feed.filter(|_| heard == Some(Heard::Appended)) {
+        let taken = feed.as_ref().map(|feed| feed.hear(frame));
+        // Only now: whoever sees this id as heard finds the frame in the window.
+        let order = partition.hear(id);
+        if let Some(feed) = feed.filter(|_| taken == Some(Taken::Appended)) {
             feed.wake_all();
         }
         Hearing {
-            hole: heard == Some(Heard::Hole),
-            backwards: !forwards,
+            hole: taken == Some(Taken::Hole),
+            backwards: order != cmp::Ordering::Greater,
         }
     }
 
-    /// The clock was said aloud.
-    pub fn tick(&self, partition: PartitionNo, id: crate::id::Id) {
-        self.partition(partition).hear(id);
+    /// The clock was said aloud. True if it has gone back.
+    pub fn tick(&self, partition: PartitionNo, id: Id) -> bool {
+        self.partition(partition).hear(id) == cmp::Ordering::Less
     }
 
-    /// The live path is gone: every feed keeps what it has and waits to be read again.
+    /// The live path is gone: every feed keeps what it has and waits to be read again, and readings
+    /// that are under way count for nothing.
     pub fn break_off(&self) {
         for partition in &self.partitions {
-            partition.forget_horizon();
+            partition.begin_generation();
         }
         for feed in self.feeds() {
             feed.break_off();
@@ -315,27 +332,22 @@ impl Hub {
     }
 
     /// A frame of this topic was lost on the way.
-    pub fn puncture(&self, topic: &Topic) {
+    pub fn lose_frame(&self, topic: &Topic) {
         if let Some(feed) = self.feed(topic) {
-            feed.puncture();
+            feed.lose_frame();
         }
     }
 
-    /// Takes a reading of the clock.
-    pub fn learn(&self, partition: PartitionNo, horizon: &Horizon) {
-        self.partition(partition).learn(horizon);
-    }
-
-    /// Takes what was read for a feed that opens or is broken, and wakes its streams.
-    pub fn mend(&self, feed: &Feed, page: &Page, horizon: &Horizon) -> Mended {
-        let serial = self.serial.fetch_add(1, Ordering::Relaxed);
-        feed.partition().learn(horizon);
-        let mended = feed.mend(page, horizon, serial);
+    /// Takes what was read for a feed that opens or is broken, asked for in the present generation,
+    /// and wakes its streams.
+    pub fn repair(&self, feed: &Feed, page: &Page, horizon: &Horizon) -> Repaired {
+        let serial = self.next_serial();
+        let repaired = feed.repair(page, horizon, serial);
         feed.wake_all();
-        mended
+        repaired
     }
 
-    /// Rings every stream: something that concerns all has changed.
+    /// Wakes every stream: something that concerns all has changed.
     pub fn wake_all_streams(&self) {
         for feed in self.feeds() {
             feed.wake_all();
@@ -343,10 +355,18 @@ impl Hub {
         self.counts.wake_all();
     }
 
-    /// Offers a page that a stream has read to the topic's window.
-    pub fn prepend(&self, page: &Page) {
-        if let Some(feed) = self.feed(&page.topic) {
-            feed.prepend(page);
+    /// Takes a reading of the clock that was asked for in `generation`. False if the live path has
+    /// broken since: the reading is of a log that may be gone, and counts for nothing.
+    pub fn learn(&self, partition: PartitionNo, generation: Generation, horizon: &Horizon) -> bool {
+        self.partition(partition).learn(horizon, generation)
+    }
+
+    /// Offers pages that a stream has read to the windows of their topics.
+    pub fn offer(&self, reading: &Reading) {
+        for page in &reading.pages {
+            if let Some(feed) = self.feed(&page.topic) {
+                feed.offer(page, &reading.horizon);
+            }
         }
     }
 }
@@ -377,7 +397,11 @@ mod tests {
         let (hub, reader) = hub_and_reader(&topic);
         let now = Instant::now();
         drop(reader());
-        assert_eq!(hub.take_added(), std::slice::from_ref(&topic));
+        let added = hub.take_added();
+        assert_eq!(
+            added.iter().map(|feed| feed.topic()).collect::<Vec<_>>(),
+            [&topic]
+        );
         assert!(hub.sweep(now, KEEP).is_empty());
         // Read once more, and left: the time begins anew.
         drop(reader());
@@ -401,6 +425,6 @@ mod tests {
         assert_eq!(gone, std::slice::from_ref(&topic));
         assert!(hub.take_added().is_empty());
         let _again = reader();
-        assert_eq!(hub.take_added(), [topic]);
+        assert_eq!(hub.take_added().len(), 1);
     }
 }

@@ -1,37 +1,52 @@
 //! What this replica knows of a partition's clock.
 
+use super::lock::{Rank, Ranked, RankedGuard};
 use crate::id::Id;
 use crate::log::Horizon;
 use crate::topic::PartitionNo;
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::Waker;
 
 /// One ordering domain as seen from here.
 #[derive(Debug)]
 pub struct Partition {
     number: PartitionNo,
-    state: Mutex<State>,
+    state: Ranked<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
+    /// The newest frame or tick of the live path.
     heard: Id,
+    /// The newest id that this replica has seen anywhere. It never goes back: streams may stand
+    /// there.
+    known: Id,
     horizon: Option<Arc<Horizon>>,
+    /// How often the live path has broken. What was read before it broke counts for nothing.
+    generation: Generation,
     /// By address, so that a stream that looks again is not listed twice.
     holding: BTreeMap<usize, Waker>,
 }
+
+/// Names a stretch of time between two breaks of the live path.
+///
+/// A reading of the log is taken only in the generation in which it was asked for: the log that it
+/// is of may be gone since.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Generation(u64);
 
 impl Partition {
     pub(super) fn new(number: PartitionNo) -> Self {
         Self {
             number,
-            state: Mutex::default(),
+            state: Ranked::new(Rank::Partition, State::default()),
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> RankedGuard<'_, State> {
+        self.state.lock()
     }
 
     /// Its number.
@@ -46,49 +61,66 @@ impl Partition {
         self.state().heard
     }
 
-    /// Raises [`Partition::heard`]; false if the id is not above it, which an ordered live path
-    /// never shows unless the clock was put back.
+    /// Raises [`Partition::heard`] to `id`, and says how that compares with what was heard before.
+    /// An ordered live path never shows a lesser id, nor the same frame twice, unless the log has
+    /// gone back.
     ///
     /// Called only after the frame stands in its window, so that "complete" is never said early.
-    pub(super) fn hear(&self, id: Id) -> bool {
+    pub(super) fn hear(&self, id: Id) -> Ordering {
         let mut state = self.state();
-        if id <= state.heard {
-            return false;
+        let order = id.cmp(&state.heard);
+        if order != Ordering::Greater {
+            return order;
         }
         state.heard = id;
+        state.known = state.known.max(id);
         let holding = std::mem::take(&mut state.holding);
         drop(state);
         holding.into_values().for_each(Waker::wake);
-        true
+        order
     }
 
-    /// The clock as read on the present connection; none until that has happened.
+    /// The clock as read in the present generation; none until that has happened.
     #[must_use]
     pub fn horizon(&self) -> Option<Arc<Horizon>> {
         self.state().horizon.clone()
     }
 
-    /// The newest id known to have been given out.
+    /// The newest id known to have been given out, by this log or by one that is gone.
     #[must_use]
     pub fn last_known(&self) -> Id {
-        let state = self.state();
-        let read = state
-            .horizon
-            .as_ref()
-            .map_or(Id::ZERO, |horizon| horizon.last);
-        state.heard.max(read)
+        self.state().known
     }
 
-    pub(super) fn learn(&self, horizon: &Horizon) {
+    /// Which stretch between two breaks of the live path this is.
+    #[must_use]
+    pub fn generation(&self) -> Generation {
+        self.state().generation
+    }
+
+    /// Takes a reading of the clock that was asked for in `generation`. False if the live path has
+    /// broken since: then the reading counts for nothing.
+    pub(super) fn learn(&self, horizon: &Horizon, generation: Generation) -> bool {
         let mut state = self.state();
-        let older = |known: &Arc<Horizon>| known.run == horizon.run && known.last > horizon.last;
-        if !state.horizon.as_ref().is_some_and(older) {
+        if state.generation != generation {
+            return false;
+        }
+        state.known = state.known.max(horizon.last);
+        // Replies overtake one another. A log that was begun anew is newer whatever its ids are.
+        let newer = |known: &Arc<Horizon>| {
+            known.run != horizon.run || (known.born, known.last) <= (horizon.born, horizon.last)
+        };
+        if state.horizon.as_ref().is_none_or(newer) {
             state.horizon = Some(Arc::new(horizon.clone()));
         }
+        true
     }
 
-    pub(super) fn forget_horizon(&self) {
-        self.state().horizon = None;
+    /// The live path broke: readings that are under way are of another time.
+    pub(super) fn begin_generation(&self) {
+        let mut state = self.state();
+        state.horizon = None;
+        state.generation.0 += 1;
     }
 
     /// Wakes `waker` when the clock has moved on.

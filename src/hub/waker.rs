@@ -1,20 +1,21 @@
-//! Waking streams: a waker hangs at every feed that is read, one for each stream, or one for many.
+//! Waking streams: every feed that is read has a set of wakers, one for each stream, or one for many.
 
 use super::Hub;
 use super::feed::Feed;
+use super::lock::{Rank, Ranked, RankedGuard};
 use atomic_waker::AtomicWaker;
 use slab::Slab;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Wake, Waker};
 
 /// A waker for a task, which is polled with another one each time.
 ///
-/// A ring before the wait is not lost as long as the task registers first and looks afterwards.
+/// A wake-up before the wait is not lost as long as the task registers first and looks afterwards.
 #[derive(Debug, Default)]
 pub struct TaskWaker(AtomicWaker);
 
 impl TaskWaker {
-    /// Has `waker` woken at the next ring.
+    /// Has `waker` woken at the next wake-up.
     pub fn register(&self, waker: &Waker) {
         self.0.register(waker);
     }
@@ -30,7 +31,7 @@ impl Wake for TaskWaker {
     }
 }
 
-/// Something at which wakers hang.
+/// Something that wakes who waits for it.
 #[derive(Clone, Debug)]
 pub enum WakeSource {
     /// A topic.
@@ -49,7 +50,7 @@ impl WakeSource {
         }
     }
 
-    /// Has `waker` woken at each change, until it is taken down.
+    /// Has `waker` woken at each change, until it is removed.
     #[must_use]
     pub fn add_waker(&self, waker: Waker) -> WakerId {
         match self {
@@ -70,10 +71,16 @@ impl WakeSource {
 /// The wakers of all who wait for the same thing. They have a lock of their own, beside what is
 /// waited for: whoever is woken wants to look at that, and one that preempts its waker would find it
 /// locked, and sleep again.
-#[derive(Debug, Default)]
-pub(super) struct WakerSet(Mutex<Slab<Waker>>);
+#[derive(Debug)]
+pub(super) struct WakerSet(Ranked<Slab<Waker>>);
 
-/// Where a waker hangs. Four bytes: each subscription has one.
+impl Default for WakerSet {
+    fn default() -> Self {
+        Self(Ranked::new(Rank::Wakers, Slab::new()))
+    }
+}
+
+/// A waker's place in its set. Four bytes: each subscription has one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WakerId(u32);
 
@@ -92,8 +99,8 @@ impl WakerId {
 }
 
 impl WakerSet {
-    fn all(&self) -> MutexGuard<'_, Slab<Waker>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn all(&self) -> RankedGuard<'_, Slab<Waker>> {
+        self.0.lock()
     }
 
     pub(super) fn add_waker(&self, waker: Waker) -> WakerId {
@@ -114,6 +121,8 @@ impl WakerSet {
     }
 
     pub(super) fn wake_all(&self) {
+        // Woken under the lock: a waker that is removed is not woken afterwards. None of them takes
+        // a lock of the hub.
         for (_, waker) in &*self.all() {
             waker.wake_by_ref();
         }

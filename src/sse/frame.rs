@@ -29,14 +29,13 @@ pub enum Mark {
     /// An event of a topic that is not logged. It has no id and no predecessor; the hub numbers
     /// such events as they come.
     Unlogged,
-    /// Events up to `to` were found after streams opened before `serial` had gone past them.
+    /// Events up to `to` were found after streams had gone past them. Which streams are told the
+    /// hub decides; no log holds such an entry.
     Late {
         /// The last id before the hole.
         from: Id,
         /// The greatest id found late.
         to: Id,
-        /// Streams opened before this serial number of the hub are told.
-        serial: u64,
     },
 }
 

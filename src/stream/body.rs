@@ -10,13 +10,12 @@ use super::out::Out;
 use super::registry::StreamGuard;
 use super::settings::StreamSettings;
 use super::tally::{age_of, clock};
-use super::turn::{Ending, Stream, Turn};
+use super::turn::{Ending, Now, Stream, Turn};
 use crate::follow::reads::Reads;
 use crate::hub::TaskWaker;
 use crate::log::Reading;
 use crate::metrics::{CloseReason, Counted};
 use crate::sse::HEARTBEAT;
-use crate::time::CoarseInstant;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body, Frame};
@@ -252,18 +251,18 @@ impl Outlet {
     }
 
     fn advance_live(&mut self, mut stream: Box<Stream>, cx: &mut Context<'_>) -> Poll<()> {
-        let turn = stream.turn(CoarseInstant::now(), &mut self.out);
+        let turn = stream.turn(Now::read(), &mut self.out);
         self.count();
         match turn {
             Turn::More => self.state = State::Live(stream),
-            Turn::Read(partition, requests) => {
+            Turn::Read(read) => {
                 let reads = self.reads.clone();
                 self.sleep
                     .as_mut()
                     .reset(Instant::now() + self.settings.heartbeat);
                 self.state = State::Reading(
                     stream,
-                    Box::pin(async move { reads.pages(partition, requests).await }),
+                    Box::pin(async move { reads.read(read).await }),
                     self.settings.metrics.reading(),
                 );
             }

@@ -1,16 +1,19 @@
-//! Opening a stream: a future that waits for the subscription, for the clock, and for history.
+//! Opening a stream: what must be known before it can begin.
+//!
+//! [`Opener`] is a state machine without I/O: history for a first visit that asks for it, then the
+//! subscription of each topic, then the clock. [`open`] carries it out.
 
 use super::request::{Begin, StreamRequest};
-use super::settings::StreamSettings;
-use super::turn::Stream;
+use super::settings::{Jitter, StreamSettings};
+use super::turn::{Now, Stream};
 use crate::cursor::Cursor;
 use crate::follow::reads::Reads;
-use crate::hub::reader::{Reader, Start, Step};
+use crate::hub::reader::{OpenStep, Reader, Start};
 use crate::hub::{Hub, TaskWaker};
 use crate::id::Id;
+use crate::log::{History, LogRead};
 use crate::sse::Gap;
 use crate::topic::{PartitionNo, Topic};
-use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
@@ -19,38 +22,38 @@ use std::time::Duration;
 /// A future that gives the stream once it can begin.
 pub type Opening = Pin<Box<dyn Future<Output = Stream> + Send>>;
 
-/// Waits until everything that a stream needs to begin is known: the subscription of each topic,
-/// and the cursor. Takes as long as Redis is away.
-///
-/// # Cancel safety
-/// Safe: dropped, it leaves nothing behind.
-pub async fn open(
+/// A stream that has not begun.
+#[derive(Debug)]
+pub struct Opener {
     hub: Arc<Hub>,
-    reads: Reads,
     settings: Arc<StreamSettings>,
-    task_waker: Arc<TaskWaker>,
     request: StreamRequest,
-) -> Stream {
-    let begin = begin_in(&hub, &reads, &request).await;
-    let waker = Waker::from(task_waker.clone());
-    let mut reader = hub.reader(&request.topics, &waker, |partition| begin.start(partition));
-    let mut gaps = Vec::new();
-    while let Step::Clock(partition) = next_step(&task_waker, &mut reader, &mut gaps).await {
-        reads.pages(partition, Vec::new()).await;
-    }
-    Stream::begin(settings, reader, &waker, &request, &gaps)
+    jitter: Jitter,
+    waker: Waker,
+    stage: Stage,
 }
 
-/// Opens as far as it goes without reading the clock; waits for the bell where it has to.
-async fn next_step(task_waker: &TaskWaker, reader: &mut Reader, gaps: &mut Vec<Gap>) -> Step {
-    std::future::poll_fn(|cx| {
-        task_waker.register(cx.waker());
-        match reader.open(gaps) {
-            Step::Held => Poll::Pending,
-            step => Poll::Ready(step),
-        }
-    })
-    .await
+#[derive(Debug)]
+enum Stage {
+    /// Nothing is known.
+    New,
+    /// The subscription and the clock are waited for. Gaps found on the way are told at once.
+    Reading(Box<Reader>, Vec<Gap>),
+    /// The stream was given out.
+    Done,
+}
+
+/// What an opener needs next.
+#[derive(Debug)]
+pub enum Opened {
+    /// It is woken when there is reason to look again.
+    Wait,
+    /// Where this history begins, for [`Opener::take_history`].
+    History(Vec<Topic>, History),
+    /// This must be read; the hub must have learnt of it before the next step.
+    Read(LogRead),
+    /// Nothing.
+    Stream(Box<Stream>),
 }
 
 /// Where each partition begins, as far as it can be said before subscribing.
@@ -74,29 +77,107 @@ impl BeginIn {
     }
 }
 
-async fn begin_in(hub: &Hub, reads: &Reads, request: &StreamRequest) -> BeginIn {
-    match &request.begin {
-        Begin::Live => BeginIn::All(Start::Live),
-        Begin::After(cursor) if cursor.speaks_of(hub.partitions()) => {
-            BeginIn::After(cursor.clone())
+impl Opener {
+    /// A stream that is to begin as `request` says; `waker` is woken when there is reason to look
+    /// again, until the stream shares other wakers.
+    #[must_use]
+    pub fn new(
+        hub: Arc<Hub>,
+        settings: Arc<StreamSettings>,
+        request: StreamRequest,
+        jitter: Jitter,
+        waker: Waker,
+    ) -> Self {
+        Self {
+            hub,
+            settings,
+            request,
+            jitter,
+            waker,
+            stage: Stage::New,
         }
-        Begin::Unreadable | Begin::After(_) => BeginIn::All(Start::Unreadable),
-        Begin::History(history) => {
-            let partitions: BTreeSet<PartitionNo> = request
-                .topics
-                .iter()
-                .map(|topic| topic.partition(hub.partitions()))
-                .collect();
-            let mut found = Vec::new();
-            for partition in partitions {
-                let here = request
-                    .topics
-                    .iter()
-                    .filter(|topic| topic.partition(hub.partitions()) == partition);
-                let topics: Vec<Topic> = here.cloned().collect();
-                found.push((partition, reads.history(partition, &topics, *history).await));
+    }
+
+    /// Goes on as far as it can.
+    pub fn step(&mut self, now: Now) -> Opened {
+        if matches!(self.stage, Stage::New) {
+            let begin = match &self.request.begin {
+                Begin::Live => BeginIn::All(Start::Live),
+                Begin::After(cursor) if cursor.speaks_of(self.hub.partitions()) => {
+                    BeginIn::After(cursor.clone())
+                }
+                Begin::Unreadable | Begin::After(_) => BeginIn::All(Start::Unreadable),
+                Begin::History(history) => {
+                    return Opened::History(self.request.topics.clone(), *history);
+                }
+            };
+            self.read_from(&begin);
+        }
+        let Stage::Reading(reader, gaps) = &mut self.stage else {
+            return Opened::Wait;
+        };
+        match reader.open(gaps) {
+            OpenStep::Wait => Opened::Wait,
+            OpenStep::Read(read) => Opened::Read(read),
+            OpenStep::Open => {
+                let Stage::Reading(reader, gaps) = std::mem::replace(&mut self.stage, Stage::Done)
+                else {
+                    return Opened::Wait;
+                };
+                Opened::Stream(Box::new(Stream::begin(
+                    self.settings.clone(),
+                    *reader,
+                    &self.waker,
+                    &self.request,
+                    &gaps,
+                    &self.jitter,
+                    now,
+                )))
             }
-            BeginIn::History(found)
+        }
+    }
+
+    /// Takes the positions before the history asked for.
+    pub fn take_history(&mut self, starts: Vec<(PartitionNo, Id)>) {
+        self.read_from(&BeginIn::History(starts));
+    }
+
+    fn read_from(&mut self, begin: &BeginIn) {
+        let start = |partition| begin.start(partition);
+        let reader = self.hub.reader(&self.request.topics, &self.waker, start);
+        self.stage = Stage::Reading(Box::new(reader), Vec::new());
+    }
+}
+
+/// Waits until everything that a stream needs to begin is known. Takes as long as Redis is away.
+///
+/// # Cancel safety
+/// Safe: dropped, it leaves nothing behind.
+pub async fn open(
+    hub: Arc<Hub>,
+    reads: Reads,
+    settings: Arc<StreamSettings>,
+    task_waker: Arc<TaskWaker>,
+    request: StreamRequest,
+) -> Stream {
+    let waker = Waker::from(task_waker.clone());
+    let mut opener = Opener::new(hub, settings, request, Jitter::draw(), waker);
+    loop {
+        let next = std::future::poll_fn(|cx| {
+            // Registered before looking: what happens in between wakes this task again.
+            task_waker.register(cx.waker());
+            match opener.step(Now::read()) {
+                Opened::Wait => Poll::Pending,
+                next => Poll::Ready(next),
+            }
+        });
+        match next.await {
+            Opened::Stream(stream) => return *stream,
+            Opened::Read(read) => drop(reads.read(read).await),
+            Opened::History(topics, history) => {
+                opener.take_history(reads.history(&topics, history).await);
+            }
+            Opened::Wait => {}
         }
     }
 }

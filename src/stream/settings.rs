@@ -33,10 +33,43 @@ pub struct StreamSettings {
 }
 
 impl StreamSettings {
+    /// A reconnection time, in milliseconds; `chance` is 0 to 1.
+    #[must_use]
+    pub fn retry_ms(&self, chance: f64) -> u64 {
+        millis(self.retry.mul_f64(0.5 + chance))
+    }
+
     /// A reconnection time for one client, in milliseconds.
     #[must_use]
     pub fn jittered_retry_ms(&self) -> u64 {
-        millis(self.retry.mul_f64(rand::random_range(0.5..1.5)))
+        self.retry_ms(rand::random_range(0.0..1.0))
+    }
+}
+
+/// What is left to chance in a stream's life, so that streams which begin together do not act
+/// together. Each is 0 to 1.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Jitter {
+    /// When the first heartbeat is due.
+    pub heartbeat: f64,
+    /// How much earlier than others it is cut by age.
+    pub age: f64,
+    /// When it comes back.
+    pub retry: f64,
+    /// When it is cut by a drain.
+    pub drain_slot: f32,
+}
+
+impl Jitter {
+    /// Draws it.
+    #[must_use]
+    pub fn draw() -> Self {
+        Self {
+            heartbeat: rand::random_range(0.0..1.0),
+            age: rand::random_range(0.0..1.0),
+            retry: rand::random_range(0.0..1.0),
+            drain_slot: rand::random_range(0.0..1.0),
+        }
     }
 }
 
@@ -57,7 +90,7 @@ impl Drain {
         }
     }
 
-    /// Begins; a second call changes nothing. The hub's bells must be rung after it.
+    /// Begins; a second call changes nothing. The hub's streams must be woken after it.
     pub fn begin(&self, now: Instant) {
         self.began.get_or_init(|| now.into());
     }

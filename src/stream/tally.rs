@@ -32,6 +32,11 @@ impl Tally {
         self.clock = clock();
     }
 
+    /// Time since the Unix epoch, as of the last look.
+    pub(super) fn clock(&self) -> Duration {
+        self.clock
+    }
+
     /// Counts what a turn made.
     pub(super) fn add(&mut self, out: &mut Out) {
         self.delivered.inc_by(std::mem::take(&mut out.delivered));

@@ -5,27 +5,55 @@
 //! opening ──(the start is known)──> live ──(limit, age, end, drain, held)──> over
 //! ```
 //!
-//! Opening is a future ([`super::open`]). From then on [`Stream::turn`] is called whenever the
-//! stream's waker was woken or the time it named has come.
+//! Opening is [`super::open`]'s. From then on [`Stream::turn`] is called whenever the stream's waker
+//! was woken or the time it named has come. A turn is one pass:
+//!
+//! ```text
+//! greeting ─► overdue? ─► show (the reader's step, into a Writer) ─► counts
+//!          ─► limit, end, held too long? ─► beat: a heartbeat, or a newer cursor on a quiet stream
+//! ```
+//!
+//! Time comes in as an argument, and so does chance ([`Jitter`]).
 
 use super::cursor::{Refresh, SentCursor};
 use super::options::{StreamOptions, Watch};
 use super::out::Out;
 use super::request::{Begin, StreamRequest};
-use super::settings::StreamSettings;
-use super::tally::{age_of, clock};
+use super::settings::{Jitter, StreamSettings};
+use super::tally::age_of;
 use crate::cursor::Cursor;
-use crate::hub::reader::{Lag, Reader, Shown, Step};
+use crate::hub::reader::{Flow, Lag, Reader, Shown, Sink, Step};
 use crate::hub::{WakeSource, WakerId};
-use crate::log::{ReadRequest, Reading};
-use crate::metrics::CloseReason;
-use crate::sse::{Block, Gap, HEARTBEAT, Mark, heartbeat_event, retry_line};
+use crate::log::{LogRead, Reading};
+use crate::metrics::{CloseReason, Metrics};
+use crate::sse::{Block, Frame, Gap, HEARTBEAT, Mark, heartbeat_event, retry_line};
 use crate::time::CoarseInstant;
-use crate::topic::{PartitionNo, Topic};
+use crate::topic::Topic;
 use bytes::Bytes;
 use serde::Serialize;
 use std::sync::Arc;
 use std::task::Waker;
+use std::time::Duration;
+
+/// The time of a turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Now {
+    /// On this process's monotonic clock.
+    pub instant: CoarseInstant,
+    /// On this machine's clock: since the Unix epoch.
+    pub wall: Duration,
+}
+
+impl Now {
+    /// This very moment.
+    #[must_use]
+    pub fn read() -> Self {
+        Self {
+            instant: CoarseInstant::now(),
+            wall: super::tally::clock(),
+        }
+    }
+}
 
 /// How a stream is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,10 +79,10 @@ impl Ending {
 pub enum Turn {
     /// There is more to write at once.
     More,
-    /// Nothing more until the bell rings or this time has come.
+    /// Nothing more until the stream is woken or this time has come.
     Wait(CoarseInstant),
-    /// Read these, give them to [`Stream::take`], and turn again.
-    Read(PartitionNo, Vec<ReadRequest>),
+    /// Read this, give it to [`Stream::take`], and turn again.
+    Read(LogRead),
     /// It is over.
     Over(Ending),
 }
@@ -121,17 +149,19 @@ impl Stream {
         waker: &Waker,
         request: &StreamRequest,
         gaps: &[Gap],
+        jitter: &Jitter,
+        now: Now,
     ) -> Self {
-        let now = CoarseInstant::now();
+        let now = now.instant;
         let replay = match request.begin {
             Begin::Live | Begin::Unreadable => Replay::None,
             Begin::After(_) if gaps.is_empty() => Replay::Resumed,
             Begin::After(_) | Begin::History(_) => Replay::Begun,
         };
         let mut stream = Self {
-            next_heartbeat: now + settings.heartbeat.mul_f64(rand::random_range(0.0..1.0)),
-            cut_by_age: now + settings.age_max.mul_f64(rand::random_range(0.75..1.0)),
-            drain_slot: rand::random_range(0.0..1.0),
+            next_heartbeat: now + settings.heartbeat.mul_f64(jitter.heartbeat),
+            cut_by_age: now + settings.age_max.mul_f64(1.0 - jitter.age / 4.0),
+            drain_slot: jitter.drain_slot,
             options: StreamOptions::of(request, reader.hub(), waker, now),
             held_since: None,
             caught_up: false,
@@ -143,15 +173,15 @@ impl Stream {
             settings,
             replay,
         };
-        stream.greet(request, gaps);
+        stream.greet(request, gaps, jitter);
         stream
     }
 
-    /// The first block, and gaps that are sent at once. As long as a gap is to come, no id is
+    /// The first block, and gaps that are told at once. As long as a gap is to come, no id is
     /// written: a drop in between leads to the same gap again.
-    fn greet(&mut self, request: &StreamRequest, gaps: &[Gap]) {
+    fn greet(&mut self, request: &StreamRequest, gaps: &[Gap], jitter: &Jitter) {
         let mut greeting = Vec::with_capacity(1 + gaps.len());
-        let retry = self.settings.jittered_retry_ms();
+        let retry = self.settings.retry_ms(jitter.retry);
         let cursor = self.reader.cursor();
         if self.settings.open_event {
             let block = Block::default().retry(retry);
@@ -247,59 +277,61 @@ impl Stream {
     }
 
     /// Goes on as far as it can: adds what is to be written to `out`.
-    pub fn turn(&mut self, now: CoarseInstant, out: &mut Out) -> Turn {
+    pub fn turn(&mut self, now: Now, out: &mut Out) -> Turn {
+        self.turn_while(now, out, || {})
+    }
+
+    /// As [`Stream::turn`], and calls `others` wherever other threads may change the hub between two
+    /// looks at it: for a simulation that has them do so.
+    pub fn turn_while(&mut self, now: Now, out: &mut Out, mut others: impl FnMut()) -> Turn {
         if let Some(mut greeting) = self.greeting.take() {
             greeting.0.drain(..).for_each(|block| out.push(block));
         }
-        if let Some(ending) = self.overdue(now) {
+        if let Some(ending) = self.overdue(now.instant) {
             return Turn::Over(ending);
         }
         let begun = out.bytes;
-        let step = self.show(out);
+        let step = self.show(out, &mut others);
         self.count_replay(&step);
         self.show_counts(out);
         if out.bytes > begun {
             // Something was written: silence begins anew.
             self.next_heartbeat = self
                 .next_heartbeat
-                .max(now + self.settings.heartbeat.mul_f64(0.5));
+                .max(now.instant + self.settings.heartbeat.mul_f64(0.5));
         }
-        if self
-            .options
-            .as_ref()
-            .is_some_and(|options| options.limit == Some(0))
-        {
+        if self.options.as_ref().is_some_and(|o| o.limit == Some(0)) {
             return Turn::Over(Ending::Clean(CloseReason::Limit));
         }
         self.caught_up |= step == Step::Idle;
         match step {
             Step::Full => return Turn::More,
-            Step::Behind(partition, requests) => return Turn::Read(partition, requests),
-            Step::Clock(partition) => return Turn::Read(partition, Vec::new()),
+            Step::Behind(read) => return Turn::Read(read),
             Step::Ended if self.watch().is_none() => {
-                // A client that was not sent of the end would come back for ever.
+                // A client that was not told of the end would come back for ever.
                 if self.sent.behind > 0 {
                     self.tell_cursor(out);
                 }
                 return Turn::Over(Ending::Clean(CloseReason::Ended));
             }
-            Step::Held => {
-                let since = *self.held_since.get_or_insert(now);
-                if now >= since + self.settings.repair_time {
+            Step::Held | Step::Opening => {
+                let since = *self.held_since.get_or_insert(now.instant);
+                if now.instant >= since + self.settings.repair_time {
                     return Turn::Over(Ending::Cut(CloseReason::Held));
                 }
             }
             Step::Idle | Step::Ended => self.held_since = None,
         }
-        self.beat(now, out);
+        others();
+        self.beat(now, out, &mut others);
         Turn::Wait(self.wake_at())
     }
 
     fn count_replay(&mut self, step: &Step) {
         let outcome = match step {
-            Step::Behind(..) => "log",
+            Step::Behind(_) => "log",
             Step::Full | Step::Idle | Step::Ended => "window",
-            Step::Held | Step::Clock(_) => return,
+            Step::Held | Step::Opening => return,
         };
         if matches!(self.replay, Replay::Begun | Replay::Resumed) {
             self.replay = Replay::Counted;
@@ -356,63 +388,22 @@ impl Stream {
     }
 
     /// Shows what the reader has, filtered and counted.
-    fn show(&mut self, out: &mut Out) -> Step {
-        let bare = self.reader.writes_bare_ids();
-        let metrics = &self.settings.metrics;
-        let mut sample = self.caught_up;
-        let most = out.bytes + TURN_BYTES;
-        let (options, sent, events) = (&mut self.options, &mut self.sent, &mut self.events);
-
-        let step = self.reader.step(|shown, cursor| {
-            match shown {
-                Shown::Gap { gap, anchored } => {
-                    metrics.gap(gap.reason);
-                    out.push(gap.block(anchored.then_some(cursor)));
-                    if anchored {
-                        sent.written(cursor);
-                    }
-                }
-                Shown::Frame { frame, anchored } => {
-                    if let Some(reason) = frame.gap_reason() {
-                        metrics.gap(reason);
-                    } else if options
-                        .as_ref()
-                        .is_some_and(|options| !options.shows(frame.event_type()))
-                    {
-                        sent.behind = sent.behind.saturating_add(u32::from(anchored));
-                        return true;
-                    }
-                    if anchored {
-                        sent.written(cursor);
-                    }
-                    match (anchored, bare) {
-                        (true, true) => out.push_frame(frame),
-                        (true, false) => {
-                            let parts = frame.block_with(cursor);
-                            out.push_parts(parts.iter().map(Bytes::len).sum(), parts);
-                        }
-                        (false, _) => out.push(frame.block_without_id()),
-                    }
-                    let is_logged = frame.mark != Mark::Unlogged;
-                    if is_logged && std::mem::take(&mut sample) {
-                        out.fresh_ms = Some(frame.id.ms);
-                    }
-                    if !matches!(frame.mark, Mark::Gap { .. } | Mark::Late { .. }) {
-                        out.delivered += 1;
-                        *events += 1;
-                        let limit = options.as_mut().and_then(|options| options.limit.as_mut());
-                        if let Some(left) = limit.filter(|_| is_logged) {
-                            *left = left.saturating_sub(1);
-                        }
-                    }
-                }
-            }
-            let limit = options.as_ref().and_then(|options| options.limit);
-            limit != Some(0) && out.bytes < most
-        });
+    fn show(&mut self, out: &mut Out, others: &mut impl FnMut()) -> Step {
+        let mut writer = Writer {
+            bare: self.reader.writes_bare_ids(),
+            sample: self.caught_up,
+            most: out.bytes + TURN_BYTES,
+            metrics: &self.settings.metrics,
+            options: self.options.as_deref_mut(),
+            sent: &mut self.sent,
+            events: &mut self.events,
+            out,
+            others,
+        };
+        let step = self.reader.step(&mut writer);
         match self.reader.take_skipped() {
             0 => {}
-            skipped => metrics.unlogged_skipped.inc_by(skipped),
+            skipped => self.settings.metrics.unlogged_skipped.inc_by(skipped),
         }
         if self.sent.behind > self.refresh.events {
             self.tell_cursor(out);
@@ -442,11 +433,11 @@ impl Stream {
     }
 
     /// Writes a heartbeat if one is due; on a quiet stream, a newer cursor instead.
-    fn beat(&mut self, now: CoarseInstant, out: &mut Out) {
-        if now < self.next_heartbeat {
+    fn beat(&mut self, now: Now, out: &mut Out, others: &mut impl FnMut()) {
+        if now.instant < self.next_heartbeat {
             return;
         }
-        self.next_heartbeat = now + self.settings.heartbeat;
+        self.next_heartbeat = now.instant + self.settings.heartbeat;
         self.settings.metrics.heartbeats.inc();
         // A reload may have changed what the log keeps.
         let retention = self.settings.retention.get();
@@ -454,23 +445,132 @@ impl Stream {
         let old = self
             .sent
             .oldest
-            .is_some_and(|ms| age_of(ms.get(), clock()) * 1000.0 > self.refresh.age_ms.into());
+            .is_some_and(|ms| age_of(ms.get(), now.wall) * 1000.0 > self.refresh.age_ms.into());
+        // What was heard since the stream was shown keeps the cursor where it is.
         if old
             && self.held_since.is_none()
-            && (self.reader.advance_to_complete() || self.sent.behind > 0)
+            && (self.reader.refresh(&mut Unheeding(others)) || self.sent.behind > 0)
         {
             self.tell_cursor(out);
             return;
         }
-        let as_events = self
-            .options
-            .as_ref()
-            .is_some_and(|options| options.heartbeat_events);
+        let as_events = self.options.as_ref().is_some_and(|o| o.heartbeat_events);
         if as_events {
             out.push(heartbeat_event());
         } else {
             out.push(HEARTBEAT);
         }
+    }
+}
+
+/// Where a step's events go: encoded bytes, the cursor that the client knows, counts.
+struct Writer<'a, F> {
+    /// Ids stand on the wire as they stand in frames.
+    bare: bool,
+    /// The next event's age is worth measuring.
+    sample: bool,
+    /// Bytes after which the turn stops.
+    most: usize,
+    metrics: &'a Metrics,
+    options: Option<&'a mut StreamOptions>,
+    sent: &'a mut SentCursor,
+    events: &'a mut u64,
+    out: &'a mut Out,
+    others: &'a mut F,
+}
+
+impl<F: FnMut()> Sink for Writer<'_, F> {
+    fn show(&mut self, shown: Shown<'_>, cursor: &Cursor) -> Flow {
+        match shown {
+            Shown::Gap { gap, anchored } => {
+                self.metrics.gap(gap.reason);
+                self.out.push(gap.block(anchored.then_some(cursor)));
+                if anchored {
+                    self.sent.written(cursor);
+                }
+            }
+            Shown::Frame { frame, anchored } => {
+                if !self.is_wanted(frame) {
+                    self.sent.behind = self.sent.behind.saturating_add(u32::from(anchored));
+                    return Flow::More;
+                }
+                self.write(frame, anchored, cursor);
+                self.count(frame);
+            }
+        }
+        let limit = self.options.as_ref().and_then(|options| options.limit);
+        if limit == Some(0) || self.out.bytes >= self.most {
+            Flow::Full
+        } else {
+            Flow::More
+        }
+    }
+
+    fn others_run(&mut self) {
+        (self.others)();
+    }
+}
+
+impl<F> Writer<'_, F> {
+    /// A filter by type keeps back events only: what the gateway itself says concerns all.
+    fn is_wanted(&self, frame: &Frame) -> bool {
+        match frame.mark {
+            Mark::Event | Mark::End | Mark::Unlogged => {
+                let options = self.options.as_ref();
+                options.is_none_or(|options| options.shows(frame.event_type()))
+            }
+            Mark::Deleted | Mark::Gap { .. } | Mark::Late { .. } => true,
+        }
+    }
+
+    fn write(&mut self, frame: &Frame, anchored: bool, cursor: &Cursor) {
+        if anchored {
+            self.sent.written(cursor);
+        }
+        match (anchored, self.bare) {
+            (true, true) => self.out.push_frame(frame),
+            (true, false) => {
+                let parts = frame.block_with(cursor);
+                let bytes = parts.iter().map(Bytes::len).sum();
+                self.out.push_parts(bytes, parts);
+            }
+            (false, _) => self.out.push(frame.block_without_id()),
+        }
+    }
+
+    fn count(&mut self, frame: &Frame) {
+        if let Some(reason) = frame.gap_reason() {
+            self.metrics.gap(reason);
+        }
+        let is_logged = frame.mark != Mark::Unlogged;
+        if is_logged && std::mem::take(&mut self.sample) {
+            self.out.fresh_ms = Some(frame.id.ms);
+        }
+        if matches!(frame.mark, Mark::Gap { .. } | Mark::Late { .. }) {
+            return;
+        }
+        self.out.delivered += 1;
+        *self.events += 1;
+        // What has no id is never replayed, so it does not bring a reader nearer to its end.
+        if is_logged
+            && let Some(options) = self.options.as_mut()
+            && let Some(left) = options.limit.as_mut()
+        {
+            *left = left.saturating_sub(1);
+        }
+    }
+}
+
+/// Shows nothing; a refresh only looks.
+struct Unheeding<'a, F>(&'a mut F);
+
+impl<F: FnMut()> Sink for Unheeding<'_, F> {
+    fn show(&mut self, _: Shown<'_>, _: &Cursor) -> Flow {
+        Flow::Full
+    }
+
+    fn others_run(&mut self) {
+        (self.0)();
     }
 }
 

@@ -128,7 +128,10 @@ fn page(value: &Value, request: &ReadRequest, foreign: &mut usize) -> Result<Pag
         floor,
         ended: optional(ended).and_then(|text| text.parse().ok()),
         frames,
-        cut_at: reached.filter(|_| number(more) == Ok(1)),
+        cut_at: match request.limit {
+            0 => Some(request.after),
+            _ => reached.filter(|_| number(more) == Ok(1)),
+        },
     })
 }
 

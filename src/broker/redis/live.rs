@@ -6,12 +6,12 @@
 
 use super::pubsub::{PubSub, Push};
 use super::{Redis, decode, failed};
-use crate::broker::{BrokerError, Interest, Live};
+use crate::broker::{BrokerError, Interest, Live, Subscriptions};
 use crate::id::Id;
 use crate::metrics::Role;
 use crate::topic::{PartitionNo, Topic};
 use redis::aio::MultiplexedConnection;
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -24,7 +24,7 @@ const BACKOFF_MIN: Duration = Duration::from_millis(20);
 
 /// Keeps the live path going until the other end is dropped.
 pub async fn run(redis: Redis, live: mpsc::Sender<Live>, mut wanted: mpsc::Receiver<Interest>) {
-    let mut topics = HashSet::new();
+    let mut topics = Subscriptions::default();
     let mut pause = BACKOFF_MIN;
     let mut first = true;
     loop {
@@ -63,24 +63,18 @@ pub async fn run(redis: Redis, live: mpsc::Sender<Live>, mut wanted: mpsc::Recei
 async fn rest(
     nap: Duration,
     wanted: &mut mpsc::Receiver<Interest>,
-    topics: &mut HashSet<Topic>,
+    topics: &mut Subscriptions,
 ) -> bool {
     let until = Instant::now() + nap;
     while let Ok(interest) = tokio::time::timeout_at(until, wanted.recv()).await {
         match interest {
-            Some(Interest::Add(added)) => topics.extend(added),
-            Some(Interest::Remove(removed)) => forget(topics, &removed),
+            Some(Interest::Add(added)) => topics.want(added),
+            Some(Interest::Remove(removed)) => topics.give_up(&removed),
             Some(Interest::Reset) => {}
             None => return false,
         }
     }
     true
-}
-
-fn forget(topics: &mut HashSet<Topic>, removed: &[Topic]) {
-    for topic in removed {
-        topics.remove(topic);
-    }
 }
 
 /// How a session ended.
@@ -94,8 +88,6 @@ enum Ended {
 struct Session {
     pubsub: PubSub,
     run: Box<str>,
-    /// SUBSCRIBEs on their way, by topic: a confirmation counts when it is the last.
-    unconfirmed: HashMap<Topic, u32>,
     /// Orders that the clerk has no hand free for: no more than the topics need.
     waiting: VecDeque<Order>,
     orders: mpsc::Sender<Order>,
@@ -124,7 +116,6 @@ impl Session {
         Ok(Self {
             pubsub,
             run,
-            unconfirmed: HashMap::new(),
             waiting: VecDeque::new(),
             orders,
             clerk,
@@ -136,7 +127,7 @@ impl Session {
         redis: &Redis,
         live: &mpsc::Sender<Live>,
         wanted: &mut mpsc::Receiver<Interest>,
-        topics: &mut HashSet<Topic>,
+        topics: &mut Subscriptions,
     ) -> Ended {
         if live
             .send(Live::Up {
@@ -147,8 +138,8 @@ impl Session {
         {
             return Ended::Stopped;
         }
-        let all: Vec<Topic> = topics.iter().cloned().collect();
-        self.subscribe(redis, &all);
+        let all = topics.begin_connection();
+        self.subscribe(redis, topics, &all);
         let orders = self.orders.clone();
         loop {
             tokio::select! {
@@ -160,11 +151,13 @@ impl Session {
                 },
                 interest = wanted.recv() => match interest {
                     Some(Interest::Add(added)) => {
-                        topics.extend(added.iter().cloned());
-                        self.subscribe(redis, &added);
+                        let names: Vec<Topic> =
+                            added.iter().map(|(topic, _)| topic.clone()).collect();
+                        topics.want(added);
+                        self.subscribe(redis, topics, &names);
                     }
                     Some(Interest::Remove(removed)) => {
-                        forget(topics, &removed);
+                        topics.give_up(&removed);
                         for batch in removed.chunks(BATCH) {
                             let channels = batch.iter().map(|topic| redis.live_channel(topic)).collect();
                             self.waiting.push_back(Order::Unsubscribe(channels));
@@ -183,10 +176,10 @@ impl Session {
         }
     }
 
-    fn subscribe(&mut self, redis: &Redis, topics: &[Topic]) {
-        for batch in topics.chunks(BATCH) {
+    fn subscribe(&mut self, redis: &Redis, topics: &mut Subscriptions, names: &[Topic]) {
+        for batch in names.chunks(BATCH) {
             for topic in batch {
-                *self.unconfirmed.entry(topic.clone()).or_default() += 1;
+                topics.subscribing(topic);
             }
             let channels = batch
                 .iter()
@@ -201,7 +194,7 @@ impl Session {
         &mut self,
         redis: &Redis,
         live: &mpsc::Sender<Live>,
-        topics: &HashSet<Topic>,
+        topics: &mut Subscriptions,
         first: Push,
     ) -> Option<Ended> {
         let mut next = Some(first);
@@ -209,7 +202,9 @@ impl Session {
         while let Some(push) = next {
             match push {
                 Push::Subscribed(channel) => {
-                    confirmed.extend(self.confirm(redis, topics, &channel));
+                    if let Some(Heard::Live(topic)) = redis.channel(&channel) {
+                        confirmed.extend(topics.confirm(topic));
+                    }
                 }
                 Push::Message { channel, payload } => {
                     if flush(live, &mut confirmed).await.is_err()
@@ -230,28 +225,11 @@ impl Session {
             .is_err()
             .then_some(Ended::Stopped)
     }
-
-    fn confirm(&mut self, redis: &Redis, topics: &HashSet<Topic>, channel: &[u8]) -> Option<Topic> {
-        let Some(Heard::Live(topic)) = redis.channel(channel) else {
-            return None;
-        };
-        let left = self.unconfirmed.get_mut(&topic)?;
-        *left = left.saturating_sub(1);
-        if *left > 0 {
-            return None;
-        }
-        self.unconfirmed.remove(&topic);
-        if self.unconfirmed.is_empty() {
-            // As large as it was when all topics were subscribed at once.
-            self.unconfirmed = HashMap::new();
-        }
-        topics.contains(&topic).then_some(topic)
-    }
 }
 
 async fn flush(
     live: &mpsc::Sender<Live>,
-    confirmed: &mut Vec<Topic>,
+    confirmed: &mut Vec<(Topic, u64)>,
 ) -> Result<(), mpsc::error::SendError<Live>> {
     if confirmed.is_empty() {
         return Ok(());

@@ -1,160 +1,74 @@
-//! A feed: what this replica knows of one topic, shared by all of its subscribers.
+//! A feed: what this replica knows of one topic, shared by all who read it here.
 //!
-//! A feed moves between three states of health:
-//!
-//! - *opening*: the subscription is not confirmed, or the clock not read after it. Nothing is known.
-//! - *live*: complete up to the greater of its last read and what the partition has heard.
-//! - *broken*: complete up to where it broke; frames heard meanwhile wait until the log was read.
-//!
-//! Events of a topic that is not logged pass beside all this: they have no id, nothing is owed of
-//! them, and no state of health holds them. The feed numbers them as they come and keeps the last
-//! ones, within the bounds of a window, for readers that look a moment later; a reader that is
-//! behind even that goes on with what is there. Which topics are not logged the log decides with
-//! each event, so a topic may change from one to the other while it is read.
+//! The rules of health stand in [`repair`], as a state machine; here stands the lock around it. A
+//! stream looks at a feed through a [`View`]: one lock, the window, and up to where the topic is
+//! complete as of that moment.
 
+mod pending;
+mod repair;
+mod unlogged;
+
+pub use repair::{Repaired, Taken, Wanted};
+pub(super) use unlogged::Passed;
+
+use super::lock::{Rank, Ranked, RankedGuard};
 use super::partition::Partition;
 use super::waker::{WakerId, WakerSet};
-use super::window::{Window, WindowBounds};
-use crate::gap;
+use super::window::WindowBounds;
 use crate::id::Id;
-use crate::log::{Floor, Horizon, Page};
-use crate::sse::{Entry, Frame, Mark};
+use crate::log::{Horizon, Page};
+use crate::sse::Frame;
 use crate::topic::Topic;
+use repair::Track;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
-
-/// Frames that wait for a repair. When it overflows they are dropped, and read from the log instead.
-const PENDING_MAX: usize = 1024;
+use unlogged::Unlogged;
 
 /// One topic on this replica.
 #[derive(Debug)]
 pub struct Feed {
     topic: Topic,
     partition: Arc<Partition>,
+    /// Tells it from feeds of the same topic that were here before it.
+    number: u64,
     /// The number of the last event that was not logged.
     passed: AtomicU64,
-    state: Mutex<State>,
+    state: Ranked<State>,
     wakers: WakerSet,
 }
 
 #[derive(Debug)]
 struct State {
-    health: Health,
-    window: Window,
-    ended: Option<Id>,
-    /// The log says that the topic is not logged.
-    unlogged: bool,
-    /// The last events that were not logged, at ids `0-<number>`; none came yet.
-    passing: Option<Box<Window>>,
-    pending: Pending,
+    track: Track,
+    unlogged: Unlogged,
     subscribers: u32,
 }
 
-/// Frames that wait until the topic has been read. Hardly ever any do.
-#[derive(Debug, Default)]
-struct Pending(Option<Box<Waiting>>);
-
-#[derive(Debug, Default)]
-struct Waiting {
-    frames: Vec<Frame>,
-    /// Some did not fit, or were lost on the way.
-    lost: bool,
-}
-
-impl Pending {
-    fn keep(&mut self, frame: Frame) {
-        let waiting = self.0.get_or_insert_default();
-        if waiting.frames.len() < PENDING_MAX {
-            waiting.frames.push(frame);
-        } else {
-            waiting.lost = true;
-        }
-    }
-
-    fn note_lost(&mut self) {
-        self.0.get_or_insert_default().lost = true;
-    }
-
-    fn take(&mut self) -> Waiting {
-        self.0
-            .take()
-            .map_or_else(Waiting::default, |waiting| *waiting)
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Health {
-    Opening,
-    Live {
-        /// The clock when the topic was read last.
-        base: Id,
-    },
-    Broken {
-        /// Complete up to here.
-        at: Id,
-        /// Streams may have gone on to here before the hole showed.
-        shown: Id,
-        /// What was read since, and streams may have gone past.
-        passed: Option<Passed>,
-    },
-}
-
-/// Entries that were found after streams had gone past them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Passed {
-    /// The last id before the hole.
-    from: Id,
-    /// The greatest id found.
-    to: Id,
-}
-
-/// What became of a live frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Heard {
-    /// It stands in the window.
-    Appended,
-    /// It was known already.
-    Known,
-    /// It waits until the topic has been read.
-    Waits,
-    /// Its predecessor is missing: the topic must be read.
-    Hole,
-}
-
-/// How a read of the log left the feed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mended {
-    /// Live again.
-    Live,
-    /// There is more to read, after this id.
-    More(Id),
-    /// Everything is read, but a gap must be told above it, and the clock stands there still: to
-    /// be read again after a tick.
-    AwaitsClock,
-}
-
 impl Feed {
-    pub(super) fn new(topic: Topic, partition: Arc<Partition>, bounds: WindowBounds) -> Self {
+    pub(super) fn new(
+        topic: Topic,
+        partition: Arc<Partition>,
+        number: u64,
+        bounds: WindowBounds,
+    ) -> Self {
+        let state = State {
+            track: Track::new(bounds),
+            unlogged: Unlogged::default(),
+            subscribers: 0,
+        };
         Self {
             topic,
             partition,
+            number,
             passed: AtomicU64::new(0),
-            state: Mutex::new(State {
-                health: Health::Opening,
-                window: Window::new(Id::ZERO, bounds),
-                ended: None,
-                unlogged: false,
-                passing: None,
-                pending: Pending::default(),
-                subscribers: 0,
-            }),
+            state: Ranked::new(Rank::Feed, state),
             wakers: WakerSet::default(),
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> RankedGuard<'_, State> {
+        self.state.lock()
     }
 
     /// The topic.
@@ -163,61 +77,80 @@ impl Feed {
         &self.topic
     }
 
-    /// The partition.
+    /// The partition of the topic.
     #[must_use]
     pub fn partition(&self) -> &Arc<Partition> {
         &self.partition
     }
 
+    /// Tells it from feeds of the same topic that were here before it.
+    #[must_use]
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Looks at the topic: one lock, held as long as the view lives.
+    pub(super) fn view(&self) -> View<'_> {
+        // The clock is looked at first: what it covers is in the window already.
+        let heard = self.partition.heard();
+        let state = self.state();
+        let complete = state.track.complete(heard);
+        View { state, complete }
+    }
+
     /// Everything up to here stands in the log or in the window; none while opening.
     #[must_use]
     pub fn complete(&self) -> Option<Id> {
-        // The clock is looked at first: what it covers is in the window already.
-        let heard = self.partition.heard();
-        self.state().complete(heard)
+        self.view().complete
     }
 
     /// The id of the end, if the topic has ended.
     #[must_use]
     pub fn ended(&self) -> Option<Id> {
-        self.state().ended
+        self.state().track.ended
     }
 
     /// Whether something of this topic can be missed: the log has not said that it keeps none.
     #[must_use]
     pub fn is_logged(&self) -> bool {
-        !self.state().unlogged
+        !self.state().track.unlogged
     }
 
-    /// Where a read that opens or repairs this feed begins; none if it needs none.
+    /// What must be read to open or repair this feed; none if it needs nothing.
     #[must_use]
-    pub fn wants_read_after(&self) -> Option<Wanted> {
-        match self.state().health {
-            Health::Opening => Some(Wanted::State),
-            Health::Broken { at, .. } => Some(Wanted::Entries(at)),
-            Health::Live { .. } => None,
-        }
+    pub fn wants(&self) -> Option<Wanted> {
+        self.state().track.wants()
+    }
+
+    /// Whether a reader at `position` finds everything above it in the window.
+    #[must_use]
+    pub fn covers(&self, position: Id) -> bool {
+        self.state().track.covers(position)
     }
 
     /// The last entry that was heard or read, for a log that may have gone back.
     #[must_use]
     pub fn last_entry(&self) -> Option<Id> {
-        self.state().window.last()
+        self.state().track.window.last()
+    }
+
+    /// Whether a reading of the log with this clock was made before the topic was deleted.
+    pub(super) fn was_deleted_after(&self, horizon: &Horizon) -> bool {
+        self.state().track.was_deleted_after(horizon)
     }
 
     /// Bytes of frames in memory.
     #[must_use]
     pub fn window_bytes(&self) -> usize {
         let state = self.state();
-        let passing = state.passing.as_ref().map_or(0, |window| window.bytes());
-        state.window.bytes() + passing
+        state.track.window.bytes() + state.unlogged.bytes()
     }
 
     /// How many entries above `cursor` stand in the window, and whether it may lack some of them.
     pub(super) fn lag_of(&self, cursor: Id) -> (usize, bool) {
         let state = self.state();
-        let lacks = cursor < state.window.floor();
-        (state.window.count_after(cursor), lacks)
+        let lacks = cursor < state.track.window.floor();
+        (state.track.window.count_after(cursor), lacks)
     }
 
     /// Subscribers that read this feed.
@@ -237,13 +170,13 @@ impl Feed {
         state.subscribers
     }
 
-    /// Has `waker` woken whenever there may be something to show, until it is taken down.
+    /// Has `waker` woken whenever there may be something to show, until it is removed.
     #[must_use]
     pub fn add_waker(&self, waker: Waker) -> WakerId {
         self.wakers.add_waker(waker)
     }
 
-    /// The waker that hangs there.
+    /// The waker at that place.
     pub(super) fn waker(&self, waker_id: WakerId) -> Option<Waker> {
         self.wakers.get(waker_id)
     }
@@ -258,21 +191,18 @@ impl Feed {
     }
 
     /// Takes a frame from the live path.
-    pub(super) fn hear(&self, frame: Frame) -> Heard {
+    pub(super) fn hear(&self, frame: Frame) -> Taken {
         let heard = self.partition.heard();
-        self.state().hear(frame, heard)
+        self.state().track.hear(frame, heard)
     }
 
     /// Takes an event that is not logged.
-    pub(super) fn pass(&self, mut frame: Frame) {
+    pub(super) fn hear_unlogged(&self, frame: Frame) {
         let mut state = self.state();
         let number = self.passed.load(Ordering::Relaxed) + 1;
-        frame.id = Id::new(0, number);
-        let bounds = state.window.bounds();
-        state
-            .passing
-            .get_or_insert_with(|| Box::new(Window::new(Id::ZERO, bounds)))
-            .append(frame);
+        let bounds = state.track.window.bounds();
+        state.unlogged.append(frame, number, bounds);
+        // After the frame: who reads this number finds it.
         self.passed.store(number, Ordering::Release);
     }
 
@@ -281,361 +211,64 @@ impl Feed {
         self.passed.load(Ordering::Acquire)
     }
 
-    /// Hands events that were not logged, those after number `seen`, to `take` until it answers
-    /// false; returns the number of the last, and how many were there no more.
-    pub(super) fn take_passing(
-        &self,
-        seen: u64,
-        mut take: impl FnMut(&Frame) -> bool,
-    ) -> (u64, u64) {
-        let state = self.state();
-        let Some(passing) = &state.passing else {
-            return (seen, 0);
-        };
-        let skipped = passing.floor().seq.saturating_sub(seen);
-        let mut seen = seen + skipped;
-        for frame in passing.after(Id::new(0, seen)) {
-            seen = frame.id.seq;
-            if !take(frame) {
-                break;
-            }
-        }
-        (seen, skipped)
-    }
-
-    /// The live path broke: what was complete stays so, nothing more is known.
     pub(super) fn break_off(&self) {
         let heard = self.partition.heard();
-        let mut state = self.state();
-        if let Health::Live { base } = state.health {
-            let at = base.max(heard);
-            state.health = Health::Broken {
-                at,
-                shown: at,
-                passed: None,
-            };
-        }
-        state.pending.take();
+        self.state().track.break_off(heard);
     }
 
-    /// An entry of this topic was lost on the way: go back to what is certain.
-    pub(super) fn puncture(&self) {
+    pub(super) fn lose_frame(&self) {
+        let heard = self.partition.heard();
+        self.state().track.lose_frame(heard);
+    }
+
+    pub(super) fn repair(&self, page: &Page, horizon: &Horizon, serial: u64) -> Repaired {
         let heard = self.partition.heard();
         let mut state = self.state();
-        if let Health::Live { base } = state.health {
-            state.health = state.hole(base, heard);
-        }
-        state.pending.note_lost();
+        state
+            .track
+            .repair(&self.topic, page, horizon, heard, serial)
     }
 
-    /// Takes what the log holds, read while the live path carried the topic.
-    ///
-    /// `serial` is the hub's next: streams opened before it may have gone past what is found now.
-    pub(super) fn mend(&self, page: &Page, horizon: &Horizon, serial: u64) -> Mended {
-        let heard = self.partition.heard();
-        self.state().mend(&self.topic, page, horizon, heard, serial)
-    }
-
-    /// Adds an older stretch of the log that a stream has read anyway.
-    pub(super) fn prepend(&self, page: &Page) {
-        let mut state = self.state();
-        let reaches = page.cut_at.is_none_or(|id| id >= state.window.floor());
-        let whole = matches!(page.floor, Floor::Log(floor) if floor <= page.after);
-        if state.health != Health::Opening && reaches && whole {
-            state.window.prepend(page.after, &page.frames);
-        }
-    }
-
-    /// Whether a reader at `position` finds everything above it in the window.
-    #[must_use]
-    pub fn covers(&self, position: Id) -> bool {
-        let state = self.state();
-        state.health != Health::Opening && position >= state.window.floor()
-    }
-
-    /// The id of the first frame above `position`; `Err` if the window does not reach back to it.
-    pub(super) fn first_after(&self, position: Id) -> Result<Option<Id>, BehindWindow> {
-        let state = self.state();
-        state.reach(position)?;
-        Ok(state.window.after(position).next().map(|frame| frame.id))
-    }
-
-    /// All of a look at this feed alone: hands frames above `position` to `take`, as far as the
-    /// topic is complete, until it answers false. One lock.
-    pub(super) fn show(&self, position: Id, mut take: impl FnMut(&Frame) -> bool) -> Reach {
-        // The clock is looked at first: what it covers is in the window already.
-        let heard = self.partition.heard();
-        let state = self.state();
-        let Some(complete) = state.complete(heard) else {
-            return Reach::Opening;
-        };
-        if state.reach(position).is_err() {
-            return Reach::Behind;
-        }
-        let mut reached = position;
-        for frame in state.window.after(position) {
-            if frame.id > complete {
-                return Reach::Held;
-            }
-            reached = frame.id;
-            if !take(frame) {
-                return Reach::Full;
-            }
-        }
-        if state.ended.is_some_and(|end| end <= reached) {
-            Reach::Ended
-        } else {
-            Reach::All
-        }
-    }
-
-    /// Hands frames above `position`, up to `limit` inclusive, to `take` until it answers false.
-    ///
-    /// Costs one lock and, for each frame, one clone of shared bytes.
-    pub(super) fn take_after(
-        &self,
-        position: Id,
-        limit: Id,
-        mut take: impl FnMut(&Frame) -> bool,
-    ) -> Result<(), BehindWindow> {
-        let state = self.state();
-        state.reach(position)?;
-        for frame in state.window.after(position) {
-            if frame.id > limit || !take(frame) {
-                break;
-            }
-        }
-        Ok(())
+    pub(super) fn offer(&self, page: &Page, horizon: &Horizon) {
+        self.state().track.offer(page, horizon);
     }
 }
 
-/// What a feed wants to have read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wanted {
-    /// Only how the log stands: the feed begins now.
-    State,
-    /// The entries after an id.
-    Entries(Id),
+/// One look at a feed. It holds the feed's lock: whoever shows frames from it takes no other feed's.
+#[derive(Debug)]
+pub(super) struct View<'a> {
+    state: RankedGuard<'a, State>,
+    complete: Option<Id>,
 }
 
-/// How far a look at one feed came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reach {
-    /// Nothing is known yet.
-    Opening,
-    /// The window does not reach back to the position.
-    Behind,
-    /// The next frame is above where the topic is complete.
-    Held,
-    /// `take` wants no more.
-    Full,
-    /// Everything was shown.
-    All,
-    /// Everything was shown, and the topic has ended there.
-    Ended,
-}
-
-/// The reader is behind the window and must read the log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct BehindWindow;
-
-impl State {
-    fn complete(&self, heard: Id) -> Option<Id> {
-        match self.health {
-            Health::Opening => None,
-            Health::Live { base } => Some(base.max(heard)),
-            Health::Broken { at, .. } => Some(at),
-        }
+impl View<'_> {
+    /// Up to where the topic is complete; none while it opens.
+    pub(super) fn complete(&self) -> Option<Id> {
+        self.complete
     }
 
-    /// An entry is missing after what is certain.
-    fn hole(&self, base: Id, heard: Id) -> Health {
-        Health::Broken {
-            at: self.chain(),
-            shown: base.max(heard),
-            passed: None,
-        }
+    /// Whether everything above `position` stands in the window.
+    pub(super) fn covers(&self, position: Id) -> bool {
+        self.state.track.covers(position)
     }
 
-    /// The last entry that this topic is known to have; the next one must name it as `prev`.
-    fn chain(&self) -> Id {
-        let floor = self.window.floor();
-        self.window.last().map_or(floor, |last| last.max(floor))
+    /// Frames above `position`, ascending. Some may lie above [`View::complete`].
+    pub(super) fn after(&self, position: Id) -> impl Iterator<Item = &Frame> {
+        self.state.track.window.after(position)
     }
 
-    fn reach(&self, position: Id) -> Result<(), BehindWindow> {
-        if self.health != Health::Opening && position >= self.window.floor() {
-            Ok(())
-        } else {
-            Err(BehindWindow)
-        }
+    /// The id of the end, if the topic has ended.
+    pub(super) fn ended(&self) -> Option<Id> {
+        self.state.track.ended
     }
 
-    fn hear(&mut self, frame: Frame, heard: Id) -> Heard {
-        let Health::Live { base } = self.health else {
-            return self.keep(frame);
-        };
-        let chain = self.chain();
-        if frame.id <= chain {
-            return Heard::Known;
-        }
-        // The first entry of a fresh log names a position instead of a predecessor; there the
-        // clock's word is enough.
-        let known = if frame.prev.is_position() {
-            chain.max(heard)
-        } else {
-            chain
-        };
-        if frame.prev > known {
-            self.health = if frame.prev.is_position() {
-                Health::Broken {
-                    at: known,
-                    shown: known,
-                    passed: None,
-                }
-            } else {
-                self.hole(base, heard)
-            };
-            self.keep(frame);
-            return Heard::Hole;
-        }
-        self.append(frame);
-        Heard::Appended
+    /// Streams opened before this serial number are told that events were found late.
+    pub(super) fn late_serial(&self, id: Id) -> u64 {
+        self.state.track.late_serial(id)
     }
 
-    fn append(&mut self, frame: Frame) {
-        match frame.mark {
-            Mark::End => self.ended = Some(frame.id),
-            Mark::Event | Mark::Deleted => self.ended = None,
-            Mark::Gap { .. } | Mark::Late { .. } | Mark::Unlogged => {}
-        }
-        self.window.append(frame);
+    /// Events that are not logged, those after number `seen`.
+    pub(super) fn unlogged_after(&self, seen: u64) -> (impl Iterator<Item = &Frame>, Passed) {
+        self.state.unlogged.after(seen)
     }
-
-    fn keep(&mut self, frame: Frame) -> Heard {
-        self.pending.keep(frame);
-        Heard::Waits
-    }
-
-    fn mend(
-        &mut self,
-        topic: &Topic,
-        page: &Page,
-        horizon: &Horizon,
-        heard: Id,
-        serial: u64,
-    ) -> Mended {
-        self.unlogged = page.floor == Floor::Unlogged;
-        match self.health {
-            Health::Live { .. } => return Mended::Live,
-            Health::Opening => {
-                self.window.restart(horizon.last);
-                self.health = Health::Live { base: horizon.last };
-            }
-            Health::Broken { at, .. } if page.after != at => return Mended::More(at),
-            Health::Broken { at, shown, passed } => {
-                let floor = gap::judge(at, horizon, page.floor).map_or(at, |m| m.to.max(at));
-                let chain = self.chain();
-                if page.frames.first().is_some_and(|first| {
-                    !first.prev.is_position() && (chain < first.prev && first.prev <= at)
-                }) {
-                    // A hole that nothing had shown before the path broke.
-                    self.health = Health::Broken {
-                        at: chain,
-                        shown,
-                        passed,
-                    };
-                    return Mended::More(chain);
-                }
-                let reached = self
-                    .take_page(at, floor, page)
-                    .max(page.cut_at.unwrap_or(at));
-                let passed = pass(passed, at, floor, shown, page);
-                let base = horizon.last.max(reached);
-                // Streams that went past may stand as far as this replica shows anything.
-                let told = passed.is_none() || base > reached.max(heard);
-                if page.cut_at.is_some() || !told {
-                    self.health = Health::Broken {
-                        at: reached,
-                        shown,
-                        passed,
-                    };
-                    return if page.cut_at.is_some() {
-                        Mended::More(reached)
-                    } else {
-                        Mended::AwaitsClock
-                    };
-                }
-                if let Some(Passed { from, to }) = passed {
-                    self.window.append(late(topic, from, to, base, serial));
-                }
-                self.health = Health::Live { base };
-            }
-        }
-        self.ended = page.ended;
-        self.catch_up(heard)
-    }
-
-    /// Appends what a read found above `at`; returns how far the topic is complete now.
-    fn take_page(&mut self, at: Id, floor: Id, page: &Page) -> Id {
-        if floor > at {
-            // Readers below find the window too short, read the log, and are told there.
-            self.window.restart(floor);
-        }
-        let mut reached = floor;
-        for frame in page.frames.iter().filter(|frame| frame.id > floor) {
-            reached = frame.id;
-            self.append(frame.clone());
-        }
-        reached
-    }
-
-    /// Appends what was heard during the read.
-    fn catch_up(&mut self, heard: Id) -> Mended {
-        let Waiting { frames, lost } = self.pending.take();
-        let mut pending = frames.into_iter();
-        // After a hole the rest is found in the log.
-        while let Some(frame) = pending
-            .next()
-            .filter(|_| matches!(self.health, Health::Live { .. }))
-        {
-            self.hear(frame, heard);
-        }
-        if let Health::Live { base } = self.health {
-            if !lost {
-                return Mended::Live;
-            }
-            self.health = self.hole(base, heard);
-        }
-        match self.health {
-            Health::Broken { at, .. } => Mended::More(at),
-            Health::Live { .. } | Health::Opening => Mended::Live,
-        }
-    }
-}
-
-/// What streams may have gone past, this page included: entries found, and entries that the log
-/// has dropped before they could be found.
-fn pass(before: Option<Passed>, at: Id, floor: Id, shown: Id, page: &Page) -> Option<Passed> {
-    let found = page.frames.iter().map(|frame| frame.id);
-    let found = found.filter(|id| *id <= shown);
-    let to = found.chain([floor.min(shown)]).filter(|id| *id > at).max();
-    to.map_or(before, |to| {
-        let from = before.map_or(at, |passed| passed.from);
-        Some(Passed { from, to })
-    })
-}
-
-/// A gap told to streams that had gone past what a repair found.
-fn late(topic: &Topic, from: Id, to: Id, id: Id, serial: u64) -> Frame {
-    Frame::encode(
-        topic,
-        &Entry {
-            id,
-            prev: from,
-            mark: Mark::Late { from, to, serial },
-            event_type: String::new(),
-            data: String::new(),
-        },
-    )
 }

@@ -1,8 +1,7 @@
 //! What a thread is told: commands, and the numbers of groups that were rung.
 
 use super::HandedOff;
-use super::waits::Request;
-use crate::log::Reading;
+use crate::log::{LogRead, Reading};
 use crate::stream::listing::Top;
 use crate::stream::turn::Stream;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -25,7 +24,7 @@ pub(super) enum Command {
     /// The stream of an entry has opened.
     Opened(Key, Box<Stream>),
     /// The answer to a wait of this number.
-    Pages(u64, Request, Arc<Reading>),
+    Pages(u64, LogRead, Arc<Reading>),
     /// Offer the entries from this number on to a list, some at a time.
     Look(usize, Top, oneshot::Sender<Top>),
     /// End.

@@ -16,7 +16,7 @@ use crate::stream::open::MaybeOpen;
 use crate::stream::out::Out;
 use crate::stream::settings::StreamSettings;
 use crate::stream::tally::Tally;
-use crate::stream::turn::{Ending, Stream, Turn};
+use crate::stream::turn::{Ending, Now, Stream, Turn};
 use crate::time::CoarseInstant;
 use mio::event::Event;
 use mio::{Events, Interest, Poll, Registry, Token};
@@ -430,12 +430,16 @@ impl Thread {
     }
 
     fn turn(&mut self, number: u32) {
+        let now = Now {
+            instant: self.now,
+            wall: self.tally.clock(),
+        };
         for _ in 0..TURNS {
             let Some(entry) = self.entries.get_mut(number) else {
                 return;
             };
             let turn = match &mut entry.state {
-                State::Live(stream) => stream.turn(self.now, &mut self.out),
+                State::Live(stream) => stream.turn(now, &mut self.out),
                 State::Opening(_) | State::Reading { .. } => {
                     if entry.due > self.now {
                         self.schedule(number);
@@ -466,16 +470,15 @@ impl Thread {
                     self.schedule(number);
                     return;
                 }
-                Turn::Read(partition, requests) => {
+                Turn::Read(request) => {
                     let (shared, mailbox) = (&self.shared, &self.mailbox);
                     let metrics = &shared.settings.metrics;
-                    let request = (partition, requests);
                     let awaited =
                         self.waits
                             .join(entry.key(), request, metrics, |wait, request| {
                                 let (reads, mailbox) = (shared.reads.clone(), mailbox.clone());
                                 let asked = async move {
-                                    let reading = reads.pages(request.0, request.1.clone()).await;
+                                    let reading = reads.read(request.clone()).await;
                                     mailbox.send(Command::Pages(wait, request, reading));
                                 };
                                 shared.runtime.spawn(asked).abort_handle()

@@ -1,22 +1,19 @@
 //! The entries of a thread that want the same pages of the log wait for them together: one task
-//! asks, and its answer serves all of them.
+//! asks, and its answer serves all of them. `follow::reads` shares reads among threads and bodies;
+//! here a task for each stream is spared.
 
 use super::mailbox::Key;
-use crate::log::ReadRequest;
+use crate::log::LogRead;
 use crate::metrics::{Counted, Metrics};
-use crate::topic::PartitionNo;
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use tokio::task::AbortHandle;
-
-/// What is asked of the log at once.
-pub(super) type Request = (PartitionNo, Vec<ReadRequest>);
 
 /// Everything that a thread waits for, by number.
 #[derive(Debug, Default)]
 pub(super) struct Waits {
     all: HashMap<u64, Wait>,
-    by_request: HashMap<Request, u64>,
+    by_request: HashMap<LogRead, u64>,
     number: u64,
     /// Waits after which those that were given up are looked for.
     many: usize,
@@ -54,15 +51,15 @@ impl Waits {
     pub(super) fn join(
         &mut self,
         entry: Key,
-        request: Request,
+        request: LogRead,
         metrics: &Metrics,
-        ask: impl FnOnce(u64, Request) -> AbortHandle,
+        ask: impl FnOnce(u64, LogRead) -> AbortHandle,
     ) -> Awaited {
         let task = self.share(entry, &request).unwrap_or_else(|| {
             self.sweep();
             self.number += 1;
             // Nobody joins a look at the clock: it must be read after it was asked for.
-            if !request.1.is_empty() {
+            if request.may_be_shared() {
                 self.by_request.insert(request.clone(), self.number);
             }
             let task = Arc::new(Task(ask(self.number, request)));
@@ -79,7 +76,7 @@ impl Waits {
         }
     }
 
-    fn share(&mut self, entry: Key, request: &Request) -> Option<Arc<Task>> {
+    fn share(&mut self, entry: Key, request: &LogRead) -> Option<Arc<Task>> {
         let number = self.by_request.get(request)?;
         let wait = self.all.get_mut(number)?;
         let task = wait.task.upgrade()?;
@@ -88,7 +85,7 @@ impl Waits {
     }
 
     /// The answer of this number has come, to `request`: those that it is for.
-    pub(super) fn end(&mut self, number: u64, request: &Request) -> Vec<Key> {
+    pub(super) fn end(&mut self, number: u64, request: &LogRead) -> Vec<Key> {
         if self.by_request.get(request) == Some(&number) {
             self.by_request.remove(request);
         }
@@ -114,6 +111,7 @@ impl Waits {
 mod tests {
     use super::*;
     use crate::id::Id;
+    use crate::log::ReadRequest;
     use crate::topic::Topic;
     use tokio::task::JoinSet;
 
@@ -121,17 +119,15 @@ mod tests {
         Key { number, serial: 1 }
     }
 
-    fn request(topic: &str) -> Request {
+    fn request(topic: &str) -> LogRead {
         let topic = Topic::parse(topic).unwrap();
         let (after, limit) = (Id::ZERO, 10);
-        (
-            3,
-            vec![ReadRequest {
-                topic,
-                after,
-                limit,
-            }],
-        )
+        let request = ReadRequest {
+            topic,
+            after,
+            limit,
+        };
+        LogRead::Pages(3, vec![request])
     }
 
     /// A task that never ends by itself, on `tasks`.
@@ -157,7 +153,7 @@ mod tests {
         drop(other);
         tokio::task::yield_now().await;
         let again = join(&mut waits, 4, request("b"));
-        let clock = (3, Vec::new());
+        let clock = LogRead::Clock(3);
         let clocks = [5, 6].map(|number| join(&mut waits, number, clock.clone()));
         assert_eq!(begun.iter().map(|(number, _)| *number).max(), Some(5));
         let ended: Vec<bool> = begun.iter().map(|(_, task)| task.is_finished()).collect();

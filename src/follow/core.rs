@@ -1,0 +1,527 @@
+//! The follower's rules, without I/O: what a replica asks of the log to keep its hub complete.
+//!
+//! Inputs are what the live path tells, answers, a wish of the hub, and time. Outputs are [`Ask`]s,
+//! which somebody carries out in any time and in any order, but for [`Ask::Interest`], whose order
+//! is kept. [`super::task`] is the shell around it; `tests/simulation/` runs the same type.
+//!
+//! ```text
+//! Up ─► settle: report what was heard of a log that may have gone back, have the clock said
+//!         └► settled: topics that were confirmed are read, in batches ─► the hub repairs them
+//! frame ─► hub ─► a hole: that topic is read        ─► an id that is not new: begin anew, and report
+//! Down ─► every topic is broken where it was; answers that are under way count for nothing
+//! ```
+
+use crate::broker::{Interest, Live};
+use crate::hub::feed::{Feed, Repaired, Wanted};
+use crate::hub::reader::PAGE_EVENTS;
+use crate::hub::{Hearing, Hub};
+use crate::id::Id;
+use crate::log::{ReadRequest, Reading};
+use crate::sse::Mark;
+use crate::topic::{PartitionNo, Topic};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Topics of one repairing read, and of one report.
+pub const BATCH: usize = 256;
+/// Between two ticks of one partition.
+pub const TICK_PAUSE: Duration = Duration::from_millis(100);
+
+/// What the follower goes by.
+#[derive(Clone, Copy, Debug)]
+pub struct FollowSettings {
+    /// Repairing reads at the same time.
+    pub reads_max: usize,
+    /// Silence after which the clock is said aloud.
+    pub tick_after: Duration,
+    /// Time for a tick to come back.
+    pub deaf_after: Duration,
+    /// How long a topic without readers is kept.
+    pub keep: Duration,
+}
+
+/// Names a connection of the live path. What was asked for on an earlier one counts for nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ConnectionNo(u64);
+
+impl ConnectionNo {
+    /// Whether there was one before it.
+    #[must_use]
+    pub fn is_reconnect(self) -> bool {
+        self.0 > 1
+    }
+}
+
+/// What is to be done for the follower.
+#[derive(Clone, Debug)]
+pub enum Ask {
+    /// Tell the live path.
+    Interest(Interest),
+    /// Report to the log what was heard before, then have the clock of every partition said; answer
+    /// with [`Answer::Settled`] when all of it was done.
+    Settle {
+        /// The connection that it is for.
+        connection: ConnectionNo,
+        /// What to report; empty if the log cannot have gone back.
+        reports: Vec<Report>,
+    },
+    /// Read pages; answer with [`Answer::Read`].
+    Read {
+        /// The connection that it is for.
+        connection: ConnectionNo,
+        /// The partition of all of them.
+        partition: PartitionNo,
+        /// What the pages are for, in their order.
+        feeds: Vec<Arc<Feed>>,
+        /// The pages.
+        requests: Vec<ReadRequest>,
+    },
+    /// Have the clock said; answer with [`Answer::Ticked`].
+    Tick(ConnectionNo, PartitionNo),
+}
+
+/// What was heard of one partition before the log went back, perhaps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// The partition.
+    pub partition: PartitionNo,
+    /// How far its clock was followed.
+    pub known: Id,
+    /// The last entry of each topic, zero for none.
+    pub topics: Vec<(Topic, Id)>,
+}
+
+/// No answer came, or it was a refusal. It is asked for again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Failed;
+
+/// What has come of an [`Ask`].
+#[derive(Clone, Debug)]
+pub enum Answer {
+    /// All was reported and said.
+    Settled(ConnectionNo),
+    /// The pages, or none.
+    Read {
+        /// As asked.
+        connection: ConnectionNo,
+        /// As asked.
+        feeds: Vec<Arc<Feed>>,
+        /// The pages in their order.
+        reading: Result<Reading, Failed>,
+    },
+    /// The clock of this partition, as it was said.
+    Ticked(ConnectionNo, PartitionNo, Result<Id, Failed>),
+}
+
+/// Something for logs and metrics.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Note {
+    /// An event came over the live path; milliseconds of its id.
+    Heard(u64),
+    /// A frame is missing.
+    Missing(Topic),
+    /// A frame could not be read.
+    Unreadable(Topic),
+    /// An id came that is not above those before it.
+    WentBack(PartitionNo),
+    /// Another process of the log's server answers.
+    OtherProcess(Box<str>),
+    /// A tick did not come back.
+    Deaf(PartitionNo),
+    /// A tick came back after this time.
+    TickCameBack(Duration),
+    /// The log's server told its time, in milliseconds since the Unix epoch.
+    ClockRead(u64),
+    /// Pages are asked for.
+    RepairRead,
+    /// A tick is asked for.
+    TickAsked,
+}
+
+/// The follower's state.
+#[derive(Debug)]
+pub struct FollowerCore {
+    hub: Arc<Hub>,
+    settings: FollowSettings,
+    connection: ConnectionNo,
+    /// The process that the last connection led to.
+    run: Option<Box<str>>,
+    /// The log may have gone back, and has not been told yet what was heard of it. Stays set until
+    /// a report has arrived, however often the connection breaks meanwhile.
+    owes_report: bool,
+    /// The live path was asked to begin anew.
+    resetting: bool,
+    /// The log knows everything of the past that this replica knows; topics may be read.
+    settled: bool,
+    to_repair: VecDeque<Arc<Feed>>,
+    /// Feeds to be read again once the clock has moved on.
+    after_tick: Vec<Arc<Feed>>,
+    /// Reads that are under way.
+    reading: usize,
+    clocks: Vec<Clock>,
+    asks: VecDeque<Ask>,
+    notes: Vec<Note>,
+}
+
+/// Ticks of one partition.
+#[derive(Clone, Copy, Debug)]
+struct Clock {
+    asked: Option<Instant>,
+    asking: bool,
+    heard: Instant,
+    /// A tick that was said and has not come back.
+    awaited: Option<(Id, Instant)>,
+}
+
+impl FollowerCore {
+    /// A follower of `hub` that has not heard anything yet.
+    #[must_use]
+    pub fn new(hub: Arc<Hub>, settings: FollowSettings, now: Instant) -> Self {
+        let clock = Clock {
+            asked: None,
+            asking: false,
+            heard: now,
+            awaited: None,
+        };
+        Self {
+            clocks: vec![clock; usize::from(hub.partitions())],
+            hub,
+            settings,
+            connection: ConnectionNo::default(),
+            run: None,
+            owes_report: false,
+            resetting: false,
+            settled: false,
+            to_repair: VecDeque::new(),
+            after_tick: Vec::new(),
+            reading: 0,
+            asks: VecDeque::new(),
+            notes: Vec::new(),
+        }
+    }
+
+    /// The next thing to be done; none for now.
+    pub fn next_ask(&mut self) -> Option<Ask> {
+        self.ask_for_reads();
+        self.asks.pop_front()
+    }
+
+    /// What has been noted since the last call.
+    pub fn notes(&mut self) -> impl Iterator<Item = Note> {
+        self.notes.drain(..)
+    }
+
+    /// The present connection.
+    #[must_use]
+    pub fn connection(&self) -> ConnectionNo {
+        self.connection
+    }
+
+    /// Takes what the live path tells, in its order.
+    pub fn hear(&mut self, event: Live, now: Instant) {
+        match event {
+            Live::Up { run } => self.up(run),
+            Live::Down => self.down(),
+            Live::Confirmed(topics) => {
+                for (topic, number) in topics {
+                    // A confirmation for an earlier feed of the topic says nothing of this one: the
+                    // request to stop may be on its way still.
+                    let feed = self.hub.feed(&topic);
+                    self.to_repair
+                        .extend(feed.filter(|feed| feed.number() == number));
+                }
+            }
+            Live::Frame(topic, frame) => {
+                let partition = topic.partition(self.hub.partitions());
+                if let Some(clock) = self.clocks.get_mut(usize::from(partition)) {
+                    clock.heard = now;
+                }
+                if matches!(frame.mark, Mark::Event | Mark::End) {
+                    self.notes.push(Note::Heard(frame.id.ms));
+                }
+                let Hearing { hole, backwards } = self.hub.hear(&topic, frame);
+                if backwards {
+                    self.went_back(partition);
+                } else if hole {
+                    self.to_repair.extend(self.hub.feed(&topic));
+                    self.notes.push(Note::Missing(topic));
+                }
+            }
+            Live::Unreadable(topic) => {
+                self.hub.lose_frame(&topic);
+                self.to_repair.extend(self.hub.feed(&topic));
+                self.notes.push(Note::Unreadable(topic));
+            }
+            Live::Tick(partition, id) => self.heard_tick(partition, id, now),
+        }
+    }
+
+    /// Takes what has come of an ask.
+    pub fn answer(&mut self, answer: Answer, now: Instant) {
+        match answer {
+            Answer::Settled(connection) => {
+                if connection == self.connection {
+                    self.settled = true;
+                    self.owes_report = false;
+                }
+            }
+            Answer::Ticked(connection, partition, said) => {
+                self.ticked(connection, partition, said, now);
+            }
+            Answer::Read {
+                connection,
+                feeds,
+                reading,
+            } => {
+                self.reading -= 1;
+                if connection == self.connection {
+                    self.take_reading(feeds, reading);
+                }
+            }
+        }
+    }
+
+    /// The hub wants something: new topics, or a clock.
+    pub fn hub_wants(&mut self, now: Instant) {
+        let added = self.hub.take_added();
+        if !added.is_empty() {
+            let topics = added
+                .iter()
+                .map(|feed| (feed.topic().clone(), feed.number()));
+            let interest = Interest::Add(topics.collect());
+            self.asks.push_back(Ask::Interest(interest));
+        }
+        self.tick_for_waiting(now);
+    }
+
+    /// What is due from time to time; call it every [`TICK_PAUSE`] or so.
+    pub fn beat(&mut self, now: Instant) {
+        self.tick_for_waiting(now);
+        for partition in 0..self.hub.partitions() {
+            let Some(clock) = self
+                .clocks
+                .get_mut(usize::from(partition))
+                .filter(|_| self.settled)
+            else {
+                continue;
+            };
+            let is_late =
+                |(_, since): (Id, Instant)| now.duration_since(since) > self.settings.deaf_after;
+            if clock.awaited.is_some_and(is_late) {
+                clock.awaited = None;
+                self.notes.push(Note::Deaf(partition));
+                self.begin_anew();
+            } else if now.duration_since(clock.heard) > self.settings.tick_after
+                && clock.awaited.is_none()
+            {
+                // Counted as heard, so that the next silence begins here.
+                clock.heard = now;
+                self.tick(partition, now);
+            }
+        }
+        let gone = self.hub.sweep(now, self.settings.keep);
+        if !gone.is_empty() {
+            self.asks.push_back(Ask::Interest(Interest::Remove(gone)));
+        }
+    }
+
+    fn up(&mut self, run: Box<str>) {
+        self.connection.0 += 1;
+        self.settled = false;
+        self.resetting = false;
+        if self.run.as_ref().is_some_and(|before| *before != run) {
+            self.owes_report = true;
+            self.notes.push(Note::OtherProcess(run.clone()));
+        }
+        self.run = Some(run);
+        let reports = if self.owes_report {
+            self.reports()
+        } else {
+            Vec::new()
+        };
+        self.asks.push_back(Ask::Settle {
+            connection: self.connection,
+            reports,
+        });
+    }
+
+    fn down(&mut self) {
+        self.connection.0 += 1;
+        self.settled = false;
+        self.to_repair.clear();
+        self.after_tick.clear();
+        for clock in &mut self.clocks {
+            clock.awaited = None;
+        }
+        self.hub.break_off();
+    }
+
+    /// The log has shown an id that was given out before: it has lost what it knew, by a restart
+    /// from an older state or by FLUSHALL, and its clock begins among ids that streams have seen.
+    /// It must be told, and goes on above them.
+    fn went_back(&mut self, partition: PartitionNo) {
+        self.owes_report = true;
+        if !self.resetting {
+            self.notes.push(Note::WentBack(partition));
+        }
+        self.begin_anew();
+    }
+
+    /// Once for each connection: what follows on this one shows the same again.
+    fn begin_anew(&mut self) {
+        if !std::mem::replace(&mut self.resetting, true) {
+            self.asks.push_back(Ask::Interest(Interest::Reset));
+        }
+    }
+
+    /// What this replica knows up to now, of every partition.
+    fn reports(&self) -> Vec<Report> {
+        let feeds = self.hub.feeds();
+        let report = |partition| Report {
+            partition,
+            known: self.hub.partition(partition).last_known(),
+            topics: feeds
+                .iter()
+                .filter(|feed| feed.partition().number() == partition)
+                .map(|feed| (feed.topic().clone(), feed.last_entry().unwrap_or_default()))
+                .collect(),
+        };
+        (0..self.hub.partitions()).map(report).collect()
+    }
+
+    fn heard_tick(&mut self, partition: PartitionNo, id: Id, now: Instant) {
+        if self.hub.tick(partition, id) {
+            self.went_back(partition);
+        }
+        self.to_repair.extend(self.after_tick.drain(..));
+        let Some(clock) = self.clocks.get_mut(usize::from(partition)) else {
+            return;
+        };
+        clock.heard = now;
+        if let Some((awaited, _)) = clock.awaited
+            && awaited <= id
+        {
+            clock.awaited = None;
+            let asked = clock.asked.unwrap_or(now);
+            self.notes.push(Note::TickCameBack(now - asked));
+        }
+    }
+
+    fn ticked(
+        &mut self,
+        connection: ConnectionNo,
+        partition: PartitionNo,
+        said: Result<Id, Failed>,
+        now: Instant,
+    ) {
+        let Some(clock) = self.clocks.get_mut(usize::from(partition)) else {
+            return;
+        };
+        clock.asking = false;
+        let Ok(id) = said else { return };
+        if connection != self.connection {
+            // It was said on a connection that is gone, and does not come back on this one.
+            return;
+        }
+        self.notes.push(Note::ClockRead(id.ms));
+        // The tick itself may have come before its answer.
+        if self.hub.partition(partition).heard() < id {
+            clock.awaited = clock.awaited.or(Some((id, now)));
+        } else {
+            let asked = clock.asked.unwrap_or(now);
+            self.notes.push(Note::TickCameBack(now - asked));
+        }
+    }
+
+    fn take_reading(&mut self, feeds: Vec<Arc<Feed>>, reading: Result<Reading, Failed>) {
+        let Ok(reading) = reading else {
+            self.to_repair.extend(feeds);
+            return;
+        };
+        self.notes.push(Note::ClockRead(reading.horizon.now_ms));
+        for (feed, page) in feeds.into_iter().zip(&reading.pages) {
+            // The connection has not changed, so the live path has not broken since it was asked.
+            let generation = feed.partition().generation();
+            self.hub
+                .learn(feed.partition().number(), generation, &reading.horizon);
+            match self.hub.repair(&feed, page, &reading.horizon) {
+                Repaired::Live => {}
+                Repaired::More => self.to_repair.push_back(feed),
+                Repaired::AwaitsClock => self.after_tick.push(feed),
+            }
+        }
+    }
+
+    /// Asks for pages for feeds that wait: in batches of one partition, a few at a time.
+    fn ask_for_reads(&mut self) {
+        while self.settled && self.reading < self.settings.reads_max {
+            let Some(first) = self.to_repair.front() else {
+                return;
+            };
+            let partition = first.partition().number();
+            let mut feeds = Vec::new();
+            let mut requests = Vec::new();
+            while requests.len() < BATCH
+                && let Some(next) = self.to_repair.front()
+                && next.partition().number() == partition
+                && let Some(feed) = self.to_repair.pop_front()
+            {
+                // One that is live by now needs nothing, and one that is listed twice is asked for
+                // twice: the second page then changes nothing.
+                if let Some(request) = request(&feed) {
+                    requests.push(request);
+                    feeds.push(feed);
+                }
+            }
+            if requests.is_empty() {
+                continue;
+            }
+            self.reading += 1;
+            self.notes.push(Note::RepairRead);
+            self.asks.push_back(Ask::Read {
+                connection: self.connection,
+                partition,
+                feeds,
+                requests,
+            });
+        }
+    }
+
+    fn tick_for_waiting(&mut self, now: Instant) {
+        for partition in 0..self.hub.partitions() {
+            let is_here = |feed: &Arc<Feed>| feed.partition().number() == partition;
+            if self.hub.partition(partition).is_waited_for() || self.after_tick.iter().any(is_here)
+            {
+                self.tick(partition, now);
+            }
+        }
+    }
+
+    fn tick(&mut self, partition: PartitionNo, now: Instant) {
+        let Some(clock) = self.clocks.get_mut(usize::from(partition)) else {
+            return;
+        };
+        let is_recent = |asked: Instant| now.duration_since(asked) < TICK_PAUSE;
+        if clock.asking || !self.settled || clock.asked.is_some_and(is_recent) {
+            return;
+        }
+        clock.asked = Some(now);
+        clock.asking = true;
+        self.notes.push(Note::TickAsked);
+        self.asks.push_back(Ask::Tick(self.connection, partition));
+    }
+}
+
+fn request(feed: &Feed) -> Option<ReadRequest> {
+    let (after, limit) = match feed.wants()? {
+        Wanted::State => (Id::ZERO, 0),
+        Wanted::Entries(after) => (after, PAGE_EVENTS),
+    };
+    Some(ReadRequest {
+        topic: feed.topic().clone(),
+        after,
+        limit,
+    })
+}

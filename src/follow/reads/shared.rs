@@ -1,0 +1,211 @@
+//! Which reads of the log are under way, and who waits for them: the rules of sharing, without I/O.
+//!
+//! | a read of | is shared by |
+//! |---|---|
+//! | pages | all who want the same pages while it is under way: what it lacks is read next |
+//! | the clock, the state of topics | all who asked before it was asked of the log; who comes later waits for the next |
+//!
+//! A reading that was asked for before the live path broke counts for nothing, and is made again
+//! ([`Generation`]).
+
+use crate::hub::Hub;
+use crate::hub::partition::Generation;
+use crate::log::{LogRead, Reading};
+use std::collections::HashMap;
+
+/// Reads under way, each with those who wait for it.
+#[derive(Debug)]
+pub struct SharedReads<W> {
+    under_way: HashMap<LogRead, UnderWay<W>>,
+}
+
+#[derive(Debug)]
+struct UnderWay<W> {
+    waiting: Vec<W>,
+    /// Those for whom the present reading is too old, because they came after it was asked for.
+    next: Vec<W>,
+    /// When it was asked of the log.
+    begun: Option<Generation>,
+}
+
+/// What a reading led to.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Finished<W> {
+    /// These get it, and that was all.
+    Done(Vec<W>),
+    /// These get it; for others it must be read again, from [`SharedReads::begin`] on.
+    Again(Vec<W>),
+}
+
+impl<W> Default for SharedReads<W> {
+    fn default() -> Self {
+        Self {
+            under_way: HashMap::new(),
+        }
+    }
+}
+
+impl<W> SharedReads<W> {
+    /// Has `waiter` wait for a read. True if somebody must carry it out now: nobody does yet.
+    pub fn join(&mut self, read: LogRead, waiter: W) -> bool {
+        let shares = read.may_be_shared();
+        if let Some(read) = self.under_way.get_mut(&read) {
+            if shares || read.begun.is_none() {
+                read.waiting.push(waiter);
+            } else {
+                read.next.push(waiter);
+            }
+            return false;
+        }
+        let under_way = UnderWay {
+            waiting: vec![waiter],
+            next: Vec::new(),
+            begun: None,
+        };
+        self.under_way.insert(read, under_way);
+        true
+    }
+
+    /// The log is about to be asked. False if nobody waits any more, as `waits` says of each: then
+    /// the read is off.
+    pub fn begin(&mut self, read: &LogRead, hub: &Hub, waits: impl Fn(&W) -> bool) -> bool {
+        let Some(under_way) = self.under_way.get_mut(read) else {
+            return false;
+        };
+        // Asked again after a failure, it is new enough for all.
+        let next = std::mem::take(&mut under_way.next);
+        under_way.waiting.extend(next);
+        under_way.waiting.retain(|waiter| waits(waiter));
+        if under_way.waiting.is_empty() {
+            self.under_way.remove(read);
+            return false;
+        }
+        under_way.begun = Some(hub.partition(read.partition()).generation());
+        true
+    }
+
+    /// The log has answered. The hub learns of the reading, unless it counts for nothing.
+    pub fn finish(&mut self, read: &LogRead, reading: &Reading, hub: &Hub) -> Finished<W> {
+        let Some(under_way) = self.under_way.get_mut(read) else {
+            return Finished::Done(Vec::new());
+        };
+        let counts = under_way
+            .begun
+            .take()
+            .is_some_and(|generation| hub.learn(read.partition(), generation, &reading.horizon));
+        if !counts {
+            return Finished::Again(Vec::new());
+        }
+        hub.offer(reading);
+        let served = std::mem::take(&mut under_way.waiting);
+        if under_way.next.is_empty() {
+            self.under_way.remove(read);
+            return Finished::Done(served);
+        }
+        under_way.waiting = std::mem::take(&mut under_way.next);
+        Finished::Again(served)
+    }
+
+    /// How many reads are under way.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.under_way.len()
+    }
+
+    /// Whether none is.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.under_way.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hub::window::WindowBounds;
+    use crate::id::Id;
+    use crate::log::{Horizon, ReadRequest};
+    use crate::topic::Topic;
+    use std::sync::Arc;
+
+    fn hub() -> Arc<Hub> {
+        let bounds = WindowBounds {
+            events_max: 1,
+            bytes_max: 1,
+        };
+        Hub::new(1, bounds)
+    }
+
+    fn reading(ms: u64) -> Reading {
+        let horizon = Horizon {
+            last: Id::new(ms, 0),
+            born: Id::ZERO,
+            seams: Vec::new(),
+            now_ms: ms,
+            run: "a".into(),
+        };
+        Reading {
+            horizon,
+            pages: Vec::new(),
+        }
+    }
+
+    fn pages() -> LogRead {
+        let topic = Topic::parse("news").unwrap();
+        let (after, limit) = (Id::ZERO, 1);
+        let request = ReadRequest {
+            topic,
+            after,
+            limit,
+        };
+        LogRead::Pages(0, vec![request])
+    }
+
+    #[test]
+    fn pages_are_shared_while_they_are_under_way() {
+        let (mut reads, hub) = (SharedReads::default(), hub());
+        assert!(reads.join(pages(), 1));
+        assert!(!reads.join(pages(), 2));
+        assert!(reads.begin(&pages(), &hub, |_| true));
+        assert!(!reads.join(pages(), 3));
+        let done = reads.finish(&pages(), &reading(5), &hub);
+        assert_eq!(done, Finished::Done(vec![1, 2, 3]));
+        assert!(reads.is_empty() && reads.join(pages(), 4));
+    }
+
+    #[test]
+    fn who_asks_for_the_clock_gets_one_that_was_read_afterwards() {
+        let (mut reads, hub) = (SharedReads::default(), hub());
+        let clock = LogRead::Clock(0);
+        assert!(reads.join(clock.clone(), 1));
+        assert!(reads.begin(&clock, &hub, |_| true));
+        assert!(!reads.join(clock.clone(), 2));
+        let first = reads.finish(&clock, &reading(5), &hub);
+        assert_eq!(first, Finished::Again(vec![1]));
+        assert!(reads.begin(&clock, &hub, |_| true));
+        let second = reads.finish(&clock, &reading(6), &hub);
+        assert_eq!(second, Finished::Done(vec![2]));
+    }
+
+    #[test]
+    fn a_reading_from_before_the_live_path_broke_counts_for_nothing() {
+        let (mut reads, hub) = (SharedReads::default(), hub());
+        assert!(reads.join(pages(), 1));
+        assert!(reads.begin(&pages(), &hub, |_| true));
+        hub.break_off();
+        let old = reads.finish(&pages(), &reading(5), &hub);
+        assert_eq!(old, Finished::Again(Vec::new()));
+        assert!(hub.partition(0).horizon().is_none());
+        assert!(reads.begin(&pages(), &hub, |_| true));
+        let new = reads.finish(&pages(), &reading(6), &hub);
+        assert_eq!(new, Finished::Done(vec![1]));
+    }
+
+    #[test]
+    fn a_read_that_nobody_waits_for_is_off() {
+        let (mut reads, hub) = (SharedReads::default(), hub());
+        assert!(reads.join(pages(), 1));
+        assert!(!reads.begin(&pages(), &hub, |_| false));
+        assert!(reads.is_empty());
+    }
+}

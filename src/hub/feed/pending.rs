@@ -1,0 +1,44 @@
+//! Frames that were heard while their topic was not whole.
+
+use crate::sse::Frame;
+
+/// Frames that wait for a repair. When it overflows they are dropped, and read from the log instead.
+const PENDING_MAX: usize = 1024;
+
+/// Frames that wait until the topic has been read. Hardly ever any do, so they stand behind a
+/// pointer.
+#[derive(Debug, Default)]
+pub(super) struct Pending(Option<Box<Waiting>>);
+
+/// What was kept.
+#[derive(Debug, Default)]
+pub(super) struct Waiting {
+    /// In the order in which they were heard.
+    pub(super) frames: Vec<Frame>,
+    /// Some did not fit, or were lost on the way.
+    pub(super) lost: bool,
+}
+
+impl Pending {
+    /// Keeps a frame, or remembers that it could not.
+    pub(super) fn keep(&mut self, frame: Frame) {
+        let waiting = self.0.get_or_insert_default();
+        if waiting.frames.len() < PENDING_MAX {
+            waiting.frames.push(frame);
+        } else {
+            waiting.lost = true;
+        }
+    }
+
+    /// A frame was lost before it came here.
+    pub(super) fn note_lost(&mut self) {
+        self.0.get_or_insert_default().lost = true;
+    }
+
+    /// Everything kept; nothing is left.
+    pub(super) fn take(&mut self) -> Waiting {
+        self.0
+            .take()
+            .map_or_else(Waiting::default, |waiting| *waiting)
+    }
+}

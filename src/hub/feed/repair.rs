@@ -1,0 +1,411 @@
+//! What a replica knows of one topic, and how it becomes whole again after a hole.
+//!
+//! The state of health says up to which id the topic is *complete*: everything at or below it stands
+//! in the window, or in the log below the window's floor.
+//!
+//! | from | what happens | to |
+//! |---|---|---|
+//! | opening | the state of the log was read, after the subscription was confirmed | live, from the clock of that reading on |
+//! | live | a frame that names the last known entry as its previous one | live |
+//! | live | a frame whose previous entry is unknown, or one that cannot be read | broken after the last known entry; the frame waits |
+//! | live | the live path breaks | broken after the last id that was heard |
+//! | broken | a frame | broken; the frame waits |
+//! | broken | a page that was cut short | broken further on |
+//! | broken | a page whose first entry names one between the last known entry and the page | broken after the last known entry: there was an older hole |
+//! | broken | the last page, and no stream can have gone past what it found | live; the frames that waited follow |
+//! | broken | the last page, and streams may have gone past what it found | live, with an entry that tells them, if its id is above all that is shown; else broken, until the clock has moved on |
+//! | broken | the live path breaks | broken, as before; the frames that waited are in the log |
+//! | any | a page that was asked for from another position than the present one | unchanged |
+//!
+//! Frames that waited may show the next hole; then the topic is broken again at once.
+
+use super::pending::{Pending, Waiting};
+use crate::gap;
+use crate::hub::window::{Window, WindowBounds};
+use crate::id::Id;
+use crate::log::{Floor, Horizon, Page};
+use crate::sse::{Entry, Frame, Mark};
+use crate::topic::Topic;
+
+/// One topic as this replica knows it: a plain state machine, without a lock and without a clock.
+#[derive(Debug)]
+pub(super) struct Track {
+    pub(super) health: Health,
+    pub(super) window: Window,
+    /// The id of the end, if the topic has ended.
+    pub(super) ended: Option<Id>,
+    /// The log says that the topic is not logged.
+    pub(super) unlogged: bool,
+    /// The id of the newest deletion, zero for none. What was read from the log before it must not
+    /// be shown to anybody again.
+    deleted: Id,
+    pending: Pending,
+    /// Entries of the window that tell of events found late, with the hub's serial number at that
+    /// time: streams opened before it are told. None as a rule.
+    late: Option<Box<Vec<(Id, u64)>>>,
+}
+
+/// Up to where a topic is complete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Health {
+    /// The subscription is not confirmed, or the clock not read after it. Nothing is known.
+    Opening,
+    /// Complete up to the greater of `base` and what the partition has heard.
+    Live {
+        /// The clock when the topic was read last.
+        base: Id,
+    },
+    /// Complete up to `at`; frames heard meanwhile wait until the log was read.
+    Broken {
+        /// Complete up to here.
+        at: Id,
+        /// Streams may have gone on to here before the hole showed.
+        shown: Id,
+        /// What was read since, and streams may have gone past.
+        passed: Option<Stretch>,
+    },
+}
+
+/// Entries that were found after streams had gone past them: above `from`, up to `to`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stretch {
+    /// The last id before the hole.
+    from: Id,
+    /// The greatest id found.
+    to: Id,
+    /// It could not be told at once, and the clock has been waited for.
+    waited: bool,
+}
+
+/// What became of a live frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// It stands in the window.
+    Appended,
+    /// It was known already.
+    Known,
+    /// It waits until the topic has been read.
+    Waits,
+    /// Its predecessor is missing: the topic must be read.
+    Hole,
+}
+
+/// What a topic needs next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Repaired {
+    /// It is live.
+    Live,
+    /// There is more to read.
+    More,
+    /// Everything is read, but a gap must be told above it, and the clock stands there still: to
+    /// be read again after a tick.
+    AwaitsClock,
+}
+
+/// What is to be read for a topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// Only how the log stands: the topic begins now.
+    State,
+    /// The entries after an id.
+    Entries(Id),
+}
+
+impl Track {
+    /// Nothing is known yet.
+    pub(super) fn new(bounds: WindowBounds) -> Self {
+        Self {
+            health: Health::Opening,
+            window: Window::new(Id::ZERO, bounds),
+            ended: None,
+            unlogged: false,
+            deleted: Id::ZERO,
+            pending: Pending::default(),
+            late: None,
+        }
+    }
+
+    /// Everything up to here stands in the window, or in the log below its floor; none while
+    /// opening.
+    pub(super) fn complete(&self, heard: Id) -> Option<Id> {
+        match self.health {
+            Health::Opening => None,
+            Health::Live { base } => Some(base.max(heard)),
+            Health::Broken { at, .. } => Some(at),
+        }
+    }
+
+    /// Whether a reader at `position` finds everything above it in the window.
+    pub(super) fn covers(&self, position: Id) -> bool {
+        self.health != Health::Opening && position >= self.window.floor()
+    }
+
+    /// What must be read before the topic is live; none if it is.
+    pub(super) fn wants(&self) -> Option<Wanted> {
+        match self.health {
+            Health::Opening => Some(Wanted::State),
+            Health::Broken { at, .. } => Some(Wanted::Entries(at)),
+            Health::Live { .. } => None,
+        }
+    }
+
+    /// Whether a reading of the log with this clock was made before the topic was deleted.
+    pub(super) fn was_deleted_after(&self, horizon: &Horizon) -> bool {
+        horizon.last < self.deleted
+    }
+
+    /// Streams opened before this serial number are told of the entry at `id`, one that says that
+    /// events were found late.
+    pub(super) fn late_serial(&self, id: Id) -> u64 {
+        let late = self.late.iter().flat_map(|late| late.iter());
+        let found = late.rev().find(|(at, _)| *at == id);
+        found.map_or(0, |(_, serial)| *serial)
+    }
+
+    /// Takes a frame from the live path; `heard` is what the partition has heard before it.
+    pub(super) fn hear(&mut self, frame: Frame, heard: Id) -> Taken {
+        let Health::Live { base } = self.health else {
+            self.pending.keep(frame);
+            return Taken::Waits;
+        };
+        let chain = self.chain();
+        if frame.id <= chain {
+            return Taken::Known;
+        }
+        // The first entry of a fresh log names a position instead of a predecessor; there the
+        // clock's word is enough.
+        let known = if frame.prev.is_position() {
+            chain.max(heard)
+        } else {
+            chain
+        };
+        if frame.prev > known {
+            self.health = if frame.prev.is_position() {
+                Health::Broken {
+                    at: known,
+                    shown: known,
+                    passed: None,
+                }
+            } else {
+                self.hole(base, heard)
+            };
+            self.pending.keep(frame);
+            return Taken::Hole;
+        }
+        self.append(frame);
+        Taken::Appended
+    }
+
+    /// The live path broke: what was complete stays so, nothing more is known.
+    pub(super) fn break_off(&mut self, heard: Id) {
+        if let Health::Live { base } = self.health {
+            let at = base.max(heard);
+            self.health = Health::Broken {
+                at,
+                shown: at,
+                passed: None,
+            };
+        }
+        self.pending.take();
+    }
+
+    /// A frame was lost on the way, nobody knows which: back to what is certain.
+    pub(super) fn lose_frame(&mut self, heard: Id) {
+        if let Health::Live { base } = self.health {
+            self.health = self.hole(base, heard);
+        }
+        self.pending.note_lost();
+    }
+
+    /// Adds an older stretch of the log that a stream has read anyway, and what the log says of the
+    /// end.
+    ///
+    /// The reply may have been under way for long: meanwhile the window may have moved on, the topic
+    /// may have been deleted, and it may have ended.
+    pub(super) fn offer(&mut self, page: &Page, horizon: &Horizon) {
+        if self.health == Health::Opening || self.was_deleted_after(horizon) {
+            return;
+        }
+        // A page knows of nothing above its clock, whether or not it was cut short: only if the
+        // floor has not moved past that, everything between page and window is in one of the two.
+        let reaches = page.cut_at.unwrap_or(horizon.last) >= self.window.floor();
+        // Nothing may be missing in it, by any rule: what a log that was lost, rewound or trimmed no
+        // longer holds must stay below the floor, so that whoever comes with a cursor there is told.
+        let whole = matches!(page.floor, Floor::Log(_))
+            && gap::judge(page.after, horizon, page.floor).is_none();
+        if reaches && whole {
+            self.window.prepend(page.after, &page.frames);
+        }
+        // The log has forgotten an end that stands here still: it expired, or its key was removed.
+        if page.ended.is_none() && self.ended.is_some_and(|end| end <= horizon.last) {
+            self.ended = None;
+        }
+    }
+
+    /// Takes what was read to open or to repair the topic, while the live path carried it; `heard`
+    /// is what the partition has heard by now, `serial` the hub's next serial number: streams
+    /// opened before it may have gone past what is found now.
+    pub(super) fn repair(
+        &mut self,
+        topic: &Topic,
+        page: &Page,
+        horizon: &Horizon,
+        heard: Id,
+        serial: u64,
+    ) -> Repaired {
+        self.unlogged = page.floor == Floor::Unlogged;
+        match self.health {
+            Health::Live { .. } => return Repaired::Live,
+            Health::Opening => {
+                self.window.restart(horizon.last);
+                self.health = Health::Live { base: horizon.last };
+            }
+            // The topic has broken elsewhere since that was asked for.
+            Health::Broken { at, .. } if page.after != at => return Repaired::More,
+            Health::Broken { at, shown, passed } => {
+                let chain = self.chain();
+                if is_behind_older_hole(page, chain, at) {
+                    // Nothing had shown that hole before the path broke.
+                    self.health = Health::Broken {
+                        at: chain,
+                        shown,
+                        passed,
+                    };
+                    return Repaired::More;
+                }
+                let floor = gap::judge(at, horizon, page.floor).map_or(at, |m| m.to.max(at));
+                let reached = self
+                    .take_page(at, floor, page)
+                    .max(page.cut_at.unwrap_or(at));
+                let passed = extend(passed, at, floor, shown, page);
+                let base = horizon.last.max(reached);
+                let broken = |passed| Health::Broken {
+                    at: reached,
+                    shown,
+                    passed,
+                };
+                if page.cut_at.is_some() {
+                    self.health = broken(passed);
+                    return Repaired::More;
+                }
+                if let Some(stretch) = passed {
+                    // What tells those who went past must stand above where they are: they went no
+                    // further than `shown`. Streams that came since with a cursor may stand as far
+                    // as the clock was heard; for them the clock is waited for, once.
+                    let can_tell = base > reached.max(shown) && (base > heard || stretch.waited);
+                    if !can_tell {
+                        let waited = true;
+                        self.health = broken(Some(Stretch { waited, ..stretch }));
+                        return Repaired::AwaitsClock;
+                    }
+                }
+                if let Some(stretch) = passed {
+                    self.tell_late(topic, stretch, base, serial);
+                }
+                self.health = Health::Live { base };
+            }
+        }
+        self.ended = page.ended;
+        self.catch_up(heard)
+    }
+
+    /// Broken after the last entry that is certain.
+    fn hole(&self, base: Id, heard: Id) -> Health {
+        Health::Broken {
+            at: self.chain(),
+            shown: base.max(heard),
+            passed: None,
+        }
+    }
+
+    /// The last entry that this topic is known to have; the next one must name it as `prev`.
+    fn chain(&self) -> Id {
+        let floor = self.window.floor();
+        self.window.last().map_or(floor, |last| last.max(floor))
+    }
+
+    fn append(&mut self, frame: Frame) {
+        match frame.mark {
+            Mark::End => self.ended = Some(frame.id),
+            Mark::Event => self.ended = None,
+            Mark::Deleted => {
+                self.ended = None;
+                self.deleted = frame.id;
+            }
+            Mark::Gap { .. } | Mark::Late { .. } | Mark::Unlogged => {}
+        }
+        self.window.append(frame);
+    }
+
+    /// Appends what a read found above `at`; returns how far the topic is complete now.
+    fn take_page(&mut self, at: Id, floor: Id, page: &Page) -> Id {
+        if floor > at {
+            // Readers below find the window too short, read the log, and are told there.
+            self.window.restart(floor);
+        }
+        let mut reached = floor;
+        for frame in page.frames.iter().filter(|frame| frame.id > floor) {
+            reached = frame.id;
+            self.append(frame.clone());
+        }
+        reached
+    }
+
+    fn tell_late(&mut self, topic: &Topic, stretch: Stretch, id: Id, serial: u64) {
+        let Stretch { from, to, .. } = stretch;
+        self.window.append(Frame::encode(
+            topic,
+            &Entry {
+                id,
+                prev: from,
+                mark: Mark::Late { from, to },
+                event_type: String::new(),
+                data: String::new(),
+            },
+        ));
+        let late = self.late.get_or_insert_default();
+        let floor = self.window.floor();
+        late.retain(|(at, _)| *at > floor);
+        late.push((id, serial));
+    }
+
+    /// Appends what was heard during the read.
+    fn catch_up(&mut self, heard: Id) -> Repaired {
+        let Waiting { frames, lost } = self.pending.take();
+        // After a hole the rest is found in the log.
+        for frame in frames {
+            if !matches!(self.health, Health::Live { .. }) {
+                break;
+            }
+            self.hear(frame, heard);
+        }
+        if let Health::Live { base } = self.health {
+            if !lost {
+                return Repaired::Live;
+            }
+            self.health = self.hole(base, heard);
+        }
+        Repaired::More
+    }
+}
+
+/// Whether the page's first entry follows one that is missing between the last known entry and the
+/// page: a hole that no frame had shown.
+fn is_behind_older_hole(page: &Page, chain: Id, at: Id) -> bool {
+    page.frames
+        .first()
+        .is_some_and(|first| !first.prev.is_position() && chain < first.prev && first.prev <= at)
+}
+
+/// What streams may have gone past, this page included: entries found, and entries that the log
+/// has dropped before they could be found.
+fn extend(before: Option<Stretch>, at: Id, floor: Id, shown: Id, page: &Page) -> Option<Stretch> {
+    let found = page.frames.iter().map(|frame| frame.id);
+    let found = found.filter(|id| *id <= shown);
+    let to = found.chain([floor.min(shown)]).filter(|id| *id > at).max();
+    to.map_or(before, |to| {
+        let from = before.map_or(at, |passed| passed.from);
+        let waited = before.is_some_and(|passed| passed.waited);
+        Some(Stretch { from, to, waited })
+    })
+}

@@ -1,0 +1,48 @@
+//! Events of a topic that is not logged.
+//!
+//! They pass beside everything else: they have no id, nothing is owed of them, and no state of
+//! health holds them back. The feed numbers them as they come and keeps the last ones, within the
+//! bounds of a window, for readers that look a moment later; a reader that is behind even that goes
+//! on with what is there.
+
+use crate::hub::window::{Window, WindowBounds};
+use crate::id::Id;
+use crate::sse::Frame;
+
+/// The last events that were not logged, at positions `0-<number>`. Most topics have none, ever.
+#[derive(Debug, Default)]
+pub(super) struct Unlogged(Option<Box<Window>>);
+
+/// How far a reader came among them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::hub) struct Passed {
+    /// The number of the last event that the reader has seen, or missed.
+    pub(in crate::hub) seen: u64,
+    /// How many were there no more.
+    pub(in crate::hub) skipped: u64,
+}
+
+impl Unlogged {
+    /// Adds an event under its number.
+    pub(super) fn append(&mut self, mut frame: Frame, number: u64, bounds: WindowBounds) {
+        frame.id = Id::new(0, number);
+        self.0
+            .get_or_insert_with(|| Box::new(Window::new(Id::ZERO, bounds)))
+            .append(frame);
+    }
+
+    /// Events after number `seen`, and how many between are there no more.
+    pub(super) fn after(&self, seen: u64) -> (impl Iterator<Item = &Frame>, Passed) {
+        let floor = self.0.as_ref().map_or(0, |window| window.floor().seq);
+        let skipped = floor.saturating_sub(seen);
+        let seen = seen + skipped;
+        let frames = self.0.iter();
+        let frames = frames.flat_map(move |window| window.after(Id::new(0, seen)));
+        (frames, Passed { seen, skipped })
+    }
+
+    /// Bytes held.
+    pub(super) fn bytes(&self) -> usize {
+        self.0.as_ref().map_or(0, |window| window.bytes())
+    }
+}

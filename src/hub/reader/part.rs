@@ -1,0 +1,383 @@
+//! The merge of the topics of one partition into one stream.
+
+use super::source::{Front, Source, Teller};
+use super::{Flow, OpenStep, Showing, Shown, Sink, Start, Step};
+use crate::gap;
+use crate::hub::partition::Partition;
+use crate::id::Id;
+use crate::log::{LogRead, ReadRequest};
+use crate::sse::{Gap, GapReason};
+use smallvec::{SmallVec, smallvec};
+use std::sync::Arc;
+
+/// The topics of one partition, and where the stream stands among their events.
+#[derive(Debug)]
+pub(super) struct Part {
+    pub(super) partition: Arc<Partition>,
+    /// One as a rule, which then stands right here.
+    pub(super) sources: SmallVec<[Source; 1]>,
+    opening: Option<Box<Opening>>,
+    pub(super) cursor: Id,
+    since: Id,
+    /// The stream goes on from a cursor that it got elsewhere.
+    resumed: bool,
+    /// Events that are not logged have filled the last step.
+    unlogged_filled: bool,
+}
+
+/// A part that has not begun.
+#[derive(Debug)]
+struct Opening {
+    start: Start,
+    /// The clock was read for this stream.
+    asked_clock: bool,
+    /// The log was asked whether topics that have ended here have ended still.
+    asked_ends: bool,
+}
+
+/// The sources' next ids.
+struct Fronts {
+    /// The source with the smallest, and that id.
+    first: Option<(usize, Id)>,
+    /// The smallest of the others.
+    second: Option<Id>,
+    /// What must be read from the log before any of that counts.
+    behind: Vec<ReadRequest>,
+}
+
+impl Part {
+    pub(super) fn new(partition: Arc<Partition>, source: Source, start: Start) -> Self {
+        Self {
+            partition,
+            sources: smallvec![source],
+            opening: Some(Box::new(Opening {
+                start,
+                asked_clock: false,
+                asked_ends: false,
+            })),
+            cursor: Id::ZERO,
+            since: Id::ZERO,
+            resumed: false,
+            unlogged_filled: false,
+        }
+    }
+
+    pub(super) fn has_begun(&self) -> bool {
+        self.opening.is_none()
+    }
+
+    /// The least *complete* of the topics; none while one is opening.
+    fn limit(&self) -> Option<Id> {
+        self.sources.iter().map(Source::limit).min().flatten()
+    }
+
+    /// Whether every topic has ended at or below the cursor.
+    pub(super) fn has_ended(&self) -> bool {
+        self.has_begun()
+            && self.sources.iter().all(|source| {
+                let ended = source.feed.ended();
+                ended.is_some_and(|end| end <= source.position(self.cursor))
+                    && source.page.is_none()
+            })
+    }
+
+    /// Wakes the stream when the clock has moved on.
+    pub(super) fn wait_for_clock(&self) {
+        let first = self.sources.first();
+        let waker = first.and_then(|source| source.feed.waker(source.waker_id));
+        if let Some(waker) = waker {
+            self.partition.wait_for_clock(waker);
+        }
+    }
+
+    /// Begins if enough is known; else says what is to be done first. Gaps that are told whatever
+    /// the log holds are added to `tell`.
+    pub(super) fn open(&mut self, tell: &mut Vec<Gap>) -> OpenStep {
+        let Some(mut opening) = self.opening.take() else {
+            return OpenStep::Open;
+        };
+        let step = self.try_open(&mut opening, tell);
+        if step != OpenStep::Open {
+            self.opening = Some(opening);
+        }
+        step
+    }
+
+    fn try_open(&mut self, opening: &mut Opening, tell: &mut Vec<Gap>) -> OpenStep {
+        let complete = self.sources.iter().map(|source| source.feed.complete());
+        let Some(complete) = complete.collect::<Option<SmallVec<[Id; 4]>>>() else {
+            return OpenStep::Wait;
+        };
+        let Some(horizon) = self.partition.horizon() else {
+            return OpenStep::Read(LogRead::Clock(self.partition.number()));
+        };
+        let start = opening.start;
+        let mut ahead = None;
+        let at = match start {
+            // Everything up to the greatest was published before this stream began.
+            Start::Live | Start::Unreadable => complete.into_iter().max().unwrap_or_default(),
+            Start::History(id) => id,
+            Start::After(id) if id > self.partition.last_known() => {
+                // Perhaps this replica has only not heard of it yet: the clock decides.
+                if !std::mem::replace(&mut opening.asked_clock, true) {
+                    return OpenStep::Read(LogRead::Clock(self.partition.number()));
+                }
+                ahead = Some(id);
+                gap::judge_partition(id, &horizon).map_or(horizon.last, |missing| missing.to)
+            }
+            Start::After(id) => id,
+        };
+        if self.any_has_ended(at) && !std::mem::replace(&mut opening.asked_ends, true) {
+            // An end may have expired here unheard, or its key may be gone: nobody is turned away,
+            // and no stream is ended, for what the log has forgotten.
+            let requests = self.sources.iter().map(Source::state_request).collect();
+            return OpenStep::Read(LogRead::State(self.partition.number(), requests));
+        }
+        self.resumed = matches!(start, Start::After(_));
+        self.begin(at);
+        match start {
+            Start::Unreadable => self.tell_all(None, GapReason::BadCursor, tell),
+            Start::After(_) if ahead.is_some() => self.tell_all(ahead, GapReason::Ahead, tell),
+            Start::After(id) => {
+                if let Some(missing) = gap::rewound(id, &horizon) {
+                    // Sources behind their window are told when their page is judged.
+                    for source in &mut self.sources {
+                        if source.feed.covers(id) && source.feed.is_logged() {
+                            source.skip(id, missing);
+                        }
+                    }
+                }
+            }
+            Start::History(id) => {
+                for source in &mut self.sources {
+                    source.history = !source.feed.covers(id);
+                }
+            }
+            Start::Live => {}
+        }
+        OpenStep::Open
+    }
+
+    fn any_has_ended(&self, at: Id) -> bool {
+        let mut ends = self.sources.iter().filter_map(|source| source.feed.ended());
+        ends.any(|end| end <= at)
+    }
+
+    fn begin(&mut self, at: Id) {
+        self.cursor = at;
+        self.since = at;
+        for source in &mut self.sources {
+            source.passed = source.feed.passed();
+        }
+    }
+
+    fn tell_all(&self, from: Option<Id>, reason: GapReason, tell: &mut Vec<Gap>) {
+        let logged = self.sources.iter().filter(|source| source.feed.is_logged());
+        tell.extend(logged.map(|source| Gap {
+            topic: source.feed.topic().clone(),
+            reason,
+            from,
+            to: self.cursor,
+        }));
+    }
+
+    /// Shows what comes next, until there is no more or the sink is full.
+    pub(super) fn step(&mut self, serial: u64, showing: &mut Showing<'_, impl Sink>) -> Step {
+        if !self.has_begun() {
+            return Step::Opening;
+        }
+        // What has filled the last step comes second in this one, so that neither kind starves.
+        let unlogged_first = !std::mem::take(&mut self.unlogged_filled);
+        if unlogged_first && self.show_unlogged(showing) == Flow::Full {
+            self.unlogged_filled = true;
+            return Step::Full;
+        }
+        let step = self.merge(serial, showing);
+        if !unlogged_first && step != Step::Full && self.show_unlogged(showing) == Flow::Full {
+            self.unlogged_filled = true;
+            return Step::Full;
+        }
+        step
+    }
+
+    fn show_unlogged(&mut self, showing: &mut Showing<'_, impl Sink>) -> Flow {
+        for source in &mut self.sources {
+            if source.show_unlogged(showing) == Flow::Full {
+                return Flow::Full;
+            }
+        }
+        Flow::More
+    }
+
+    fn merge(&mut self, serial: u64, showing: &mut Showing<'_, impl Sink>) -> Step {
+        let teller = Teller {
+            since: self.since,
+            resumed: self.resumed,
+            serial,
+        };
+        self.sources.iter_mut().for_each(Source::turn_page);
+        if let [source] = self.sources.as_slice()
+            && source.page.is_none()
+        {
+            return self.follow(&teller, showing);
+        }
+        let step = self.merge_all(&teller, showing);
+        if step == Step::Idle && self.has_ended() {
+            Step::Ended
+        } else {
+            step
+        }
+    }
+
+    /// The merge of one topic that is read from its window: the common case, in one look.
+    fn follow(&mut self, teller: &Teller, showing: &mut Showing<'_, impl Sink>) -> Step {
+        let Some(source) = self.sources.first_mut() else {
+            return Step::Idle;
+        };
+        let position = source.position(self.cursor);
+        // The cursor moves with what is shown, and with nothing else.
+        let mut reached = self.cursor;
+        let view = source.feed.view();
+        let Some(complete) = view.complete() else {
+            return Step::Opening;
+        };
+        if !view.covers(position) {
+            drop(view);
+            let requests = vec![source.request(position)];
+            return Step::Behind(LogRead::Pages(self.partition.number(), requests));
+        }
+        let mut step = Step::Idle;
+        for frame in view.after(position) {
+            if frame.id > complete {
+                step = Step::Held;
+                break;
+            }
+            reached = frame.id;
+            let anchored = true;
+            if teller.tells(frame, Some(&view))
+                && showing.show(Shown::Frame { frame, anchored }) == Flow::Full
+            {
+                step = Step::Full;
+                break;
+            }
+        }
+        if step == Step::Idle && view.ended().is_some_and(|end| end <= position.max(reached)) {
+            step = Step::Ended;
+        }
+        drop(view);
+        source.done = source.done.max(reached);
+        self.cursor = self.cursor.max(reached);
+        step
+    }
+
+    /// The merge rule: the smallest id of all topics, as long as no topic can still bring a smaller
+    /// one.
+    fn merge_all(&mut self, teller: &Teller, showing: &mut Showing<'_, impl Sink>) -> Step {
+        loop {
+            self.sources.iter_mut().for_each(Source::turn_page);
+            // Limits before fronts: what they cover is in the windows already. Between the two
+            // looks windows may move on; then a front says that it is behind.
+            let Some(limit) = self.limit() else {
+                return Step::Opening;
+            };
+            showing.sink.others_run();
+            let fronts = self.fronts();
+            if !fronts.behind.is_empty() {
+                return Step::Behind(LogRead::Pages(self.partition.number(), fronts.behind));
+            }
+            let Some((index, id)) = fronts.first else {
+                return Step::Idle;
+            };
+            if self.tell_early(id.min(limit), showing) == Flow::Full {
+                return Step::Full;
+            }
+            if id > limit {
+                return Step::Held;
+            }
+            let second = fronts.second;
+            let until = second.map_or(limit, |second| limit.min(second.just_before().max(id)));
+            // The last of those with the same id carries it.
+            let anchored = second.is_none_or(|second| second > id);
+            let cursor = self.cursor;
+            showing.sink.others_run();
+            let Some(source) = self.sources.get_mut(index) else {
+                return Step::Idle;
+            };
+            let (reached, flow) = source.show(cursor, until, anchored, teller, showing);
+            source.done = source.done.max(reached);
+            if anchored {
+                self.cursor = self.cursor.max(reached);
+            }
+            if flow == Flow::Full {
+                return Step::Full;
+            }
+        }
+    }
+
+    /// Gaps that end above what is shown next. They are told now and without an id, because the
+    /// cursor is about to move on among the ids that they lack: a stream that dropped there and
+    /// came back to a replica which still holds the rest would never be told.
+    fn tell_early(&mut self, next: Id, showing: &mut Showing<'_, impl Sink>) -> Flow {
+        let pages = self.sources.iter_mut().filter_map(|s| s.page.as_mut());
+        for page in pages {
+            if let Some(gap) = page.gap.take_if(|gap| gap.to > next) {
+                let anchored = false;
+                if showing.show(Shown::Gap { gap, anchored }) == Flow::Full {
+                    return Flow::Full;
+                }
+            }
+        }
+        Flow::More
+    }
+
+    fn fronts(&self) -> Fronts {
+        let mut fronts = Fronts {
+            first: None,
+            second: None,
+            behind: Vec::new(),
+        };
+        for (index, source) in self.sources.iter().enumerate() {
+            let id = match source.front(self.cursor) {
+                Front::Nothing => continue,
+                Front::Behind => {
+                    let position = source.position(self.cursor);
+                    fronts.behind.push(source.request(position));
+                    continue;
+                }
+                Front::At(id) => id,
+            };
+            match fronts.first {
+                Some((_, least)) if id >= least => {
+                    fronts.second = Some(fronts.second.map_or(id, |second| second.min(id)));
+                }
+                _ => {
+                    fronts.second = fronts.first.map(|(_, least)| least).or(fronts.second);
+                    fronts.first = Some((index, id));
+                }
+            }
+        }
+        fronts
+    }
+
+    /// Moves the cursor to where all topics are complete, if nothing at or below that is still to
+    /// be shown. True if it has moved.
+    pub(super) fn refresh(&mut self, sink: &mut impl Sink) -> bool {
+        if !self.has_begun() {
+            return false;
+        }
+        // The limit first: what it covers stands in the windows, so that the fronts show it, or has
+        // left them since, so that they are behind.
+        let Some(limit) = self.limit().filter(|limit| *limit > self.cursor) else {
+            return false;
+        };
+        sink.others_run();
+        let fronts = self.fronts();
+        let is_due = |(_, id): (usize, Id)| id <= limit;
+        if !fronts.behind.is_empty() || fronts.first.is_some_and(is_due) {
+            // The stream is being woken for it.
+            return false;
+        }
+        self.cursor = limit;
+        true
+    }
+}

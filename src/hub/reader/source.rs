@@ -1,0 +1,292 @@
+//! One topic of a stream: a page of the log while the stream is behind the topic's window, and the
+//! window after that.
+
+use super::{Flow, PAGE_EVENTS, Showing, Shown, Sink};
+use crate::gap;
+use crate::hub::feed::{Feed, View};
+use crate::hub::waker::WakerId;
+use crate::id::Id;
+use crate::log::{Page, ReadRequest, Reading};
+use crate::sse::{Frame, Gap, Mark};
+use std::sync::Arc;
+
+#[derive(Debug)]
+pub(super) struct Source {
+    pub(super) feed: Arc<Feed>,
+    pub(super) waker_id: WakerId,
+    /// Nothing at or below this is still to come from this topic.
+    pub(super) done: Id,
+    /// The last event that was not logged and was shown, by its number.
+    pub(super) passed: u64,
+    /// What came before `done` is not missed: found for a first visit.
+    pub(super) history: bool,
+    pub(super) page: Option<Box<PageCursor>>,
+}
+
+/// A page of the log on its way to the stream.
+#[derive(Debug)]
+pub(super) struct PageCursor {
+    /// Told before anything else of the page.
+    pub(super) gap: Option<Gap>,
+    /// None if there is a gap to tell and nothing else.
+    frames: Option<SharedFrames>,
+    /// The topic is known up to here.
+    pub(super) cap: Id,
+}
+
+/// What is left of a page that all who asked for it share.
+#[derive(Debug)]
+struct SharedFrames {
+    reading: Arc<Reading>,
+    page: usize,
+    next: usize,
+}
+
+/// What a topic shows next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Front {
+    /// It must be read from the log first.
+    Behind,
+    /// Nothing that is known here.
+    Nothing,
+    /// Something at this id.
+    At(Id),
+}
+
+/// Decides which entries a stream is told.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Teller {
+    /// Where the stream began.
+    pub(super) since: Id,
+    /// It came with a cursor.
+    pub(super) resumed: bool,
+    /// The hub's serial number when it began.
+    pub(super) serial: u64,
+}
+
+impl Teller {
+    /// Whether the stream is told of this entry; `view` is where it stands, none for a page.
+    ///
+    /// A stream that came with a cursor may have gone past the lost ids before the gap was written
+    /// down, on this replica or on another: it is told although it begins above them.
+    pub(super) fn tells(&self, frame: &Frame, view: Option<&View<'_>>) -> bool {
+        match frame.mark {
+            Mark::Event | Mark::End | Mark::Deleted | Mark::Unlogged => true,
+            Mark::Gap { lost, .. } => self.since < lost || self.resumed,
+            Mark::Late { from, to } => {
+                let serial = view.map_or(0, |view| view.late_serial(frame.id));
+                let was_open = self.serial < serial && self.since < to;
+                was_open || (self.resumed && self.since > from)
+            }
+        }
+    }
+}
+
+impl PageCursor {
+    fn left(&self) -> &[Frame] {
+        self.frames.as_ref().map_or(&[], SharedFrames::left)
+    }
+
+    fn is_shown(&self) -> bool {
+        self.gap.is_none() && self.left().is_empty()
+    }
+
+    fn pass_one(&mut self) {
+        if let Some(frames) = &mut self.frames {
+            frames.next += 1;
+        }
+    }
+}
+
+impl SharedFrames {
+    fn left(&self) -> &[Frame] {
+        let page = self.reading.pages.get(self.page);
+        page.and_then(|page| page.frames.get(self.next..))
+            .unwrap_or_default()
+    }
+}
+
+impl Source {
+    pub(super) fn new(feed: Arc<Feed>, waker_id: WakerId) -> Self {
+        Self {
+            feed,
+            waker_id,
+            done: Id::ZERO,
+            passed: 0,
+            history: false,
+            page: None,
+        }
+    }
+
+    /// Everything at or below this was shown, or is never shown to this stream.
+    pub(super) fn position(&self, cursor: Id) -> Id {
+        cursor.max(self.done)
+    }
+
+    /// The next page after a position.
+    pub(super) fn request(&self, after: Id) -> ReadRequest {
+        ReadRequest {
+            topic: self.feed.topic().clone(),
+            after,
+            limit: PAGE_EVENTS,
+        }
+    }
+
+    /// How the log of this topic stands, and no entries.
+    pub(super) fn state_request(&self) -> ReadRequest {
+        ReadRequest {
+            topic: self.feed.topic().clone(),
+            after: Id::ZERO,
+            limit: 0,
+        }
+    }
+
+    /// Up to where this topic is known to this stream; none while it opens.
+    pub(super) fn limit(&self) -> Option<Id> {
+        let complete = self.feed.complete()?;
+        Some(
+            self.page
+                .as_ref()
+                .map_or(complete.max(self.done), |page| page.cap),
+        )
+    }
+
+    /// A page that was shown whole is done with; the window, or another page, follows. One that was
+    /// read before the topic was deleted is not shown any further.
+    pub(super) fn turn_page(&mut self) {
+        let Some(page) = &self.page else { return };
+        if page.is_shown() {
+            self.done = self.done.max(page.cap);
+            self.page = None;
+        } else if let Some(frames) = &page.frames
+            && self.feed.was_deleted_after(&frames.reading.horizon)
+        {
+            self.page = None;
+        }
+    }
+
+    /// Takes a page that this topic has asked for, unless the topic was deleted since it was read.
+    pub(super) fn take_page(&mut self, reading: &Arc<Reading>, index: usize, page: &Page) {
+        if self.feed.was_deleted_after(&reading.horizon) {
+            return;
+        }
+        let missing = gap::judge(page.after, &reading.horizon, page.floor)
+            .filter(|missing| missing.to > page.after);
+        let history = std::mem::take(&mut self.history);
+        let from = missing.map_or(page.after, |missing| missing.to);
+        let cap = page.cut_at.unwrap_or(reading.horizon.last);
+        let gap = missing.filter(|_| !history);
+        self.page = Some(Box::new(PageCursor {
+            gap: gap.map(|missing| self.gap(page.after, missing)),
+            frames: Some(SharedFrames {
+                reading: reading.clone(),
+                page: index,
+                next: page.frames.partition_point(|frame| frame.id <= from),
+            }),
+            cap: cap.max(from),
+        }));
+    }
+
+    /// Tells a gap although the window covers the cursor.
+    pub(super) fn skip(&mut self, from: Id, missing: gap::Missing) {
+        self.page = Some(Box::new(PageCursor {
+            gap: Some(self.gap(from, missing)),
+            frames: None,
+            cap: missing.to,
+        }));
+    }
+
+    fn gap(&self, from: Id, missing: gap::Missing) -> Gap {
+        Gap {
+            topic: self.feed.topic().clone(),
+            reason: missing.reason,
+            from: Some(from),
+            to: missing.to,
+        }
+    }
+
+    /// What this topic shows next.
+    pub(super) fn front(&self, cursor: Id) -> Front {
+        let next = if let Some(page) = &self.page {
+            let gap = page.gap.as_ref().map(|gap| gap.to);
+            gap.or_else(|| page.left().first().map(|frame| frame.id))
+        } else {
+            let position = self.position(cursor);
+            let view = self.feed.view();
+            if !view.covers(position) {
+                return Front::Behind;
+            }
+            view.after(position).next().map(|frame| frame.id)
+        };
+        next.map_or(Front::Nothing, Front::At)
+    }
+
+    /// Shows everything up to `until`; returns how far it came, and whether the sink is full.
+    pub(super) fn show(
+        &mut self,
+        cursor: Id,
+        until: Id,
+        anchored: bool,
+        teller: &Teller,
+        showing: &mut Showing<'_, impl Sink>,
+    ) -> (Id, Flow) {
+        let mut reached = self.position(cursor);
+        let Some(page) = &mut self.page else {
+            let view = self.feed.view();
+            if !view.covers(reached) {
+                // The window has moved on since it was looked at: the next look reads the log.
+                return (reached, Flow::More);
+            }
+            for frame in view.after(reached).take_while(|frame| frame.id <= until) {
+                reached = frame.id;
+                if teller.tells(frame, Some(&view))
+                    && showing.show(Shown::Frame { frame, anchored }) == Flow::Full
+                {
+                    return (reached, Flow::Full);
+                }
+            }
+            return (reached, Flow::More);
+        };
+        if let Some(gap) = page.gap.take_if(|gap| gap.to <= until) {
+            reached = gap.to;
+            if showing.show(Shown::Gap { gap, anchored }) == Flow::Full {
+                return (reached, Flow::Full);
+            }
+        }
+        if page.gap.is_some() {
+            return (reached, Flow::More);
+        }
+        while let Some(frame) = page.left().first().filter(|frame| frame.id <= until) {
+            reached = frame.id;
+            let flow = if teller.tells(frame, None) {
+                showing.show(Shown::Frame { frame, anchored })
+            } else {
+                Flow::More
+            };
+            page.pass_one();
+            if flow == Flow::Full {
+                return (reached, Flow::Full);
+            }
+        }
+        (reached, Flow::More)
+    }
+
+    /// Shows events that are not logged.
+    pub(super) fn show_unlogged(&mut self, showing: &mut Showing<'_, impl Sink>) -> Flow {
+        if self.passed >= self.feed.passed() {
+            return Flow::More;
+        }
+        let view = self.feed.view();
+        let (frames, passed) = view.unlogged_after(self.passed);
+        self.passed = passed.seen;
+        showing.skipped += passed.skipped;
+        for frame in frames {
+            self.passed = frame.id.seq;
+            let anchored = false;
+            if showing.show(Shown::Frame { frame, anchored }) == Flow::Full {
+                return Flow::Full;
+            }
+        }
+        Flow::More
+    }
+}

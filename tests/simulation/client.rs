@@ -1,0 +1,302 @@
+//! A subscriber: what it asked for, what it was shown, and the strict oracle over both.
+
+use crate::wire::{Block, Wire};
+use rand::Rng as _;
+use rand::rngs::StdRng;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Wake;
+use tidegate::cursor::Cursor;
+use tidegate::hub::{WakeSource, WakerId};
+use tidegate::id::Id;
+use tidegate::stream::open::Opener;
+use tidegate::stream::turn::Stream;
+use tidegate::time::CoarseInstant;
+use tidegate::topic::{PartitionNo, Topic};
+
+/// An event as its publisher knows it.
+pub struct Published {
+    pub topic: Topic,
+    pub partition: PartitionNo,
+    pub id: Id,
+    /// It has the type that some clients filter by.
+    pub typed: bool,
+    /// The log has forgotten it before any replica that still knows it heard it.
+    pub unknowable: bool,
+    /// It vanished from a connection that stayed up. A stream that leaves before the hole shows,
+    /// and goes on elsewhere, cannot be told.
+    pub vanished: bool,
+}
+
+/// A gap that a client was told.
+#[derive(Debug)]
+pub struct Told {
+    pub topic: Topic,
+    pub reason: String,
+    pub from: Option<Id>,
+    pub to: Id,
+    /// Events published by then.
+    pub published: usize,
+}
+
+impl Told {
+    /// Strictly what the gap says: above `from`, up to `to`. Two reasons speak of another log, of
+    /// which the client's cursor was, and so of everything in this one up to `to`.
+    pub fn covers(&self, event: &Published, number: usize) -> bool {
+        let above = match self.reason.as_str() {
+            "ahead" | "bad_cursor" => true,
+            _ => self.from.is_some_and(|from| from < event.id),
+        };
+        self.topic == event.topic && number < self.published && above && event.id <= self.to
+    }
+}
+
+/// A stream that is open, as a client and its replica have it.
+pub struct Open {
+    pub replica: usize,
+    pub stage: Stage,
+    pub woken: Arc<Woken>,
+    /// A read is under way for it.
+    pub asking: bool,
+    /// When it wants to be turned, whoever wakes it.
+    pub due: Option<CoarseInstant>,
+    /// Wakers that are shared, and are removed when it goes.
+    pub shared: Vec<(WakeSource, WakerId)>,
+    /// On the way to the client.
+    pub wire: Wire,
+    /// Events published when it was asked for.
+    pub published: usize,
+    pub asked_at: usize,
+    /// The newest deletion of each topic that its replica had heard by then.
+    pub deleted: BTreeMap<Topic, Id>,
+    /// The last cursor that was written.
+    pub last: Option<Cursor>,
+    /// The last event seen that was not logged.
+    pub whisper: Option<usize>,
+}
+
+pub enum Stage {
+    Opening(Box<Opener>),
+    Live(Box<Stream>),
+    /// What is on the way still arrives.
+    Over,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        for (source, waker_id) in self.shared.drain(..) {
+            source.remove_waker(waker_id);
+        }
+    }
+}
+
+/// Notes that a stream was woken.
+#[derive(Default)]
+pub struct Woken(AtomicBool);
+
+impl Woken {
+    pub fn yes() -> Arc<Self> {
+        Arc::new(Self(AtomicBool::new(true)))
+    }
+
+    pub fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    pub fn take(&self) -> bool {
+        self.0.swap(false, Ordering::Relaxed)
+    }
+}
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.set();
+    }
+}
+
+pub struct Client {
+    pub topics: Vec<Topic>,
+    /// It wants only events with the type.
+    pub filters: bool,
+    /// Its first visit asks for everything that is retained.
+    pub asks_history: bool,
+    pub cursor: Option<Cursor>,
+    /// The first position, and the events published by then.
+    pub began: Option<(Cursor, usize)>,
+    pub seen: BTreeSet<usize>,
+    /// The last event seen that was not logged.
+    pub whisper: Option<usize>,
+    pub told: Vec<Told>,
+    pub open: Option<Open>,
+    pub streams: u64,
+}
+
+impl Client {
+    pub fn new(rng: &mut StdRng, history: bool) -> Self {
+        let mut all = super::topics();
+        let count = rng.random_range(1..=3);
+        let chosen = (0..count).map(|_| all.remove(rng.random_range(0..all.len())));
+        let mut topics: Vec<Topic> = chosen.collect();
+        if rng.random_bool(0.4) {
+            topics.push(Topic::parse(super::UNLOGGED).unwrap());
+        }
+        Self {
+            topics,
+            filters: rng.random_bool(0.2),
+            asks_history: history && rng.random_bool(0.5),
+            cursor: None,
+            began: None,
+            seen: BTreeSet::new(),
+            whisper: None,
+            told: Vec::new(),
+            open: None,
+            streams: 0,
+        }
+    }
+
+    /// The next block arrives. What the client says of it, for the trace.
+    pub fn arrive(&mut self, published: &[Published]) -> Option<String> {
+        let open = self.open.as_mut()?;
+        let block = open.wire.arrive()?;
+        if block.event == "message" || block.event.is_empty() || block.event == super::TYPE {
+            return Some(self.event(&block, published));
+        }
+        let open = self.open.as_mut()?;
+        let may_stand = matches!(block.event.as_str(), "tidegate.open" | "tidegate.cursor");
+        move_cursor(open, &block, may_stand);
+        if let Some(cursor) = &block.id {
+            self.cursor = Some(cursor.clone());
+        }
+        match block.event.as_str() {
+            "tidegate.open" => {
+                let opened = block.json();
+                let cursor = opened["cursor"].as_str();
+                let cursor: Option<Cursor> = cursor.map(|text| text.parse().unwrap());
+                if let Some(cursor) = cursor {
+                    self.began.get_or_insert((cursor, open.published));
+                }
+                None
+            }
+            "tidegate.cursor" | "tidegate.deleted" => None,
+            "tidegate.gap" => {
+                let gap = block.json();
+                let told = Told {
+                    topic: Topic::parse(gap["topic"].as_str().unwrap()).unwrap(),
+                    reason: gap["reason"].as_str().unwrap().to_owned(),
+                    from: gap["from"].as_str().map(|id| id.parse().unwrap()),
+                    to: gap["to"].as_str().unwrap().parse().unwrap(),
+                    published: published.len(),
+                };
+                let said = format!("is told {told:?}");
+                self.told.push(told);
+                Some(said)
+            }
+            other => panic!("nobody sends {other}"),
+        }
+    }
+
+    fn event(&mut self, block: &Block, published: &[Published]) -> String {
+        let open = self.open.as_mut().unwrap();
+        let number = super::number_of(&block.data).unwrap();
+        if block.data.starts_with('w') {
+            assert!(block.id.is_none(), "whisper {number} has an id");
+            assert!(
+                open.whisper < Some(number),
+                "whisper {number} after {:?}",
+                open.whisper
+            );
+            open.whisper = Some(number);
+            self.whisper = Some(number);
+            return format!("hears whisper {number}");
+        }
+        let event = &published[number];
+        move_cursor(open, block, false);
+        if let Some(cursor) = &block.id {
+            self.cursor = Some(cursor.clone());
+        }
+        let deleted = open.deleted.get(&event.topic);
+        assert!(
+            deleted.is_none_or(|id| *id < event.id),
+            "{number} of {} comes back after its deletion at {deleted:?}",
+            event.topic
+        );
+        assert!(
+            self.topics.contains(&event.topic),
+            "sees an event of another topic"
+        );
+        assert!(
+            !self.filters || event.typed,
+            "sees {number} of another type"
+        );
+        assert!(self.seen.insert(number), "sees {number} again");
+        format!("sees {number} of {} at {:?}", event.topic, block.id)
+    }
+
+    /// Events that are due and were not seen.
+    fn missing<'a>(&'a self, published: &'a [Published]) -> impl Iterator<Item = usize> + 'a {
+        let began = self.began.as_ref();
+        let numbered = published.iter().enumerate();
+        numbered.filter_map(move |(number, event)| {
+            let (cursor, since) = began?;
+            let after = cursor.position(event.partition).unwrap_or_default();
+            // A first visit that asks for history begins before events that were there already.
+            let due = (number >= *since || self.asks_history)
+                && event.id > after
+                && self.topics.contains(&event.topic)
+                && (event.typed || !self.filters);
+            (due && !self.seen.contains(&number)).then_some(number)
+        })
+    }
+
+    /// Whether the last gap told covers an event that was not seen, of whatever type.
+    pub fn last_gap_is_needed(&self, published: &[Published]) -> bool {
+        let (Some(told), Some((cursor, _))) = (self.told.last(), &self.began) else {
+            return true;
+        };
+        published.iter().enumerate().any(|(number, event)| {
+            cursor.position(event.partition) < Some(event.id)
+                && !self.seen.contains(&number)
+                && told.covers(event, number)
+        })
+    }
+
+    /// Holds everything against what was published; how many were seen, and how many lost in a way
+    /// that nobody can know.
+    pub fn check(&self, published: &[Published]) -> (u64, u64) {
+        let mut unknowable = 0;
+        for number in self.missing(published) {
+            let event = &published[number];
+            if self.told.iter().any(|told| told.covers(event, number)) {
+                continue;
+            }
+            let excused = event.unknowable || (event.vanished && self.streams > 1);
+            assert!(
+                excused,
+                "lost event {number} of {} at {} silently",
+                event.topic, event.id
+            );
+            unknowable += 1;
+        }
+        (self.seen.len() as u64, unknowable)
+    }
+}
+
+/// Ids on one stream only grow; only what shows nothing may repeat the last.
+fn move_cursor(open: &mut Open, block: &Block, may_stand: bool) {
+    let Some(cursor) = &block.id else { return };
+    if let Some(last) = &open.last {
+        let positions = |cursor: &Cursor| match cursor {
+            Cursor::One(id) => vec![*id],
+            Cursor::Many(parts) => parts.iter().map(|(_, id)| *id).collect(),
+        };
+        let (before, after) = (positions(last), positions(cursor));
+        let grows = before.iter().zip(&after).all(|(b, a)| b <= a);
+        let moves = before != after;
+        assert!(
+            grows && (moves || may_stand),
+            "cursor {cursor} after {last}: {block:?}"
+        );
+    }
+    open.last = Some(cursor.clone());
+}

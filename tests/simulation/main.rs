@@ -1,0 +1,267 @@
+//! Goal: whatever the log and the way to it do, a subscriber is shown each event of its topics
+//! once and in order, or is told of a gap that covers it: above its `from`, up to its `to`.
+//!
+//! Method: a seeded simulation of the very types that ship. The log is the real `Ledger`, a replica
+//! is the real `Hub`, `FollowerCore`, `SharedReads` and `Subscriptions`, a stream is the real `Opener`
+//! and `Stream`, and clients read its bytes. Made up are only the network and the order of things:
+//! connections break, replies are late, lost and repeated, frames vanish, logs are trimmed, deleted,
+//! ended, expired, emptied, taken back to an older state; clocks are put back and forth; and while a
+//! stream looks at the hub, another thread of its replica hears frames.
+//!
+//! | module | what |
+//! |---|---|
+//! | `mix` | which faults are mixed |
+//! | `server` | the log's server and all that it ever sent |
+//! | `replica` | a replica, and its network |
+//! | `client` | a subscriber, and the oracle over what it was shown |
+//! | `wire` | blocks from bytes |
+//! | `world` | all of them, and the order of things |
+//!
+//! Streams are turned only when they were woken or their time has come, so a wake-up that is missing
+//! shows as a client that is deaf. A failure prints its seed and the last steps;
+//! `TIDEGATE_TEST_SEED` replays one seed, `TIDEGATE_TEST_SEEDS` widens the sweep.
+//!
+//! What no replica has heard and the log has forgotten cannot be known; such events are counted
+//! apart. One topic is not logged: its events move no cursor, come in their order on each stream,
+//! and stand in nobody's way.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    clippy::too_many_arguments,
+    missing_docs,
+    unreachable_pub,
+    reason = "a step that cannot be ends the simulation"
+)]
+
+mod client;
+mod mix;
+mod replica;
+mod server;
+mod wire;
+mod world;
+
+use mix::Mix;
+use std::collections::BTreeMap;
+use tidegate::metrics::Metrics;
+use tidegate::time::CoarseInstant;
+use tidegate::topic::Topic;
+use tokio::time::Instant;
+use world::World;
+
+/// The topic that is not logged.
+const UNLOGGED: &str = "d";
+/// The type of some events, by which some clients filter.
+const TYPE: &str = "k";
+
+/// Topics that are logged.
+fn topics() -> Vec<Topic> {
+    ["a", "b", "c"]
+        .map(|name| Topic::parse(name).unwrap())
+        .into()
+}
+
+/// The number of an event, from its data.
+fn number_of(data: &str) -> Option<usize> {
+    let data = data.strip_prefix("w ").unwrap_or(data);
+    data.split(' ').next()?.parse().ok()
+}
+
+/// Runs seeds, and returns what was counted over all of them.
+fn sweep(mix: Mix) -> BTreeMap<String, u64> {
+    let number = |name: &str| {
+        std::env::var(name)
+            .ok()
+            .map(|text| text.parse::<u64>().unwrap())
+    };
+    let range = match (number("TIDEGATE_TEST_SEED"), number("TIDEGATE_TEST_SEEDS")) {
+        (Some(seed), _) => seed..seed + 1,
+        (None, wide) => 0..wide.unwrap_or(SEEDS),
+    };
+    let metrics = Metrics::new();
+    // The process's clock begins before that of any world.
+    let _ = CoarseInstant::now();
+    let start = Instant::now();
+    let mut tally = BTreeMap::new();
+    for seed in range {
+        let mut world = World::new(seed, mix, &metrics, start);
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| world.run()));
+        if let Err(why) = outcome {
+            let shown = number("TIDEGATE_TEST_SEED").map_or(250, |_| usize::MAX);
+            let last = world.trace.len().saturating_sub(shown);
+            let steps = world.trace[last..].join("\n  ");
+            eprintln!("{mix:?}; the last steps of seed {seed}:\n  {steps}");
+            eprintln!("TIDEGATE_TEST_SEED={seed} runs it again");
+            std::panic::resume_unwind(why);
+        }
+        for (what, count) in &world.tally {
+            *tally.entry(what.clone()).or_default() += count;
+        }
+    }
+    eprintln!("{mix:?}: {tally:?}");
+    tally
+}
+
+/// Only these reasons were told.
+fn told_only(tally: &BTreeMap<String, u64>, reasons: &[&str]) {
+    for reason in [
+        "trimmed",
+        "expired",
+        "log_lost",
+        "rewound",
+        "ahead",
+        "late",
+        "bad_cursor",
+    ] {
+        assert!(
+            reasons.contains(&reason) || !tally.contains_key(reason),
+            "{reason} was told without a cause: {tally:?}"
+        );
+    }
+    assert!(tally["seen"] > 0);
+}
+
+/// Seeds of a mix, if nobody says otherwise.
+const SEEDS: u64 = 200;
+
+#[test]
+fn without_faults_no_gap_is_told() {
+    let mix = Mix {
+        sweeps: true,
+        history: true,
+        ..Mix::default()
+    };
+    told_only(&sweep(mix), &[]);
+}
+
+#[test]
+fn cuts_lose_nothing_and_tell_no_gap() {
+    let mix = Mix {
+        cuts: true,
+        sweeps: true,
+        history: true,
+        ..Mix::default()
+    };
+    told_only(&sweep(mix), &[]);
+}
+
+#[test]
+fn a_frame_that_vanishes_is_found_or_told_as_late() {
+    let mix = Mix {
+        cuts: true,
+        vanishing: true,
+        ..Mix::default()
+    };
+    told_only(&sweep(mix), &["late"]);
+}
+
+#[test]
+fn what_was_trimmed_is_told_and_nothing_else() {
+    let mix = Mix {
+        cuts: true,
+        trimming: true,
+        sweeps: true,
+        ..Mix::default()
+    };
+    let tally = sweep(mix);
+    told_only(&tally, &["trimmed"]);
+    assert!(!tally.contains_key("needless trimmed"), "{tally:?}");
+}
+
+#[test]
+fn deletion_and_expiry_are_told() {
+    let mix = Mix {
+        cuts: true,
+        trimming: true,
+        deletion: true,
+        expiry: true,
+        clock_steps: true,
+        sweeps: true,
+        ..Mix::default()
+    };
+    told_only(&sweep(mix), &["trimmed", "expired"]);
+}
+
+#[test]
+fn an_end_is_an_end_only_as_long_as_the_log_has_it() {
+    let mix = Mix {
+        cuts: true,
+        deletion: true,
+        ends: true,
+        expiry: true,
+        ..Mix::default()
+    };
+    told_only(&sweep(mix), &["trimmed", "expired"]);
+}
+
+#[test]
+fn other_ages_lose_nothing_silently() {
+    let mix = Mix {
+        cuts: true,
+        expiry: true,
+        settings: true,
+        ..Mix::default()
+    };
+    told_only(&sweep(mix), &["trimmed", "expired"]);
+}
+
+#[test]
+fn a_log_that_goes_back_is_told() {
+    let mix = Mix {
+        cuts: true,
+        rewinds: true,
+        sweeps: true,
+        ..Mix::default()
+    };
+    told_only(&sweep(mix), &["rewound", "ahead"]);
+}
+
+#[test]
+fn a_log_that_was_emptied_is_told() {
+    let mix = Mix {
+        cuts: true,
+        flushes: true,
+        clock_steps: true,
+        ..Mix::default()
+    };
+    told_only(
+        &sweep(mix),
+        &["rewound", "ahead", "log_lost", "expired", "trimmed"],
+    );
+}
+
+#[test]
+fn a_log_that_goes_back_while_its_clock_is_wrong_is_told() {
+    let mix = Mix {
+        cuts: true,
+        trimming: true,
+        rewinds: true,
+        flushes: true,
+        clock_steps: true,
+        sweeps: true,
+        ..Mix::default()
+    };
+    sweep(mix);
+}
+
+#[test]
+fn everything_at_once() {
+    let mix = Mix {
+        cuts: true,
+        vanishing: true,
+        trimming: true,
+        deletion: true,
+        ends: true,
+        expiry: true,
+        rewinds: true,
+        flushes: true,
+        clock_steps: true,
+        settings: true,
+        sweeps: true,
+        history: false,
+    };
+    sweep(mix);
+}

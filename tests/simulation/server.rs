@@ -1,0 +1,197 @@
+//! The log's server: the real [`Ledger`] of each partition, a clock that may be wrong, and everything
+//! that was ever sent over the live path, in its order.
+
+use crate::mix::Mix;
+use std::collections::{BTreeMap, VecDeque};
+use tidegate::broker::{Bounds, Ledger, Publication, Retention, Rule};
+use tidegate::id::Id;
+use tidegate::log::{LogRead, Reading};
+use tidegate::sse::Frame;
+use tidegate::topic::{PartitionNo, Pattern, Topic};
+
+/// Milliseconds that the log keeps an entry, where time matters.
+pub const AGE: u64 = 1_000;
+/// How long a log outlives its age, as in the ledger.
+pub const EXPIRY_SLACK: u64 = 3_600_000;
+const LEAP: u64 = 50;
+/// States that a rewind may go back to.
+const BEFORE: usize = 4;
+
+/// Something sent over the live path.
+#[derive(Clone, Debug)]
+pub enum Sent {
+    /// A frame, to all who have subscribed to its topic.
+    Frame(Topic, Frame),
+    /// The clock, to all.
+    Tick(PartitionNo, Id),
+    /// To one connection: a SUBSCRIBE was carried out.
+    Confirmed(u64, Vec<Topic>),
+}
+
+/// The server.
+pub struct Server {
+    pub ledgers: Vec<Ledger>,
+    /// What replicas say that should be kept.
+    pub retention: Retention,
+    /// True time, in milliseconds.
+    pub now: u64,
+    /// How far the server's clock is off.
+    pub skew: i64,
+    pub sent: Vec<Sent>,
+    before: VecDeque<Vec<Ledger>>,
+    /// When each topic was seen as ended last, as a step of the simulation.
+    pub ended_at: BTreeMap<Topic, usize>,
+}
+
+impl Server {
+    pub fn new(mix: &Mix, partitions: PartitionNo) -> Self {
+        let now = 1_000_000;
+        let retention = Retention {
+            bounds: Bounds {
+                events_max: if mix.trimming { 6 } else { 10_000 },
+                age_ms: if mix.expiry { AGE } else { 1_000_000_000 },
+            },
+            rules: vec![Rule {
+                topics: Pattern::parse(super::UNLOGGED).unwrap(),
+                bounds: None,
+            }],
+            event_bytes_max: 1000,
+            topics_max: 0,
+            idempotency_ms: 1_000,
+            leap_ms: LEAP,
+        };
+        let ledgers = (0..partitions).map(|_| Ledger::new(retention.clone(), now));
+        Self {
+            ledgers: ledgers.collect(),
+            retention,
+            now,
+            skew: 0,
+            sent: Vec::new(),
+            before: VecDeque::new(),
+            ended_at: BTreeMap::new(),
+        }
+    }
+
+    /// The time as the server has it.
+    pub fn wall(&self) -> u64 {
+        self.now.saturating_add_signed(self.skew)
+    }
+
+    pub fn run(&self) -> u64 {
+        self.ledgers[0].run
+    }
+
+    pub fn partition_of(&self, topic: &Topic) -> usize {
+        usize::from(topic.partition(self.ledgers.len().try_into().unwrap()))
+    }
+
+    pub fn ledger_of(&mut self, topic: &Topic) -> &mut Ledger {
+        let partition = self.partition_of(topic);
+        &mut self.ledgers[partition]
+    }
+
+    fn send(&mut self, frames: Vec<(Topic, Frame)>) {
+        let sent = frames.into_iter();
+        self.sent
+            .extend(sent.map(|(topic, frame)| Sent::Frame(topic, frame)));
+    }
+
+    /// Publishes a batch of one partition; the ids, none if the log refuses it.
+    pub fn publish(&mut self, batch: &[Publication]) -> Option<Vec<Option<Id>>> {
+        self.before.push_back(self.ledgers.clone());
+        if self.before.len() > BEFORE {
+            self.before.pop_front();
+        }
+        let wall = self.wall();
+        let ledger = self.ledger_of(&batch[0].topic);
+        let (ids, frames) = ledger.publish(batch, wall).ok()?;
+        self.send(frames);
+        Some(ids)
+    }
+
+    pub fn delete(&mut self, topic: &Topic) -> Option<Id> {
+        let wall = self.wall();
+        let frame = self.ledger_of(topic).delete(topic, wall)?;
+        let id = frame.id;
+        self.send(vec![(topic.clone(), frame)]);
+        Some(id)
+    }
+
+    /// Another process takes over, with the log as it was `back` writes ago.
+    pub fn rewind(&mut self, back: usize) {
+        let run = self.run() + 1;
+        let kept = self.before.len().saturating_sub(back);
+        if back > 0
+            && let Some(older) = self.before.get(kept)
+        {
+            self.ledgers = older.clone();
+        }
+        self.before.clear();
+        for ledger in &mut self.ledgers {
+            ledger.run = run;
+        }
+    }
+
+    /// FLUSHALL: the process goes on without anything.
+    pub fn flush(&mut self) {
+        let wall = self.wall();
+        for ledger in &mut self.ledgers {
+            ledger.flush(wall);
+        }
+        self.before.clear();
+    }
+
+    pub fn configure(&mut self) {
+        let wall = self.wall();
+        for ledger in &mut self.ledgers {
+            ledger.configure(self.retention.clone(), wall);
+        }
+    }
+
+    pub fn report(&mut self, partition: PartitionNo, known: Id, topics: &[(Topic, Id)]) {
+        let wall = self.wall();
+        let told = self.ledgers[usize::from(partition)].report(known, topics, wall);
+        self.send(told);
+    }
+
+    pub fn tick(&mut self, partition: PartitionNo) -> Id {
+        let wall = self.wall();
+        let id = self.ledgers[usize::from(partition)].tick(wall);
+        self.sent.push(Sent::Tick(partition, id));
+        id
+    }
+
+    /// Reads; no page has more than `most` entries.
+    pub fn read(&mut self, read: &LogRead, most: usize) -> Reading {
+        let wall = self.wall();
+        let mut requests = read.requests().to_vec();
+        for request in &mut requests {
+            request.limit = request.limit.min(most);
+        }
+        self.ledgers[usize::from(read.partition())].read(&requests, wall)
+    }
+
+    /// Notes which topics have ended by now.
+    pub fn note_ends(&mut self, step: usize) {
+        let wall = self.wall();
+        for topic in super::topics() {
+            let state = self.ledger_of(&topic).topic(&topic, wall);
+            if state.is_some_and(|state| state.ended) {
+                self.ended_at.insert(topic, step);
+            }
+        }
+    }
+
+    /// Everything that the log holds, by its data.
+    pub fn holds(&mut self, number: usize, topic: &Topic) -> bool {
+        let wall = self.wall();
+        let request = tidegate::log::ReadRequest {
+            topic: topic.clone(),
+            after: Id::ZERO,
+            limit: 1 << 20,
+        };
+        let reading = self.ledger_of(topic).read(&[request], wall);
+        let mut frames = reading.pages.iter().flat_map(|page| &page.frames);
+        frames.any(|frame| super::number_of(&frame.data()) == Some(number))
+    }
+}
