@@ -257,8 +257,8 @@ impl Both {
         ]
         .choose(&mut self.rng)
         .unwrap();
-        let lua = self.lua.history(0, &topics, history).await.unwrap();
-        let rust = self.rust.history(&topics, history, self.last.ms);
+        let lua = self.lua.history(&topics, history).await.unwrap();
+        let rust = vec![(0, self.rust.history(&topics, history, self.last.ms))];
         assert_eq!(lua, rust, "{history:?} of {topics:?}");
     }
 

@@ -42,6 +42,10 @@ pub(super) struct Track {
     pending: Pending,
     /// Entries of the window that tell of events found late, with the hub's serial number at that
     /// time: streams opened before it are told. None as a rule.
+    #[expect(
+        clippy::box_collection,
+        reason = "a pointer in each of very many topics, where a list would take three times that"
+    )]
     late: Option<Box<Vec<(Id, u64)>>>,
 }
 

@@ -116,7 +116,6 @@ impl Part {
         let at = match start {
             // Everything up to the greatest was published before this stream began.
             Start::Live | Start::Unreadable => complete.into_iter().max().unwrap_or_default(),
-            Start::History(id) => id,
             Start::After(id) if id > self.partition.last_known() => {
                 // Perhaps this replica has only not heard of it yet: the clock decides.
                 if !std::mem::replace(&mut opening.asked_clock, true) {
@@ -125,7 +124,7 @@ impl Part {
                 ahead = Some(id);
                 gap::judge_partition(id, &horizon).map_or(horizon.last, |missing| missing.to)
             }
-            Start::After(id) => id,
+            Start::After(id) | Start::History(id) => id,
         };
         if self.any_has_ended(at) && !std::mem::replace(&mut opening.asked_ends, true) {
             // An end may have expired here unheard, or its key may be gone: nobody is turned away,
