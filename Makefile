@@ -76,14 +76,15 @@ doc: ## builds the documentation, private items too, warnings are errors
 
 test-rust: ## the tests of the code, and those of streams once more with every stream as an ordinary body
 	cargo test --locked --workspace
-	TIDEGATE__ENGINE__SOCKETS=false cargo test --locked $(addprefix --test ,wire subscribe ended hand_over fanout sockets)
+	TIDEGATE__ENGINE__SOCKETS=false cargo test --locked --test it -- $(addsuffix ::,wire subscribe ended hand_over fanout sockets)
 
 # The others start a redis-server of their own or none, and the wheel's Valkey is built without TLS.
-valkey_tests = $(filter-out nginx readme redis_tls simulation_log,$(basename $(notdir $(wildcard tests/*.rs))))
+not_for_valkey = nginx readme redis_tls
 
 test-valkey: ## the tests of the code over Valkey in place of Redis; VALKEY=/path/to/valkey-server names another one
 	@server=$${VALKEY:-$$(deploy/local/valkey)}; $$server --version; set -x; \
-	TIDEGATE_TEST_REDIS=$$server cargo test --locked --no-fail-fast $(addprefix --test ,$(valkey_tests))
+	TIDEGATE_TEST_REDIS=$$server cargo test --locked --no-fail-fast --test ledger --test simulation_ingest; \
+	TIDEGATE_TEST_REDIS=$$server cargo test --locked --test it -- $(patsubst %,--skip %::,$(not_for_valkey))
 
 test-config: ## do nginx and Prometheus take the shipped configuration, and do alerts fire when they should?
 	deploy/local/cluster check

@@ -10,8 +10,7 @@ test-tools-deploy:
 
 test-nginx: ## the proxy's tests with a newer nginx than the distribution's; NGINX_PROGRAM=/path/to/nginx names another one
 	@nginx=$${NGINX_PROGRAM:-$$(deploy/local/nginx)}; $$nginx -v; export TIDEGATE_TEST_NGINX=$$nginx; set -x; \
-	cargo test --locked --test nginx; \
-	cargo test --locked --test proxies -- nginx_limits each_event
+	cargo test --locked --test it -- nginx:: proxies::nginx_limits proxies::each_event
 
 .PHONY: test-deploy
 test: test-deploy

@@ -3,7 +3,7 @@
 //!
 //! Children are made once and kept at hand: counting an event is one atomic addition, without a
 //! look-up by label. `docs/metrics.md` says what moves each metric and what to look at then;
-//! `tests/metrics.rs` holds it against what is exposed.
+//! `tests/it/metrics.rs` holds it against what is exposed.
 
 mod machine;
 

@@ -1,6 +1,6 @@
 //! Configuration: a TOML file, the environment over it, flags over both.
 //!
-//! Every key is documented in `deploy/tidegate.toml`, and `tests/config.rs` holds that file against
+//! Every key is documented in `deploy/tidegate.toml`, and `tests/it/config.rs` holds that file against
 //! this code. All faults are reported at once, before any socket opens.
 
 mod reload;

@@ -10,6 +10,7 @@
 //! | [`fleet`] | several replicas over one Redis |
 //! | [`follow_until`] | a subscriber that comes back whenever its stream is cut |
 //! | [`Way`] | every way to publish |
+//! | [`chromium`] | a browser without a window |
 //! | [`Nginx`] | a private nginx, with the shipped files or its own |
 //! | [`Answer`] | one HTTP request and its answer |
 //! | [`seed`] | choices at random that can be made again |
@@ -44,6 +45,7 @@ pub const OPERATORS: [&str; 6] = [
     "/streams?sort=lag",
 ];
 
+pub mod chromium;
 mod fleet;
 mod follow;
 mod gateway;

@@ -1,0 +1,259 @@
+//! Goal: the page at `/` does in a real browser what it says, and above all resumes: a native
+//! `EventSource` behind nginx loses its replica and misses nothing. The scripts of docs/clients.md do
+//! what that page says of them.
+//!
+//! Method: Chromium without a window, on the page as it is served, through real nginx, replicas and
+//! Redis. Skipped, with a word about it, where Chromium is not installed.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    unreachable_pub,
+    reason = "a failed step ends the test"
+)]
+
+mod support;
+
+use serde_json::{Value, json};
+use support::chromium::Chromium;
+use support::{Gateway, Nginx, Redis, fleet};
+
+/// The page is on a stream that is open.
+const LIVE: &str = "document.querySelector('#status').dataset.state === 'live'
+    && document.querySelector('#replica').textContent !== '–'";
+
+/// Id and data of each event shown, in order.
+const SHOWN: &str = "[...document.querySelectorAll('#log .row .data')]
+    .map((data) => [data.parentNode.querySelector('.id').textContent, data.textContent])";
+
+/// Writes into a field as a person does.
+fn fill(browser: &mut Chromium, field: &str, text: &str) {
+    browser.evaluate(&format!(
+        "(() => {{ const field = document.querySelector('{field}'); field.value = {}; field.dispatchEvent(new Event('input')); }})()",
+        json!(text)
+    ));
+}
+
+fn click(browser: &mut Chromium, button: &str) {
+    browser.evaluate(&format!("document.querySelector('{button}').click()"));
+}
+
+/// Waits until the page shows just these events.
+fn shows(browser: &mut Chromium, events: &[(String, String)]) {
+    browser.until(&format!("({SHOWN}).length >= {}", events.len()));
+    assert_eq!(browser.evaluate(SHOWN), json!(events));
+}
+
+#[test]
+fn the_page_resumes_on_another_replica_and_shows_each_event_once() {
+    let Some(mut browser) = Chromium::start() else {
+        return;
+    };
+    let redis = Redis::start();
+    let mut replicas = fleet(&redis, 3, &[("stream.retry", "200ms")]);
+    let nginx = Nginx::before(&replicas);
+    browser.open(&format!("http://{}/", nginx.address()));
+    fill(&mut browser, "#topics", "news, orders");
+    fill(&mut browser, "#types", "price");
+    click(&mut browser, "#toggle");
+    browser.until(LIVE);
+
+    let mut published: Vec<(String, String)> = Vec::new();
+    let mut publish = |count: usize| {
+        for _ in 0..count {
+            let number = published.len();
+            let topic = ["news", "orders?event=price"][number % 2];
+            let data = format!("number {number}");
+            let id = nginx.post(&format!("/events/{topic}"), &[], &data).id();
+            published.push((id, data));
+        }
+        published.clone()
+    };
+    let events = publish(4);
+    shows(&mut browser, &events);
+    for gone in 1..=2 {
+        let replica = browser.evaluate("document.querySelector('#replica').textContent");
+        let number: usize = replica
+            .as_str()
+            .unwrap()
+            .trim_start_matches('r')
+            .parse()
+            .unwrap();
+        replicas[number - 1].kill9();
+        let events = publish(5);
+        shows(&mut browser, &events);
+        browser.until(LIVE);
+        let notes = "[...document.querySelectorAll('#log .note')].filter((note) => note.textContent.includes('Resumed on replica')).length";
+        assert_eq!(
+            browser.evaluate(notes),
+            json!(gone),
+            "the page tells that it resumed"
+        );
+        let events = publish(3);
+        shows(&mut browser, &events);
+    }
+    assert_eq!(
+        browser.evaluate("document.querySelectorAll('.gap').length"),
+        json!(0)
+    );
+    assert_eq!(browser.faults(), json!([]));
+}
+
+#[test]
+fn the_page_shows_what_was_missed() {
+    let Some(mut browser) = Chromium::start() else {
+        return;
+    };
+    let gateway = Gateway::start(&[("log.events_max", "1"), ("window.events_max", "1")]);
+    browser.open(&format!("{}/", gateway.url()));
+    fill(&mut browser, "#topics", "news");
+    click(&mut browser, "#toggle");
+    browser.until(LIVE);
+    let first = gateway.publish("news", "seen");
+    shows(&mut browser, &[(first.clone(), "seen".to_owned())]);
+    click(&mut browser, "#toggle");
+    browser.until("document.querySelector('#status').dataset.state === 'closed'");
+    // Once another stream has it, the window too has let go of what the log has dropped.
+    let mut other = gateway.listen(&["news"]);
+    gateway.publish("news", "missed");
+    let last = gateway.publish("news", "kept");
+    while other.next_event().data != "kept" {}
+    click(&mut browser, "#toggle");
+    shows(
+        &mut browser,
+        &[
+            (first.clone(), "seen".to_owned()),
+            (last, "kept".to_owned()),
+        ],
+    );
+    let gap = browser.evaluate("document.querySelector('.gap').textContent");
+    let gap = gap.as_str().unwrap();
+    let told = format!("Gap in news: trimmed, from {first} to ");
+    assert!(gap.contains(&told), "{gap}");
+    assert_eq!(browser.faults(), json!([]));
+}
+
+#[test]
+fn the_page_publishes_and_asks_for_the_key_if_there_is_one() {
+    let Some(mut browser) = Chromium::start() else {
+        return;
+    };
+    let gateway = Gateway::start(&[("auth.publish_key", "of the publishers")]);
+    browser.open(&format!("{}/", gateway.url()));
+    fill(&mut browser, "#topics", "news");
+    click(&mut browser, "#toggle");
+    browser.until(LIVE);
+    fill(&mut browser, "#type", "price");
+    fill(&mut browser, "#data", "<b>1</b>");
+    click(&mut browser, "#publish button");
+    browser.until("document.activeElement.id === 'key'");
+    fill(&mut browser, "#key", "of the publishers");
+    click(&mut browser, "#publish button");
+    browser
+        .until("document.querySelector('#told').textContent.startsWith('Published to news as ')");
+    // The type is listened for at once, and data is text, never markup.
+    browser.until(&format!("({SHOWN}).length === 1"));
+    assert_eq!(
+        browser.evaluate(&format!("({SHOWN})[0][1]")),
+        json!("<b>1</b>")
+    );
+    assert_eq!(browser.faults(), json!([]));
+}
+
+#[test]
+fn a_browser_without_event_source_is_told_so() {
+    let Some(mut browser) = Chromium::start() else {
+        return;
+    };
+    browser.before_each_page("delete window.EventSource");
+    let gateway = Gateway::start(&[]);
+    browser.open(&format!("{}/", gateway.url()));
+    let told =
+        "[!document.querySelector('#unable').hidden, document.querySelector('#toggle').disabled]";
+    assert_eq!(browser.evaluate(told), json!([true, true]));
+    assert_eq!(browser.faults(), json!([]));
+}
+
+/// The scripts of docs/clients.md, in order.
+fn scripts() -> Vec<&'static str> {
+    let page = include_str!("../docs/clients.md");
+    let blocks = page.split("\n```js\n").skip(1);
+    blocks
+        .map(|rest| rest.split_once("```\n").unwrap().0)
+        .collect()
+}
+
+/// Runs a script that shows events by `show`, at a path of the gateway that has no scripts of its own.
+fn run_script(browser: &mut Chromium, gateway: &Gateway, script: &str) {
+    browser.open(&format!("{}/healthz", gateway.url()));
+    let all =
+        format!("window.shown = []; window.show = (event) => shown.push(event); {script}; true");
+    assert_eq!(browser.evaluate(&all), json!(true));
+}
+
+/// The data of what a script has shown, once there is so much of it.
+fn data_shown(browser: &mut Chromium, count: usize) -> Value {
+    let data = "shown.filter((event) => event.type === 'message').map((event) => event.data)";
+    browser.until(&format!("{data}.length >= {count}"));
+    browser.evaluate(data)
+}
+
+#[test]
+fn one_stream_serves_all_tabs_and_the_next_tab_goes_on_with_it() {
+    let Some(mut browser) = Chromium::start() else {
+        return;
+    };
+    let gateway = Gateway::start(&[]);
+    let script = scripts()[0];
+    let pages: Vec<_> = (0..3)
+        .map(|_| {
+            let page = browser.another_page();
+            run_script(&mut browser, &gateway, script);
+            page
+        })
+        .collect();
+    gateway.wait_for_metric("tidegate_open_connections", &[], 1.0);
+    gateway.publish("prices", "1");
+    for page in &pages {
+        browser.turn_to(page);
+        assert_eq!(data_shown(&mut browser, 1), json!(["1"]));
+    }
+    // The tab that reads goes, and something is published before the next one is there.
+    browser.turn_to(&pages[0]);
+    browser.open("about:blank");
+    gateway.publish("prices", "2");
+    gateway.wait_for_metric("tidegate_connections_opened_total", &[], 2.0);
+    gateway.publish("prices", "3");
+    for page in &pages[1..] {
+        browser.turn_to(page);
+        assert_eq!(data_shown(&mut browser, 3), json!(["1", "2", "3"]));
+        let gaps =
+            browser.evaluate("shown.filter((event) => event.type === 'tidegate.gap').length");
+        assert_eq!(gaps, json!(0));
+    }
+    gateway.wait_for_metric("tidegate_open_connections", &[], 1.0);
+}
+
+#[test]
+fn a_page_that_hears_no_heartbeat_opens_its_stream_anew_and_misses_nothing() {
+    let Some(mut browser) = Chromium::start() else {
+        return;
+    };
+    let mut gateway = Gateway::start(&[("stream.heartbeat", "200ms")]);
+    // In times that a test can wait for.
+    let script = scripts()[1].replace("45000", "2000").replace("5000", "100");
+    run_script(&mut browser, &gateway, &script);
+    gateway.wait_for_metric("tidegate_open_connections", &[], 1.0);
+    gateway.publish("prices", "1");
+    assert_eq!(data_shown(&mut browser, 1), json!(["1"]));
+    // The connection stands and is silent, as one that died in sleep.
+    browser.evaluate("window.first = source; true");
+    gateway.pause();
+    browser.until("source !== first && first.readyState === EventSource.CLOSED");
+    gateway.resume();
+    gateway.publish("prices", "2");
+    assert_eq!(data_shown(&mut browser, 2), json!(["1", "2"]));
+}

@@ -1,0 +1,483 @@
+//! Goal: `deploy/redis/users.acl` gives each program exactly the rights that it needs, and a right
+//! that is missing is named.
+//!
+//! Method: a real Redis with that file, its passwords filled in. Replicas run through all they do;
+//! then Redis must have refused nothing (`ACL LOG`), and each command that was allowed must have
+//! been used (`INFO commandstats`).
+
+use crate::support::{
+    Directory, Gateway, NewEvent, Process, Redis, Sse, Way, eventually, server_program,
+    wait_for_ears,
+};
+use redis::{Connection, IntoConnectionInfo as _, RedisResult, Value};
+use std::collections::BTreeSet;
+use std::process::Command;
+
+const SHIPPED: &str = include_str!("../../deploy/redis/users.acl");
+const PASSWORD: &str = "secret";
+
+/// A Redis with the shipped users. Besides, the test itself is let in without a name.
+struct Guarded {
+    redis: Redis,
+    file: Directory,
+}
+
+impl Guarded {
+    fn start() -> Self {
+        Self::with(|users| users)
+    }
+
+    fn with(change: impl Fn(String) -> String) -> Self {
+        let file = Directory::create();
+        let path = file.0.join("users.acl");
+        let open = filled_in().replace("user default off", "user default on nopass ~* &* +@all");
+        std::fs::write(&path, change(open)).unwrap();
+        let options = ["--aclfile", path.to_str().unwrap()];
+        let durable = ["--appendonly", "yes", "--appendfsync", "always"];
+        let redis = Redis::with(&[options, [durable[0], durable[1]]].concat());
+        redis.run::<()>(&[
+            "CONFIG",
+            "SET",
+            durable[2].trim_start_matches('-'),
+            durable[3],
+        ]);
+        Self { redis, file }
+    }
+
+    /// A replica that connects as `user`.
+    fn launch(&self, user: &str, config: &[(&str, &str)]) -> Gateway {
+        let url = self.redis.url_of(user, PASSWORD);
+        Gateway::launch(&[config, &[("redis.url", &url)]].concat())
+    }
+
+    fn start_gateway(&self, user: &str, config: &[(&str, &str)]) -> Gateway {
+        let gateway = self.launch(user, config);
+        gateway.wait_ready();
+        gateway
+    }
+
+    fn connect_as(&self, user: &str) -> Connection {
+        let info = self.redis.url_of(user, PASSWORD).into_connection_info();
+        let info = info.unwrap();
+        // The library's name would be one more right.
+        let settings = info.redis_settings().clone().set_skip_set_lib_name();
+        let client = redis::Client::open(info.set_redis_settings(settings)).unwrap();
+        client.get_connection().unwrap()
+    }
+
+    /// What Redis has refused: user and object.
+    fn refused(&self) -> Vec<String> {
+        let log: Vec<Vec<Value>> = self.redis.run(&["ACL", "LOG"]);
+        log.iter().map(|entry| format!("{entry:?}")).collect()
+    }
+
+    /// Commands that were carried out since the last start, within functions too.
+    fn used(&self) -> BTreeSet<String> {
+        let stats: String = self.redis.run(&["INFO", "commandstats"]);
+        let name = |line: &str| Some(line.strip_prefix("cmdstat_")?.split_once(':')?.0.to_owned());
+        stats.lines().filter_map(name).collect()
+    }
+}
+
+fn filled_in() -> String {
+    SHIPPED.replace("#SHA256-OF-ITS-PASSWORD", &format!(">{PASSWORD}"))
+}
+
+/// The shipped line of a user.
+fn rights(user: &str) -> &'static str {
+    let begin = format!("user {user} ");
+    let line = SHIPPED.lines().find(|line| line.starts_with(&begin));
+    line.unwrap_or_else(|| panic!("no user {user}"))
+}
+
+/// Commands that the shipped file allows a user.
+fn allowed(user: &str) -> BTreeSet<String> {
+    let words = rights(user).split([' ', '(', ')']);
+    words
+        .filter_map(|word| word.strip_prefix('+'))
+        .map(str::to_owned)
+        .collect()
+}
+
+fn run(connection: &mut Connection, command: &str) -> RedisResult<Value> {
+    let mut words = command.split(' ');
+    let mut cmd = redis::cmd(words.next().unwrap());
+    words.for_each(|word| {
+        cmd.arg(word);
+    });
+    cmd.query(connection)
+}
+
+/// All that replicas do, through one user.
+fn exercise(guarded: &mut Guarded, user: &str, ways: &[Way]) -> BTreeSet<String> {
+    let config = [
+        ("redis.unsubscribe_after", "0s"),
+        ("redis.tick_after", "20ms"),
+        ("redis.backoff_max", "50ms"),
+        ("window.events_max", "1"),
+        ("limits.topics_max", "100"),
+    ];
+    let ingests = ways.contains(&Way::Raw);
+    let ingest = [("ingest.enabled", if ingests { "true" } else { "false" })];
+    let config = [&config[..], &ingest].concat();
+    let mut replicas = ["r1", "r2"].map(|name| {
+        guarded.start_gateway(user, &[&config[..], &[("replica.name", name)]].concat())
+    });
+    if ingests {
+        wait_for_ears(&guarded.redis, &replicas);
+    }
+    let mut stream = replicas[0].listen(&["news", "other"]);
+    let begin = stream.last_event_id().to_owned();
+    let published = publish_all_ways(guarded, &replicas[1], ways, &mut stream);
+
+    // Behind the window, through the other replica, and as history.
+    let mut back = replicas[1].open(
+        "/events?topic=news&topic=other",
+        &[("Last-Event-ID", &begin)],
+    );
+    assert_eq!(back.next_data(published), stream_data(ways));
+    let mut history = replicas[1].open("/events/news?last=2", &[]);
+    assert_eq!(history.next_data(2).len(), 2);
+    drop(history);
+    assert_eq!(replicas[0].get("/topics").status, 200);
+    eventually("the subscribers of both replicas are counted", || {
+        replicas[0].get("/topics/news").json()["subscribers"] == 2
+    });
+    assert_eq!(replicas[0].get("/topics/news/events").status, 200);
+    assert_eq!(replicas[0].get("/readyz?delivery").status, 200);
+
+    // The live path is cut, and then Redis is another process: what was heard is reported.
+    guarded
+        .redis
+        .run::<u32>(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+    replicas[0].publish("news", "after the cut");
+    assert_eq!(stream.next_data(1), ["after the cut"]);
+    let mut used = guarded.used();
+    guarded.redis.restart();
+    let answer = || {
+        replicas[0].post(
+            "/events/news",
+            &[("Idempotency-Key", "1")],
+            "after the restart",
+        )
+    };
+    eventually("a publish is acknowledged", || answer().status == 200);
+    assert_eq!(stream.next_data(1), ["after the restart"]);
+    assert_eq!(replicas[1].delete("/topics/news").status, 200);
+    drop((stream, back));
+    eventually("unread topics are unsubscribed", || {
+        guarded.used().contains("unsubscribe")
+    });
+    eventually("deleted topics are swept", || {
+        guarded.used().contains("hscan")
+    });
+    // A log that has expired leaves its head behind, which a tick takes away.
+    guarded.redis.run::<u32>(&["DEL", "tidegate:{0}:log:other"]);
+    eventually("what is left of an expired log goes", || {
+        let left: u32 = guarded
+            .redis
+            .run(&["HEXISTS", "tidegate:{0}:heads", "other"]);
+        left == 0
+    });
+    for replica in &mut replicas {
+        replica.terminate();
+        assert!(replica.wait().success());
+    }
+    used.extend(guarded.used());
+    used
+}
+
+/// One event by each way, its data the way's name; how many.
+fn publish_all_ways(guarded: &Guarded, gateway: &Gateway, ways: &[Way], stream: &mut Sse) -> usize {
+    for way in ways {
+        let data = format!("{way:?}");
+        let event = NewEvent {
+            topic: "news",
+            kind: "kind",
+            data: &data,
+            key: if *way == Way::Raw { "" } else { &data },
+            ..NewEvent::default()
+        };
+        way.publish(gateway, &guarded.redis, event);
+        assert_eq!(stream.next_data(1), [data]);
+    }
+    gateway.publish("other", "other");
+    assert_eq!(stream.next_data(1), ["other"]);
+    ways.len() + 1
+}
+
+fn stream_data(ways: &[Way]) -> Vec<String> {
+    let names = ways.iter().map(|way| format!("{way:?}"));
+    names.chain(["other".to_owned()]).collect()
+}
+
+#[test]
+fn a_replica_has_all_the_rights_that_it_uses_and_no_more() {
+    let without_ingest = [
+        Way::Http,
+        Way::Batch,
+        Way::Function,
+        Way::Command,
+        Way::CommandToRedis,
+    ];
+    for (user, ways) in [
+        ("tidegate-gateway", &Way::ALL[..]),
+        ("tidegate-gateway-without-ingest", &without_ingest),
+    ] {
+        let mut guarded = Guarded::start();
+        let used = exercise(&mut guarded, user, ways);
+        assert_eq!(guarded.refused(), Vec::<String>::new(), "{user}");
+        let mut unused = allowed(user);
+        unused.retain(|command| !used.contains(command));
+        // Asked only where replicas of Redis must have an event before it is acknowledged.
+        unused.remove("wait");
+        assert_eq!(unused, BTreeSet::new(), "{user}");
+    }
+}
+
+#[test]
+fn publishers_publish() {
+    let guarded = Guarded::start();
+    let gateway = guarded.start_gateway("tidegate-gateway", &[]);
+    wait_for_ears(&guarded.redis, std::slice::from_ref(&gateway));
+    let mut stream = gateway.listen(&["news"]);
+    // The head of a log may be gone although the log is there: it is found again in the log.
+    let table = [
+        ("tidegate-publisher", "FCALL tidegate_publish 0 news 1"),
+        ("tidegate-publisher", "FCALL tidegate_publish 0 news 2 kind"),
+        ("", "HDEL tidegate:{0}:heads news"),
+        (
+            "tidegate-publisher",
+            "FCALL tidegate_publish 0 news 3 kind  key",
+        ),
+        ("tidegate-publisher", "PUBLISH events:news#kind 4"),
+        (
+            "tidegate-publisher",
+            "XADD tidegate:inbox * topic news data 5",
+        ),
+        ("tidegate-untrusted-publisher", "PUBLISH events:news 6"),
+        (
+            "tidegate-untrusted-publisher",
+            "XADD tidegate:inbox * topic news event kind data 7",
+        ),
+    ];
+    let mut number = 0;
+    for (user, command) in table {
+        if user.is_empty() {
+            run(&mut guarded.redis.connect(), command).unwrap();
+            continue;
+        }
+        run(&mut guarded.connect_as(user), command).unwrap_or_else(|why| panic!("{user}: {why}"));
+        number += 1;
+        assert_eq!(stream.next_data(1), [number.to_string()], "{command}");
+    }
+    assert_eq!(guarded.refused(), Vec::<String>::new());
+}
+
+#[test]
+fn a_publisher_has_no_more_rights_than_its_function_uses() {
+    let guarded = Guarded::start();
+    // With a limit, topics are counted.
+    drop(guarded.start_gateway("tidegate-gateway", &[("limits.topics_max", "5")]));
+    guarded.redis.run::<()>(&["CONFIG", "RESETSTAT"]);
+    let mut publisher = guarded.connect_as("tidegate-publisher");
+    for _ in 0..2 {
+        run(&mut publisher, "FCALL tidegate_publish 0 news x kind  key").unwrap();
+        run(&mut publisher, "FCALL tidegate_publish 0 news x").unwrap();
+        guarded
+            .redis
+            .run::<u32>(&["HDEL", "tidegate:{0}:heads", "news"]);
+    }
+    run(&mut publisher, "PING").unwrap();
+    let mut unused = allowed("tidegate-publisher");
+    let used = guarded.used();
+    unused.retain(|command| !used.contains(command));
+    assert_eq!(unused, BTreeSet::new());
+    assert_eq!(guarded.refused(), Vec::<String>::new());
+}
+
+#[test]
+fn publishers_can_do_nothing_else() {
+    let guarded = Guarded::start();
+    let gateway = guarded.start_gateway("tidegate-gateway", &[]);
+    wait_for_ears(&guarded.redis, std::slice::from_ref(&gateway));
+    gateway.publish("news", "kept");
+    let both = [
+        "GET tidegate:meta",
+        "HGETALL tidegate:{0}:clock",
+        "HSET tidegate:meta partitions 2",
+        "HGET tidegate:{0}:clock last",
+        "XRANGE tidegate:{0}:log:news - +",
+        "XREAD STREAMS tidegate:{0}:log:news 0",
+        "DEL tidegate:{0}:log:news",
+        "XRANGE tidegate:inbox - +",
+        "XDEL tidegate:inbox 1-1",
+        "XTRIM tidegate:inbox MAXLEN 0",
+        "XADD other * a b",
+        "SET other x",
+        "PUBLISH other x",
+        "PUBLISH tidegate:ingest x",
+        "SUBSCRIBE events",
+        "PSUBSCRIBE *",
+        "SPUBLISH events x",
+        "FCALL_RO tidegate_v1_read 0 0",
+        "EVAL return 0",
+        "FUNCTION LIST",
+        "FUNCTION DELETE tidegate",
+        "FUNCTION FLUSH",
+        "ACL WHOAMI",
+        "CLIENT LIST",
+        "CLIENT KILL TYPE normal",
+        "CONFIG GET *",
+        "KEYS *",
+        "SCAN 0",
+        "MONITOR",
+        "REPLICAOF NO ONE",
+        "FLUSHALL",
+        "SHUTDOWN NOSAVE",
+        "INFO commandstats extra",
+    ];
+    let untrusted = [
+        "FCALL tidegate_publish 0 news x",
+        "FCALL tidegate_delete 0 news",
+        "XADD tidegate:{0}:log:news * a b",
+        "PUBLISH tidegate:{0}:live:news x",
+        "HSET tidegate:{0}:clock last 9-9",
+        "XREVRANGE tidegate:{0}:log:news + -",
+    ];
+    let trusted = [
+        "FCALL tidegate_v1_tick 0 0",
+        "FCALL tidegate_v1_start 0 0 e x",
+        "FCALL tidegate_v1_inbox 0 0",
+        "FCALL tidegate_v1_heartbeat 0 x 1",
+    ];
+    let users = [
+        ("tidegate-untrusted-publisher", &untrusted[..]),
+        ("tidegate-publisher", &trusted[..]),
+    ];
+    for (user, more) in users {
+        let mut connection = guarded.connect_as(user);
+        for command in both.iter().chain(more) {
+            if user == "tidegate-publisher" && command.starts_with("INFO") {
+                continue;
+            }
+            let why = run(&mut connection, command)
+                .expect_err(&format!("{user}: {command}"))
+                .to_string()
+                .to_lowercase();
+            let is_refused = why.contains("no permissions")
+                || why.contains("the user executing the script can't")
+                || why.contains("acl failure in script");
+            assert!(is_refused, "{user}: {command}: {why}");
+        }
+    }
+    let entries: u64 = guarded.redis.run(&["XLEN", "tidegate:{0}:log:news"]);
+    assert_eq!(entries, 1);
+}
+
+/// A function that stopped at its PUBLISH would have written an event that nobody hears.
+#[test]
+fn a_publisher_without_the_live_channel_changes_nothing() {
+    let guarded =
+        Guarded::with(|users| users.replace("(+publish resetchannels &tidegate:{*}:live:*)", ""));
+    let gateway = guarded.start_gateway("tidegate-gateway", &[("redis.tick_after", "1h")]);
+    let first = gateway.publish("news", "first");
+    let keys = ["clock", "heads"].map(|key| format!("tidegate:{{0}}:{key}"));
+    let state = || {
+        let log = guarded
+            .redis
+            .run::<Value>(&["XRANGE", "tidegate:{0}:log:news", "-", "+"]);
+        let rest = keys
+            .each_ref()
+            .map(|key| guarded.redis.run::<Value>(&["HGETALL", key]));
+        let others: Vec<String> = guarded.redis.run(&["KEYS", "tidegate:{0}:*"]);
+        (log, rest, others.len())
+    };
+    // Ticks of the replica's start are over once this stream has begun.
+    drop(gateway.listen(&["news"]));
+    let before = state();
+    let mut publisher = guarded.connect_as("tidegate-publisher");
+    for command in [
+        "FCALL tidegate_publish 0 news x",
+        "FCALL tidegate_publish 0 new x kind end key",
+    ] {
+        let why = run(&mut publisher, command).unwrap_err();
+        assert_eq!(why.code(), Some("NOPERM"), "{command}: {why}");
+        assert!(why.to_string().contains("tidegate:{0}:live:new"), "{why}");
+    }
+    assert_eq!(state(), before, "nothing was written after {first}");
+}
+
+#[test]
+fn a_replica_that_lacks_a_right_says_so_and_is_not_ready() {
+    // What is taken away, and the word by which the log names it.
+    let table = [
+        (" +info", "'info'"),
+        (" +role", "'role'"),
+        (" +function|load", "'function|load'"),
+        (" +hsetnx", "'hsetnx'"),
+        (" +subscribe", "'subscribe'"),
+        (" +fcall ", "'fcall'"),
+        (" +hmget", "run this command"),
+        (" ~tidegate:meta", "key"),
+        (" ~tidegate:{*}:clock", "key"),
+        (" &tidegate:{*}:tick", "channel"),
+    ];
+    for (right, named) in table {
+        let guarded = Guarded::with(|users| users.replace(right, " "));
+        let gateway = guarded.launch("tidegate-gateway", &[("redis.backoff_max", "50ms")]);
+        eventually(&format!("{right} is missed"), || {
+            gateway.log().iter().any(|line| {
+                line.contains("the Redis user lacks a right")
+                    && line.contains("deploy/redis/users.acl")
+                    && (line.contains(named) || line.contains("ACL failure in script"))
+            })
+        });
+        gateway.get("/readyz").problem(503);
+    }
+}
+
+#[test]
+fn a_wrong_password_and_a_missing_user_are_told_apart() {
+    let guarded = Guarded::start();
+    std::fs::write(guarded.file.0.join("users.acl"), filled_in()).unwrap();
+    guarded.redis.run::<()>(&["ACL", "LOAD"]);
+    let table = [
+        (
+            guarded.redis.url_of("tidegate-gateway", "wrong"),
+            "the log refused: the user or the password in redis.url is wrong",
+        ),
+        (
+            guarded.redis.url(),
+            "the log refused: Redis wants a user; redis.url names none",
+        ),
+    ];
+    for (url, sentence) in table {
+        let gateway = Gateway::launch(&[("redis.url", &url)]);
+        eventually(sentence, || {
+            gateway.log().iter().any(|line| line.contains(sentence))
+        });
+        gateway.get("/readyz").problem(503);
+    }
+}
+
+#[test]
+fn the_shipped_file_opens_nothing_until_its_passwords_are_filled_in() {
+    let directory = Directory::create();
+    let path = directory.0.join("users.acl");
+    for user in SHIPPED.lines().filter(|line| line.contains("SHA256")) {
+        std::fs::write(&path, user).unwrap();
+        let mut command = Command::new(server_program());
+        let socket = directory.0.join("socket");
+        command
+            .args(["--port", "0", "--unixsocket", socket.to_str().unwrap()])
+            .args(["--aclfile", path.to_str().unwrap()]);
+        let mut redis = Process::spawn("redis-server", &mut command).unwrap();
+        assert!(!redis.wait().success());
+        let said = redis.stdout.all().join("\n");
+        assert!(
+            said.contains("password hash must be exactly 64 characters"),
+            "{said}"
+        );
+    }
+}

@@ -1,0 +1,54 @@
+//! Goal: what the gateway promises is what the real program does, whoever else talks to it.
+//!
+//! Method: each module starts servers of its own (Redis, replicas, proxies) on free ports, and looks
+//! only at what comes out of them. One program instead of one a module is linked once, and keeps both
+//! cores busy to the end; so all tests must bear each other: none changes this process (environment,
+//! limits, working directory), none has a fixed port or folder.
+//!
+//! One module alone: `cargo test --test it wire::`.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    clippy::print_stderr,
+    reason = "a failed step ends the test"
+)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod acl;
+mod config;
+mod connections;
+mod doctor;
+mod durability;
+mod ended;
+mod exactly_once;
+mod fanout;
+mod foreign;
+mod hand_over;
+mod interest;
+mod logs;
+mod metrics;
+mod nginx;
+mod operations;
+mod outage;
+mod proxies;
+mod publish;
+mod readme;
+mod redis_tls;
+mod reload;
+mod replay;
+mod retention;
+mod sentinel;
+mod shutdown;
+mod slow_reader;
+mod sockets;
+mod streams;
+mod subscribe;
+mod systemd;
+mod topics;
+mod wire;

@@ -1,0 +1,533 @@
+//! Goal: the promises hold through nginx: nothing is held back, a replica that goes is not missed,
+//! and an `EventSource` never meets a status that ends it for good.
+//!
+//! Method: a real nginx with the very files of `nginx/`, in front of three replicas over one Redis.
+//! Where delay is the danger, each event must arrive before the next one is published: a proxy that
+//! holds back never lets the test go on.
+
+use crate::support::{
+    Answer, End, Gateway, Nginx, OPERATORS, Redis, Sse, eventually, fleet, follow_until,
+    replica_at, wait_for_ears,
+};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A drain that cuts no stream while a test looks.
+const LONG_DRAIN: (&str, &str) = ("drain.time", "24h");
+/// Headers of a client that takes compressed answers, as every browser does.
+const COMPRESSED: [(&str, &str); 1] = [("Accept-Encoding", "gzip, deflate, br, zstd")];
+
+/// Publishes by every way, one event after the other, each only when the one before has arrived.
+fn assert_nothing_is_held_back(redis: &Redis, nginx: &Nginx, stream: &mut Sse) {
+    stream.opened();
+    for (round, bytes) in [1, 40, 3000, 60_000, 2].into_iter().enumerate() {
+        for way in ["http", "function", "raw"] {
+            let data = format!("{way} {round} {}", "x".repeat(bytes));
+            match way {
+                "http" => drop(nginx.post("/events/news", &[], &data).id()),
+                "function" => drop(redis.publish("news", &data, &[])),
+                _ => assert!(redis.publish_raw("events:news", data.as_bytes()) > 0),
+            }
+            assert!(stream.next_event().data == data, "{way} {round}");
+        }
+    }
+}
+
+#[test]
+fn each_event_arrives_before_the_next_is_published() {
+    let redis = Redis::start();
+    let replicas = fleet(&redis, 3, &[]);
+    wait_for_ears(&redis, &replicas);
+    let nginx = Nginx::before(&replicas);
+    for target in ["/events/news", "/events?topic=other&topic=news"] {
+        let mut stream = nginx.open(target, &COMPRESSED);
+        assert_eq!(stream.version(), "HTTP/1.1");
+        let headers = stream.headers();
+        assert_eq!(headers.get("content-type"), Some("text/event-stream"));
+        assert_eq!(
+            headers.get("cache-control"),
+            Some("no-store, no-transform"),
+            "{target}"
+        );
+        assert_eq!(headers.get("content-encoding"), None, "{target}");
+        assert_nothing_is_held_back(&redis, &nginx, &mut stream);
+    }
+}
+
+/// What somebody else's nginx may do to a stream; `X-Accel-Buffering: no` is all that helps.
+#[test]
+fn each_event_arrives_through_an_nginx_that_nobody_prepared() {
+    let redis = Redis::start();
+    let replicas = fleet(&redis, 1, &[]);
+    wait_for_ears(&redis, &replicas);
+    let upstream = format!("proxy_pass http://{};", replicas[0].address());
+    let table = [
+        "", // Defaults: HTTP/1.0 to upstream, buffering on.
+        "proxy_http_version 1.0; proxy_buffering on; proxy_buffer_size 64k; proxy_buffers 16 64k;",
+        "proxy_http_version 1.1; proxy_buffering on; gzip on; gzip_proxied any;",
+        "proxy_http_version 1.0; gzip on; gzip_proxied any; postpone_output 65536;",
+    ];
+    for directives in table {
+        let nginx = Nginx::with(&format!("{directives}\nlocation / {{ {upstream} }}"));
+        let mut stream = nginx.open("/events/news", &COMPRESSED);
+        assert_eq!(
+            stream.headers().get("content-encoding"),
+            None,
+            "{directives}"
+        );
+        assert_nothing_is_held_back(&redis, &nginx, &mut stream);
+    }
+}
+
+#[test]
+fn streams_are_spread_over_the_replicas() {
+    let redis = Redis::start();
+    let replicas = fleet(&redis, 3, &[]);
+    let nginx = Nginx::before(&replicas);
+    let _streams: Vec<Sse> = (0..9).map(|_| nginx.listen("/events/news").0).collect();
+    for replica in &replicas {
+        replica.wait_for_metric("tidegate_open_connections", &[], 3.0);
+    }
+}
+
+/// Publishes as a careful client does: nginx cannot know whether a replica that went away took the
+/// event, so the same key is sent again.
+fn publish_with_key(nginx: &Nginx, topic: &str, data: &str) {
+    let key = [("Idempotency-Key", data)];
+    let mut last = None;
+    let taken = (0..10).any(|_| {
+        let answer = nginx.post(&format!("/events/{topic}"), &key, data);
+        let taken = answer.status == 200;
+        last = Some(answer);
+        taken
+    });
+    assert!(taken, "{data} was never taken: {last:?}");
+}
+
+#[test]
+fn a_replica_that_is_killed_is_not_missed() {
+    let redis = Redis::start();
+    let mut replicas = fleet(&redis, 3, &[]);
+    let nginx = Nginx::before(&replicas);
+    let streams: Vec<Sse> = (0..12).map(|_| nginx.listen("/events/news").0).collect();
+    let mut expected: Vec<String> = (0..200).map(|number| number.to_string()).collect();
+    expected.push("last".to_owned());
+    std::thread::scope(|scope| {
+        let followers: Vec<_> = streams
+            .into_iter()
+            .map(|stream| scope.spawn(|| follow_until("last", stream, Sse::reconnect)))
+            .collect();
+        for (index, data) in expected.iter().enumerate() {
+            if index == 100 {
+                replicas[1].kill9();
+            }
+            publish_with_key(&nginx, "news", data);
+        }
+        for follower in followers {
+            let seen = follower.join().unwrap().into_iter();
+            let seen: Vec<String> = seen.map(|event| event.data).collect();
+            assert_eq!(seen, expected);
+        }
+    });
+    // Started again, it is given streams without a word to nginx.
+    let _again = replica_at(replicas[1].address(), &redis, "again", &[]);
+    let mut streams = Vec::new();
+    eventually("the replica has a stream again", || {
+        let (stream, replica) = nginx.listen("/events/news");
+        streams.push(stream);
+        replica == "again"
+    });
+}
+
+/// The line that an `EventSource` is sent away with, and the time that it names.
+fn assert_told_to_come_back(nginx: &Nginx, target: &str) -> u64 {
+    let mut stream = nginx.open(target, &[("Last-Event-ID", "1-1")]);
+    assert_eq!(
+        stream.status(),
+        200,
+        "{target}: EventSource gives up on anything else"
+    );
+    assert_eq!(
+        stream.headers().get("content-type"),
+        Some("text/event-stream")
+    );
+    assert_eq!(stream.rest().0, [], "{target}");
+    let text = stream.text();
+    let retry = stream
+        .retry()
+        .unwrap_or_else(|| panic!("{target}: {text:?}"));
+    assert_eq!(text, format!("retry: {retry}\n"), "{target}");
+    retry
+}
+
+#[test]
+fn when_no_replica_is_there_a_stream_is_told_when_to_come_back() {
+    let redis = Redis::start();
+    let mut replicas = fleet(&redis, 3, &[]);
+    let nginx = Nginx::before(&replicas);
+    let (mut stream, _) = nginx.listen("/events/news");
+    let id = nginx.post("/events/news", &[], "before").id();
+    assert_eq!(stream.next_event().id(), id);
+    replicas.iter_mut().for_each(Gateway::kill9);
+    assert_eq!(stream.rest(), (vec![], End::Cut));
+
+    let targets = [
+        "/events",
+        "/events/news",
+        "/events?topic=a&topic=b",
+        "/events/a%20b",
+    ];
+    let times: BTreeSet<u64> = (0..48)
+        .map(|n| assert_told_to_come_back(&nginx, targets[n % targets.len()]))
+        .collect();
+    assert!(
+        times.iter().all(|time| (2050..8000).contains(time)),
+        "{times:?}"
+    );
+    assert!(times.len() > 12, "spread over the clients: {times:?}");
+    // The page of another origin may read it, or its EventSource ends.
+    let origin = "https://page.test";
+    let answer = nginx.request("GET", "/events", &[("Origin", origin)], "");
+    let allowed = answer.headers.get("access-control-allow-origin");
+    assert_eq!(allowed, Some(origin));
+    assert_eq!(
+        answer.headers.get("cache-control"),
+        Some("no-store, no-transform")
+    );
+
+    // Everything else is told the truth.
+    let table = [
+        ("POST", "/events/news"),
+        ("POST", "/events"),
+        ("HEAD", "/events/news"),
+        ("OPTIONS", "/events/news"),
+        ("DELETE", "/topics/news"),
+        ("GET", "/topics"),
+        ("GET", "/eventsource"),
+        ("GET", "/"),
+    ];
+    for (method, target) in table {
+        let answer = nginx.request(method, target, &[], "");
+        assert_eq!(answer.status, 502, "{method} {target}");
+        assert_eq!(
+            answer.headers.get("retry-after"),
+            Some("2"),
+            "{method} {target}"
+        );
+        assert_eq!(
+            answer.headers.get("content-type"),
+            Some("application/problem+json"),
+            "{method} {target}"
+        );
+        if method != "HEAD" {
+            let detail = answer.problem(502);
+            assert!(
+                detail.contains("Idempotency-Key"),
+                "{method} {target}: {detail}"
+            );
+        }
+    }
+
+    let missed = redis.publish("news", "meanwhile", &[]);
+    let launch = |replica: &Gateway| replica_at(replica.address(), &redis, "again", &[]);
+    let _replicas: Vec<Gateway> = replicas.iter().map(launch).collect();
+    eventually("publishers are served again", || {
+        nginx.post("/events/other", &[], "x").status == 200
+    });
+    let mut streams = vec![stream];
+    eventually("streams are served again", || {
+        let mut again = streams.pop().unwrap().reconnect();
+        let event = again.try_next_event();
+        streams.push(again);
+        event.is_some_and(|event| event.event == "tidegate.open")
+    });
+    assert_eq!(streams[0].next_published().id(), missed);
+}
+
+/// How often any replica has counted this.
+fn sum(replicas: &[Gateway], name: &str, labels: &[(&str, &str)]) -> f64 {
+    let values = replicas.iter().map(|replica| replica.metric(name, labels));
+    values.sum()
+}
+
+/// An answer without what changes from one to the next.
+fn essence(answer: &Answer) -> (u16, Option<&str>, String) {
+    let kind = answer.headers.get("content-type");
+    (answer.status, kind, answer.text())
+}
+
+#[test]
+fn a_refusal_is_the_replicas_own() {
+    let mut redis = Redis::start();
+    let config = [
+        ("auth.publish_key", "let-me-in"),
+        ("publish.event_bytes_max", "1000"),
+    ];
+    let replicas = fleet(&redis, 3, &config);
+    let nginx = Nginx::before(&replicas);
+    let key = ("Authorization", "Bearer let-me-in");
+    nginx.post("/events/job?end", &[key], "done").id();
+
+    let large = "x".repeat(200_000);
+    let table: [(&str, &str, &[(&str, &str)], &str, u16); 10] = [
+        ("POST", "/events/news", &[], "x", 401),
+        (
+            "POST",
+            "/events/news",
+            &[("Authorization", "Bearer no")],
+            "x",
+            401,
+        ),
+        ("POST", "/events/a%23b", &[key], "x", 400),
+        ("POST", "/events/news?event=a%0Ab", &[key], "x", 400),
+        ("POST", "/events", &[key], "not JSON", 400),
+        ("POST", "/events/news", &[key], &large, 413),
+        ("POST", "/events/job", &[key], "more", 409),
+        ("PUT", "/events/news", &[key], "x", 405),
+        ("GET", "/events?topic=", &[], "", 400),
+        ("GET", "/nothing", &[], "", 404),
+    ];
+    for (method, target, headers, body, status) in table {
+        let answer = nginx.request(method, target, headers, body);
+        answer.problem(status);
+        let direct = replicas[0].request(method, target, headers, body);
+        assert_eq!(essence(&answer), essence(&direct), "{method} {target}");
+    }
+    // 204 tells an EventSource that there is nothing to come back for.
+    let mut last = nginx.open("/events/job?since=earliest", &[]);
+    last.opened();
+    let end = last.next_event();
+    assert_eq!(last.rest(), (vec![], End::Clean));
+    let after = nginx.request("GET", "/events/job", &[("Last-Event-ID", end.id())], "");
+    assert_eq!(after.status, 204);
+
+    redis.kill();
+    let unavailable = [("reason", "unavailable")];
+    for number in 1..=5_u8 {
+        let answer = nginx.post("/events/news", &[key], "x");
+        answer.problem(503);
+        let wait: u64 = answer.headers.get("retry-after").unwrap().parse().unwrap();
+        assert!((1..=3).contains(&wait), "the replica's own: {wait}");
+        // One replica has said it, and no other was asked; nor is any of them left out now.
+        let refused = sum(&replicas, "tidegate_publish_refused_total", &unavailable);
+        assert!((refused - f64::from(number)).abs() < 0.5, "{refused}");
+    }
+    // Redis is away, the replicas are not: a stream opens, and waits.
+    let stream = nginx.open("/events/news", &[]);
+    assert_eq!(stream.status(), 200);
+    eventually("it stays open", || {
+        sum(&replicas, "tidegate_open_connections", &[]) > 0.5
+    });
+}
+
+#[test]
+fn a_draining_replica_gets_no_new_stream_and_keeps_publishers() {
+    let redis = Redis::start();
+    let mut replicas = fleet(&redis, 3, &[LONG_DRAIN]);
+    let nginx = Nginx::before(&replicas);
+    let mut open: BTreeMap<String, Sse> = BTreeMap::new();
+    while open.len() < 3 {
+        let (stream, replica) = nginx.listen("/events/news");
+        open.insert(replica, stream);
+    }
+    let drain = |replica: &mut Gateway| {
+        replica.terminate();
+        eventually("not ready", || replica.get("/readyz").status == 503);
+    };
+
+    drain(&mut replicas[0]);
+    for _ in 0..6 {
+        let (_, replica) = nginx.listen("/events/news");
+        assert_ne!(replica, "r1");
+    }
+    drain(&mut replicas[1]);
+    drain(&mut replicas[2]);
+    for _ in 0..6 {
+        assert_told_to_come_back(&nginx, "/events/news");
+    }
+    let refused = sum(
+        &replicas,
+        "tidegate_connections_refused_total",
+        &[("reason", "draining")],
+    );
+    assert!(refused >= 3.0, "each was asked once at least: {refused}");
+
+    // All of them still take events, and the streams that are left still get them.
+    for number in 0..9 {
+        let id = nginx.post("/events/news", &[], number.to_string()).id();
+        for (replica, stream) in &mut open {
+            assert_eq!(stream.next_event().id(), id, "{replica}");
+        }
+    }
+    for replica in &replicas {
+        let source = [("source", "http")];
+        let published = replica.metric("tidegate_events_published_total", &source);
+        assert!(
+            published > 0.5,
+            "{}: publishers were kept away",
+            replica.url()
+        );
+    }
+}
+
+#[test]
+fn a_full_replica_passes_streams_on_and_keeps_publishers() {
+    let redis = Redis::start();
+    let replicas = fleet(&redis, 3, &[("limits.streams_max", "2")]);
+    let nginx = Nginx::before(&replicas);
+    let mut open = Vec::new();
+    for _ in 0..2 {
+        // Unevenly filled: the first replica has its two without nginx.
+        open.push(replicas[0].listen(&["news"]));
+    }
+    for _ in 0..4 {
+        let (stream, replica) = nginx.listen("/events/news");
+        assert_ne!(replica, "r1");
+        open.push(stream);
+    }
+    for _ in 0..6 {
+        assert_told_to_come_back(&nginx, "/events/news");
+        nginx.post("/events/news", &[], "x").id();
+    }
+    open.pop();
+    eventually("the free place is found", || {
+        let mut stream = nginx.open("/events/news", &[]);
+        stream.try_next_event().is_some()
+    });
+}
+
+/// What a replica is told, seen by an nginx in its place that answers with it.
+#[test]
+fn what_a_client_may_not_claim_is_set_by_nginx() {
+    let seen = [
+        "$http_x_request_id",
+        "$http_x_forwarded_for",
+        "$http_x_forwarded_proto",
+        "$http_tidegate_failover",
+        "$http_connection",
+        "$http_last_event_id",
+        "$http_authorization",
+        "$http_host",
+        "$server_protocol",
+    ]
+    .join("|");
+    let echo = Nginx::with(&format!("return 200 \"{seen}\";"));
+    let nginx = Nginx::before_addresses(&[echo.address()]);
+    let claims = [
+        ("X-Request-Id", "claimed"),
+        ("X-Forwarded-For", "192.0.2.1"),
+        ("X-Forwarded-Proto", "https"),
+        ("Tidegate-Failover", "0"),
+        ("Last-Event-ID", "0:1-1,5:2-2"),
+        ("Authorization", "Bearer token"),
+    ];
+    let mut ids = BTreeSet::new();
+    for (method, target, failover) in [
+        ("GET", "/events/news", "1"),
+        ("GET", "/events?topic=news", "1"),
+        ("POST", "/events/news", "0"),
+        ("GET", "/topics", "0"),
+    ] {
+        let answer = nginx.request(method, target, &claims, "");
+        let text = answer.text();
+        let (id, rest) = text.split_once('|').unwrap();
+        let is_hex = id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+        assert!(is_hex, "nginx's own: {id:?}");
+        assert!(ids.insert(id.to_owned()), "{id} was given to two requests");
+        // The address that nginx saw is the last one: what stands before it is hearsay.
+        let expected = format!(
+            "192.0.2.1, 127.0.0.1|http|{failover}||0:1-1,5:2-2|Bearer token|tidegate.test|HTTP/1.1"
+        );
+        assert_eq!(rest, expected, "{method} {target}");
+    }
+}
+
+#[test]
+fn a_request_can_be_followed_by_its_id() {
+    let redis = Redis::start();
+    let replicas = fleet(&redis, 1, &[]);
+    let nginx = Nginx::before(&replicas);
+    let claimed = [("X-Request-Id", "claimed")];
+    let answer = nginx.post("/events/news", &claimed, "x");
+    let id = answer.headers.get("x-request-id").unwrap();
+    let line = nginx.wait_for_access(&format!("request={id}"));
+    assert!(
+        line.contains(&format!("replica={}", replicas[0].address())),
+        "{line}"
+    );
+    assert!(!line.contains("claimed"), "{line}");
+}
+
+#[test]
+fn what_stands_in_a_query_or_a_header_is_not_written_down() {
+    let redis = Redis::start();
+    let mut replicas = fleet(&redis, 1, &[]);
+    let nginx = Nginx::before(&replicas);
+    let secret = [("Authorization", "Bearer hush"), ("Cookie", "hush")];
+    let ask = |way: &str| {
+        nginx.post(&format!("/events/{way}?token=hush"), &secret, "hush");
+        nginx.wait_for_access(&format!("POST /events/{way}\""));
+        let target = format!("/events/{way}?token=hush&max_age=1ms");
+        drop(nginx.open(&target, &secret).rest());
+        nginx.wait_for_access(&format!("GET /events/{way}\""));
+    };
+    ask("answered");
+    replicas[0].kill9();
+    ask("unanswered");
+    for line in nginx.written() {
+        assert!(!line.contains("hush"), "{line}");
+    }
+}
+
+#[test]
+fn what_belongs_to_operators_is_not_passed_on() {
+    let redis = Redis::start();
+    let replicas = fleet(&redis, 1, &[]);
+    let nginx = Nginx::before(&replicas);
+    for target in OPERATORS {
+        assert_eq!(nginx.get(target).status, 404, "{target}");
+        assert_eq!(replicas[0].get(target).status, 200, "{target}");
+    }
+    assert_eq!(nginx.get("/nginx-health").text(), "ok\n");
+    assert_eq!(nginx.get("/").status, 200, "the page");
+    let server = nginx.get("/nothing").headers;
+    assert_eq!(server.get("server"), Some("nginx"), "no version");
+}
+
+#[test]
+fn head_and_options_open_no_stream() {
+    let redis = Redis::start();
+    let replicas = fleet(&redis, 1, &[]);
+    let nginx = Nginx::before(&replicas);
+    let head = nginx.request("HEAD", "/events/news", &[], "");
+    assert_eq!(head.status, 200);
+    assert_eq!(head.headers.get("content-type"), Some("text/event-stream"));
+    let options = nginx.request("OPTIONS", "/events/news", &[], "");
+    assert_eq!(options.status, 204);
+    assert!(replicas[0].metric("tidegate_connections_opened_total", &[]) < 0.5);
+}
+
+#[test]
+fn a_reload_leaves_open_streams_alone() {
+    let redis = Redis::start();
+    let replicas = fleet(&redis, 2, &[]);
+    let nginx = Nginx::before(&replicas);
+    let (mut old, _) = nginx.listen("/events/news");
+    nginx.reload();
+    let (mut new, _) = nginx.listen("/events/news");
+    for number in 0..5 {
+        let id = nginx.post("/events/news", &[], number.to_string()).id();
+        assert_eq!(old.next_event().id(), id);
+        assert_eq!(new.next_event().id(), id);
+    }
+}
+
+#[test]
+fn a_client_that_leaves_is_gone_at_the_replica() {
+    let redis = Redis::start();
+    let replicas = fleet(&redis, 1, &[]);
+    let nginx = Nginx::before(&replicas);
+    let (stream, _) = nginx.listen("/events/news");
+    replicas[0].wait_for_metric("tidegate_open_connections", &[], 1.0);
+    drop(stream);
+    replicas[0].wait_for_metric("tidegate_open_connections", &[], 0.0);
+}

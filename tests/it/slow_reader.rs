@@ -1,0 +1,170 @@
+//! Goal: a reader that does not keep up costs the replica a cursor: its neighbours get everything,
+//! memory stays bounded, and the slow one gets everything too once it reads, or is told what the
+//! log no longer holds.
+//!
+//! Method: real sockets that nobody reads, and far more published than the replica may hold; its
+//! peak memory is read from the system.
+
+use crate::support::{
+    Event, Gateway, Redis, Sse, eventually, fleet, follow_until, over_both_brokers,
+};
+
+/// Bytes of one event's data, near the limit of 64 KiB.
+const LARGE: usize = 60_000;
+const MIB: usize = 1024 * 1024;
+
+/// The most memory that a process has had resident, in bytes.
+fn peak_memory(gateway: &Gateway) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", gateway.id())).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"));
+    let kib = line.unwrap().split_whitespace().nth(1).unwrap();
+    kib.parse::<usize>().unwrap() * 1024
+}
+
+/// A large event that its number can be told from.
+fn large(number: usize) -> String {
+    format!("{number} {}", "x".repeat(LARGE))
+}
+
+/// The numbers of events made by [`large`].
+fn numbers(events: &[Event]) -> Vec<usize> {
+    let number = |event: &Event| event.data.split(' ').next().unwrap().parse().unwrap();
+    events.iter().map(number).collect()
+}
+
+/// Reads events made by [`large`] one by one, and keeps none.
+fn read_all(stream: &mut Sse, expected: std::ops::Range<usize>) {
+    for number in expected {
+        let event = stream.next_event();
+        assert_eq!(numbers(&[event]), [number]);
+    }
+}
+
+#[test]
+fn a_reader_that_stops_costs_a_cursor_and_harms_nobody() {
+    const EVENTS: usize = 1_800;
+    const MEMORY_MAX: usize = 32 * MIB;
+    const { assert!(EVENTS * LARGE > 3 * MEMORY_MAX, "far more than may be held") }
+    let redis = Redis::start();
+    let replicas = fleet(&redis, 2, &[]);
+    let mut stuck = replicas[0].listen(&["news"]);
+    let neighbour = replicas[0].listen(&["news"]);
+    let elsewhere = replicas[1].listen(&["news"]);
+    let before = peak_memory(&replicas[0]);
+    std::thread::scope(|scope| {
+        for mut stream in [neighbour, elsewhere] {
+            scope.spawn(move || read_all(&mut stream, 0..EVENTS));
+        }
+        for number in 0..EVENTS {
+            redis.publish("news", &large(number), &[]);
+        }
+    });
+    // Everybody else has everything; now it reads, from memory first and then from the log.
+    read_all(&mut stuck, 0..EVENTS);
+    assert_eq!(
+        stuck.end(),
+        None,
+        "on the connection that it has had all the time"
+    );
+    let grown = peak_memory(&replicas[0]) - before;
+    println!(
+        "{} MiB published, memory grew from {} MiB by {} MiB",
+        EVENTS * LARGE / MIB,
+        before / MIB,
+        grown / MIB
+    );
+    assert!(grown < MEMORY_MAX, "{} MiB", grown / MIB);
+}
+
+/// Each has a page of the log on its way, and that is small.
+#[test]
+fn many_readers_that_stop_in_a_replay_cost_little_each() {
+    const EVENTS: usize = 500;
+    const READERS: usize = 200;
+    const MEMORY_MAX: usize = READERS * MIB / 2;
+    let redis = Redis::start();
+    let gateway = fleet(&redis, 1, &[]).remove(0);
+    for number in 0..EVENTS {
+        redis.publish("news", &large(number), &[]);
+    }
+    let before = peak_memory(&gateway);
+    let mut stuck: Vec<Sse> = (0..READERS)
+        .map(|_| gateway.open("/events/news?since=earliest", &[]))
+        .collect();
+    let (mut sent, mut looks) = (0.0, 0);
+    eventually("nobody takes any more", || {
+        let now = gateway.metric("tidegate_sent_bytes_total", &[]);
+        looks = if now > sent { 0 } else { looks + 1 };
+        sent = now;
+        looks == 20
+    });
+    let grown = peak_memory(&gateway) - before;
+    println!(
+        "{READERS} readers, memory grew from {} MiB by {} MiB",
+        before / MIB,
+        grown / MIB
+    );
+    assert!(grown < MEMORY_MAX, "{} MiB", grown / MIB);
+    let blocked = [("state", "blocked")];
+    #[expect(clippy::cast_precision_loss, reason = "a handful of readers")]
+    gateway.wait_for_metric("tidegate_streams_behind", &blocked, READERS as f64);
+    let mut last = stuck.pop().unwrap();
+    last.opened();
+    read_all(&mut last, 0..EVENTS);
+    drop(stuck);
+    gateway.wait_for_metric("tidegate_streams_behind", &blocked, 0.0);
+}
+
+#[test]
+fn a_reader_that_the_log_did_not_wait_for_is_told() {
+    const EVENTS: usize = 600;
+    const KEPT: usize = 50;
+    let kept = KEPT.to_string();
+    over_both_brokers(&[("log.events_max", &kept)], |broker, gateway| {
+        let mut stuck = gateway.listen(&["news"]);
+        let ids: Vec<String> = (0..EVENTS)
+            .map(|number| gateway.publish("news", &large(number)))
+            .collect();
+        let mut seen = Vec::new();
+        let gap = loop {
+            let event = stuck.next_event();
+            if event.event == "tidegate.gap" {
+                break event;
+            }
+            seen.push(event);
+        };
+        let before = seen.len();
+        assert_eq!(numbers(&seen), (0..before).collect::<Vec<_>>(), "{broker}");
+        let expected = serde_json::json!({
+            "topic": "news",
+            "reason": "trimmed",
+            "from": ids[before - 1],
+            "to": ids[EVENTS - KEPT - 1],
+        });
+        assert_eq!(gap.json(), expected, "{broker}");
+        assert_eq!(gap.id(), ids[EVENTS - KEPT - 1], "{broker}");
+        read_all(&mut stuck, EVENTS - KEPT..EVENTS);
+        gateway.wait_for_metric("tidegate_gaps_total", &[("reason", "trimmed")], 1.0);
+    });
+}
+
+#[test]
+fn a_reader_that_takes_nothing_for_too_long_is_cut_and_comes_back() {
+    const EVENTS: usize = 400;
+    let redis = Redis::start();
+    let gateway = fleet(&redis, 1, &[("server.write_timeout", "500ms")]).remove(0);
+    let stuck = gateway.listen(&["news"]);
+    for number in 0..EVENTS {
+        redis.publish("news", &large(number), &[]);
+    }
+    gateway.wait_for_metric("tidegate_open_connections", &[], 0.0);
+    gateway.wait_for_metric(
+        "tidegate_connections_closed_total",
+        &[("reason", "timeout")],
+        1.0,
+    );
+    redis.publish("news", "last", &[]);
+    let mut seen = follow_until("last", stuck, Sse::reconnect);
+    seen.pop();
+    assert_eq!(numbers(&seen), (0..EVENTS).collect::<Vec<_>>());
+}

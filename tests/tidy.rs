@@ -1,0 +1,225 @@
+//! Goal: the house rules hold that no compiler checks.
+//!
+//! Method: the repository's own files, read as text. One test a rule, named as the rule; each fault
+//! is told as `file:line`, all of them at once.
+//!
+//! | rule | why |
+//! |---|---|
+//! | no test is ignored | what is not run holds nothing |
+//! | no test sleeps | a time that is long enough here is too short there; tests wait for conditions |
+//! | guards and scenarios that documents name are there | a promise without its test is a wish |
+
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::string_slice,
+    reason = "a failed step ends the test"
+)]
+
+use std::fs;
+use std::path::Path;
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+/// Folders with code of this repository.
+const CODE: [&str; 3] = ["src", "tests", "loadtest"];
+
+/// One file: its path below the root, and its text.
+#[derive(Debug)]
+struct Source {
+    path: String,
+    text: String,
+}
+
+impl Source {
+    /// Lines that hold code, each with its number: comments and what stands in quotes are left out.
+    fn code(&self) -> impl Iterator<Item = (usize, String)> {
+        let lines = self.text.lines().enumerate();
+        lines.map(|(index, line)| (index + 1, without_words(line)))
+    }
+
+    /// As [`Source::code`], of tests alone: all of a file below `tests/`, else what follows `mod tests`.
+    fn test_code(&self) -> impl Iterator<Item = (usize, String)> {
+        let is_test = self.path.starts_with("tests/");
+        self.code()
+            .skip_while(move |(_, line)| !is_test && !line.starts_with("mod tests"))
+    }
+}
+
+/// A line without its comment and without what stands in quotes.
+fn without_words(line: &str) -> String {
+    let mut code = String::new();
+    let (mut quoted, mut escaped) = (false, false);
+    for (at, c) in line.char_indices() {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' if quoted => escaped = true,
+            '"' if !line[..at].ends_with('\'') => quoted = !quoted,
+            '/' if !quoted && line[at..].starts_with("//") => break,
+            _ if !quoted => code.push(c),
+            _ => {}
+        }
+    }
+    code
+}
+
+/// A file of the repository.
+fn read(path: &str) -> String {
+    fs::read_to_string(Path::new(ROOT).join(path)).unwrap_or_else(|why| panic!("{path}: {why}"))
+}
+
+/// The files of these folders that end so, in order: paths below the root.
+fn files(folders: &[&str], extension: &str) -> Vec<String> {
+    let mut paths = Vec::new();
+    for folder in folders {
+        for entry in fs::read_dir(Path::new(ROOT).join(folder)).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            if path.extension().is_some_and(|found| found == extension) {
+                let path = path.strip_prefix(ROOT).expect("below the root");
+                paths.push(path.to_string_lossy().into_owned());
+            }
+        }
+    }
+    paths.sort();
+    paths
+}
+
+/// The folder and all below it.
+fn folders(of: &str) -> Vec<String> {
+    let mut all = vec![of.to_owned()];
+    for entry in fs::read_dir(Path::new(ROOT).join(of)).expect("a folder") {
+        let entry = entry.expect("an entry");
+        if entry.file_type().expect("a kind").is_dir() {
+            let below = format!("{of}/{}", entry.file_name().to_string_lossy());
+            all.extend(folders(&below));
+        }
+    }
+    all
+}
+
+/// All Rust files below these folders, in order.
+fn sources(below: &[&str]) -> Vec<Source> {
+    let all: Vec<String> = below.iter().flat_map(|folder| folders(folder)).collect();
+    let all: Vec<&str> = all.iter().map(String::as_str).collect();
+    let read = |path: String| Source {
+        text: read(&path),
+        path,
+    };
+    files(&all, "rs").into_iter().map(read).collect()
+}
+
+/// Fails with all faults, if there are any.
+#[track_caller]
+fn assert_none(rule: &str, faults: &[String]) {
+    assert!(faults.is_empty(), "{rule}:\n{}", faults.join("\n"));
+}
+
+/// Every `file:line` of `lines` that holds one of `words`.
+fn places(
+    source: &Source,
+    lines: impl Iterator<Item = (usize, String)>,
+    words: &[&str],
+) -> Vec<String> {
+    let faulty = lines.filter(|(_, line)| words.iter().any(|word| line.contains(word)));
+    faulty
+        .map(|(number, line)| format!("{}:{number}: {}", source.path, line.trim()))
+        .collect()
+}
+
+// --- tests ------------------------------------------------------------------------------------------------------------
+
+#[test]
+fn no_test_is_ignored() {
+    let faults = sources(&CODE)
+        .iter()
+        .flat_map(|source| places(source, source.code(), &["#[ignore"]))
+        .collect::<Vec<_>>();
+    assert_none("each test runs", &faults);
+}
+
+#[test]
+fn no_test_sleeps() {
+    let sleeps = ["sleep(", "sleep_ms(", "sleep_until(", "::sleep"];
+    let faults = sources(&["src", "tests"])
+        .iter()
+        .flat_map(|source| places(source, source.test_code(), &sleeps))
+        .collect::<Vec<_>>();
+    assert_none("tests wait for conditions, never for time", &faults);
+}
+
+// --- documents --------------------------------------------------------------------------------------------------------
+
+/// The names that stand in `text` between `before` and `after`, each once, in order.
+fn named(text: &str, before: &str, after: char) -> Vec<String> {
+    let parts = text.split(before).skip(1);
+    let mut names: Vec<String> = parts
+        .map(|rest| rest.split_once(after).expect("a closing mark").0.to_owned())
+        .filter(|name| !name.is_empty())
+        .collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
+#[test]
+fn every_guard_of_an_invariant_exists() {
+    let architecture = read("ARCHITECTURE.md");
+    let mut guards = 0;
+    let mut missing = Vec::new();
+    for guard in named(&architecture, "`tests/", '`') {
+        let Some((file, test)) = guard.split_once(": ") else {
+            continue;
+        };
+        let source = read(&format!("tests/{file}"));
+        if !source.contains(&format!("fn {test}()")) {
+            missing.push(format!("tests/{file}: {test}"));
+        }
+        guards += 1;
+    }
+    assert_none("ARCHITECTURE.md names tests that exist", &missing);
+    assert!(guards > 15, "{guards} guards");
+}
+
+/// A page may name a file of tests as a whole.
+#[test]
+fn every_file_of_tests_that_a_document_names_exists() {
+    let mut missing = Vec::new();
+    for page in files(&[".", "docs"], "md") {
+        for file in named(&read(&page), "`tests/", '`') {
+            let file = file.split(": ").next().expect("a name");
+            if !Path::new(ROOT).join("tests").join(file).exists() {
+                missing.push(format!("{page}: tests/{file}"));
+            }
+        }
+    }
+    assert_none("documents name files that exist", &missing);
+}
+
+/// What is named is there to be played; what can be played guards something, and was.
+#[test]
+fn every_fault_scenario_guards_an_invariant_and_has_a_result() {
+    let list = read("loadtest/swarm/src/scenario/list.rs");
+    let scenarios = named(&list, " name: \"", '"');
+    assert!(scenarios.len() > 20, "{scenarios:?}");
+    assert_eq!(named(&read("ARCHITECTURE.md"), "`fault: ", '`'), scenarios);
+    let of_durability = named(&read("docs/durability.md"), "`fault: ", '`');
+    assert!(of_durability.len() > 5, "{of_durability:?}");
+    for scenario in of_durability {
+        assert!(scenarios.contains(&scenario), "{scenario}");
+    }
+    let results = read("loadtest/RESULTS.md");
+    for scenario in scenarios {
+        let mut rows = results.lines().filter(|line| line.starts_with("| "));
+        let row = format!("{scenario} ");
+        assert!(rows.any(|line| line[2..].starts_with(&row)), "{scenario}");
+    }
+}
+
+// --- the method itself ------------------------------------------------------------------------------------------------
+
+#[test]
+fn words_are_no_code() {
+    let code = without_words;
+    assert_eq!(code("a(\"sleep(\"); // sleep("), "a(); ");
+    assert_eq!(code("'\"' b"), "'\"' b");
+    assert_eq!(code("\"a\\\"b\" c"), " c");
+}
