@@ -3,7 +3,7 @@
 //!
 //! Method: raw bytes on raw sockets, both ways out; limits are put on the running process.
 
-use crate::support::{Gateway, Sse, eventually};
+use crate::support::{Gateway, SOCKETS, Sse, eventually};
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
@@ -22,10 +22,22 @@ fn assert_goes_on(gateway: &Gateway, stream: &mut Sse, data: &str) {
     assert_eq!(stream.next_event().data, data);
 }
 
+/// The same tests are run once more over ordinary bodies: were the setting lost on its way, nobody
+/// would notice.
+#[test]
+fn streams_leave_by_the_way_that_the_run_asks_for() {
+    let gateway = Gateway::start(&[]);
+    let _stream = gateway.listen(&["news"]);
+    let as_bodies = std::env::var(SOCKETS).is_ok_and(|value| value == "false");
+    let way = if as_bodies { "body" } else { "socket" };
+    gateway.wait_for_metric("tidegate_open_connections", &[("way", way)], 1.0);
+}
+
 /// What is sent with the head or after it is nothing to a stream.
 #[test]
 fn what_a_client_says_on_its_stream_changes_nothing() {
-    let gateway = Gateway::start(&[]);
+    // As an ordinary body, one whose words nobody reads is found gone when it is next written to.
+    let gateway = Gateway::start(&[("stream.heartbeat", "1s")]);
     let with: [(&str, &[u8], &[u8]); 4] = [
         ("nothing", REQUEST, b""),
         (

@@ -6,6 +6,9 @@ use super::{Redis, Sse, eventually};
 use std::net::{SocketAddr, TcpStream};
 use std::process::ExitStatus;
 
+/// The one setting that replicas take from the environment of the tests; what a test sets goes first.
+pub const SOCKETS: &str = "TIDEGATE__ENGINE__SOCKETS";
+
 /// A running replica. Ended on drop; its log is shown if the test fails.
 #[derive(Debug)]
 pub struct Gateway {
@@ -50,8 +53,11 @@ impl Gateway {
         if config.iter().all(|(key, _)| *key != "server.listen") {
             command.args(["--listen", "127.0.0.1:0"]);
         }
+        // A whole run may be made with every stream as an ordinary body.
+        let of_the_run = std::env::vars().filter(|(name, _)| name == SOCKETS);
         command
             .env("TIDEGATE__LOGGING__FORMAT", "json")
+            .envs(of_the_run)
             .envs(environment(config));
         let process = Process::spawn("tidegate", &mut command).expect("the binary starts");
         let mut gateway = Self {
