@@ -22,14 +22,18 @@ fn assert_goes_on(gateway: &Gateway, stream: &mut Sse, data: &str) {
     assert_eq!(stream.next_event().data, data);
 }
 
+/// Whether this run asks for every stream as an ordinary body.
+fn as_bodies() -> bool {
+    std::env::var(SOCKETS).is_ok_and(|value| value == "false")
+}
+
 /// The same tests are run once more over ordinary bodies: were the setting lost on its way, nobody
 /// would notice.
 #[test]
 fn streams_leave_by_the_way_that_the_run_asks_for() {
     let gateway = Gateway::start(&[]);
     let _stream = gateway.listen(&["news"]);
-    let as_bodies = std::env::var(SOCKETS).is_ok_and(|value| value == "false");
-    let way = if as_bodies { "body" } else { "socket" };
+    let way = if as_bodies() { "body" } else { "socket" };
     gateway.wait_for_metric("tidegate_open_connections", &[("way", way)], 1.0);
 }
 
@@ -69,15 +73,18 @@ fn what_a_client_says_on_its_stream_changes_nothing() {
 
 #[test]
 fn a_client_that_never_stops_talking_is_cut() {
-    let gateway = Gateway::start(&[]);
+    let gateway = Gateway::start(&[("stream.heartbeat", "1s")]);
     let mut neighbour = gateway.listen(&["news"]);
     let mut socket = gateway.connect();
     socket.write_all(REQUEST).unwrap();
     // Nobody reads four megabytes of it.
     let chatter = vec![b'x'; 64 * 1024];
     let written = (0..64).try_for_each(|_| socket.write_all(&chatter));
-    let mut rest = Vec::new();
-    assert!(written.is_err() || socket.read_to_end(&mut rest).is_err() || !rest.is_empty());
+    // As an ordinary body it is not read, and what it says stays in the kernel's buffers.
+    if !as_bodies() {
+        let mut rest = Vec::new();
+        assert!(written.is_err() || socket.read_to_end(&mut rest).is_err() || !rest.is_empty());
+    }
     drop(socket);
     wait_for_streams(&gateway, 1);
     assert_goes_on(&gateway, &mut neighbour, "still there");
