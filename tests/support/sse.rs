@@ -1,12 +1,13 @@
-//! An event-stream client, written by hand from
-//! [WHATWG HTML, 9.2.6](https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation)
-//! over a bare socket: it shares nothing with the encoder that it checks.
+//! An event-stream client over a bare socket. What it reads is interpreted by `sse_client`, which shares
+//! nothing with the encoder that is checked.
 //!
 //! Two promises are checked on every stream that any test reads: ids only grow, and no block comes
 //! without data (some clients raise an empty event for one).
 
-use super::http::{Body, Head, Headers, Progress, connect, read_head, read_some, request};
-use super::{FAILSAFE, Gateway};
+use super::http::{body_after, connect, read_head, read_some, request, take};
+use super::{FAILSAFE, Gateway, Headers};
+use sse_client::http::{Body, Head};
+use sse_client::sse::{Parser, PassedOver};
 use std::collections::{BTreeMap, VecDeque};
 use std::io::Write as _;
 use std::net::{Shutdown, TcpStream};
@@ -61,7 +62,7 @@ pub struct Sse {
     raw: Vec<u8>,
     framing: Body,
     body: Vec<u8>,
-    parser: Parser,
+    events: Events,
     end: Option<End>,
 }
 
@@ -87,17 +88,17 @@ impl Sse {
         socket.write_all(request).expect("the request is sent");
         let mut raw = Vec::new();
         let head = read_head(&mut socket, &mut raw);
-        let framing = Body::of(&head.headers, head.status == 204);
+        let framing = body_after(&head, false);
         Self {
             socket,
             url: String::new(),
             headers_sent: Vec::new(),
+            end: framing.is_over().then_some(End::Clean),
             framing,
             raw,
             head,
             body: Vec::new(),
-            parser: Parser::default(),
-            end: (framing == Body::Over).then_some(End::Clean),
+            events: Events::default(),
         }
     }
 
@@ -118,7 +119,7 @@ impl Sse {
     fn reconnect_at(self, url: &str) -> Self {
         let Self {
             headers_sent,
-            parser,
+            events,
             socket,
             ..
         } = self;
@@ -128,14 +129,12 @@ impl Sse {
             .filter(|(name, _)| !name.eq_ignore_ascii_case("last-event-id"))
             .map(|(name, value)| (name.as_str(), value.as_str()))
             .collect();
-        if !parser.last_event_id.is_empty() {
-            headers.push(("Last-Event-ID", &parser.last_event_id));
+        let last_event_id = events.parser.last_event_id();
+        if !last_event_id.is_empty() {
+            headers.push(("Last-Event-ID", last_event_id));
         }
         let mut stream = Self::open(url, &headers);
-        stream
-            .parser
-            .last_event_id
-            .clone_from(&parser.last_event_id);
+        stream.events.parser = Parser::resume(last_event_id);
         stream
     }
 
@@ -166,17 +165,17 @@ impl Sse {
 
     /// What a reconnect would send.
     pub fn last_event_id(&self) -> &str {
-        &self.parser.last_event_id
+        self.events.parser.last_event_id()
     }
 
     /// The last reconnection time that was told, in milliseconds.
     pub fn retry(&self) -> Option<u64> {
-        self.parser.retry
+        self.events.parser.retry_ms()
     }
 
     /// Comment lines up to now.
     pub fn comments(&self) -> usize {
-        self.parser.comments
+        self.events.parser.passed_over().comments
     }
 
     /// How the body ended, if it has.
@@ -191,8 +190,8 @@ impl Sse {
         }
         let before = self.body.len();
         loop {
-            let progress = self.framing.take(&mut self.raw, &mut self.body);
-            if progress == Progress::Over {
+            take(&mut self.framing, &mut self.raw, &mut self.body);
+            if self.framing.is_over() {
                 self.end = Some(End::Clean);
             }
             if self.body.len() > before || self.end.is_some() {
@@ -208,7 +207,7 @@ impl Sse {
             }
         }
         let fresh = self.body[before..].to_vec();
-        self.parser.feed(&fresh);
+        self.events.feed(&fresh);
         self.end.is_none() || self.body.len() > before
     }
 
@@ -227,7 +226,7 @@ impl Sse {
     pub fn try_next_event(&mut self) -> Option<Event> {
         let begun = Instant::now();
         loop {
-            if let Some(event) = self.parser.events.pop_front() {
+            if let Some(event) = self.events.ready.pop_front() {
                 return Some(event);
             }
             if !self.read_since(begun) {
@@ -287,7 +286,7 @@ impl Sse {
     /// Events that were read from the socket already, and not asked for yet: what a reconnect's
     /// last id covers.
     pub fn received(&mut self) -> Vec<Event> {
-        self.parser.events.drain(..).collect()
+        self.events.ready.drain(..).collect()
     }
 
     /// Every event up to the end of the body, and how it ended.
@@ -323,91 +322,32 @@ impl Sse {
     }
 }
 
-/// The interpreter of the stream: bytes in, events out.
+/// The events of the stream, and the promises that each of them keeps.
 #[derive(Debug, Default)]
-struct Parser {
-    line: Vec<u8>,
-    after_cr: bool,
-    lines_read: usize,
-    id: Option<String>,
-    event: String,
-    data: Option<String>,
-    fields: usize,
-    last_event_id: String,
-    /// Takes effect with the blank line, as the standard says.
-    id_buffer: Option<String>,
-    retry: Option<u64>,
-    comments: usize,
+struct Events {
+    parser: Parser,
     positions: Option<BTreeMap<u64, (u64, u64)>>,
-    events: VecDeque<Event>,
+    ready: VecDeque<Event>,
 }
 
-impl Parser {
+impl Events {
     fn feed(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            match byte {
-                b'\n' if self.after_cr => self.after_cr = false,
-                b'\n' | b'\r' => {
-                    self.after_cr = byte == b'\r';
-                    let line = std::mem::take(&mut self.line);
-                    let line = String::from_utf8(line).expect("an event stream is UTF-8");
-                    self.take_line(&line);
-                }
-                _ => {
-                    self.after_cr = false;
-                    self.line.push(byte);
-                }
-            }
-        }
-    }
-
-    fn take_line(&mut self, line: &str) {
-        self.lines_read += 1;
-        let line = match line.strip_prefix('\u{feff}') {
-            Some(rest) if self.lines_read == 1 => rest,
-            _ => line,
-        };
-        if line.is_empty() {
-            return self.dispatch();
-        }
-        if line.starts_with(':') {
-            self.comments += 1;
-            return;
-        }
-        self.fields += 1;
-        let (field, value) = line.split_once(':').unwrap_or((line, ""));
-        let value = value.strip_prefix(' ').unwrap_or(value);
-        match field {
-            "event" => value.clone_into(&mut self.event),
-            "data" => {
-                let data = self.data.get_or_insert_with(String::new);
-                data.push_str(value);
-                data.push('\n');
-            }
-            "id" if !value.contains('\0') => {
-                self.id = Some(value.to_owned());
-                self.id_buffer = self.id.clone();
-            }
-            "retry" if value.bytes().all(|b| b.is_ascii_digit()) => {
-                self.retry = value.parse().ok().or(self.retry);
-            }
-            _ => {}
-        }
-    }
-
-    fn dispatch(&mut self) {
-        if let Some(id) = self.id_buffer.take() {
-            self.last_event_id = id;
-        }
-        let (id, event) = (self.id.take(), std::mem::take(&mut self.event));
-        let fields = std::mem::take(&mut self.fields);
-        match self.data.take() {
-            Some(mut data) => {
-                data.pop();
-                id.iter().for_each(|id| self.check_growth(id));
-                self.events.push_back(Event { id, event, data });
-            }
-            None => assert_eq!(fields, 0, "a block without data: {event:?} {id:?}"),
+        let mut events = Vec::new();
+        self.parser.feed(bytes, &mut events);
+        let PassedOver {
+            blocks_without_data,
+            lines_not_utf8,
+            comments: _,
+        } = self.parser.passed_over();
+        assert_eq!(blocks_without_data, 0, "a block without data");
+        assert_eq!(lines_not_utf8, 0, "an event stream is UTF-8");
+        for event in events {
+            event.id.iter().for_each(|id| self.check_growth(id));
+            self.ready.push_back(Event {
+                id: event.id,
+                event: event.kind,
+                data: event.data,
+            });
         }
     }
 

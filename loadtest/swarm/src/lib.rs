@@ -1,7 +1,7 @@
 //! Subscribers and publishers that watch Tidegate from outside.
 //!
 //! The gateway promises order and exactly-once across drops, replicas and faults. This crate checks
-//! the promise as a stranger would: with an SSE client of its own, against what publishers were
+//! the promise as a stranger would: with an SSE client that the tests share, against what publishers were
 //! told, and against the log itself. It uses no code of the gateway.
 //!
 //! ```text
@@ -28,6 +28,5 @@ pub mod redis_link;
 pub mod report;
 pub mod run;
 pub mod scenario;
-pub mod sse;
 pub mod subscriber;
 pub mod verdict;

@@ -9,10 +9,10 @@ use crate::cluster::Door;
 use crate::event::{Way, topic_index, topic_name};
 use crate::http::{self, Answer, Request};
 use crate::id::Id;
-use crate::sse::{Dispatched, Parser};
 use rand::Rng;
 use rand::rngs::StdRng;
 use serde_json::Value;
+use sse_client::sse::{Event, Parser};
 use std::collections::BTreeSet;
 use std::time::Duration;
 use tokio::sync::{oneshot, watch};
@@ -379,7 +379,7 @@ impl Subscriber {
         }
     }
 
-    fn went_live(&mut self, event: &Dispatched, at_us: u64) {
+    fn went_live(&mut self, event: &Event, at_us: u64) {
         let Some(stream) = self.diary.streams.last_mut() else {
             return;
         };
@@ -400,7 +400,7 @@ impl Subscriber {
         }
     }
 
-    fn see(&mut self, event: Dispatched, at_us: u64) {
+    fn see(&mut self, event: Event, at_us: u64) {
         if event.kind == Way::Marker.as_str()
             && let Some((key, _)) = crate::event::read_payload(&event.data)
         {
