@@ -46,9 +46,25 @@ $(abspath $(or $(CARGO_TARGET_DIR),target)/release/tidegate): Cargo.toml Cargo.l
 
 # --- checks -----------------------------------------------------------------------------------------------------------
 
-.PHONY: test ci test-tools fmt fmt-check lint doc test-rust test-valkey test-config test-dashboards test-load test-fault deny
-test: test-tools fmt-check lint doc test-rust test-config test-dashboards test-load test-fault ## all checks: the one command that tells whether a change is good
-	@echo "test: all of it passed"
+.PHONY: test quick ci test-tools fmt fmt-check lint doc test-rust test-valkey test-config test-dashboards test-load test-fault deny
+checks = test-tools fmt-check lint doc test-rust test-config test-dashboards test-load test-fault
+
+test: ## all checks: the one command that tells whether a change is good
+	@told=; trap 'printf "%s" "$$told"' EXIT; \
+	for check in $(checks); do \
+		began=$$SECONDS took=failed; \
+		! $(MAKE) --no-print-directory $$check || took=$$(date --utc --date=@$$((SECONDS - began)) +%M:%S); \
+		told+=$$(printf '    %-16s %s' $$check $$took)$$'\n'; \
+		[[ $$took != failed ]] || exit 1; \
+	done; \
+	told+="test: all of it passed in $$(date --utc --date=@$$SECONDS +%M:%S)"$$'\n'
+
+# Clippy over all targets would compile every test twice; that is left to `make test`.
+quick_tests = wire publish ended config connections retention
+quick: fmt-check ## what takes less than a minute while working: format, clippy on the program, unit tests, short simulations, quick tests
+	cargo clippy --locked --workspace -- -D warnings
+	TIDEGATE_TEST_SEEDS=10 cargo test --locked --workspace --lib --test tidy --test simulation_log --test simulation_ingest
+	cargo test --locked --workspace --test it -- $(addsuffix ::,$(quick_tests))
 
 ci: ## what the build machine runs
 	@.ci/run
@@ -74,17 +90,18 @@ lint: ## clippy, warnings are errors
 doc: ## builds the documentation, private items too, warnings are errors
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --document-private-items
 
+# Always the whole workspace: chosen alone, a package has other features of its dependencies, and all is compiled again.
 test-rust: ## the tests of the code, and those of streams once more with every stream as an ordinary body
 	cargo test --locked --workspace
-	TIDEGATE__ENGINE__SOCKETS=false cargo test --locked --test it -- $(addsuffix ::,wire subscribe ended hand_over fanout sockets)
+	TIDEGATE__ENGINE__SOCKETS=false cargo test --locked --workspace --test it -- $(addsuffix ::,wire subscribe ended hand_over fanout sockets)
 
 # The others start a redis-server of their own or none, and the wheel's Valkey is built without TLS.
 not_for_valkey = nginx readme redis_tls
 
 test-valkey: ## the tests of the code over Valkey in place of Redis; VALKEY=/path/to/valkey-server names another one
 	@server=$${VALKEY:-$$(deploy/local/valkey)}; $$server --version; set -x; \
-	TIDEGATE_TEST_REDIS=$$server cargo test --locked --no-fail-fast --test ledger --test simulation_ingest; \
-	TIDEGATE_TEST_REDIS=$$server cargo test --locked --test it -- $(patsubst %,--skip %::,$(not_for_valkey))
+	TIDEGATE_TEST_REDIS=$$server cargo test --locked --workspace --no-fail-fast --test ledger --test simulation_ingest; \
+	TIDEGATE_TEST_REDIS=$$server cargo test --locked --workspace --test it -- $(patsubst %,--skip %::,$(not_for_valkey))
 
 test-config: ## do nginx and Prometheus take the shipped configuration, and do alerts fire when they should?
 	deploy/local/cluster check
@@ -112,7 +129,7 @@ fault: binary ## kills, pauses and cuts parts while subscribers watch for loss; 
 
 rolling-deploy: ## replaces all replicas one by one, and reloads nginx, under EventSource clients in Chromium; `make test` has a short form
 	@deploy/install.sh redis-server nginx chromium
-	TIDEGATE_ROLLING_PAGES=20 TIDEGATE_ROLLING_DRAIN=10s cargo test --locked --test rolling_deploy -- --nocapture
+	TIDEGATE_ROLLING_PAGES=20 TIDEGATE_ROLLING_DRAIN=10s cargo test --locked --workspace --test rolling_deploy -- --nocapture
 
 rebalance: binary ## measures how streams even out after a new replica has joined; ARGS go to loadtest/rebalance
 	loadtest/rebalance $(ARGS)

@@ -1,7 +1,8 @@
 # Targets for what stands around a replica: proxies, supervisors, images, releases. Included by the Makefile.
 
+checks += test-nginx test-deploy
+
 .PHONY: test-nginx
-test: test-nginx
 test-tools: test-tools-deploy
 
 .PHONY: test-tools-deploy
@@ -10,11 +11,9 @@ test-tools-deploy:
 
 test-nginx: ## the proxy's tests with a newer nginx than the distribution's; NGINX_PROGRAM=/path/to/nginx names another one
 	@nginx=$${NGINX_PROGRAM:-$$(deploy/local/nginx)}; $$nginx -v; export TIDEGATE_TEST_NGINX=$$nginx; set -x; \
-	cargo test --locked --test it -- nginx:: proxies::nginx_limits proxies::each_event
+	cargo test --locked --workspace --test it -- nginx:: proxies::nginx_limits proxies::each_event
 
 .PHONY: test-deploy
-test: test-deploy
-
 test-deploy: binary ## are the units of systemd valid, and as closed as they can be?
 	deploy/systemd/check
 
