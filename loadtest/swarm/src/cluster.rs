@@ -3,13 +3,13 @@
 use crate::http::{self, Request};
 use crate::link::{self, Links};
 use crate::redis_link::RedisLink;
-use crate::scenario::Setup;
+use crate::scenario::{Build, Scenario, Setup};
 use std::collections::HashMap;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
-use std::{fs, io};
+use std::{env, fs, io, process};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::{sleep, timeout};
@@ -30,6 +30,10 @@ const END: Duration = Duration::from_secs(60);
 const READY: &str = "ready";
 /// Tells where everything is, and ends with the status that it is given.
 const KEEP: &str = "env; echo ready; read -r status; exit ${status:-1}";
+
+/// Why two builds cannot be told apart.
+pub const NO_OTHER: &str =
+    "there is no second build: --old-binary PATH, or TIDEGATE_OLD_BIN, names one";
 
 /// Replicas of a cluster.
 const REPLICAS: u16 = 3;
@@ -96,17 +100,24 @@ pub struct Cluster {
     directory: PathBuf,
     /// Runs as long as the cluster.
     keeper: Child,
+    /// Settings of the replicas, for those that are started later, too.
+    gateway: &'static [(&'static str, &'static str)],
     links: Option<Links>,
+    builds: Option<Builds>,
     /// What the keeper and the script say.
     said: Lines<BufReader<ChildStdout>>,
 }
 
 impl Cluster {
-    /// Starts a cluster of its own, on free ports.
+    /// Starts a cluster of its own, on free ports. `other` is a second build of the gateway, if there is one.
     ///
     /// # Errors
     /// What the script said instead of an address.
-    pub async fn start(redis: Setup) -> Result<Self, String> {
+    pub async fn start(scenario: &Scenario, other: Option<&Path>) -> Result<Self, String> {
+        let redis = scenario.redis;
+        let builds = (redis == Setup::TwoBuilds)
+            .then(|| Builds::new(other))
+            .transpose()?;
         let links = (redis == Setup::Linked)
             .then(|| Links::open(REPLICAS))
             .transpose()
@@ -123,6 +134,12 @@ impl Cluster {
             .env("REPLICAS", REPLICAS.to_string())
             .envs((redis == Setup::Sentinels).then_some(("SENTINELS", "3")))
             .envs((redis == Setup::Clock).then_some(("REDIS_CLOCK", "movable")))
+            .envs(
+                builds
+                    .as_ref()
+                    .map(|builds| ("TIDEGATE_BIN", builds.program())),
+            )
+            .envs(scenario.gateway.iter().copied())
             .args(["run", "--", "sh", "-c", KEEP])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -136,7 +153,11 @@ impl Cluster {
         while let Some(line) = said.next_line().await.map_err(|why| why.to_string())? {
             match line.split_once('=') {
                 Some((name, value)) => told.insert(name.to_owned(), value.to_owned()),
-                None if line == READY => return Self::told(&told, keeper, said, links),
+                None if line == READY => {
+                    let mut cluster = Self::told(&told, keeper, said, (links, builds))?;
+                    cluster.gateway = scenario.gateway;
+                    return Ok(cluster);
+                }
                 None => None,
             };
         }
@@ -148,7 +169,7 @@ impl Cluster {
         told: &HashMap<String, String>,
         keeper: Child,
         said: Lines<BufReader<ChildStdout>>,
-        links: Option<Links>,
+        (links, builds): (Option<Links>, Option<Builds>),
     ) -> Result<Self, String> {
         let text = |name: &str| told.get(name).ok_or_else(|| format!("{name} is not told"));
         let number = |name: &str| {
@@ -171,7 +192,9 @@ impl Cluster {
             tidegate: text("TIDEGATE_BIN")?.into(),
             directory: text("CLUSTER_DIR")?.into(),
             keeper,
+            gateway: &[],
             links,
+            builds,
             said,
         })
     }
@@ -216,6 +239,7 @@ impl Cluster {
             .arg(verb.as_str())
             .args(parts)
             .env("CLUSTER_DIR", &self.directory)
+            .envs(self.gateway.iter().copied())
             .stdin(Stdio::null())
             .output()
             .await
@@ -339,6 +363,39 @@ impl Cluster {
         Ok(())
     }
 
+    /// Has replies of Redis to all replicas go by these rules; says how often each of those until now was followed.
+    ///
+    /// # Errors
+    /// The scenario has asked for no links.
+    pub fn set_rules(&self, rules: &[link::Rule]) -> Result<Vec<(link::Rule, u32)>, String> {
+        let links = self.links.as_ref().ok_or("this cluster has no links")?;
+        let mut all: Vec<(link::Rule, u32)> = Vec::new();
+        for (rule, met) in
+            (0..self.replicas.len()).flat_map(|replica| links.set_rules(replica, rules))
+        {
+            match all.iter_mut().find(|(known, _)| *known == rule) {
+                Some((_, sum)) => *sum += met,
+                None => all.push((rule, met)),
+            }
+        }
+        Ok(all)
+    }
+
+    /// Connections between replicas and Redis that were closed because they were not understood.
+    #[must_use]
+    pub fn garbled(&self) -> usize {
+        self.links.as_ref().map_or(0, Links::garbled)
+    }
+
+    /// Replicas that are started from here on are of this build.
+    ///
+    /// # Errors
+    /// It cannot be put in place, or there is one only.
+    pub fn set_build(&self, build: Build) -> io::Result<()> {
+        let builds = self.builds.as_ref().ok_or(io::ErrorKind::NotFound)?;
+        builds.put(build)
+    }
+
     /// The replica whose ear appends raw publishes just now. Some must be under way.
     pub async fn appender(&self) -> Option<String> {
         let before = self.appends().await;
@@ -381,6 +438,59 @@ async fn metric(replica: &Door, name: &str) -> u64 {
     value
         .and_then(|value| value.trim().parse().ok())
         .unwrap_or(0)
+}
+
+/// Two builds of the gateway, one of which is in place. They go with the cluster.
+#[derive(Debug)]
+struct Builds {
+    old: PathBuf,
+    new: PathBuf,
+    /// Where the one in place lies.
+    directory: PathBuf,
+}
+
+impl Builds {
+    fn new(other: Option<&Path>) -> Result<Self, String> {
+        let old = other.ok_or(NO_OTHER)?.to_owned();
+        let new = env::var_os("TIDEGATE_BIN")
+            .map_or_else(|| root().join("target/release/tidegate"), PathBuf::from);
+        let read = |path: &Path| fs::read(path).map_err(|why| format!("{}: {why}", path.display()));
+        if read(&old)? == read(&new)? {
+            return Err(format!("{} is the build under test", old.display()));
+        }
+        let name = format!("builds-{}-{:08x}", process::id(), rand::random::<u32>());
+        let builds = Self {
+            old,
+            new,
+            directory: root().join(".local").join(name),
+        };
+        let made = fs::create_dir_all(&builds.directory);
+        made.and_then(|()| builds.put(Build::Old))
+            .map_err(|why| format!("{}: {why}", builds.directory.display()))?;
+        Ok(builds)
+    }
+
+    fn program(&self) -> PathBuf {
+        self.directory.join("tidegate")
+    }
+
+    /// The file is another one from then on; who runs the one before goes on with it.
+    fn put(&self, build: Build) -> io::Result<()> {
+        let draft = self.directory.join("draft");
+        let source = match build {
+            Build::Old => &self.old,
+            Build::New => &self.new,
+        };
+        fs::copy(source, &draft)?;
+        fs::rename(draft, self.program())
+    }
+}
+
+impl Drop for Builds {
+    fn drop(&mut self) {
+        // A folder that is left over harms nobody.
+        let _left = fs::remove_dir_all(&self.directory);
+    }
 }
 
 /// The root of the repository that this was built from.

@@ -159,6 +159,15 @@ pub fn topic_name(index: usize) -> String {
     format!("fault{index}")
 }
 
+/// Begins the names of topics to whose logs others write, and is the type of what they write.
+pub const FOREIGN: &str = "alien";
+
+/// The name of a topic to whose log others write.
+#[must_use]
+pub fn foreign_name(index: usize) -> String {
+    format!("{FOREIGN}{index}")
+}
+
 /// Which topic has this name.
 #[must_use]
 pub fn topic_index(name: &str) -> Option<usize> {

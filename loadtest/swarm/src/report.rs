@@ -128,6 +128,7 @@ pub fn story(evidence: &Evidence, verdict: &Verdict) -> String {
         from_us,
         to_us,
         what,
+        ..
     } in &evidence.deeds
     {
         let mut text = format!(

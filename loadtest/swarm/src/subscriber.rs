@@ -6,7 +6,7 @@
 
 use crate::clock::Clock;
 use crate::cluster::Door;
-use crate::event::{Way, topic_index, topic_name};
+use crate::event::{FOREIGN, Way, foreign_name, topic_index, topic_name};
 use crate::http::{self, Answer, Request};
 use crate::id::Id;
 use rand::Rng;
@@ -16,14 +16,12 @@ use sse_client::sse::{Event, Parser};
 use std::collections::BTreeSet;
 use std::time::Duration;
 use tokio::sync::{oneshot, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout_at};
 
 /// Until a stream says otherwise.
 const RETRY: Duration = Duration::from_secs(3);
 /// Heartbeats come every 15 s; a stream that is silent for longer than two of them is dead.
 const SILENCE_MAX: Duration = Duration::from_secs(40);
-/// The longest pause after a drop of our own.
-const PAUSE_MAX: Duration = Duration::from_millis(200);
 /// One drop in four comes within so many bytes: in the first block, or just after it.
 const EARLY_BYTES: u64 = 400;
 
@@ -32,8 +30,12 @@ const EARLY_BYTES: u64 = 400;
 pub struct Habits {
     /// Topics of its one stream, by index.
     pub topics: Vec<usize>,
-    /// It drops a stream after up to so many bytes.
-    pub drop_bytes: u64,
+    /// How many of the topics that others write to are in its stream, too.
+    pub foreign: usize,
+    /// When it drops a stream.
+    pub stay: Stay,
+    /// The longest pause after a drop of its own.
+    pub away_max: Duration,
     /// It waits no longer than this, whatever the stream asks for.
     pub retry_max: Duration,
     /// What the kernel keeps for it while it does not read.
@@ -42,6 +44,15 @@ pub struct Habits {
     pub number: usize,
     /// Those below this number do not read.
     pub stopped: watch::Receiver<usize>,
+}
+
+/// When a stream is dropped: drawn anew for each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stay {
+    /// After up to so many bytes, in the middle of a block, too.
+    Bytes(u64),
+    /// After up to so long.
+    Time(Duration),
 }
 
 /// One event as it was seen.
@@ -100,13 +111,15 @@ pub struct Gap {
     pub to: Id,
     /// Where the stream stood before.
     pub after: Option<Id>,
+    /// How many events the subscriber had seen by then.
+    pub seen: usize,
     /// As it came.
     pub text: String,
 }
 
 impl Gap {
     /// None if it cannot be read.
-    fn read(text: &str, after: Option<Id>) -> Option<Self> {
+    fn read(text: &str, after: Option<Id>, seen: usize) -> Option<Self> {
         let value: Value = serde_json::from_str(text).ok()?;
         let field = |name: &str| value.get(name).and_then(Value::as_str);
         Some(Self {
@@ -115,6 +128,7 @@ impl Gap {
             from: field("from").and_then(|id| id.parse().ok()),
             to: field("to")?.parse().ok()?,
             after,
+            seen,
             text: text.to_owned(),
         })
     }
@@ -122,16 +136,32 @@ impl Gap {
     /// Whether it stands where an event with the id `to` would. A cursor that was ahead of the log goes back.
     #[must_use]
     pub fn is_in_order(&self) -> bool {
-        self.from > Some(self.to) || self.after < Some(self.to)
+        self.goes_back() || self.after < Some(self.to)
     }
 
-    /// Whether an event with this id may be among the missing. A cursor that was ahead of the log
-    /// goes back, and so the stretch is told backwards.
+    /// The cursor was ahead of the log, which has begun anew: what the log holds now is shown from `to` on.
     #[must_use]
-    pub fn holds(&self, topic: usize, id: Id) -> bool {
-        let from = self.from.unwrap_or_default();
-        self.topic == Some(topic) && from.min(self.to) < id && id <= from.max(self.to)
+    pub fn goes_back(&self) -> bool {
+        self.from > Some(self.to)
     }
+
+    /// Whether an event with this id may be among the missing: above `from`, and up to `to`. Where the cursor goes
+    /// back, that is what came after the cursor in the log that is no more, and nothing that is in the log now.
+    #[must_use]
+    pub fn holds(&self, topic: usize, id: Id, is_logged: bool) -> bool {
+        let is_up_to = if self.goes_back() {
+            !is_logged
+        } else {
+            id <= self.to
+        };
+        self.topic == Some(topic) && self.from.unwrap_or_default() < id && is_up_to
+    }
+}
+
+/// The topic that an event of the gateway itself is about.
+fn topic_of(data: &str) -> Option<String> {
+    let value: Value = serde_json::from_str(data).ok()?;
+    Some(value.get("topic")?.as_str()?.to_owned())
 }
 
 /// Everything that a subscriber saw.
@@ -143,6 +173,8 @@ pub struct Diary {
     pub seen: Vec<Seen>,
     /// `tidegate.gap` events.
     pub gaps: Vec<Gap>,
+    /// `tidegate.deleted` events: of which topic everything up to which id was deleted.
+    pub deleted: Vec<(usize, Id)>,
     /// Every stream that it opened.
     pub streams: Vec<Opened>,
     /// Streams that it dropped.
@@ -236,7 +268,10 @@ impl Subscriber {
                 Ended::Dropped => {
                     self.diary.drops += 1;
                     self.resuming = true;
-                    let pause = PAUSE_MAX.mul_f64(self.rng.random_range(0.0..1.0));
+                    let pause = self
+                        .habits
+                        .away_max
+                        .mul_f64(self.rng.random_range(0.0..1.0));
                     sleep(pause).await;
                 }
                 Ended::Cut => {
@@ -269,7 +304,9 @@ impl Subscriber {
             .habits
             .topics
             .iter()
-            .map(|topic| format!("topic={}", topic_name(*topic)))
+            .map(|topic| topic_name(*topic))
+            .chain((0..self.habits.foreign).map(foreign_name))
+            .map(|name| format!("topic={name}"))
             .collect();
         let cursor = self.last_event_id.clone();
         let headers = [
@@ -306,6 +343,7 @@ impl Subscriber {
         let mut parser = Parser::resume(&self.last_event_id);
         let mut bytes = Vec::new();
         let mut left = self.draw_bytes();
+        let mut until = self.draw_time();
         let ended = loop {
             bytes.clear();
             let number = self.habits.number;
@@ -316,9 +354,13 @@ impl Subscriber {
                 .wait_for(|stopped| number >= *stopped)
                 .await
                 .is_err();
-            match timeout(SILENCE_MAX, answer.read(&mut bytes)).await {
+            let silence = Instant::now() + SILENCE_MAX;
+            let patience = until.map_or(silence, |until| until.min(silence));
+            match timeout_at(patience, answer.read(&mut bytes)).await {
                 Ok(Ok(true)) => {}
-                Ok(Ok(false) | Err(_)) | Err(_) => break Ended::Cut,
+                Ok(Ok(false) | Err(_)) => break Ended::Cut,
+                Err(_) if patience < silence => break Ended::Dropped,
+                Err(_) => break Ended::Cut,
             }
             let taken = left.map_or(bytes.len(), |left| {
                 bytes.len().min(usize::try_from(left).unwrap_or(usize::MAX))
@@ -333,7 +375,11 @@ impl Subscriber {
                 None => None,
                 Some(left) => Some(left - taken as u64),
             };
-            if left == Some(0) {
+            if until.is_none() {
+                until = self.draw_time();
+            }
+            // A stream that always has something to read is dropped as well.
+            if left == Some(0) || until.is_some_and(|until| until <= Instant::now()) {
                 break Ended::Dropped;
             }
         };
@@ -346,15 +392,26 @@ impl Subscriber {
 
     /// After how many bytes this stream is dropped; none before the first stream has been live.
     fn draw_bytes(&mut self) -> Option<u64> {
+        let Stay::Bytes(most) = self.habits.stay else {
+            return None;
+        };
         self.opened.is_none().then(|| {
             let early = self.rng.random_bool(0.25);
-            let most = if early {
-                EARLY_BYTES
-            } else {
-                self.habits.drop_bytes.max(1)
-            };
+            let most = if early { EARLY_BYTES } else { most.max(1) };
             self.rng.random_range(1..=most)
         })
+    }
+
+    /// When this stream is dropped, likewise.
+    fn draw_time(&mut self) -> Option<Instant> {
+        let Stay::Time(most) = self.habits.stay else {
+            return None;
+        };
+        let stay = self
+            .opened
+            .is_none()
+            .then(|| self.rng.random_range(0.0..1.0));
+        stay.map(|part| Instant::now() + most.mul_f64(part))
     }
 
     fn take(&mut self, parser: &mut Parser, bytes: &[u8]) {
@@ -365,13 +422,23 @@ impl Subscriber {
             let position = event.last_event_id.parse().ok();
             match event.kind.as_str() {
                 "tidegate.open" => self.went_live(&event, at_us),
-                "tidegate.gap" => match Gap::read(&event.data, self.position) {
-                    Some(gap) => self.diary.gaps.push(gap),
-                    None => self
-                        .diary
-                        .faults
-                        .push(format!("a gap that cannot be read: {}", event.data)),
-                },
+                // What others write is none of this run's events, whatever becomes of it.
+                FOREIGN => {}
+                "tidegate.gap"
+                    if topic_of(&event.data).is_some_and(|name| name.starts_with(FOREIGN)) => {}
+                "tidegate.deleted" => {
+                    let topic = topic_of(&event.data).and_then(|name| topic_index(&name));
+                    self.diary.deleted.extend(topic.zip(position));
+                }
+                "tidegate.gap" => {
+                    match Gap::read(&event.data, self.position, self.diary.seen.len()) {
+                        Some(gap) => self.diary.gaps.push(gap),
+                        None => self
+                            .diary
+                            .faults
+                            .push(format!("a gap that cannot be read: {}", event.data)),
+                    }
+                }
                 "tidegate.cursor" => {}
                 _ => self.see(event, at_us),
             }

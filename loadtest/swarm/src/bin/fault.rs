@@ -1,11 +1,12 @@
 //! Kills, pauses and cuts parts of a cluster while subscribers watch for loss.
 
 use clap::Parser;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use swarm::cluster::Cluster;
+use swarm::cluster::{Cluster, NO_OTHER};
 use swarm::report::{Row, Table, story};
 use swarm::run::{Order, play};
-use swarm::scenario::{self, Scenario, Size};
+use swarm::scenario::{self, Scenario, Setup, Size};
 use swarm::verdict::judge;
 
 /// Plays fault scenarios, each on a cluster of its own, and tells what subscribers saw.
@@ -23,6 +24,9 @@ struct Arguments {
     /// The short forms only: those of the scenarios that have one.
     #[arg(long)]
     short: bool,
+    /// Another build of the gateway, for the scenario in which two run side by side.
+    #[arg(long, value_name = "PATH", env = "TIDEGATE_OLD_BIN")]
+    old_binary: Option<PathBuf>,
     /// Repeats what was drawn in an earlier run.
     #[arg(long)]
     seed: Option<u64>,
@@ -52,19 +56,24 @@ async fn main() -> ExitCode {
         );
         return ExitCode::SUCCESS;
     }
-    let (mut table, mut status) = (Table::default(), 0);
+    let asked = arguments.scenario.len();
+    let (mut table, mut status, mut left_out) = (Table::default(), 0, 0);
     for (scenario, size) in chosen {
+        if scenario.redis == Setup::TwoBuilds && arguments.old_binary.is_none() {
+            println!("fault: {} is LEFT OUT: {NO_OTHER}", scenario.name);
+            left_out += 1;
+            continue;
+        }
         let seed = arguments
             .seed
             .unwrap_or_else(|| rand::random_range(0..1_000_000));
         println!("fault: {}, seed {seed}: {}", scenario.name, scenario.about);
-        match run(Order {
+        let order = Order {
             scenario,
             size,
             seed,
-        })
-        .await
-        {
+        };
+        match run(order, arguments.old_binary.as_deref()).await {
             Ok(played) => {
                 print!("{}", played.story);
                 println!(
@@ -82,6 +91,9 @@ async fn main() -> ExitCode {
         }
     }
     print!("\n{table}");
+    if asked > 0 && left_out > 0 {
+        status = 2;
+    }
     ExitCode::from(status)
 }
 
@@ -124,8 +136,8 @@ struct Played {
 }
 
 #[expect(clippy::print_stdout, reason = "it is a program for the terminal")]
-async fn run(order: Order) -> Result<Played, String> {
-    let cluster = Cluster::start(order.scenario.redis).await?;
+async fn run(order: Order, other: Option<&Path>) -> Result<Played, String> {
+    let cluster = Cluster::start(order.scenario, other).await?;
     let evidence = play(order, &cluster).await;
     let judged = evidence.map(|evidence| {
         let verdict = judge(&evidence, &order.scenario.expectation);

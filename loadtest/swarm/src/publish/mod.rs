@@ -73,15 +73,16 @@ const PORTIONS: [(Way, u32, u32); 6] = [
     (Way::Cli, 1, 1),
 ];
 
-/// A whole rate, shared among the ways.
+/// A whole rate, shared among the ways; those that are left out leave their share out.
 #[must_use]
-pub fn portions(per_second: u32) -> Vec<Portion> {
+pub fn portions(per_second: u32, ways: &[Way]) -> Vec<Portion> {
     let portion = |(way, hundredths, at_once): (Way, u32, u32)| Portion {
         way,
         per_second: (per_second * hundredths / 100).max(1),
         at_once,
     };
-    PORTIONS.into_iter().map(portion).collect()
+    let taken = PORTIONS.into_iter().filter(|(way, ..)| ways.contains(way));
+    taken.map(portion).collect()
 }
 
 /// Publishes a portion for `time`, on all topics in random turn.
@@ -145,7 +146,7 @@ mod tests {
     fn shares_make_up_the_rate() {
         for rate in [100, 300, 500] {
             assert_eq!(
-                portions(rate)
+                portions(rate, &Way::ALL)
                     .iter()
                     .map(|portion| portion.per_second)
                     .sum::<u32>(),

@@ -5,6 +5,7 @@ mod script;
 use crate::clock::Clock;
 use crate::cluster::Cluster;
 use crate::event::Way;
+use crate::id::Id;
 use crate::log::{self, Entry};
 use crate::publish::{self, Record, Sender};
 use crate::redis_link::RedisLink;
@@ -55,6 +56,8 @@ pub struct Evidence {
     pub windows: Vec<(u64, u64)>,
     /// What was done to which part.
     pub deeds: Vec<Done>,
+    /// Topics that were deleted.
+    pub deletions: Vec<Deletion>,
     /// What of the run itself did not go as planned.
     pub troubles: Vec<String>,
 }
@@ -68,6 +71,19 @@ pub struct Done {
     pub to_us: u64,
     /// What.
     pub what: String,
+    /// Whether Redis may have forgotten something by it, or ears may have been cut.
+    pub may_lose: bool,
+}
+
+/// A topic was deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deletion {
+    /// Which.
+    pub topic: usize,
+    /// What came before this is gone.
+    pub id: Id,
+    /// When Redis had answered, by the run's clock.
+    pub at_us: u64,
 }
 
 /// A run under way.
@@ -136,7 +152,13 @@ impl Play<'_> {
             let count = rng.random_range(size.topics_each.0..=size.topics_each.1);
             let habits = Habits {
                 topics: index::sample(&mut rng, size.shape.topics, count).into_vec(),
-                drop_bytes: size.drop_bytes(count),
+                foreign: if number % 2 == 0 {
+                    self.order.scenario.foreign
+                } else {
+                    0
+                },
+                stay: size.stay(count),
+                away_max: size.away_max,
                 retry_max: size.retry_max,
                 receive_buffer: size.receive_buffer,
                 number,
@@ -181,7 +203,7 @@ impl Play<'_> {
     async fn publish_under_faults(&mut self) -> Result<(), String> {
         let (size, began) = (self.order.size, self.clock.micros());
         let mut publishers = JoinSet::new();
-        for portion in publish::portions(size.per_second) {
+        for portion in publish::portions(size.per_second, self.order.scenario.ways) {
             let sender = Sender::new(portion.way, &self.run_name(), self.cluster)?;
             let rng = self.fork();
             publishers.spawn(publish::publish(
@@ -206,7 +228,8 @@ impl Play<'_> {
             ..
         } = self.order.scenario.expectation;
         let mut owed = vec![0; self.order.size.shape.topics];
-        let owes_all = log_forgets.is_none() && ears_lost_within.is_none();
+        let deletes = !self.evidence.deletions.is_empty();
+        let owes_all = log_forgets.is_none() && ears_lost_within.is_none() && !deletes;
         for record in self
             .evidence
             .records
@@ -259,6 +282,12 @@ impl Play<'_> {
             troubles.push(format!(
                 "of {} events only {owed} were acknowledged",
                 records.len()
+            ));
+        }
+        let garbled = self.cluster.garbled();
+        if garbled > 0 {
+            troubles.push(format!(
+                "{garbled} connections to Redis were not understood, and closed"
             ));
         }
         if diaries.len() < self.order.size.subscribers {

@@ -1,6 +1,9 @@
 //! Carries out the script of a scenario: the faults themselves.
 
-use super::{Done, Play};
+use super::{Deletion, Done, Play};
+use crate::event::topic_name;
+use crate::id::Id;
+use crate::link::Rule;
 use crate::redis_link::RedisLink;
 use crate::scenario::{Deed, Step, Victim, Whom};
 use rand::rngs::StdRng;
@@ -43,6 +46,7 @@ impl Play<'_> {
                         from_us: if is_choice { to_us } else { from_us },
                         to_us,
                         what,
+                        may_lose: deed.may_lose(),
                     });
                 }
                 Err(why) => self.evidence.troubles.push(why),
@@ -106,6 +110,15 @@ impl Play<'_> {
                 self.cluster.link(state, &parts)?;
                 Ok(format!("link {state:?} for {}", parts.join(" ")))
             }
+            Deed::Replies(rules) => self.set_rules(rules),
+            Deed::Delete => self.delete_all().await,
+            Deed::Build(build) => {
+                let set = self.cluster.set_build(build);
+                set.map_err(|why| format!("the {build:?} build: {why}"))?;
+                Ok(format!(
+                    "replicas are of the {build:?} build from their next start on"
+                ))
+            }
             Deed::StopReaders(hundredths) => {
                 let count = self.order.size.subscribers * hundredths / 100;
                 self.stopped.send_replace(count);
@@ -116,6 +129,45 @@ impl Play<'_> {
                 Ok(format!("{count} raw publishes in one pipe"))
             }
         }
+    }
+
+    /// Says how often the rules until now were followed, too.
+    fn set_rules(&self, rules: &[Rule]) -> Result<String, String> {
+        let before = self.cluster.set_rules(rules)?;
+        if let Some((idle, _)) = before.iter().find(|(_, met)| *met == 0) {
+            return Err(format!("there was no reply for {idle:?}"));
+        }
+        let list = |rules: Vec<String>| match rules.as_slice() {
+            [] => "as they are".to_owned(),
+            rules => rules.join(", "),
+        };
+        let mut text = format!(
+            "replies come {}",
+            list(rules.iter().map(Rule::to_string).collect())
+        );
+        if !before.is_empty() {
+            let met = before.iter().map(|(rule, met)| format!("{rule}: {met}"));
+            text += &format!("; until then {}", list(met.collect()));
+        }
+        Ok(text)
+    }
+
+    async fn delete_all(&mut self) -> Result<String, String> {
+        let mut redis = RedisLink::new(&self.cluster.redis_url).map_err(|why| why.to_string())?;
+        let mut count = 0;
+        for topic in 0..self.order.size.shape.topics {
+            let mut cmd = redis::cmd("FCALL");
+            cmd.arg("tidegate_delete").arg(0).arg(topic_name(topic));
+            let id: Option<String> = redis.ask(&cmd).await.map_err(|why| why.to_string())?;
+            let Some(id) = id else {
+                continue;
+            };
+            let id: Id = id.parse().map_err(|_| format!("{id} is no id"))?;
+            let at_us = self.clock.micros();
+            self.evidence.deletions.push(Deletion { topic, id, at_us });
+            count += 1;
+        }
+        Ok(format!("{count} topics are deleted"))
     }
 
     fn named(&self, whom: Whom, script: &Script) -> Vec<String> {

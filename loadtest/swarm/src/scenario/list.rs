@@ -1,10 +1,13 @@
 //! Every scenario.
 
-use super::Deed::{Burst, Choose, Clock, Failover, Forget, Link, Part, Redis, StopReaders};
-use super::{Expectation, Scenario, Script, Setup, Size, Victim, Whom};
+use super::Deed::{
+    Build, Burst, Choose, Clock, Delete, Failover, Forget, Link, Part, Redis, Replies, StopReaders,
+};
+use super::{Build as Which, Expectation, Scenario, Script, Setup, Size, Victim, Whom};
 use crate::cluster::Verb::{Kill, Pause, Reload, Restart, Resume, Start, Stop};
-use crate::event::Shape;
-use crate::link::State;
+use crate::event::{Shape, Way};
+use crate::link::Which::{Every, Next};
+use crate::link::{Mishap, Rule, State};
 use std::time::Duration;
 
 /// Many topics and subscribers, a minute long.
@@ -21,6 +24,8 @@ const LARGE: Size = Size {
     faults_max: u32::MAX,
     retry_max: Duration::from_secs(5),
     receive_buffer: None,
+    stay_max: None,
+    away_max: Duration::from_millis(200),
 };
 
 /// For every change.
@@ -49,6 +54,8 @@ const PROMISE: Expectation = Expectation {
     gaps: &[],
     log_forgets: None,
     ears_lost_within: None,
+    deleted_within: None,
+    tries_max: None,
 };
 
 /// All ears are cut at once. Until one counts again, connections that only begin to listen are receivers of
@@ -63,7 +70,30 @@ const MASTER_LOST: Expectation = Expectation {
     gaps: &["rewound", "ahead"],
     log_forgets: Some(Duration::from_secs(3)),
     ears_lost_within: Some(Duration::from_secs(3)),
+    ..PROMISE
 };
+
+/// The whole log is lost.
+const LOG_LOST: Expectation = Expectation {
+    gaps: &["log_lost", "ahead"],
+    log_forgets: Some(Duration::MAX),
+    ears_lost_within: Some(Duration::from_secs(3)),
+    ..PROMISE
+};
+
+/// How late replies are: less than the gateway's patience, `redis.command_timeout`.
+const LATE: Duration = Duration::from_millis(1_500);
+
+/// Pages of the log are late.
+const READS_LATE: &[Rule] = &[rule("_read", Every(1), Mishap::Late(LATE))];
+
+const fn rule(command: &'static str, which: crate::link::Which, mishap: Mishap) -> Rule {
+    Rule {
+        command,
+        which,
+        mishap,
+    }
+}
 
 /// The base of all: each entry says what is different.
 const SCENARIO: Scenario = Scenario {
@@ -72,6 +102,9 @@ const SCENARIO: Scenario = Scenario {
     full: LARGE,
     short: None,
     redis: Setup::Plain,
+    gateway: &[],
+    ways: &Way::ALL,
+    foreign: 0,
     script: Script {
         times: 0,
         fault: &[],
@@ -80,6 +113,14 @@ const SCENARIO: Scenario = Scenario {
 };
 
 const REDIS: Whom = Whom::Named("redis");
+const R1: Whom = Whom::Named("r1");
+const R2: Whom = Whom::Named("r2");
+const R3: Whom = Whom::Named("r3");
+
+/// Logs of the topics that others write to.
+const ALIEN_0: &str = "tidegate:{0}:log:alien0";
+const ALIEN_1: &str = "tidegate:{0}:log:alien1";
+const ALIEN_2: &str = "tidegate:{0}:log:alien2";
 
 /// Every scenario.
 pub const ALL: &[Scenario] = &[
@@ -245,6 +286,7 @@ pub const ALL: &[Scenario] = &[
             gaps: &["rewound"],
             log_forgets: Some(Duration::from_secs(3)),
             ears_lost_within: Some(Duration::from_secs(3)),
+            ..PROMISE
         },
         ..SCENARIO
     },
@@ -263,6 +305,7 @@ pub const ALL: &[Scenario] = &[
             gaps: &["rewound", "ahead"],
             log_forgets: Some(Duration::from_secs(5)),
             ears_lost_within: Some(Duration::from_secs(5)),
+            ..PROMISE
         },
         ..SCENARIO
     },
@@ -273,11 +316,7 @@ pub const ALL: &[Scenario] = &[
             times: 3,
             fault: &[(0, Redis(&["FLUSHALL"]))],
         },
-        expectation: Expectation {
-            gaps: &["log_lost", "ahead"],
-            log_forgets: Some(Duration::MAX),
-            ears_lost_within: Some(Duration::from_secs(3)),
-        },
+        expectation: LOG_LOST,
         ..SCENARIO
     },
     Scenario {
@@ -421,6 +460,215 @@ pub const ALL: &[Scenario] = &[
             fault: &[
                 (0, Redis(&["CONFIG", "SET", "maxmemory", "1mb"])),
                 (5_000, Redis(&["CONFIG", "SET", "maxmemory", "0"])),
+            ],
+        },
+        ..SCENARIO
+    },
+    Scenario {
+        name: "reply-late",
+        about: "a replica is killed and started again, pages of the log are late by 1.5 s, and windows are outrun meanwhile",
+        full: Size {
+            // A window holds 1,024 events of a topic; a burst has twice as many.
+            shape: Shape {
+                topics: 5,
+                padding_max: 120,
+            },
+            subscribers: 100,
+            topics_each: (1, 2),
+            per_second: 3,
+            stay_max: Some(Duration::from_secs(4)),
+            ..LARGE
+        },
+        redis: Setup::Linked,
+        // Quiet but for the bursts: the page that does harm is one that has nothing new on it.
+        ways: &[Way::Raw, Way::Function, Way::Post],
+        script: Script {
+            times: 4,
+            fault: &[
+                (0, Replies(READS_LATE)),
+                (0, Choose(Victim::Any)),
+                (500, Part(Kill, Whom::Victim)),
+                (600, Part(Start, Whom::Victim)),
+                (3_000, Burst(10_000)),
+                (8_000, Replies(&[])),
+            ],
+        },
+        ..SCENARIO
+    },
+    Scenario {
+        name: "delete-late",
+        about: "the same, and all topics are deleted while pages of the log are on their way",
+        full: Size {
+            away_max: Duration::from_secs(6),
+            ..LARGE
+        },
+        redis: Setup::Linked,
+        script: Script {
+            times: 4,
+            fault: &[
+                (0, Replies(READS_LATE)),
+                (0, Choose(Victim::Any)),
+                (500, Part(Kill, Whom::Victim)),
+                (600, Part(Start, Whom::Victim)),
+                (3_000, Delete),
+                (8_000, Replies(&[])),
+            ],
+        },
+        expectation: Expectation {
+            // A page that was asked for before, and half a second for the word to come round.
+            deleted_within: Some(Duration::from_secs(2)),
+            ..PROMISE
+        },
+        ..SCENARIO
+    },
+    Scenario {
+        name: "reply-lost",
+        about: "every third reply to a publish, an append or a read is lost: the connection is closed instead",
+        short: Some(Size {
+            faults_max: 1,
+            time: Duration::from_secs(6),
+            ..SHORT
+        }),
+        redis: Setup::Linked,
+        script: Script {
+            times: 4,
+            fault: &[
+                (
+                    0,
+                    Replies(&[
+                        rule("_publish", Every(3), Mishap::Lost),
+                        rule("_append", Every(3), Mishap::Lost),
+                        rule("_inbox", Every(3), Mishap::Lost),
+                    ]),
+                ),
+                (
+                    2_000,
+                    Replies(&[
+                        rule("_read", Every(3), Mishap::Lost),
+                        rule("_heartbeat", Every(3), Mishap::Lost),
+                    ]),
+                ),
+                (4_000, Replies(&[])),
+            ],
+        },
+        ..SCENARIO
+    },
+    Scenario {
+        name: "report-lost",
+        about: "Redis is stopped (SIGTERM) and started again, AOF always, and half of the replies to what replicas tell it then are lost",
+        redis: Setup::Linked,
+        script: Script {
+            times: 3,
+            fault: &[
+                (0, Redis(&["CONFIG", "SET", "appendfsync", "always"])),
+                (1_000, Part(Stop, REDIS)),
+                (
+                    1_000,
+                    Replies(&[
+                        rule("_report", Every(2), Mishap::Lost),
+                        rule("_configure", Every(2), Mishap::Lost),
+                        rule("_tick", Every(2), Mishap::Lost),
+                    ]),
+                ),
+                (3_000, Part(Start, REDIS)),
+                (11_000, Replies(&[])),
+            ],
+        },
+        expectation: EARS_CUT,
+        ..SCENARIO
+    },
+    Scenario {
+        name: "lane-dead",
+        about: "the connection on which a replica publishes takes everything and answers nothing more; a new one would",
+        redis: Setup::Linked,
+        // One publisher over HTTP: another one that comes meanwhile may find out for it.
+        ways: &[Way::Raw, Way::Function, Way::Inbox, Way::Post],
+        script: Script {
+            times: 3,
+            fault: &[
+                (0, Replies(&[rule("_publish", Next, Mishap::Swallowed)])),
+                (10_000, Replies(&[])),
+            ],
+        },
+        expectation: Expectation {
+            // Each of three replicas may fail the same event once, and nginx may come back to one of them.
+            tries_max: Some(6),
+            ..PROMISE
+        },
+        ..SCENARIO
+    },
+    Scenario {
+        name: "flushall-clock",
+        about: "FLUSHALL while the clock of Redis is ahead by an hour, after it went back, and after it went back further",
+        redis: Setup::Clock,
+        script: Script {
+            times: 2,
+            fault: &[
+                (0, Clock(3_600)),
+                (2_000, Redis(&["FLUSHALL"])),
+                (5_000, Clock(0)),
+                (7_000, Redis(&["FLUSHALL"])),
+                (10_000, Clock(-3_600)),
+                (12_000, Redis(&["FLUSHALL"])),
+                (15_000, Clock(0)),
+            ],
+        },
+        expectation: LOG_LOST,
+        ..SCENARIO
+    },
+    Scenario {
+        name: "foreign-entry",
+        about: "others write to logs what is none of ours: no predecessor, a strange one, ids beyond 2^53; then CLIENT KILL TYPE pubsub",
+        foreign: 3,
+        script: Script {
+            times: 4,
+            fault: &[
+                (0, Redis(&["DEL", ALIEN_0, ALIEN_1, ALIEN_2])),
+                (
+                    500,
+                    Redis(&[
+                        "XADD", ALIEN_0, "*", "prev", "junk", "type", "alien", "data", "x",
+                    ]),
+                ),
+                (500, Redis(&["XADD", ALIEN_1, "*", "colour", "green"])),
+                (
+                    500,
+                    Redis(&[
+                        "XADD",
+                        ALIEN_2,
+                        "9007199254740993-1",
+                        "prev",
+                        "9007199254740992-1",
+                        "type",
+                        "alien",
+                        "data",
+                        "x",
+                    ]),
+                ),
+                (1_000, Redis(&["CLIENT", "KILL", "TYPE", "pubsub"])),
+            ],
+        },
+        expectation: EARS_CUT,
+        ..SCENARIO
+    },
+    Scenario {
+        name: "two-builds",
+        about: "replicas of an older build are replaced one by one by those of this one, and back again",
+        full: LONG,
+        redis: Setup::TwoBuilds,
+        // Streams are ended within this time, so that both ways fit in.
+        gateway: &[("TIDEGATE__DRAIN__TIME", "5s")],
+        script: Script {
+            times: 1,
+            fault: &[
+                (0, Build(Which::New)),
+                (0, Part(Restart, R1)),
+                (8_000, Part(Restart, R2)),
+                (16_000, Part(Restart, R3)),
+                (30_000, Build(Which::Old)),
+                (30_000, Part(Restart, R1)),
+                (38_000, Part(Restart, R2)),
+                (46_000, Part(Restart, R3)),
             ],
         },
         ..SCENARIO

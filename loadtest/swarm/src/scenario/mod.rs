@@ -9,9 +9,10 @@ mod list;
 pub use list::ALL;
 
 use crate::cluster::Verb;
-use crate::event::{Event, Shape};
+use crate::event::{Event, Shape, Way};
 use crate::link;
 use crate::run::Done;
+use crate::subscriber::Stay;
 use rand::Rng;
 use rand::rngs::StdRng;
 use std::time::Duration;
@@ -32,6 +33,12 @@ pub struct Scenario {
     pub short: Option<Size>,
     /// What Redis is like.
     pub redis: Setup,
+    /// Settings of the gateway, by their environment names.
+    pub gateway: &'static [(&'static str, &'static str)],
+    /// The ways of publishing; the others are left out.
+    pub ways: &'static [Way],
+    /// How many topics that others write to are in every second stream, too.
+    pub foreign: usize,
     /// What is done.
     pub script: Script,
     /// What that explains.
@@ -49,6 +56,8 @@ pub enum Setup {
     Clock,
     /// A master and a replica, under three sentinels.
     Sentinels,
+    /// One server, and a second build of the gateway. All replicas begin with that one.
+    TwoBuilds,
 }
 
 /// A scenario by its name.
@@ -78,13 +87,23 @@ pub struct Size {
     pub retry_max: Duration,
     /// What the kernel keeps for a subscriber that does not read; none leaves it to the kernel.
     pub receive_buffer: Option<u32>,
+    /// Subscribers drop their streams after up to so long; none means after a number of bytes.
+    pub stay_max: Option<Duration>,
+    /// They come back after up to so long.
+    pub away_max: Duration,
 }
 
 impl Size {
+    /// When streams of `topics` topics are dropped.
+    #[must_use]
+    pub fn stay(&self, topics: usize) -> Stay {
+        let bytes = || Stay::Bytes(self.drop_bytes(topics));
+        self.stay_max.map_or_else(bytes, Stay::Time)
+    }
+
     /// Streams of `topics` topics are dropped after up to so many bytes, so that a subscriber drops
     /// two dozen times, and hardly ever less than a dozen.
-    #[must_use]
-    pub fn drop_bytes(&self, topics: usize) -> u64 {
+    fn drop_bytes(&self, topics: usize) -> u64 {
         let events = u64::from(self.burst) + u64::from(self.per_second) * self.time.as_secs();
         let of_topic = events * self.shape.block_bytes() / self.shape.topics.max(1) as u64;
         of_topic * topics as u64 / 12
@@ -144,10 +163,42 @@ pub enum Deed {
     Failover,
     /// Changes the links between replicas and Redis.
     Link(link::State, Whom),
+    /// Has replies of Redis to all replicas come late, or never, by these rules from here on. A run in which a rule
+    /// was never followed proves nothing.
+    Replies(&'static [link::Rule]),
+    /// Deletes all topics.
+    Delete,
+    /// Replicas that are started from here on are of this build.
+    Build(Build),
     /// So many subscribers in a hundred do not read, until this is said with another number.
     StopReaders(usize),
     /// Raw publishes in one pipe.
     Burst(u32),
+}
+
+impl Deed {
+    /// Whether Redis may forget something by it, or ears may be cut.
+    #[must_use]
+    pub const fn may_lose(self) -> bool {
+        matches!(
+            self,
+            Self::Part(..)
+                | Self::Redis(_)
+                | Self::Forget(_)
+                | Self::Failover
+                | Self::Link(..)
+                | Self::Choose(_)
+        )
+    }
+}
+
+/// A build of the gateway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Build {
+    /// The one that the runner was given as another.
+    Old,
+    /// The one under test.
+    New,
 }
 
 /// Parts of the cluster.
@@ -185,6 +236,11 @@ pub struct Expectation {
     /// All ears may be cut at once. A raw publish is taken once an ear has counted it; one that was sent so
     /// shortly before or after a deed may be lost, by everyone alike, or be logged after a later one.
     pub ears_lost_within: Option<Duration>,
+    /// Topics are deleted. What was deleted need not have been seen, and may be shown on streams that were opened no
+    /// later than this after the answer.
+    pub deleted_within: Option<Duration>,
+    /// Each publish that can be repeated is taken with this try at the latest.
+    pub tries_max: Option<u32>,
 }
 
 impl Expectation {
@@ -194,7 +250,7 @@ impl Expectation {
         let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         let is_near = |before: Option<Duration>, after: Option<Duration>| {
             let (before, after) = (before.map(micros), after.map_or(0, micros));
-            deeds.iter().any(|deed| {
+            deeds.iter().filter(|deed| deed.may_lose).any(|deed| {
                 let from = before.map_or(u64::MAX, |before| deed.from_us.saturating_sub(before));
                 (from..=deed.to_us.saturating_add(after)).contains(&event.sent_us)
             })

@@ -8,7 +8,7 @@ use crate::event::{Event, Key, Way, read_payload, topic_name};
 use crate::id::Id;
 use crate::log::Entry;
 use crate::publish::{Fate, Record};
-use crate::run::Evidence;
+use crate::run::{Deletion, Evidence};
 use crate::scenario::{Expectation, RESUMES_MIN};
 use crate::subscriber::{Diary, Gap, Seen};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -25,6 +25,10 @@ pub enum Offence {
     OutOfOrder,
     /// A gap was told that the scenario does not explain.
     Gap,
+    /// An event was shown on a stream that was opened after its topic had been deleted.
+    Deleted,
+    /// A publish was not taken, with so many tries as should be enough.
+    Refused,
     /// What was acknowledged, logged and seen is not the same.
     Altered,
     /// An acknowledged event is not in the log.
@@ -42,6 +46,8 @@ impl fmt::Display for Offence {
             Self::Repeated => "repeated",
             Self::OutOfOrder => "out of order",
             Self::Gap => "gap",
+            Self::Deleted => "deleted, and shown",
+            Self::Refused => "refused",
             Self::Altered => "altered",
             Self::Unlogged => "not in the log",
             Self::GivenUp => "given up",
@@ -100,6 +106,7 @@ pub fn judge(evidence: &Evidence, expectation: &Expectation) -> Verdict {
     }
     let logs = Logs::read(evidence, &told, &mut verdict);
     logs.judge_acknowledgements(evidence, expectation, &mut verdict);
+    Logs::judge_tries(evidence, expectation, &mut verdict);
     logs.judge_producers(&told, expectation, &mut verdict);
     for (number, diary) in evidence.diaries.iter().enumerate() {
         Judge {
@@ -139,7 +146,7 @@ impl<'a> Logs<'a> {
                         format!("{name} {}: its predecessor is not {}", entry.id, entry.prev)
                     });
                 }
-                if entry.is_gap {
+                if entry.is_gap || logs.is_deletion(evidence, topic, entry) {
                     continue;
                 }
                 let Some(key) = sent_as(told, topic, &entry.kind, &entry.data) else {
@@ -161,6 +168,15 @@ impl<'a> Logs<'a> {
         }
         logs.collect_ids(evidence);
         logs
+    }
+
+    /// Whether the entry says that all before it was deleted, and nothing else.
+    fn is_deletion(&self, evidence: &Evidence, topic: usize, entry: &Entry) -> bool {
+        entry.kind == "tidegate.deleted"
+            && evidence
+                .deletions
+                .iter()
+                .any(|deletion| deletion.topic == topic && deletion.id == entry.id)
     }
 
     fn collect_ids(&mut self, evidence: &Evidence) {
@@ -192,7 +208,7 @@ impl<'a> Logs<'a> {
         {
             let Record { event, fate, .. } = record;
             match (self.by_key.get(&event.key), fate) {
-                (None, _) if expectation.explains_unlogged(event, &evidence.deeds) => {
+                (None, _) if self.may_be_unlogged(event, evidence, expectation) => {
                     verdict.explained += 1;
                 }
                 (None, _) => verdict.add(Offence::Unlogged, || format!("{event} ({fate:?})")),
@@ -205,6 +221,43 @@ impl<'a> Logs<'a> {
                     });
                 }
                 (Some(_), _) => {}
+            }
+        }
+    }
+
+    /// Whether an acknowledged event may be missing in the log.
+    fn may_be_unlogged(
+        &self,
+        event: &Event,
+        evidence: &Evidence,
+        expectation: &Expectation,
+    ) -> bool {
+        let is_deleted = |deletion: &&Deletion| {
+            deletion.topic == event.topic
+                && self
+                    .ids
+                    .get(&event.key)
+                    // Nobody has seen it, so there is no telling when it was logged.
+                    .map_or(event.sent_us < deletion.at_us, |id| *id < deletion.id)
+        };
+        expectation.explains_unlogged(event, &evidence.deeds)
+            || evidence
+                .deletions
+                .iter()
+                .any(|deletion| is_deleted(&deletion))
+    }
+
+    /// What can be repeated is taken soon.
+    fn judge_tries(evidence: &Evidence, expectation: &Expectation, verdict: &mut Verdict) {
+        let Some(most) = expectation.tries_max else {
+            return;
+        };
+        let repeated = |record: &&Record| !record.event.key.way.is_raw();
+        for Record { event, fate, tries } in evidence.records.iter().filter(repeated) {
+            if *fate == Fate::Unknown || *tries > most {
+                verdict.add(Offence::Refused, || {
+                    format!("{event} ({fate:?}) was sent {tries} times")
+                });
             }
         }
     }
@@ -291,7 +344,12 @@ impl Judge<'_> {
 
     fn judge_what_was_seen(&self, verdict: &mut Verdict) -> HashSet<Key> {
         let (mut keys, mut ids, mut last) = (HashSet::new(), HashSet::new(), Id::default());
-        for seen in &self.diary.seen {
+        let mut gaps = self.diary.gaps.iter().peekable();
+        for (number, seen) in self.diary.seen.iter().enumerate() {
+            while let Some(gap) = gaps.next_if(|gap| gap.seen <= number) {
+                // The log has begun anew below.
+                last = if gap.goes_back() { gap.to } else { last };
+            }
             let key = self
                 .diary
                 .topics
@@ -320,7 +378,11 @@ impl Judge<'_> {
                     format!("{}: it is {known}", self.place(seen))
                 });
             }
-            let may_be_unlogged = self.expectation.log_forgets.is_some();
+            let deletion = self.deletion_of(key, id);
+            if deletion.is_some_and(|deletion| self.is_late(seen, deletion)) {
+                verdict.add(Offence::Deleted, || self.place(seen));
+            }
+            let may_be_unlogged = self.expectation.log_forgets.is_some() || deletion.is_some();
             if !may_be_unlogged && !self.logs.by_key.contains_key(&key) {
                 verdict.add(Offence::Altered, || {
                     format!("{}: the log does not have it", self.place(seen))
@@ -330,18 +392,33 @@ impl Judge<'_> {
         keys
     }
 
+    /// The first deletion after this event.
+    fn deletion_of(&self, key: Key, id: Id) -> Option<&Deletion> {
+        let topic = self.told.get(&key)?.event.topic;
+        let mut all = self.evidence.deletions.iter();
+        all.find(|deletion| deletion.topic == topic && id < deletion.id)
+    }
+
+    /// Whether it came on a stream that was opened too long after the deletion.
+    fn is_late(&self, seen: &Seen, deletion: &Deletion) -> bool {
+        let within = self.expectation.deleted_within.unwrap_or_default();
+        let within = u64::try_from(within.as_micros()).unwrap_or(u64::MAX);
+        let stream = self.diary.streams.get(seen.stream);
+        stream.is_some_and(|stream| stream.opened_us > deletion.at_us.saturating_add(within))
+    }
+
     fn judge_what_was_not(&self, seen: &HashSet<Key>, verdict: &mut Verdict) {
         let mine = |record: &&Record| self.diary.topics.contains(&record.event.topic);
         for Record { event, fate, .. } in self.evidence.records.iter().filter(mine) {
             let is_explained = match self.logs.ids.get(&event.key) {
                 _ if seen.contains(&event.key) => continue,
-                Some(id) => self.is_told(event.topic, *id),
+                Some(id) => self.is_told(event, *id),
                 // Nobody has seen it, so all are alike.
                 None => {
                     !fate.is_owed()
                         || self
-                            .expectation
-                            .explains_unlogged(event, &self.evidence.deeds)
+                            .logs
+                            .may_be_unlogged(event, self.evidence, self.expectation)
                 }
             };
             if !is_explained {
@@ -358,9 +435,13 @@ impl Judge<'_> {
         }
     }
 
-    /// A gap was told that holds this id.
-    fn is_told(&self, topic: usize, id: Id) -> bool {
-        self.diary.gaps.iter().any(|gap| gap.holds(topic, id))
+    /// A gap was told that holds this id, or that everything up to a greater one was deleted.
+    fn is_told(&self, event: &Event, id: Id) -> bool {
+        let Diary { gaps, deleted, .. } = self.diary;
+        let is_logged = self.logs.by_key.contains_key(&event.key);
+        let of_topic = |(topic, to): &(usize, Id)| *topic == event.topic && id < *to;
+        gaps.iter().any(|gap| gap.holds(event.topic, id, is_logged))
+            || !is_logged && deleted.iter().any(of_topic)
     }
 
     fn judge_the_rest(&self, verdict: &mut Verdict) {

@@ -2,6 +2,8 @@
 
 use super::*;
 use crate::event::{Shape, Way};
+use crate::run::Done;
+use crate::subscriber::{Ended, Opened};
 use rand::{SeedableRng as _, rngs::StdRng};
 use std::time::Duration;
 
@@ -73,6 +75,7 @@ fn gap(reason: &str, from: u32, to: u32) -> Gap {
         from: Some(id(from)),
         to: id(to),
         after: Some(id(from)),
+        seen: 1,
         text: String::new(),
     }
 }
@@ -229,7 +232,8 @@ fn each_wrong_is_called_by_its_name() {
 fn a_gap_that_was_expected_explains_what_it_holds_and_no_more() {
     let table = [
         (gap("rewound", 0, 2), vec![]),
-        (gap("rewound", 2, 0), vec![]),
+        // Back to where the log begins anew: what it holds from there on is owed.
+        (gap("rewound", 2, 0), vec![(Offence::Lost, 2)]),
         (gap("rewound", 0, 1), vec![(Offence::Lost, 1)]),
         (gap("rewound", 1, 2), vec![(Offence::Lost, 1)]),
         (gap("late", 0, 2), vec![(Offence::Gap, 1)]),
@@ -277,4 +281,106 @@ fn what_the_log_forgot_may_come_again_and_is_owed_again() {
         ),
         (1, 1)
     );
+}
+
+#[test]
+fn a_gap_that_goes_back_explains_what_came_after_the_cursor_and_is_gone() {
+    let forgets = Expectation {
+        gaps: &["ahead"],
+        log_forgets: Some(Duration::MAX),
+        ..Expectation::default()
+    };
+    let done = Done {
+        from_us: 0,
+        to_us: 10,
+        what: "FLUSHALL".to_owned(),
+        may_lose: true,
+    };
+    // Seen up to 1; 2 and 3 are forgotten; then the log begins anew below.
+    let mut evidence = good();
+    evidence.deeds.push(done);
+    evidence.diaries[0].seen.truncate(2);
+    evidence.logs[0].truncate(2);
+    assert_eq!(judge(&evidence, &forgets).count(Offence::Lost), 2);
+    evidence.diaries[0].gaps.push(Gap {
+        seen: 2,
+        to: Id { ms: 50, seq: 0 },
+        ..gap("ahead", 1, 0)
+    });
+    assert!(judge(&evidence, &forgets).is_good());
+    // An event of the new log, below what was seen: it is in order, and it is owed.
+    let rng = &mut StdRng::seed_from_u64(9);
+    let event = SHAPE.event(key(EVENTS), 0, 20, rng);
+    let entry = Entry {
+        id: Id { ms: 60, seq: 1 },
+        prev: Id::default(),
+        kind: Way::Function.as_str().to_owned(),
+        data: event.data.clone(),
+        is_gap: false,
+    };
+    evidence.logs[0] = vec![entry.clone()];
+    evidence.records.push(Record {
+        event,
+        fate: Fate::Accepted(Some(entry.id)),
+        tries: 1,
+    });
+    assert_eq!(judge(&evidence, &forgets).count(Offence::Lost), 1);
+    evidence.diaries[0].seen.push(seen(&entry));
+    assert!(judge(&evidence, &forgets).is_good());
+    evidence.diaries[0].gaps.clear();
+    assert_eq!(judge(&evidence, &forgets).count(Offence::OutOfOrder), 1);
+}
+
+#[test]
+fn what_was_deleted_is_not_owed_once_that_is_told_and_is_not_shown_again() {
+    let deletes = Expectation {
+        deleted_within: Some(Duration::from_micros(100)),
+        ..Expectation::default()
+    };
+    let mut evidence = good();
+    evidence.logs[0].clear();
+    evidence.logs[0].push(Entry {
+        id: id(9),
+        prev: id(3),
+        kind: "tidegate.deleted".to_owned(),
+        data: String::new(),
+        is_gap: false,
+    });
+    assert_eq!(judge(&evidence, &deletes).count(Offence::Unlogged), 4);
+    evidence.deletions.push(Deletion {
+        topic: 0,
+        id: id(9),
+        at_us: 50,
+    });
+    evidence.diaries[0].streams.push(Opened {
+        door: String::new(),
+        opened_us: 150,
+        live_us: None,
+        cursor: String::new(),
+        ended: Ended::Open,
+    });
+    let verdict = judge(&evidence, &deletes);
+    assert!(verdict.is_good());
+    assert_eq!(verdict.explained, 4);
+    let missing = evidence.diaries[0].seen.split_off(2);
+    assert_eq!(judge(&evidence, &deletes).count(Offence::Lost), 2);
+    evidence.diaries[0].deleted.push((0, id(9)));
+    assert!(judge(&evidence, &deletes).is_good());
+    evidence.diaries[0].seen.extend(missing);
+    evidence.diaries[0].streams[0].opened_us = 151;
+    assert_eq!(judge(&evidence, &deletes).count(Offence::Deleted), 4);
+}
+
+#[test]
+fn a_publish_that_can_be_repeated_is_taken_soon() {
+    let soon = Expectation {
+        tries_max: Some(3),
+        ..Expectation::default()
+    };
+    let mut evidence = good();
+    evidence.records[1].tries = 3;
+    assert!(judge(&evidence, &soon).is_good());
+    evidence.records[1].tries = 4;
+    evidence.records[2].fate = Fate::Unknown;
+    assert_eq!(judge(&evidence, &soon).count(Offence::Refused), 2);
 }
