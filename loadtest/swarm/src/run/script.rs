@@ -66,7 +66,10 @@ impl Play<'_> {
             Deed::Choose(kind) => {
                 let (victim, appender) = self.choose(kind, &mut script.rng).await?;
                 script.victim.clone_from(&victim);
-                Ok(format!("choose {victim} while {appender} appends"))
+                Ok(match appender {
+                    Some(appender) => format!("choose {victim} while {appender} appends"),
+                    None => format!("choose {victim} while nobody appends"),
+                })
             }
             Deed::Part(verb, whom) => {
                 let parts = self.named(whom, script);
@@ -185,14 +188,16 @@ impl Play<'_> {
     }
 
     /// A replica, and who appends.
-    async fn choose(&self, kind: Victim, rng: &mut StdRng) -> Result<(String, String), String> {
-        let appender = self
-            .cluster
-            .appender()
-            .await
-            .ok_or("no replica appends raw publishes")?;
+    async fn choose(
+        &self,
+        kind: Victim,
+        rng: &mut StdRng,
+    ) -> Result<(String, Option<String>), String> {
+        let appender = self.cluster.appender().await;
         let victim = match kind {
-            Victim::Appender | Victim::Master => appender.clone(),
+            Victim::Appender | Victim::Master => {
+                appender.clone().ok_or("no replica appends raw publishes")?
+            }
             Victim::Any => {
                 let drawn = self
                     .cluster

@@ -468,20 +468,21 @@ pub const ALL: &[Scenario] = &[
         name: "reply-late",
         about: "a replica is killed and started again, pages of the log are late by 1.5 s, and windows are outrun meanwhile",
         full: Size {
-            // A window holds 1,024 events of a topic; a burst has twice as many.
+            // A window holds 1,024 events of a topic; a burst has three times as many.
             shape: Shape {
-                topics: 5,
+                topics: 3,
                 padding_max: 120,
             },
             subscribers: 100,
-            topics_each: (1, 2),
-            per_second: 3,
+            topics_each: (1, 1),
+            per_second: 2,
             stay_max: Some(Duration::from_secs(4)),
             ..LARGE
         },
         redis: Setup::Linked,
+        gateway: &[("TIDEGATE__LOG__EVENTS_MAX", "20000")],
         // Quiet but for the bursts: the page that does harm is one that has nothing new on it.
-        ways: &[Way::Raw, Way::Function, Way::Post],
+        ways: &[Way::Raw, Way::Post],
         script: Script {
             times: 4,
             fault: &[
@@ -489,7 +490,7 @@ pub const ALL: &[Scenario] = &[
                 (0, Choose(Victim::Any)),
                 (500, Part(Kill, Whom::Victim)),
                 (600, Part(Start, Whom::Victim)),
-                (3_000, Burst(10_000)),
+                (2_800, Burst(10_000)),
                 (8_000, Replies(&[])),
             ],
         },
