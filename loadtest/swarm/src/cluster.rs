@@ -1,5 +1,6 @@
 //! The cluster under test, started by `deploy/local/cluster run`, and what a script may do to its parts.
 
+use crate::builds::Builds;
 use crate::http::{self, Request};
 use crate::link::{self, Links};
 use crate::redis_link::RedisLink;
@@ -9,7 +10,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
-use std::{env, fs, io, process};
+use std::{fs, io};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::{sleep, timeout};
@@ -30,10 +31,6 @@ const END: Duration = Duration::from_secs(60);
 const READY: &str = "ready";
 /// Tells where everything is, and ends with the status that it is given.
 const KEEP: &str = "env; echo ready; read -r status; exit ${status:-1}";
-
-/// Why two builds cannot be told apart.
-pub const NO_OTHER: &str =
-    "there is no second build: --old-binary PATH, or TIDEGATE_OLD_BIN, names one";
 
 /// Replicas of a cluster.
 const REPLICAS: u16 = 3;
@@ -370,9 +367,8 @@ impl Cluster {
     pub fn set_rules(&self, rules: &[link::Rule]) -> Result<Vec<(link::Rule, u32)>, String> {
         let links = self.links.as_ref().ok_or("this cluster has no links")?;
         let mut all: Vec<(link::Rule, u32)> = Vec::new();
-        for (rule, met) in
-            (0..self.replicas.len()).flat_map(|replica| links.set_rules(replica, rules))
-        {
+        let of_link = |replica| links.replace_rules(replica, rules);
+        for (rule, met) in (0..self.replicas.len()).flat_map(of_link) {
             match all.iter_mut().find(|(known, _)| *known == rule) {
                 Some((_, sum)) => *sum += met,
                 None => all.push((rule, met)),
@@ -387,13 +383,14 @@ impl Cluster {
         self.links.as_ref().map_or(0, Links::garbled)
     }
 
-    /// Replicas that are started from here on are of this build.
+    /// Replicas that are started from here on are of this build. Says what it is.
     ///
     /// # Errors
     /// It cannot be put in place, or there is one only.
-    pub fn set_build(&self, build: Build) -> io::Result<()> {
+    pub fn set_build(&self, build: Build) -> io::Result<String> {
         let builds = self.builds.as_ref().ok_or(io::ErrorKind::NotFound)?;
-        builds.put(build)
+        builds.put(build)?;
+        Ok(builds.name(build))
     }
 
     /// The replica whose ear appends raw publishes just now. Some must be under way.
@@ -438,59 +435,6 @@ async fn metric(replica: &Door, name: &str) -> u64 {
     value
         .and_then(|value| value.trim().parse().ok())
         .unwrap_or(0)
-}
-
-/// Two builds of the gateway, one of which is in place. They go with the cluster.
-#[derive(Debug)]
-struct Builds {
-    old: PathBuf,
-    new: PathBuf,
-    /// Where the one in place lies.
-    directory: PathBuf,
-}
-
-impl Builds {
-    fn new(other: Option<&Path>) -> Result<Self, String> {
-        let old = other.ok_or(NO_OTHER)?.to_owned();
-        let new = env::var_os("TIDEGATE_BIN")
-            .map_or_else(|| root().join("target/release/tidegate"), PathBuf::from);
-        let read = |path: &Path| fs::read(path).map_err(|why| format!("{}: {why}", path.display()));
-        if read(&old)? == read(&new)? {
-            return Err(format!("{} is the build under test", old.display()));
-        }
-        let name = format!("builds-{}-{:08x}", process::id(), rand::random::<u32>());
-        let builds = Self {
-            old,
-            new,
-            directory: root().join(".local").join(name),
-        };
-        let made = fs::create_dir_all(&builds.directory);
-        made.and_then(|()| builds.put(Build::Old))
-            .map_err(|why| format!("{}: {why}", builds.directory.display()))?;
-        Ok(builds)
-    }
-
-    fn program(&self) -> PathBuf {
-        self.directory.join("tidegate")
-    }
-
-    /// The file is another one from then on; who runs the one before goes on with it.
-    fn put(&self, build: Build) -> io::Result<()> {
-        let draft = self.directory.join("draft");
-        let source = match build {
-            Build::Old => &self.old,
-            Build::New => &self.new,
-        };
-        fs::copy(source, &draft)?;
-        fs::rename(draft, self.program())
-    }
-}
-
-impl Drop for Builds {
-    fn drop(&mut self) {
-        // A folder that is left over harms nobody.
-        let _left = fs::remove_dir_all(&self.directory);
-    }
 }
 
 /// The root of the repository that this was built from.

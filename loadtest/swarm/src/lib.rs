@@ -16,6 +16,7 @@
 //! what, where streams are dropped and when faults come; how the processes interleave stays theirs.
 
 pub mod bench;
+mod builds;
 pub mod clock;
 pub mod cluster;
 pub mod event;

@@ -358,9 +358,8 @@ impl Subscriber {
             let patience = until.map_or(silence, |until| until.min(silence));
             match timeout_at(patience, answer.read(&mut bytes)).await {
                 Ok(Ok(true)) => {}
-                Ok(Ok(false) | Err(_)) => break Ended::Cut,
                 Err(_) if patience < silence => break Ended::Dropped,
-                Err(_) => break Ended::Cut,
+                Ok(Ok(false) | Err(_)) | Err(_) => break Ended::Cut,
             }
             let taken = left.map_or(bytes.len(), |left| {
                 bytes.len().min(usize::try_from(left).unwrap_or(usize::MAX))
@@ -423,7 +422,7 @@ impl Subscriber {
             match event.kind.as_str() {
                 "tidegate.open" => self.went_live(&event, at_us),
                 // What others write is none of this run's events, whatever becomes of it.
-                FOREIGN => {}
+                "tidegate.cursor" | FOREIGN => {}
                 "tidegate.gap"
                     if topic_of(&event.data).is_some_and(|name| name.starts_with(FOREIGN)) => {}
                 "tidegate.deleted" => {
@@ -439,7 +438,6 @@ impl Subscriber {
                             .push(format!("a gap that cannot be read: {}", event.data)),
                     }
                 }
-                "tidegate.cursor" => {}
                 _ => self.see(event, at_us),
             }
             self.position = position;

@@ -3,10 +3,10 @@
 use clap::Parser;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use swarm::cluster::{Cluster, NO_OTHER};
+use swarm::cluster::Cluster;
 use swarm::report::{Row, Table, story};
 use swarm::run::{Order, play};
-use swarm::scenario::{self, Scenario, Setup, Size};
+use swarm::scenario::{self, Scenario, Size};
 use swarm::verdict::judge;
 
 /// Plays fault scenarios, each on a cluster of its own, and tells what subscribers saw.
@@ -24,7 +24,8 @@ struct Arguments {
     /// The short forms only: those of the scenarios that have one.
     #[arg(long)]
     short: bool,
-    /// Another build of the gateway, for the scenario in which two run side by side.
+    /// An older build of the gateway, for the scenario in which two run side by side. Without it a stand-in is made:
+    /// this build, with a letter changed in a comment of its functions in Redis.
     #[arg(long, value_name = "PATH", env = "TIDEGATE_OLD_BIN")]
     old_binary: Option<PathBuf>,
     /// Repeats what was drawn in an earlier run.
@@ -56,14 +57,8 @@ async fn main() -> ExitCode {
         );
         return ExitCode::SUCCESS;
     }
-    let asked = arguments.scenario.len();
-    let (mut table, mut status, mut left_out) = (Table::default(), 0, 0);
+    let (mut table, mut status) = (Table::default(), 0);
     for (scenario, size) in chosen {
-        if scenario.redis == Setup::TwoBuilds && arguments.old_binary.is_none() {
-            println!("fault: {} is LEFT OUT: {NO_OTHER}", scenario.name);
-            left_out += 1;
-            continue;
-        }
         let seed = arguments
             .seed
             .unwrap_or_else(|| rand::random_range(0..1_000_000));
@@ -91,9 +86,6 @@ async fn main() -> ExitCode {
         }
     }
     print!("\n{table}");
-    if asked > 0 && left_out > 0 {
-        status = 2;
-    }
     ExitCode::from(status)
 }
 

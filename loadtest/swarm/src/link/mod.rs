@@ -66,7 +66,7 @@ pub struct Links {
     pub first_port: u16,
     /// The port of Redis, which nobody else has taken.
     pub redis_port: u16,
-    links: Vec<Link>,
+    each: Vec<Link>,
     /// Ends the links when it is dropped.
     _doors: JoinSet<()>,
 }
@@ -97,22 +97,23 @@ impl Links {
         Ok(Self {
             first_port: first_port.ok_or(io::ErrorKind::AddrInUse)?,
             redis_port: redis.port(),
-            links,
+            each: links,
             _doors: doors,
         })
     }
 
     /// Changes the link of a replica, by its place.
     pub fn set(&self, replica: usize, state: State) {
-        if let Some(link) = self.links.get(replica) {
+        if let Some(link) = self.each.get(replica) {
             link.state.send_replace(state);
         }
     }
 
     /// Has replies to a replica, by its place, go by other rules; says how often each of those until now was followed.
-    pub fn set_rules(&self, replica: usize, rules: &[Rule]) -> Vec<(Rule, u32)> {
+    #[must_use]
+    pub fn replace_rules(&self, replica: usize, rules: &[Rule]) -> Vec<(Rule, u32)> {
         let replace = |link: &Link| std::mem::replace(&mut *link.rules(), Rules::new(rules));
-        let before = self.links.get(replica).map(replace).unwrap_or_default();
+        let before = self.each.get(replica).map(replace).unwrap_or_default();
         before.met().collect()
     }
 
@@ -120,7 +121,7 @@ impl Links {
     #[must_use]
     pub fn garbled(&self) -> usize {
         let garbled = |link: &Link| link.garbled.load(Ordering::Relaxed);
-        self.links.iter().map(garbled).sum()
+        self.each.iter().map(garbled).sum()
     }
 }
 

@@ -250,11 +250,9 @@ mod tests {
     }
 
     fn command(words: &[&str]) -> Vec<u8> {
-        let mut text = format!("*{}\r\n", words.len());
-        for word in words {
-            text += &format!("${}\r\n{word}\r\n", word.len());
-        }
-        text.into_bytes()
+        let word = |word: &&str| format!("${}\r\n{word}\r\n", word.len());
+        let text: String = words.iter().map(word).collect();
+        format!("*{}\r\n{text}", words.len()).into_bytes()
     }
 
     /// What is due for each of these commands.

@@ -180,14 +180,13 @@ impl Scanner {
 impl Number {
     fn read(self, byte: u8) -> Result<Self, Garbled> {
         match (self, byte) {
-            (Self::None, b'-') => Ok(Self::Negative),
+            (Self::None, b'-') | (Self::Negative, b'0'..=b'9') => Ok(Self::Negative),
             (Self::None, b'0'..=b'9') => Ok(Self::Whole(u64::from(byte - b'0'))),
             (Self::Whole(number), b'0'..=b'9') => number
                 .checked_mul(10)
                 .and_then(|tens| tens.checked_add(u64::from(byte - b'0')))
                 .map(Self::Whole)
                 .ok_or(Garbled),
-            (Self::Negative, b'0'..=b'9') => Ok(Self::Negative),
             _ => Err(Garbled),
         }
     }

@@ -28,7 +28,7 @@ async fn answer(mut stream: TcpStream) -> io::Result<()> {
 /// A link to such a server.
 async fn linked(rules: &[Rule]) -> (Links, JoinSet<()>) {
     let links = Links::open(1).unwrap();
-    links.set_rules(0, rules);
+    assert_eq!(links.replace_rules(0, rules), []);
     let server = TcpListener::bind((Ipv4Addr::LOCALHOST, links.redis_port))
         .await
         .unwrap();
@@ -49,10 +49,9 @@ async fn connect(links: &Links) -> TcpStream {
 }
 
 async fn send(stream: &mut TcpStream, words: &[&str]) {
-    let mut text = format!("*{}\r\n", words.len());
-    for word in words {
-        text += &format!("${}\r\n{word}\r\n", word.len());
-    }
+    let word = |word: &&str| format!("${}\r\n{word}\r\n", word.len());
+    let text: String = words.iter().map(word).collect();
+    let text = format!("*{}\r\n{text}", words.len());
     stream.write_all(text.as_bytes()).await.unwrap();
 }
 
@@ -84,7 +83,7 @@ async fn what_follows_on_a_connection_waits_behind_a_late_reply() {
     }
     assert_eq!(receive(&mut stream, 12).await, ":1\r\n:2\r\n:3\r\n");
     assert!(sent.elapsed() >= Duration::from_millis(50));
-    assert_eq!(links.set_rules(0, &[]), [(late, 1)]);
+    assert_eq!(links.replace_rules(0, &[]), [(late, 1)]);
 }
 
 #[tokio::test]

@@ -117,10 +117,8 @@ impl Play<'_> {
             Deed::Delete => self.delete_all().await,
             Deed::Build(build) => {
                 let set = self.cluster.set_build(build);
-                set.map_err(|why| format!("the {build:?} build: {why}"))?;
-                Ok(format!(
-                    "replicas are of the {build:?} build from their next start on"
-                ))
+                let name = set.map_err(|why| format!("the {build:?} build: {why}"))?;
+                Ok(format!("from their next start on, replicas are of {name}"))
             }
             Deed::StopReaders(hundredths) => {
                 let count = self.order.size.subscribers * hundredths / 100;
@@ -144,15 +142,10 @@ impl Play<'_> {
             [] => "as they are".to_owned(),
             rules => rules.join(", "),
         };
-        let mut text = format!(
-            "replies come {}",
-            list(rules.iter().map(Rule::to_string).collect())
-        );
-        if !before.is_empty() {
-            let met = before.iter().map(|(rule, met)| format!("{rule}: {met}"));
-            text += &format!("; until then {}", list(met.collect()));
-        }
-        Ok(text)
+        let now = list(rules.iter().map(Rule::to_string).collect());
+        let met = before.iter().map(|(rule, met)| format!("{rule}: {met}"));
+        let until_now = list(met.collect());
+        Ok(format!("replies come {now}; until now {until_now}"))
     }
 
     async fn delete_all(&mut self) -> Result<String, String> {

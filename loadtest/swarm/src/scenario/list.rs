@@ -516,6 +516,8 @@ pub const ALL: &[Scenario] = &[
             ],
         },
         expectation: Expectation {
+            // Who comes back with a cursor from before is told that the log begins later now.
+            gaps: &["trimmed"],
             // A page that was asked for before, and half a second for the word to come round.
             deleted_within: Some(Duration::from_secs(2)),
             ..PROMISE

@@ -195,7 +195,7 @@ impl Deed {
 /// A build of the gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Build {
-    /// The one that the runner was given as another.
+    /// The one that the runner was given, or a stand-in.
     Old,
     /// The one under test.
     New,

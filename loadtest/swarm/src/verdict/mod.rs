@@ -146,7 +146,7 @@ impl<'a> Logs<'a> {
                         format!("{name} {}: its predecessor is not {}", entry.id, entry.prev)
                     });
                 }
-                if entry.is_gap || logs.is_deletion(evidence, topic, entry) {
+                if entry.is_gap || Self::is_deletion(evidence, topic, entry) {
                     continue;
                 }
                 let Some(key) = sent_as(told, topic, &entry.kind, &entry.data) else {
@@ -171,7 +171,7 @@ impl<'a> Logs<'a> {
     }
 
     /// Whether the entry says that all before it was deleted, and nothing else.
-    fn is_deletion(&self, evidence: &Evidence, topic: usize, entry: &Entry) -> bool {
+    fn is_deletion(evidence: &Evidence, topic: usize, entry: &Entry) -> bool {
         entry.kind == "tidegate.deleted"
             && evidence
                 .deletions
