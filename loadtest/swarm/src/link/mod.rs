@@ -161,6 +161,7 @@ async fn connection(mut replica: TcpStream, redis: SocketAddr, link: Link) {
         to: to_replica,
         replies: Replies::default(),
         due: is_due,
+        is_last: false,
         is_over: false,
     };
     let mut state = link.state.subscribe();
@@ -245,6 +246,8 @@ struct Answering<To> {
     to: To,
     replies: Replies,
     due: mpsc::Receiver<Due>,
+    /// Nothing is passed on after the reply that is passing.
+    is_last: bool,
     /// Nothing more is passed on.
     is_over: bool,
 }
@@ -263,11 +266,17 @@ impl<To: AsyncWrite + Unpin> Pass for Answering<To> {
             }
             match due {
                 Due::Reply | Due::Untold => {}
+                Due::Last => self.is_last = true,
                 Due::At(when) => sleep_until(when).await,
                 Due::Never { close: false } => self.is_over = true,
                 Due::Never { close: true } => return Err(io::ErrorKind::ConnectionReset.into()),
             }
             end += bytes;
+            if self.is_last && self.replies.is_between() {
+                self.write(piece.get(begin..end).unwrap_or_default())
+                    .await?;
+                (begin, self.is_over) = (end, true);
+            }
         }
         self.write(piece.get(begin..).unwrap_or_default()).await
     }

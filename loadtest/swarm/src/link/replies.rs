@@ -28,6 +28,7 @@ impl fmt::Display for Rule {
             Mishap::Late(by) => write!(f, "late by {by:?} for ")?,
             Mishap::Lost => f.write_str("with a cut instead for ")?,
             Mishap::Swallowed => f.write_str("never for ")?,
+            Mishap::Last => f.write_str("and none after it for ")?,
         }
         match self.which {
             Which::Every(1) => write!(f, "{}", self.command),
@@ -55,6 +56,8 @@ pub enum Mishap {
     Lost,
     /// It never comes, nor does anything after it. The connection stands, and takes what is sent.
     Swallowed,
+    /// It comes, and nothing after it, likewise: the connection dies while nothing is under way.
+    Last,
 }
 
 /// The rules of one link, and how often each was followed.
@@ -125,6 +128,8 @@ pub(super) enum Due {
     At(Instant),
     /// Nothing more is passed on, and the connection is closed or not.
     Never { close: bool },
+    /// Passed on, and nothing after it.
+    Last,
     /// From here on replies cannot be told from messages.
     Untold,
 }
@@ -186,6 +191,7 @@ impl Commands {
             Some(Mishap::Late(by)) => Due::At(now + by),
             Some(Mishap::Lost) => Due::Never { close: true },
             Some(Mishap::Swallowed) => Due::Never { close: false },
+            Some(Mishap::Last) => Due::Last,
         })
     }
 }
@@ -207,6 +213,11 @@ pub(super) struct Stretch {
 }
 
 impl Replies {
+    /// Whether what was read last is whole.
+    pub(super) fn is_between(&self) -> bool {
+        self.scanner.is_between()
+    }
+
     /// The first stretch of `piece`: a value, or what is there of it. `next` is asked for what is due when a reply
     /// begins.
     ///

@@ -122,6 +122,21 @@ async fn after_a_swallowed_reply_the_connection_takes_and_answers_nothing() {
 }
 
 #[tokio::test]
+async fn after_a_last_reply_the_connection_takes_and_answers_nothing() {
+    let (links, _server) = linked(&[rule(Mishap::Last)]).await;
+    let mut stream = connect(&links).await;
+    send(&mut stream, PUBLISH).await;
+    send(&mut stream, &["PING"]).await;
+    assert_eq!(receive(&mut stream, 4).await, ":1\r\n");
+    let mut another = connect(&links).await;
+    send(&mut another, PUBLISH).await;
+    send(&mut another, PUBLISH).await;
+    assert_eq!(receive(&mut another, 8).await, ":1\r\n:2\r\n");
+    let nothing = stream.try_read(&mut [0; 1]);
+    assert_eq!(nothing.unwrap_err().kind(), io::ErrorKind::WouldBlock);
+}
+
+#[tokio::test]
 async fn what_is_no_resp_is_counted_and_ends_the_connection() {
     let (links, _server) = linked(&[]).await;
     let mut stream = connect(&links).await;

@@ -587,10 +587,15 @@ pub const ALL: &[Scenario] = &[
         // One publisher over HTTP: another one that comes meanwhile may find out for it.
         ways: &[Way::Raw, Way::Function, Way::Inbox, Way::Post],
         script: Script {
-            times: 3,
+            times: 2,
             fault: &[
-                (0, Replies(&[rule("_publish", Next, Mishap::Swallowed)])),
-                (10_000, Replies(&[])),
+                // It dies while nothing is under way; then, under a publish.
+                (0, Replies(&[rule("_publish", Next, Mishap::Last)])),
+                (
+                    10_000,
+                    Replies(&[rule("_publish", Next, Mishap::Swallowed)]),
+                ),
+                (16_000, Replies(&[])),
             ],
         },
         expectation: Expectation {
