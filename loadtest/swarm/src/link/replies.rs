@@ -31,8 +31,8 @@ impl fmt::Display for Rule {
             Mishap::Last => f.write_str("and none after it for ")?,
         }
         match self.which {
-            Which::Every(1) => write!(f, "{}", self.command),
-            Which::Every(nth) => write!(f, "every {nth}th {}", self.command),
+            Which::Every(1) => f.write_str(self.command),
+            Which::Every(nth) => write!(f, "one in {nth} {}", self.command),
             Which::Next => write!(f, "the next {}", self.command),
         }
     }
