@@ -15,7 +15,7 @@ use crate::event::{Event, Key, Shape, Way};
 use crate::id::Id;
 use rand::rngs::StdRng;
 use std::time::Duration;
-use tokio::time::interval;
+use tokio::time::{Instant, interval};
 
 /// What a publisher was told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +73,18 @@ const PORTIONS: [(Way, u32, u32); 6] = [
     (Way::Cli, 1, 1),
 ];
 
+impl Portion {
+    /// How many events that is.
+    #[must_use]
+    pub fn total(&self, time: Duration) -> u32 {
+        let total = (time * self.per_second).as_secs();
+        u32::try_from(total).unwrap_or(u32::MAX)
+    }
+}
+
+/// How far a publisher may fall behind.
+const LAG_MAX: Duration = Duration::from_secs(40);
+
 /// A whole rate, shared among the ways; those that are left out leave their share out.
 #[must_use]
 pub fn portions(per_second: u32, ways: &[Way]) -> Vec<Portion> {
@@ -85,7 +97,7 @@ pub fn portions(per_second: u32, ways: &[Way]) -> Vec<Portion> {
     taken.map(portion).collect()
 }
 
-/// Publishes a portion for `time`, on all topics in random turn.
+/// Publishes a portion for `time`, on all topics in random turn. Who has fallen behind too far gives up.
 pub async fn publish(
     portion: Portion,
     time: Duration,
@@ -94,13 +106,13 @@ pub async fn publish(
     clock: Clock,
     mut rng: StdRng,
 ) -> Vec<Record> {
-    let total = (time * portion.per_second).as_secs();
-    let total = u32::try_from(total).unwrap_or(u32::MAX);
+    let total = portion.total(time);
+    let until = Instant::now() + time + LAG_MAX;
     let mut records = Vec::new();
     // What falls behind while a replica is away is made up for afterwards.
     let mut beat = interval(Duration::from_secs(1) * portion.at_once / portion.per_second);
     let mut number = 0;
-    while number < total {
+    while number < total && Instant::now() < until {
         beat.tick().await;
         let until = total.min(number + portion.at_once);
         let sent_us = clock.micros();

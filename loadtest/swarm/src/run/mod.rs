@@ -206,13 +206,18 @@ impl Play<'_> {
         for portion in publish::portions(size.per_second, self.order.scenario.ways) {
             let sender = Sender::new(portion.way, &self.run_name(), self.cluster)?;
             let rng = self.fork();
-            publishers.spawn(publish::publish(
-                portion, size.time, size.shape, sender, self.clock, rng,
-            ));
+            let task = publish::publish(portion, size.time, size.shape, sender, self.clock, rng);
+            publishers.spawn(async move { (portion, task.await) });
         }
         self.carry_out().await;
         while let Some(done) = publishers.join_next().await {
-            let records = done.map_err(|why| why.to_string())?;
+            let (portion, records) = done.map_err(|why| why.to_string())?;
+            let (sent, total) = (records.len(), portion.total(size.time));
+            if sent < total as usize {
+                let way = portion.way.as_str();
+                let trouble = format!("{way} has sent {sent} of {total} events, so slow was it");
+                self.evidence.troubles.push(trouble);
+            }
             self.evidence.records.extend(records);
         }
         self.evidence.windows.push((began, self.clock.micros()));
