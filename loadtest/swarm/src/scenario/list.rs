@@ -49,6 +49,20 @@ const LONG: Size = Size {
     ..LARGE
 };
 
+/// Hardly anything is published but what the script does in bursts, three times as many events of a topic as its window
+/// holds.
+const QUIET: Size = Size {
+    shape: Shape {
+        topics: 3,
+        padding_max: 120,
+    },
+    subscribers: 100,
+    topics_each: (1, 1),
+    per_second: 2,
+    stay_max: Some(Duration::from_secs(4)),
+    ..LARGE
+};
+
 /// Nothing is explained.
 const PROMISE: Expectation = Expectation {
     gaps: &[],
@@ -467,31 +481,28 @@ pub const ALL: &[Scenario] = &[
     Scenario {
         name: "reply-late",
         about: "a replica is killed and started again, pages of the log are late by 1.5 s, and windows are outrun meanwhile",
-        full: Size {
-            // A window holds 1,024 events of a topic; a burst has three times as many.
-            shape: Shape {
-                topics: 3,
-                padding_max: 120,
-            },
-            subscribers: 100,
-            topics_each: (1, 1),
-            per_second: 2,
-            stay_max: Some(Duration::from_secs(4)),
-            ..LARGE
-        },
+        full: QUIET,
+        short: Some(Size {
+            subscribers: 12,
+            time: Duration::from_secs(8),
+            faults_max: 1,
+            stay_max: Some(Duration::from_secs(1)),
+            retry_max: Duration::from_secs(1),
+            ..QUIET
+        }),
         redis: Setup::Linked,
-        gateway: &[("TIDEGATE__LOG__EVENTS_MAX", "20000")],
-        // Quiet but for the bursts: the page that does harm is one that has nothing new on it.
+        gateway: &[("TIDEGATE__LOG__EVENTS_MAX", "50000")],
+        // The page that does harm is one that has nothing new on it.
         ways: &[Way::Raw, Way::Post],
         script: Script {
-            times: 4,
+            times: 6,
             fault: &[
                 (0, Replies(READS_LATE)),
                 (0, Choose(Victim::Any)),
-                (500, Part(Kill, Whom::Victim)),
-                (600, Part(Start, Whom::Victim)),
-                (2_800, Burst(10_000)),
-                (8_000, Replies(&[])),
+                (450, Part(Kill, Whom::Victim)),
+                (450, Part(Start, Whom::Victim)),
+                (2_400, Burst(10_000)),
+                (5_000, Replies(&[])),
             ],
         },
         ..SCENARIO
@@ -527,11 +538,6 @@ pub const ALL: &[Scenario] = &[
     Scenario {
         name: "reply-lost",
         about: "every third reply to a publish, an append or a read is lost: the connection is closed instead",
-        short: Some(Size {
-            faults_max: 1,
-            time: Duration::from_secs(6),
-            ..SHORT
-        }),
         redis: Setup::Linked,
         // So small that nearly every stream that comes back reads the log.
         gateway: &[("TIDEGATE__WINDOW__EVENTS_MAX", "2")],
