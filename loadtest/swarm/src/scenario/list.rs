@@ -552,13 +552,7 @@ pub const ALL: &[Scenario] = &[
                         rule("_inbox", Every(3), Mishap::Lost),
                     ]),
                 ),
-                (
-                    2_000,
-                    Replies(&[
-                        rule("_read", Every(3), Mishap::Lost),
-                        rule("_heartbeat", Every(3), Mishap::Lost),
-                    ]),
-                ),
+                (2_000, Replies(&[rule("_read", Every(3), Mishap::Lost)])),
                 (4_000, Replies(&[])),
             ],
         },
