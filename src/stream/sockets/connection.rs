@@ -1,8 +1,8 @@
 //! One entry: a socket, and the stream that goes out on it.
 
-use super::Place;
+use super::gate::Place;
 use super::groups::Seat;
-use super::mailbox::Key;
+use super::table::Key;
 use super::waits::Awaited;
 use crate::metrics::{CloseReason, Counted, Metrics};
 use crate::sse::{Span, chunk};

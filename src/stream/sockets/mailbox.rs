@@ -1,6 +1,7 @@
 //! What a thread is told: commands, and the numbers of groups that were rung.
 
-use super::HandedOff;
+use super::handoff::HandedOff;
+use super::table::Key;
 use crate::log::{LogRead, Reading};
 use crate::stream::listing::Top;
 use crate::stream::turn::Stream;
@@ -8,13 +9,6 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Wake;
 use tokio::sync::{Notify, oneshot};
-
-/// Names an entry: its number, and which of those that had the number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Key {
-    pub(super) number: u32,
-    pub(super) serial: u32,
-}
 
 /// Something for the thread to do.
 #[derive(Debug)]

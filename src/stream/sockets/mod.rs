@@ -39,7 +39,9 @@
 
 mod connection;
 mod cores;
+mod gate;
 mod groups;
+mod handoff;
 mod mailbox;
 mod table;
 mod thread;
@@ -47,114 +49,20 @@ mod timer_wheel;
 mod waits;
 
 use super::listing::Top;
-use super::open::MaybeOpen;
-use super::registry::StreamGuard;
 use super::settings::StreamSettings;
 use crate::follow::reads::Reads;
-use crate::metrics::Metrics;
-use bytes::Bytes;
 pub use cores::Threads;
+pub use gate::{Gate, Place};
+pub use handoff::{HandedOff, Handoff};
 use mailbox::{Command, Mailbox};
 use std::io;
-use std::net::TcpStream;
 use std::os::fd::AsRawFd as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use thread::{Shared, Worker};
-use tokio::sync::{Notify, Semaphore, oneshot};
+use thread::{Shared, Worker, end_process_on_panic};
+use tokio::sync::{Notify, oneshot};
 use tokio::task::AbortHandle;
-
-/// What a request handler leaves for whoever takes the connection over.
-pub struct Handoff {
-    /// The stream, or what will become it.
-    pub opened: MaybeOpen,
-    /// Its place among the open streams.
-    pub guard: StreamGuard,
-}
-
-impl Handoff {
-    /// What the stream begins with, if it is known already: it goes out with the head.
-    pub fn take_beginning(&mut self) -> Option<Bytes> {
-        let stream = self.opened.stream_mut()?;
-        let bytes = stream.take_greeting()?;
-        self.guard.add_bytes(bytes.len() as u64);
-        Some(bytes)
-    }
-}
-
-impl std::fmt::Debug for Handoff {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Handoff")
-            .field("guard", &self.guard)
-            .finish_non_exhaustive()
-    }
-}
-
-/// A connection that hyper has let go of.
-pub struct HandedOff {
-    /// The socket, not blocking, with the head already written.
-    pub socket: TcpStream,
-    /// Its place among the sockets of this process.
-    pub place: Place,
-    /// The stream.
-    pub handoff: Handoff,
-}
-
-impl std::fmt::Debug for HandedOff {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("HandedOff")
-            .field("handoff", &self.handoff)
-            .finish_non_exhaustive()
-    }
-}
-
-/// How many sockets a listener may have.
-#[derive(Debug)]
-pub struct Gate {
-    places: Semaphore,
-    metrics: Arc<Metrics>,
-}
-
-impl Gate {
-    /// A gate for `most` sockets.
-    #[must_use]
-    pub fn new(most: usize, metrics: Arc<Metrics>) -> Arc<Self> {
-        Arc::new(Self {
-            places: Semaphore::new(most.min(Semaphore::MAX_PERMITS)),
-            metrics,
-        })
-    }
-
-    /// Waits for a place, and then for whatever `accept` brings to take it.
-    ///
-    /// # Errors
-    /// Those of `accept`; the place is free again then.
-    ///
-    /// # Cancel safety
-    /// As safe as `accept` is.
-    pub async fn admit<T>(
-        self: &Arc<Self>,
-        accept: impl Future<Output = io::Result<T>>,
-    ) -> io::Result<(T, Place)> {
-        let place = self.places.acquire().await.map_err(io::Error::other)?;
-        let accepted = accept.await?;
-        place.forget();
-        self.metrics.sockets.inc();
-        Ok((accepted, Place(self.clone())))
-    }
-}
-
-/// A place among the sockets of this process; given back on drop.
-#[derive(Debug)]
-pub struct Place(Arc<Gate>);
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.places.add_permits(1);
-        self.0.metrics.sockets.dec();
-    }
-}
 
 /// The threads that write streams.
 #[derive(Debug)]
@@ -276,12 +184,4 @@ async fn help_all(workers: Vec<Arc<Worker>>, help: Arc<Notify>) {
         help.notified().await;
         workers.iter().for_each(|worker| worker.help());
     }
-}
-
-/// A replica without one of its threads would look healthy and leave its streams in silence.
-fn end_process_on_panic<T>(run: impl FnOnce() -> T) -> T {
-    std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).unwrap_or_else(|_| {
-        tracing::error!("a thread that writes streams panicked; the process ends");
-        std::process::abort()
-    })
 }

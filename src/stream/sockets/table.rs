@@ -1,5 +1,12 @@
 //! The entries of a thread, in the order of their sockets.
 
+/// Names an entry: its number, and which of those that had the number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Key {
+    pub(super) number: u32,
+    pub(super) serial: u32,
+}
+
 /// A list with holes, by number. The numbers follow descriptors, of which the kernel gives out the
 /// lowest that is free: so the list is dense, and who walks it in order walks sockets in the order
 /// in which they were made. What the kernel keeps of them lies in about that order too; writing to

@@ -2,11 +2,11 @@
 
 use super::connection::{Around, Connection, State, Written};
 use super::groups::Groups;
-use super::mailbox::{Command, Key, Mailbox};
-use super::table::Table;
+use super::handoff::{HandedOff, Handoff};
+use super::mailbox::{Command, Mailbox};
+use super::table::{Key, Table};
 use super::timer_wheel::TimerWheel;
 use super::waits::Waits;
-use super::{HandedOff, Handoff, end_process_on_panic};
 use crate::follow::reads::Reads;
 use crate::log::Reading;
 use crate::metrics::CloseReason;
@@ -534,4 +534,12 @@ fn say_closed(entry: &mut Connection, reason: CloseReason) {
     if let Some(standing) = entry.stream().map(Stream::standing) {
         entry.guard.say_closed(reason, standing);
     }
+}
+
+/// A replica without one of its threads would look healthy and leave its streams in silence.
+pub(super) fn end_process_on_panic<T>(run: impl FnOnce() -> T) -> T {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).unwrap_or_else(|_| {
+        tracing::error!("a thread that writes streams panicked; the process ends");
+        std::process::abort()
+    })
 }

@@ -2,7 +2,7 @@
 //! asks, and its answer serves all of them. `follow::reads` shares reads among threads and bodies;
 //! here a task for each stream is spared.
 
-use super::mailbox::Key;
+use super::table::Key;
 use crate::log::LogRead;
 use crate::metrics::{Counted, Metrics};
 use std::collections::HashMap;
