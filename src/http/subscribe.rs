@@ -1,8 +1,7 @@
 //! `GET /events` and `GET /events/{topic}`: from a request to an open stream.
 
 use super::Gateway;
-use super::accept::Peer;
-use super::accept::handoff::HandoffSlot;
+use super::accept::{HandoffSlot, Peer};
 use super::name::Name;
 use super::problem::Problem;
 use super::query::Query;

@@ -23,7 +23,7 @@ use std::task::{Context, Poll};
 
 /// Where the handler of a connection leaves a handoff.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct HandoffSlot(Arc<State>);
+pub(in crate::http) struct HandoffSlot(Arc<State>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -36,7 +36,7 @@ struct State {
 
 impl HandoffSlot {
     /// Leaves a handoff; the body to answer with.
-    pub(crate) fn leave(&self, mut handoff: Handoff) -> AxumBody {
+    pub(in crate::http) fn leave(&self, mut handoff: Handoff) -> AxumBody {
         let beginning = handoff.take_beginning();
         *self
             .0
