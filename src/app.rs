@@ -7,37 +7,33 @@
 //! Stop: not ready; after `drain.wait`, streams are cut in slices over `drain.time`; the ears append what they owe;
 //! connections finish the request they are at; every task is joined.
 
+mod background;
+mod broker;
 mod supervisor;
 
+use self::background::Background;
 use self::supervisor::{Inherited, State};
-use crate::broker::redis::{Redis, Settings, follow_master, run_live};
-use crate::broker::{Broker, LivePath, Memory};
 use crate::config::{Config, Engine};
-use crate::follow::fleet;
 use crate::follow::reads::Reads;
-use crate::follow::{FollowSettings, Follower};
 use crate::http::accept::Listener;
 use crate::http::{Auth, Gateway, Rules, ops_router, router};
 use crate::hub::Hub;
-use crate::ingest::{inbox, link};
 use crate::metrics::Metrics;
-use crate::stream::body::Bodies;
 use crate::stream::registry::OpenStreams;
 use crate::stream::settings::{Drain, StreamSettings};
 use crate::stream::sockets::{Sockets, Threads};
 use crate::swap::Swap;
-
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// Between two looks whether the streams are gone.
-const LOOK: Duration = Duration::from_millis(20);
+/// Between two checks whether the streams are gone.
+const CHECK_EVERY: Duration = Duration::from_millis(20);
 /// Time for requests that have begun, and then for tasks to end once they were told. Whoever stops a replica has
 /// patience for both: deploy/ and docs/ name the sum.
 const JOIN: Duration = Duration::from_secs(8);
@@ -46,7 +42,6 @@ const JOIN: Duration = Duration::from_secs(8);
 #[derive(Debug)]
 pub struct App {
     gateway: Arc<Gateway>,
-    sockets: Option<Arc<Sockets>>,
     drain_wait: Duration,
     drain_time: Duration,
     hand_over: bool,
@@ -80,49 +75,46 @@ impl App {
 
         let tasks = TaskTracker::new();
         let background = CancellationToken::new();
-        let (broker, path) = open_broker(config, &metrics, &tasks, &background)?;
+        let (broker, path) = broker::open(config, &metrics, &tasks, &background)?;
         let hub = Hub::new(broker.partitions(), config.window);
+        let open_streams = OpenStreams::new(metrics.clone(), config.logging.stream_lines_max);
         let reached = Arc::new(AtomicBool::new(false));
-        let parts = Parts {
+        let behind = Background {
             config,
             hub: &hub,
             broker: &broker,
             metrics: &metrics,
+            open_streams: &open_streams,
             tasks: &tasks,
             stop: &background,
         };
-        parts.spawn(path, reached.clone());
+        behind.spawn(path, reached.clone());
 
+        let reads = Reads::new(
+            hub.clone(),
+            broker.clone(),
+            metrics.clone(),
+            tasks.clone(),
+            config.limits.replays_max,
+        );
+        let streams = Arc::new(stream_settings(config, &metrics));
+        let sockets = start_sockets(config.engine, &streams, &reads)?;
         let gateway = Arc::new(Gateway {
-            reads: Reads::new(
-                hub.clone(),
-                broker.clone(),
-                metrics.clone(),
-                tasks.clone(),
-                config.limits.replays_max,
-            ),
-            streams: Arc::new(stream_settings(config, &metrics)),
+            hub,
+            broker,
+            reads,
+            streams,
+            metrics,
             rules: Swap::new(rules(config)),
             publish: config.publish.clone(),
             publishing: Semaphore::new(config.publish.in_flight_max),
             open_wait: config.stream.open_wait,
-            bodies: Arc::new(Bodies::default()),
-            open_streams: OpenStreams::new(metrics.clone(), config.logging.stream_lines_max),
-            sockets: OnceLock::new(),
+            open_streams,
+            bodies: Arc::default(),
+            sockets: sockets.clone(),
             reached,
             leaving: AtomicBool::new(false),
-            hub,
-            broker,
-            metrics,
         });
-        let sockets = start_sockets(config.engine, &gateway)?;
-        if let Some(sockets) = &sockets {
-            gateway.sockets.get_or_init(|| sockets.clone());
-        }
-        tasks.spawn(say_left_out(
-            gateway.open_streams.clone(),
-            background.clone(),
-        ));
         let listeners = CancellationToken::new();
         let connections = TaskTracker::new();
         if let Some(ops) = ops {
@@ -134,7 +126,7 @@ impl App {
             ));
         }
         let routes = router(gateway.clone(), config.ops.listen.is_none());
-        let main = main.with_sockets(sockets.clone());
+        let main = main.with_sockets(sockets);
         tasks.spawn(main.serve(routes, listeners.clone(), connections.clone()));
         tracing::info!(%address, replica = config.replica.name, "listening");
         if supervisor::is_there() {
@@ -150,7 +142,6 @@ impl App {
             drain_time: config.drain.time,
             hand_over: config.drain.hand_over,
             background,
-            sockets,
             listeners,
             tasks,
             connections,
@@ -205,13 +196,13 @@ impl App {
             self.listeners.cancel();
         }
         while self.open_streams() > 0 && began.elapsed() < self.drain_time {
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(CHECK_EVERY).await;
         }
         let left = self.open_streams();
         if left > 0 {
             tracing::warn!(streams = left, "streams are still open after the drain");
         }
-        if let Some(sockets) = &self.sockets {
+        if let Some(sockets) = &self.gateway.sockets {
             sockets.stop();
         }
         self.listeners.cancel();
@@ -248,55 +239,6 @@ fn state_of(gateway: Arc<Gateway>) -> impl Fn() -> State {
     }
 }
 
-fn open_broker(
-    config: &Config,
-    metrics: &Arc<Metrics>,
-    tasks: &TaskTracker,
-    stop: &CancellationToken,
-) -> Result<(Arc<Broker>, LivePath), String> {
-    let Some(access) = &config.redis.access else {
-        tracing::warn!("no redis.url: the log is kept in memory and is gone with this process");
-        let (memory, path, answers) = Memory::open(config.retention());
-        let stop = stop.clone();
-        tasks.spawn(async move { stop.run_until_cancelled(answers).await });
-        return Ok((Arc::new(Broker::Memory(Box::new(memory))), path));
-    };
-    let settings = Settings {
-        access: access.clone(),
-        prefix: config.redis.prefix.clone(),
-        partitions: config.redis.partitions,
-        pool_size: config.redis.pool_size,
-        connect_timeout: config.redis.connect_timeout,
-        command_timeout: config.redis.command_timeout,
-        backoff_max: config.redis.backoff_max,
-        live_queue_bytes: config.redis.live_queue_bytes,
-        allow_eviction: config.redis.allow_eviction,
-        replica: config.replica.name.clone(),
-        retention: config.retention(),
-        wait_replicas: config.log.wait_replicas,
-        wait_timeout: config.log.wait_timeout,
-    };
-    let redis = Redis::open(settings, metrics.clone())?;
-    let (path, live, wanted) = Redis::live_path();
-    let (until, master) = (stop.clone(), follow_master(redis.clone()));
-    tasks.spawn(async move { until.run_until_cancelled(master).await });
-    let (stop, follower) = (stop.clone(), redis.clone());
-    tasks.spawn(async move {
-        let live = Box::pin(run_live(follower, live, wanted));
-        stop.run_until_cancelled(live).await
-    });
-    Ok((Arc::new(Broker::Redis(redis)), path))
-}
-
-/// Says once a second what the log has left out; for the last time at the stop.
-async fn say_left_out(open: Arc<OpenStreams>, stop: CancellationToken) {
-    let mut beat = tokio::time::interval(Duration::from_secs(1));
-    while stop.run_until_cancelled(beat.tick()).await.is_some() {
-        open.say_left_out();
-    }
-    open.say_left_out();
-}
-
 /// What metrics are held against.
 fn say_limits(config: &Config, metrics: &Metrics) {
     let gauge = |limit: usize| i64::try_from(limit).unwrap_or(i64::MAX);
@@ -310,7 +252,11 @@ fn say_limits(config: &Config, metrics: &Metrics) {
 }
 
 /// None if streams go out as ordinary bodies.
-fn start_sockets(engine: Engine, gateway: &Gateway) -> Result<Option<Arc<Sockets>>, String> {
+fn start_sockets(
+    engine: Engine,
+    streams: &Arc<StreamSettings>,
+    reads: &Reads,
+) -> Result<Option<Arc<Sockets>>, String> {
     let threads = Threads {
         count: engine.count(),
         pinned: engine.pin,
@@ -319,84 +265,15 @@ fn start_sockets(engine: Engine, gateway: &Gateway) -> Result<Option<Arc<Sockets
         return Ok(None);
     }
     let runtime = tokio::runtime::Handle::current();
-    Sockets::start(threads, &gateway.streams, &gateway.reads, &runtime)
+    Sockets::start(threads, streams, reads, &runtime)
         .map(|sockets| Some(Arc::new(sockets)))
         .map_err(|why| format!("no threads for streams: {why}"))
-}
-
-/// What goes on behind the requests.
-struct Parts<'a> {
-    config: &'a Config,
-    hub: &'a Arc<Hub>,
-    broker: &'a Arc<Broker>,
-    metrics: &'a Arc<Metrics>,
-    tasks: &'a TaskTracker,
-    stop: &'a CancellationToken,
-}
-
-impl Parts<'_> {
-    fn spawn(&self, path: LivePath, reached: Arc<AtomicBool>) {
-        let follower = Follower::new(
-            self.hub.clone(),
-            self.broker.clone(),
-            self.metrics.clone(),
-            follow_settings(self.config),
-            reached,
-        );
-        self.tasks.spawn(follower.run(path, self.stop.clone()));
-        let (replicas, others) = watch::channel(Arc::from([]));
-        self.tasks.spawn(fleet::run(
-            self.hub.clone(),
-            self.broker.clone(),
-            self.metrics.clone(),
-            self.config.replica.name.clone(),
-            replicas,
-            self.stop.clone(),
-        ));
-        self.spawn_ingest(&others);
-    }
-
-    fn spawn_ingest(&self, replicas: &fleet::Replicas) {
-        let config = self.config;
-        let (Broker::Redis(redis), true) = (&**self.broker, config.ingest.enabled) else {
-            return;
-        };
-        let settings = link::EarSettings {
-            name: config.replica.name.clone(),
-            channel: config.ingest.channel.clone(),
-            ears: config.ingest.ears,
-            owed_max: config.ingest.owed_max,
-            event_bytes_max: config.publish.event_bytes_max,
-        };
-        self.tasks.spawn(link::run(
-            redis.clone(),
-            settings,
-            replicas.clone(),
-            self.stop.clone(),
-        ));
-        self.tasks.spawn(inbox::run(
-            redis.clone(),
-            config.replica.name.clone(),
-            config.ingest.ears,
-            replicas.clone(),
-            self.stop.clone(),
-        ));
-    }
 }
 
 fn rules(config: &Config) -> Rules {
     Rules {
         auth: Auth::new(config.auth.publish_key.clone()),
         limits: config.limits.clone(),
-    }
-}
-
-fn follow_settings(config: &Config) -> FollowSettings {
-    FollowSettings {
-        reads_max: config.repair.reads_max,
-        tick_after: config.redis.tick_after,
-        deaf_after: config.repair.time,
-        keep: config.redis.unsubscribe_after,
     }
 }
 

@@ -361,14 +361,6 @@ impl Metrics {
         self.open_connections.of(way.as_str(), IntGauge::inc);
     }
 
-    /// Streams that are open now.
-    #[must_use]
-    pub fn open_connections(&self) -> u64 {
-        let open = self.open_connections.children.iter();
-        let open = open.map(|(_, gauge)| gauge.get()).sum::<i64>();
-        u64::try_from(open).unwrap_or_default()
-    }
-
     /// A stream was refused; `reason` is one of `bad_request`, `draining`, `limit`.
     pub fn refused(&self, reason: &'static str) {
         self.refused.of(reason, IntCounter::inc);

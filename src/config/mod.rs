@@ -14,6 +14,7 @@ pub use sections::{
 };
 pub use source::{Faults, Flags};
 
+use crate::broker::redis::Settings;
 use crate::broker::{Bounds, Retention};
 use crate::hub::window::WindowBounds;
 use source::Source;
@@ -116,6 +117,27 @@ impl Config {
             idempotency_ms: crate::time::millis(self.publish.idempotency_window),
             leap_ms: crate::time::millis(self.redis.leap),
         }
+    }
+
+    /// How Redis is reached and used; none without `redis.url`.
+    #[must_use]
+    pub fn redis_settings(&self) -> Option<Settings> {
+        let redis = &self.redis;
+        Some(Settings {
+            access: redis.access.clone()?,
+            prefix: redis.prefix.clone(),
+            partitions: redis.partitions,
+            pool_size: redis.pool_size,
+            connect_timeout: redis.connect_timeout,
+            command_timeout: redis.command_timeout,
+            backoff_max: redis.backoff_max,
+            live_queue_bytes: redis.live_queue_bytes,
+            allow_eviction: redis.allow_eviction,
+            replica: self.replica.name.clone(),
+            retention: self.retention(),
+            wait_replicas: self.log.wait_replicas,
+            wait_timeout: self.log.wait_timeout,
+        })
     }
 }
 

@@ -44,12 +44,13 @@ async fn tell(hub: &Hub, broker: &Broker, here: u64) -> Option<Fleet> {
     }
 }
 
-/// Tells and hears until `stop`.
+/// Tells and hears until `stop`. `open` says how many streams are open here.
 pub async fn run(
     hub: Arc<Hub>,
     broker: Arc<Broker>,
     metrics: Arc<Metrics>,
     name: String,
+    open: impl Fn() -> u64,
     replicas: watch::Sender<Arc<[String]>>,
     stop: CancellationToken,
 ) {
@@ -60,7 +61,7 @@ pub async fn run(
             () = stop.cancelled() => break,
             _ = beat.tick() => {}
         }
-        let here = metrics.open_connections();
+        let here = open();
         if let Some(fleet) = tell(&hub, &broker, here).await {
             let elsewhere: u64 = fleet
                 .streams

@@ -1,6 +1,6 @@
 //! `/healthz`, `/readyz`, `/metrics`.
 
-use super::Gateway;
+use super::gateway::Gateway;
 use super::problem::Problem;
 use super::query::Query;
 use crate::broker::Broker;

@@ -1,6 +1,6 @@
 //! `POST /events/{topic}` and `POST /events` (NDJSON).
 
-use super::Gateway;
+use super::gateway::Gateway;
 use super::name::Name;
 use super::problem::Problem;
 use super::query::Query;

@@ -1,6 +1,6 @@
 //! `GET /streams`: which streams are open here, the slowest first. For operators.
 
-use super::Gateway;
+use super::gateway::Gateway;
 use super::problem::Problem;
 use super::query::Query;
 use crate::stream::listing::{Row, Sort};
@@ -64,7 +64,7 @@ pub(super) async fn list(
         Some("bytes") => Sort::Bytes,
         Some(_) => return Err(Problem::bad_request("sort is lag, age or bytes")),
     };
-    let sockets = gateway.sockets.get().map(|sockets| &**sockets);
+    let sockets = gateway.sockets.as_deref();
     let first = crate::stream::list(sockets, &gateway.bodies, sort, limit).await;
     Ok(Json(Listed {
         open: gateway.open_streams.count(),

@@ -1,7 +1,7 @@
 //! `GET /events` and `GET /events/{topic}`: from a request to an open stream.
 
-use super::Gateway;
 use super::accept::{HandoffSlot, Peer};
+use super::gateway::Gateway;
 use super::name::Name;
 use super::problem::Problem;
 use super::query::Query;

@@ -1,6 +1,6 @@
 //! `GET /topics`, `GET /topics/{topic}`, `GET /topics/{topic}/events`, `DELETE /topics/{topic}`.
 
-use super::Gateway;
+use super::gateway::Gateway;
 use super::name::Name;
 use super::problem::Problem;
 use super::publish::topic_of;

@@ -1,0 +1,56 @@
+//! What the handlers share.
+
+use super::auth::Auth;
+use crate::broker::Broker;
+use crate::config::{Limits, Publish};
+use crate::follow::reads::Reads;
+use crate::hub::Hub;
+use crate::metrics::Metrics;
+use crate::stream::body::Bodies;
+use crate::stream::registry::OpenStreams;
+use crate::stream::settings::StreamSettings;
+use crate::stream::sockets::Sockets;
+use crate::swap::Swap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::sync::Semaphore;
+
+/// What requests are judged by. A reload of the configuration replaces it.
+#[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "parts that are documented where they are made")]
+pub struct Rules {
+    pub auth: Auth,
+    pub limits: Limits,
+}
+
+/// What the handlers share.
+#[derive(Debug)]
+#[expect(missing_docs, reason = "parts that are documented where they are made")]
+pub struct Gateway {
+    pub hub: Arc<Hub>,
+    pub broker: Arc<Broker>,
+    pub reads: Reads,
+    pub streams: Arc<StreamSettings>,
+    pub metrics: Arc<Metrics>,
+    pub rules: Swap<Rules>,
+    pub publish: Publish,
+    pub publishing: Semaphore,
+    pub open_wait: Duration,
+    pub open_streams: Arc<OpenStreams>,
+    pub bodies: Arc<Bodies>,
+    /// The threads that own sockets; none if all streams go out as bodies.
+    pub sockets: Option<Arc<Sockets>>,
+    /// The log was reached once.
+    pub reached: Arc<AtomicBool>,
+    /// The balancer is to send nobody any more; what comes is served until the drain begins.
+    pub leaving: AtomicBool,
+}
+
+impl Gateway {
+    /// Whether this replica is going.
+    #[must_use]
+    pub fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::Acquire)
+    }
+}

@@ -1,0 +1,116 @@
+//! Which handler answers what, and what surrounds all of them.
+
+use super::gateway::Gateway;
+use super::problem::Problem;
+use super::{health, publish, streams, subscribe, topics};
+use axum::Router;
+use axum::extract::Request;
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{Html, IntoResponse, Response};
+use axum::routing::{MethodRouter, get};
+use std::any::Any;
+use std::sync::Arc;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::request_id::{
+    MakeRequestId, PropagateRequestIdLayer, RequestId, SetRequestIdLayer,
+};
+use tower_http::sensitive_headers::SetSensitiveRequestHeadersLayer;
+use tower_http::set_header::SetResponseHeaderLayer;
+use tower_http::trace::{DefaultOnFailure, TraceLayer};
+
+/// Everything that the main listener serves.
+pub fn router(gateway: Arc<Gateway>, with_ops: bool) -> Router {
+    let stream = |methods: MethodRouter<Arc<Gateway>>| methods.head(subscribe::head).options(allow);
+    let mut router = Router::new()
+        .route("/", get(page))
+        .route("/events", stream(get(subscribe::many).post(publish::batch)))
+        .route(
+            "/events/{topic}",
+            stream(get(subscribe::one).post(publish::one)),
+        )
+        .route("/topics", get(topics::list))
+        .route("/topics/{topic}", get(topics::show).delete(topics::delete))
+        .route("/topics/{topic}/events", get(topics::events));
+    if with_ops {
+        router = router.merge(ops_routes());
+    }
+    layered(router, gateway)
+}
+
+/// What operators ask, for a listener of their own.
+pub fn ops_router(gateway: Arc<Gateway>) -> Router {
+    layered(ops_routes(), gateway)
+}
+
+fn ops_routes() -> Router<Arc<Gateway>> {
+    Router::new()
+        .route("/healthz", get(health::healthz))
+        .route("/readyz", get(health::readyz))
+        .route("/metrics", get(health::metrics))
+        .route("/streams", get(streams::list))
+}
+
+fn layered(router: Router<Arc<Gateway>>, gateway: Arc<Gateway>) -> Router {
+    let request_id = HeaderName::from_static("x-request-id");
+    router
+        .fallback(|| async { Problem::not_found("there is nothing at this path") })
+        .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
+        .with_state(gateway)
+        .layer(SetResponseHeaderLayer::if_not_present(
+            header::X_CONTENT_TYPE_OPTIONS,
+            HeaderValue::from_static("nosniff"),
+        ))
+        .layer(CatchPanicLayer::custom(caught))
+        .layer(PropagateRequestIdLayer::new(request_id.clone()))
+        .layer(
+            TraceLayer::new_for_http()
+                .make_span_with(span)
+                // Whoever finds a fault says so once; an answer of 503 is no error of this process.
+                .on_failure(DefaultOnFailure::new().level(tracing::Level::DEBUG)),
+        )
+        .layer(SetRequestIdLayer::new(request_id, RandomIds))
+        .layer(SetSensitiveRequestHeadersLayer::new([
+            header::AUTHORIZATION,
+            header::COOKIE,
+        ]))
+}
+
+/// Names requests that come without a name: 32 hexadecimal digits, as nginx's `$request_id`. They
+/// are not secrets, so they come from a generator that asks the kernel only for its seed.
+#[derive(Clone, Copy, Debug)]
+struct RandomIds;
+
+impl MakeRequestId for RandomIds {
+    fn make_request_id<B>(&mut self, _: &axum::http::Request<B>) -> Option<RequestId> {
+        let id = format!("{:032x}", rand::random::<u128>());
+        HeaderValue::try_from(id).ok().map(RequestId::new)
+    }
+}
+
+/// The path, never the query: it may carry a token.
+fn span(request: &Request) -> tracing::Span {
+    let id = request
+        .headers()
+        .get("x-request-id")
+        .and_then(|id| id.to_str().ok())
+        .unwrap_or_default();
+    tracing::debug_span!("request", method = %request.method(), path = request.uri().path(), id)
+}
+
+fn caught(_: Box<dyn Any + Send>) -> Response {
+    tracing::error!("a request panicked");
+    Problem::internal().into_response()
+}
+
+async fn allow() -> Response {
+    let methods = HeaderValue::from_static("GET, HEAD, POST, OPTIONS");
+    (StatusCode::NO_CONTENT, [(header::ALLOW, methods)]).into_response()
+}
+
+async fn page() -> impl IntoResponse {
+    let policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+    (
+        [(header::CONTENT_SECURITY_POLICY, policy)],
+        Html(include_str!("page.html")),
+    )
+}
