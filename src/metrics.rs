@@ -5,110 +5,24 @@
 //! look-up by label. `docs/metrics.md` says what moves each metric and what to look at then;
 //! `tests/it/metrics.rs` holds it against what is exposed.
 
+mod labels;
 mod machine;
+mod register;
+
+pub use labels::{
+    AppendOutcome, Behind, CloseReason, IngestRefusal, PoolState, PublishRefusal, RedisFailure,
+    Refusal, ReloadOutcome, ReplaySource, Role, Source, WayOut,
+};
 
 use crate::sse::GapReason;
 use machine::Machine;
-use prometheus::core::Collector;
 use prometheus::{
-    Counter, CounterVec, Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter,
-    IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    Encoder, Gauge, Histogram, IntCounter, IntGauge, IntGaugeVec, Registry, TextEncoder,
 };
+use register::{Family, Register};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
-/// Why a stream ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CloseReason {
-    /// The client went, or its connection broke.
-    Client,
-    /// It took nothing for `server.write_timeout`, or did not answer signs of life.
-    Timeout,
-    /// `?limit=` or `?max_age=` was reached.
-    Limit,
-    /// `stream.age_max`.
-    Age,
-    /// All of its topics have ended.
-    Ended,
-    /// This replica is going.
-    Drain,
-    /// It was held longer than `repair.time`.
-    Held,
-}
-
-impl CloseReason {
-    const ALL: [Self; 7] = [
-        Self::Client,
-        Self::Timeout,
-        Self::Limit,
-        Self::Age,
-        Self::Ended,
-        Self::Drain,
-        Self::Held,
-    ];
-
-    /// The word in metrics and logs.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Client => "client",
-            Self::Timeout => "timeout",
-            Self::Limit => "limit",
-            Self::Age => "age",
-            Self::Ended => "ended",
-            Self::Drain => "drain",
-            Self::Held => "held",
-        }
-    }
-}
-
-/// Which connection to Redis.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// The pool of command connections.
-    Commands,
-    /// The subscription that carries live frames.
-    Live,
-    /// The ear.
-    Ear,
-}
-
-impl Role {
-    const ALL: [Self; 3] = [Self::Commands, Self::Live, Self::Ear];
-
-    /// The word in metrics and logs.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Commands => "commands",
-            Self::Live => "live",
-            Self::Ear => "ear",
-        }
-    }
-}
-
-/// Which way a stream goes out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WayOut {
-    /// On a socket that a thread of the engine owns.
-    Socket,
-    /// As an ordinary HTTP body.
-    Body,
-}
-
-impl WayOut {
-    const ALL: [Self; 2] = [Self::Socket, Self::Body];
-
-    /// The word in metrics and logs.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Socket => "socket",
-            Self::Body => "body",
-        }
-    }
-}
 
 /// Every metric of this process, with its children at hand.
 #[derive(Debug)]
@@ -119,16 +33,16 @@ impl WayOut {
 pub struct Metrics {
     registry: Registry,
     machine: Machine,
-    open_connections: Family<IntGauge>,
-    behind: Family<IntGauge>,
+    open_connections: Family<WayOut, IntGauge>,
+    behind: Family<Behind, IntGauge>,
     pub connections_limit: IntGauge,
     opened: IntCounter,
-    closed: Family<IntCounter>,
+    closed: Family<CloseReason, IntCounter>,
     age: Histogram,
     pub start: Histogram,
-    refused: Family<IntCounter>,
-    published: Family<IntCounter>,
-    publish_refused: Family<IntCounter>,
+    refused: Family<Refusal, IntCounter>,
+    published: Family<Source, IntCounter>,
+    publish_refused: Family<PublishRefusal, IntCounter>,
     pub publish_time: Histogram,
     pub publishes_in_flight: IntGauge,
     pub delivered: IntCounter,
@@ -138,16 +52,16 @@ pub struct Metrics {
     live_latency: Histogram,
     clock_offset: Gauge,
     pub sweep: Histogram,
-    replays: Family<IntCounter>,
+    replays: Family<ReplaySource, IntCounter>,
     pub replay_events: Histogram,
-    gaps: Family<IntCounter>,
+    gaps: Family<GapReason, IntCounter>,
     pub topics: IntGauge,
     pub window_bytes: IntGauge,
-    redis_up: Family<IntGauge>,
-    redis_reconnects: Family<IntCounter>,
-    redis_errors: Vec<Family<IntCounter>>,
-    redis_round_trip: Family<Histogram>,
-    redis_pool: Family<IntGauge>,
+    redis_up: Family<Role, IntGauge>,
+    redis_reconnects: Family<Role, IntCounter>,
+    redis_errors: Family<Role, Family<RedisFailure, IntCounter>>,
+    redis_round_trip: Family<Role, Histogram>,
+    redis_pool: Family<PoolState, IntGauge>,
     pub repair_reads: IntCounter,
     pub log_reads: IntCounter,
     pub ticks: IntCounter,
@@ -161,8 +75,8 @@ pub struct Metrics {
     pub redis_replicas: IntGauge,
     pub replicas: IntGauge,
     pub ingest_heard: IntCounter,
-    ingest_refused: Family<IntCounter>,
-    ingest_appends: Family<IntCounter>,
+    ingest_refused: Family<IngestRefusal, IntCounter>,
+    ingest_appends: Family<AppendOutcome, IntCounter>,
     pub ingest_owed: IntGauge,
     pub ingest_lag: Gauge,
     ingest_appender: IntGauge,
@@ -174,32 +88,10 @@ pub struct Metrics {
     pub ready: IntGauge,
     pub draining: IntGauge,
     pub config_hash: IntGauge,
-    config_reloads: Family<IntCounter>,
+    config_reloads: Family<ReloadOutcome, IntCounter>,
     config_refused: IntGauge,
 }
 
-/// Label values of `refused`.
-const REFUSALS: [&str; 3] = ["bad_request", "draining", "limit"];
-/// Label values of `published`.
-const SOURCES: [&str; 3] = ["http", "raw", "inbox"];
-/// Label values of `publish_refused`.
-const PUBLISH_REFUSALS: [&str; 7] = [
-    "invalid",
-    "too_large",
-    "ended",
-    "unauthorized",
-    "unavailable",
-    "limit",
-    "internal",
-];
-/// Label values of `ingest_refused`.
-const INGEST_REFUSALS: [&str; 3] = ["invalid", "log", "unowned"];
-/// Label values of `ingest_appends`.
-const APPENDS: [&str; 6] = ["ok", "stale", "wait", "hole", "diverged", "error"];
-/// Label values of `redis_errors`.
-const ERRORS: [&str; 3] = ["unavailable", "out_of_memory", "refused"];
-/// Label values of `redis_pool`.
-const POOL: [&str; 3] = ["busy", "idle", "waiting"];
 /// Latency: half a millisecond to ten seconds, roughly doubling.
 const LATENCY: [f64; 14] = [
     0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.25, 0.5, 1.0, 3.0, 10.0,
@@ -239,24 +131,18 @@ impl Metrics {
             option_env!("TIDEGATE_REVISION").unwrap_or("unknown"),
         ])
         .set(1);
-        let ways = WayOut::ALL.map(WayOut::as_str);
-        let reasons = GapReason::ALL.map(GapReason::as_str);
-        let closes = CloseReason::ALL.map(CloseReason::as_str);
-        let roles = Role::ALL.map(Role::as_str);
-        let pushes = [Role::Live, Role::Ear].map(Role::as_str);
-        let trips = [Role::Commands, Role::Live].map(Role::as_str);
         let metrics = Self {
             machine: Machine::new(&r),
-            open_connections: r.gauges("open_connections", "Streams that are open now, by the way out: on a socket of the engine's own, or as an ordinary body (HTTP/2, limit, max_age).", "way", &ways),
-            behind: r.gauges("streams_behind", "Streams that are behind now: blocked, their socket takes no more (streams written by the engine's threads only), or reading, they wait for a page of the log.", "state", &["blocked", "reading"]),
+            open_connections: r.gauges("open_connections", "Streams that are open now, by the way out: on a socket of the engine's own, or as an ordinary body (HTTP/2, limit, max_age).", "way"),
+            behind: r.gauges("streams_behind", "Streams that are behind now: blocked, their socket takes no more (streams written by the engine's threads only), or reading, they wait for a page of the log.", "state"),
             connections_limit: r.gauge("connections_limit", "limits.streams_max: streams beyond it are refused."),
             opened: r.counter("connections_opened_total", "Streams opened. Far above the number open: a reconnect storm."),
-            closed: r.counters("connections_closed_total", "Streams closed, by reason. Many by held: holes are not repaired in time.", "reason", &closes),
+            closed: r.counters("connections_closed_total", "Streams closed, by reason. Many by held: holes are not repaired in time.", "reason"),
             age: r.histogram("connection_age_seconds", "How long streams were open, told when they close.", &AGE),
             start: r.histogram("connection_start_seconds", "From a stream's request to its head. stream.open_wait at most; slow: Redis does not confirm subscriptions, or reads for replays wait.", &SHORT),
-            refused: r.counters("connections_refused_total", "Streams refused, by reason. Any by limit: raise limits.streams_max or add a replica.", "reason", &REFUSALS),
-            published: r.counters("events_published_total", "Events this replica has put into the log, or sent live only, by where they came from. Publishes straight through the function are not seen by a replica.", "source", &SOURCES),
-            publish_refused: r.counters("publish_refused_total", "Publishes refused over HTTP, by reason.", "reason", &PUBLISH_REFUSALS),
+            refused: r.counters("connections_refused_total", "Streams refused, by reason. Any by limit: raise limits.streams_max or add a replica.", "reason"),
+            published: r.counters("events_published_total", "Events this replica has put into the log, or sent live only, by where they came from. Publishes straight through the function are not seen by a replica.", "source"),
+            publish_refused: r.counters("publish_refused_total", "Publishes refused over HTTP, by reason.", "reason"),
             publish_time: r.histogram("publish_duration_seconds", "From a publish over HTTP that was read to the log's answer, whichever.", &SHORT),
             publishes_in_flight: r.gauge("publishes_in_flight", "Publishes over HTTP that wait for the log. publish.in_flight_max at most; beyond it they are answered 503."),
             delivered: r.counter("events_delivered_total", "Events written to streams, gaps not counted."),
@@ -266,16 +152,16 @@ impl Metrics {
             live_latency: r.histogram("live_latency_seconds", "From an event's id until this replica has heard its frame: the part of the delivery latency that is Redis and the network.", &LATENCY),
             clock_offset: r.add(Gauge::with_opts(Register::opts("clock_offset_seconds", "This machine's clock less that of Redis, as of the last tick or read, one round trip included. Latencies are off by as much."))),
             sweep: r.histogram("fanout_sweep_seconds", "One sweep of a thread over the streams that were rung, from the first look to the last write. Long: the last stream of the sweep waits so long.", &SHORT),
-            replays: r.counters("replays_total", "Streams that resumed or asked for history, by where the events came from.", "outcome", &["window", "log"]),
+            replays: r.counters("replays_total", "Streams that resumed or asked for history, by where the events came from.", "outcome"),
             replay_events: r.histogram("replay_events", "Events that a stream which resumed or asked for history was shown before it was live.", &EVENTS),
-            gaps: r.counters("gaps_total", "Gaps told to streams, by reason. bad_cursor is the client's fault, everything else is loss or retention.", "reason", &reasons),
+            gaps: r.counters("gaps_total", "Gaps told to streams, by reason. bad_cursor is the client's fault, everything else is loss or retention.", "reason"),
             topics: r.gauge("topics", "Topics that streams on this replica read."),
             window_bytes: r.gauge("window_bytes", "Bytes of encoded events held in memory."),
-            redis_up: r.gauges("redis_up", "1 while the connections of this role work. ear is 1 only on replicas that listen.", "role", &roles),
-            redis_reconnects: r.counters("redis_reconnects_total", "Connections lost and made again, by role.", "role", &pushes),
-            redis_errors: r.errors("redis_errors_total", "Commands and attempts to connect that failed, by role of the connection and kind.", &roles),
-            redis_round_trip: r.histograms("redis_round_trip_seconds", "commands: a function's answer, waiting for a connection of the pool included. live: a tick, from asking for it until it is heard.", "role", &trips, &SHORT),
-            redis_pool: r.gauges("redis_pool", "Command connections to Redis that are busy or idle, and tasks that wait for one.", "state", &POOL),
+            redis_up: r.gauges("redis_up", "1 while the connections of this role work. ear is 1 only on replicas that listen.", "role"),
+            redis_reconnects: r.counters_of("redis_reconnects_total", "Connections lost and made again, by role.", "role", &[Role::Live, Role::Ear]),
+            redis_errors: r.counters_by("redis_errors_total", "Commands and attempts to connect that failed, by role of the connection and kind.", ["role", "kind"]),
+            redis_round_trip: r.histograms_of("redis_round_trip_seconds", "commands: a function's answer, waiting for a connection of the pool included. live: a tick, from asking for it until it is heard.", "role", &[Role::Commands, Role::Live], &SHORT),
+            redis_pool: r.gauges("redis_pool", "Command connections to Redis that are busy or idle, and tasks that wait for one.", "state"),
             repair_reads: r.counter("repair_reads_total", "Reads of the log that mend a feed: at a first subscription, after a reconnect, at a hole."),
             log_reads: r.counter("log_reads_total", "Pages of the log read for streams behind their window."),
             ticks: r.counter("ticks_total", "Ticks asked for: silence probed, or a held stream helped on."),
@@ -289,8 +175,8 @@ impl Metrics {
             redis_replicas: r.gauge("redis_replicas", "Replicas of Redis that are connected to it. Fewer than log.wait_replicas: publishing over HTTP is answered 503."),
             replicas: r.gauge("replicas", "Replicas of Tidegate that this one hears of, itself included. Fewer than are scraped: they do not share one Redis, prefix or partition."),
             ingest_heard: r.counter("ingest_heard_total", "Raw publishes that this ear has counted."),
-            ingest_refused: r.counters("ingest_refused_total", "Raw publishes and inbox entries that did not become events: not valid, refused by the log (ended, too large), or owed and given up.", "reason", &INGEST_REFUSALS),
-            ingest_appends: r.counters("ingest_appends_total", "Appends by this ear, by answer. ok is normal, wait and hole pass, diverged must not be.", "outcome", &APPENDS),
+            ingest_refused: r.counters("ingest_refused_total", "Raw publishes and inbox entries that did not become events: not valid, refused by the log (ended, too large), or owed and given up.", "reason"),
+            ingest_appends: r.counters("ingest_appends_total", "Appends by this ear, by answer. ok is normal, wait and hole pass, diverged must not be.", "outcome"),
             ingest_owed: r.gauge("ingest_owed", "Raw publishes counted by this ear and not yet known to be logged. Growing: appends fail."),
             ingest_lag: r.add(Gauge::with_opts(Register::opts("ingest_lag_seconds", "Age of the oldest raw publish that this ear owes to the log; 0 if it owes none."))),
             ingest_appender: r.gauge("ingest_appender", "1 on the ear that appends at once; the others give it time. One in the fleet, for a moment none or two."),
@@ -301,7 +187,7 @@ impl Metrics {
             sockets_limit: r.gauge("sockets_limit", "server.connections_max: connections beyond it wait to be accepted."),
             ready: r.gauge("ready", "1 when /readyz answers 200."),
             draining: r.gauge("draining", "1 from SIGTERM on."),
-            config_reloads: r.counters("config_reloads_total", "Times that SIGHUP had the configuration read again, by what became of it.", "outcome", &["taken", "refused"]),
+            config_reloads: r.counters("config_reloads_total", "Times that SIGHUP had the configuration read again, by what became of it.", "outcome"),
             config_refused: r.gauge("config_refused", "1 from a reload that was refused until one is taken: the file is at fault, and the log says where. The replica goes on as it was, and would not start again."),
             config_hash: r.gauge("config_hash", "Hash of the configuration in force, without secrets and what is a replica's own (its name and addresses). It differs within the fleet: replicas run with different settings."),
             registry: registry.clone(),
@@ -311,8 +197,12 @@ impl Metrics {
 
     /// The configuration was read again, and taken or refused.
     pub fn reloaded(&self, taken: bool) {
-        let outcome = if taken { "taken" } else { "refused" };
-        self.config_reloads.of(outcome, IntCounter::inc);
+        let outcome = if taken {
+            ReloadOutcome::Taken
+        } else {
+            ReloadOutcome::Refused
+        };
+        self.config_reloads.inc(outcome);
         self.config_refused.set(i64::from(!taken));
     }
 
@@ -321,94 +211,82 @@ impl Metrics {
         self.machine.listens_at(address);
     }
 
-    /// A stream whose socket takes no more, for as long as the answer lives.
+    /// A stream is behind, for as long as the answer lives.
     #[must_use]
-    pub fn blocked(&self) -> Counted {
-        self.behind("blocked")
-    }
-
-    /// A stream that waits for a page of the log, for as long as the answer lives.
-    #[must_use]
-    pub fn reading(&self) -> Counted {
-        self.behind("reading")
-    }
-
-    fn behind(&self, state: &'static str) -> Counted {
-        let mut counted = Counted(None);
-        self.behind.of(state, |gauge| {
+    pub fn behind(&self, why: Behind) -> Counted {
+        let gauge = self.behind.of(why).cloned();
+        if let Some(gauge) = &gauge {
             gauge.inc();
-            counted.0 = Some(gauge.clone());
-        });
-        counted
+        }
+        Counted(gauge)
     }
 
     /// A stream was opened.
     pub fn opened(&self, way: WayOut) {
         self.opened.inc();
-        self.open_connections.of(way.as_str(), IntGauge::inc);
+        self.open_connections.inc(way);
     }
 
     /// A stream ended.
     pub fn closed(&self, way: WayOut, reason: CloseReason, age: Duration) {
-        self.open_connections.of(way.as_str(), IntGauge::dec);
-        self.closed.of(reason.as_str(), IntCounter::inc);
+        self.open_connections.dec(way);
+        self.closed.inc(reason);
         self.age.observe(age.as_secs_f64());
     }
 
     /// A stream goes on by another way out.
     pub fn goes_by(&self, before: WayOut, way: WayOut) {
-        self.open_connections.of(before.as_str(), IntGauge::dec);
-        self.open_connections.of(way.as_str(), IntGauge::inc);
+        self.open_connections.dec(before);
+        self.open_connections.inc(way);
     }
 
-    /// A stream was refused; `reason` is one of `bad_request`, `draining`, `limit`.
-    pub fn refused(&self, reason: &'static str) {
-        self.refused.of(reason, IntCounter::inc);
+    /// A stream was refused.
+    pub fn refused(&self, reason: Refusal) {
+        self.refused.inc(reason);
     }
 
-    /// Events went into the log; `source` is one of `http`, `raw`, `inbox`.
-    pub fn published(&self, source: &'static str, events: usize) {
-        self.published
-            .of(source, |counter| counter.inc_by(events as u64));
+    /// Events went into the log.
+    pub fn published(&self, source: Source, events: usize) {
+        self.published.add(source, events as u64);
     }
 
     /// A publish over HTTP was refused.
-    pub fn publish_refused(&self, reason: &'static str) {
-        self.publish_refused.of(reason, IntCounter::inc);
+    pub fn publish_refused(&self, reason: PublishRefusal) {
+        self.publish_refused.inc(reason);
     }
 
-    /// A stream began with a cursor or with history; `outcome` is `window` or `log`.
-    pub fn replayed(&self, outcome: &'static str) {
-        self.replays.of(outcome, IntCounter::inc);
+    /// A stream began with a cursor or with history.
+    pub fn replayed(&self, from: ReplaySource) {
+        self.replays.inc(from);
     }
 
     /// A stream was told of a gap.
     pub fn gap(&self, reason: GapReason) {
-        self.gaps.of(reason.as_str(), IntCounter::inc);
+        self.gaps.inc(reason);
     }
 
     /// Connections of a role work, or not.
     pub fn redis_up(&self, role: Role, up: bool) {
-        self.redis_up
-            .of(role.as_str(), |gauge| gauge.set(i64::from(up)));
+        self.redis_up.set(role, i64::from(up));
     }
 
     /// A connection is made again; `role` is the live one or the ear's.
     pub fn redis_reconnected(&self, role: Role) {
-        self.redis_reconnects.of(role.as_str(), IntCounter::inc);
+        self.redis_reconnects.inc(role);
     }
 
     /// A command failed, or an attempt to connect.
-    pub fn redis_error(&self, role: Role, kind: &'static str) {
-        if let Some(errors) = self.redis_errors.get(role as usize) {
-            errors.of(kind, IntCounter::inc);
+    pub fn redis_error(&self, role: Role, kind: RedisFailure) {
+        if let Some(errors) = self.redis_errors.of(role) {
+            errors.inc(kind);
         }
     }
 
     /// Redis has answered; `role` is that of commands or the live one.
     pub fn redis_answered(&self, role: Role, after: Duration) {
-        self.redis_round_trip
-            .of(role.as_str(), |trip| trip.observe(after.as_secs_f64()));
+        if let Some(trip) = self.redis_round_trip.of(role) {
+            trip.observe(after.as_secs_f64());
+        }
     }
 
     /// A live frame was heard, of an event that was given its id at this time.
@@ -423,21 +301,21 @@ impl Metrics {
 
     /// How the pool of command connections stands.
     pub fn redis_pool(&self, busy: usize, idle: usize, waiting: usize) {
-        for (state, connections) in POOL.into_iter().zip([busy, idle, waiting]) {
+        let states = [PoolState::Busy, PoolState::Idle, PoolState::Waiting];
+        for (state, connections) in states.into_iter().zip([busy, idle, waiting]) {
             let connections = i64::try_from(connections).unwrap_or(i64::MAX);
-            self.redis_pool.of(state, |gauge| gauge.set(connections));
+            self.redis_pool.set(state, connections);
         }
     }
 
     /// Raw publishes or inbox entries did not become events.
-    pub fn ingest_refused(&self, reason: &'static str, count: usize) {
-        self.ingest_refused
-            .of(reason, |counter| counter.inc_by(count as u64));
+    pub fn ingest_refused(&self, reason: IngestRefusal, count: usize) {
+        self.ingest_refused.add(reason, count as u64);
     }
 
     /// An append was answered.
-    pub fn ingest_append(&self, outcome: &'static str) {
-        self.ingest_appends.of(outcome, IntCounter::inc);
+    pub fn ingest_append(&self, outcome: AppendOutcome) {
+        self.ingest_appends.inc(outcome);
     }
 
     /// Whether this ear is the one that appends at once.
@@ -451,7 +329,7 @@ impl Metrics {
     /// The exposition, and its content type.
     #[must_use]
     pub fn text(&self) -> (String, &'static str) {
-        self.machine.look();
+        self.machine.sample();
         let mut text = Vec::new();
         let encoder = TextEncoder::new();
         if let Err(why) = encoder.encode(&self.registry.gather(), &mut text) {
@@ -482,115 +360,4 @@ fn seconds_since(ms: u64) -> f64 {
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
     now.as_secs_f64() - Duration::from_millis(ms).as_secs_f64()
-}
-
-/// A metric with one label: a child for each of its values, made once.
-#[derive(Debug)]
-struct Family<M> {
-    children: Vec<(&'static str, M)>,
-}
-
-impl<M> Family<M> {
-    fn new(values: &[&'static str], child: impl Fn(&'static str) -> M) -> Self {
-        let children = values.iter().map(|value| (*value, child(value)));
-        Self {
-            children: children.collect(),
-        }
-    }
-
-    /// Does something with the child of a value. There are a handful: looking through them is
-    /// cheaper than hashing.
-    fn of(&self, value: &str, with: impl FnOnce(&M)) {
-        let child = self.children.iter().find(|(known, _)| *known == value);
-        debug_assert!(child.is_some(), "{value} is not in the label's closed set");
-        if let Some((_, child)) = child {
-            with(child);
-        }
-    }
-}
-
-/// Makes and registers metrics named `tidegate_<name>`.
-struct Register<'a>(&'a Registry);
-
-#[expect(
-    clippy::expect_used,
-    reason = "names are constants; the first start of any test shows a clash"
-)]
-impl Register<'_> {
-    fn add<M: Collector + Clone + 'static>(&self, metric: prometheus::Result<M>) -> M {
-        let metric = metric.expect("a valid name");
-        self.0
-            .register(Box::new(metric.clone()))
-            .expect("registered once");
-        metric
-    }
-
-    fn opts(name: &str, help: &str) -> Opts {
-        Opts::new(format!("tidegate_{name}"), help)
-    }
-
-    fn gauge(&self, name: &str, help: &str) -> IntGauge {
-        self.add(IntGauge::with_opts(Self::opts(name, help)))
-    }
-
-    fn gauges(
-        &self,
-        name: &str,
-        help: &str,
-        label: &str,
-        values: &[&'static str],
-    ) -> Family<IntGauge> {
-        let gauges = self.add(IntGaugeVec::new(Self::opts(name, help), &[label]));
-        Family::new(values, |value| gauges.with_label_values(&[value]))
-    }
-
-    fn counter(&self, name: &str, help: &str) -> IntCounter {
-        self.add(IntCounter::with_opts(Self::opts(name, help)))
-    }
-
-    fn counters(
-        &self,
-        name: &str,
-        help: &str,
-        label: &str,
-        values: &[&'static str],
-    ) -> Family<IntCounter> {
-        let counters = self.add(IntCounterVec::new(Self::opts(name, help), &[label]));
-        Family::new(values, |value| counters.with_label_values(&[value]))
-    }
-
-    /// One family of kinds for each role.
-    fn errors(&self, name: &str, help: &str, roles: &[&str]) -> Vec<Family<IntCounter>> {
-        let opts = Self::opts(name, help);
-        let counters = self.add(IntCounterVec::new(opts, &["role", "kind"]));
-        let of = |role| Family::new(&ERRORS, |kind| counters.with_label_values(&[role, kind]));
-        roles.iter().map(|role| of(*role)).collect()
-    }
-
-    /// A counter of seconds, which may be fractions.
-    fn seconds(&self, name: &str, help: &str) -> Counter {
-        self.add(Counter::with_opts(Self::opts(name, help)))
-    }
-
-    fn seconds_of(&self, name: &str, help: &str, label: &str) -> CounterVec {
-        self.add(CounterVec::new(Self::opts(name, help), &[label]))
-    }
-
-    fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> Histogram {
-        let opts = HistogramOpts::from(Self::opts(name, help)).buckets(buckets.to_vec());
-        self.add(Histogram::with_opts(opts))
-    }
-
-    fn histograms(
-        &self,
-        name: &str,
-        help: &str,
-        label: &str,
-        values: &[&'static str],
-        buckets: &[f64],
-    ) -> Family<Histogram> {
-        let opts = HistogramOpts::from(Self::opts(name, help)).buckets(buckets.to_vec());
-        let histograms = self.add(HistogramVec::new(opts, &[label]));
-        Family::new(values, |value| histograms.with_label_values(&[value]))
-    }
 }

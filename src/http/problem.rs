@@ -3,6 +3,7 @@
 //! This is the one place that turns faults of other parts into status codes.
 
 use crate::broker::BrokerError;
+use crate::metrics::PublishRefusal;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -107,17 +108,17 @@ impl Problem {
         self.status == StatusCode::SERVICE_UNAVAILABLE
     }
 
-    /// The word under which a refused publish is counted.
+    /// Under what a refused publish is counted.
     #[must_use]
-    pub fn refusal(&self) -> &'static str {
+    pub fn refusal(&self) -> PublishRefusal {
         match self.status {
-            StatusCode::UNAUTHORIZED => "unauthorized",
-            StatusCode::PAYLOAD_TOO_LARGE => "too_large",
-            StatusCode::CONFLICT => "ended",
-            StatusCode::SERVICE_UNAVAILABLE => "unavailable",
-            StatusCode::INSUFFICIENT_STORAGE => "limit",
-            StatusCode::INTERNAL_SERVER_ERROR => "internal",
-            _ => "invalid",
+            StatusCode::UNAUTHORIZED => PublishRefusal::Unauthorized,
+            StatusCode::PAYLOAD_TOO_LARGE => PublishRefusal::TooLarge,
+            StatusCode::CONFLICT => PublishRefusal::Ended,
+            StatusCode::SERVICE_UNAVAILABLE => PublishRefusal::Unavailable,
+            StatusCode::INSUFFICIENT_STORAGE => PublishRefusal::Limit,
+            StatusCode::INTERNAL_SERVER_ERROR => PublishRefusal::Internal,
+            _ => PublishRefusal::Invalid,
         }
     }
 }

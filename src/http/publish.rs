@@ -7,6 +7,7 @@ use super::query::Query;
 use crate::broker::Publication;
 use crate::event::EventType;
 use crate::id::Id;
+use crate::metrics::Source;
 use crate::topic::Topic;
 use axum::Json;
 use axum::body::Body;
@@ -251,7 +252,7 @@ async fn publish(gateway: &Gateway, batch: &[Publication]) -> Result<Vec<Option<
     let done = gateway.broker.publish(batch).await;
     took.observe_duration();
     let ids = done?;
-    gateway.metrics.published("http", ids.len());
+    gateway.metrics.published(Source::Http, ids.len());
     Ok(ids)
 }
 

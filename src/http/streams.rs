@@ -44,8 +44,8 @@ impl From<Row> for Listing {
             lag_at_least: row.standing.lag.at_least,
             events: row.standing.events,
             bytes: row.bytes,
-            way: row.way,
-            state: row.state,
+            way: row.way.as_str(),
+            state: row.state.as_str(),
         }
     }
 }

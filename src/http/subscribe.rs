@@ -8,7 +8,7 @@ use super::query::Query;
 use crate::cursor::Cursor;
 use crate::hub::TaskWaker;
 use crate::log::History;
-use crate::metrics::CloseReason;
+use crate::metrics::{CloseReason, Refusal, WayOut};
 use crate::sse::retry_line;
 use crate::stream::body::StreamBody;
 use crate::stream::open::{MaybeOpen, open};
@@ -107,12 +107,17 @@ async fn subscribe(
     let request = match request(&gateway, names, query, headers) {
         Ok(request) => request,
         Err(problem) => {
-            gateway.metrics.refused("bad_request");
+            gateway.metrics.refused(Refusal::BadRequest);
             return problem.into_response();
         }
     };
     if gateway.streams.drain.has_begun() {
-        return refuse(&gateway, headers, "draining", "this replica is going");
+        return refuse(
+            &gateway,
+            headers,
+            Refusal::Draining,
+            "this replica is going",
+        );
     }
     let Some(mut guard) = StreamGuard::take(
         &gateway.open_streams,
@@ -122,7 +127,7 @@ async fn subscribe(
         return refuse(
             &gateway,
             headers,
-            "limit",
+            Refusal::Limit,
             "this replica has as many streams as it may",
         );
     };
@@ -134,7 +139,12 @@ async fn subscribe(
     tracing::debug!(
         topics = request.topics.len(),
         begin = request.begin.as_str(),
-        way = if slot.is_some() { "socket" } else { "body" },
+        way = if slot.is_some() {
+            WayOut::Socket
+        } else {
+            WayOut::Body
+        }
+        .as_str(),
         "stream opened"
     );
     let task_waker = Arc::new(TaskWaker::default());
@@ -266,7 +276,7 @@ fn history(gateway: &Gateway, query: &Query) -> Result<Option<History>, Problem>
 
 /// 503 to a proxy that can try another replica. To anyone else a stream that is cut at once:
 /// `EventSource` gives up for good on any status but 200.
-fn refuse(gateway: &Gateway, headers: &HeaderMap, reason: &'static str, detail: &str) -> Response {
+fn refuse(gateway: &Gateway, headers: &HeaderMap, reason: Refusal, detail: &str) -> Response {
     gateway.metrics.refused(reason);
     if headers.get(FAILOVER).is_some_and(|value| value == "1") {
         return Problem::unavailable(detail).into_response();

@@ -7,6 +7,7 @@ use super::link::rank;
 use super::store::InboxEntry;
 use crate::broker::redis::Redis;
 use crate::follow::fleet::Replicas;
+use crate::metrics::{IngestRefusal, Source};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
@@ -76,9 +77,11 @@ async fn watch(redis: &Redis, place: usize) -> bool {
 async fn move_batch(redis: &Redis) -> Result<(), crate::broker::BrokerError> {
     let entries: Vec<InboxEntry> = redis.read_inbox(BATCH).await?;
     let (logged, refused) = redis.move_inbox(&entries).await?;
-    redis.metrics().published("inbox", logged);
+    redis.metrics().published(Source::Inbox, logged);
     if refused > 0 {
-        redis.metrics().ingest_refused("invalid", refused);
+        redis
+            .metrics()
+            .ingest_refused(IngestRefusal::Invalid, refused);
         tracing::warn!(
             refused,
             "inbox entries were no events (topic, event, data or an ended topic) and are gone"

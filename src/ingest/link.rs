@@ -8,7 +8,7 @@ use super::ear::{Append, Ear, Item, Outcome};
 use crate::broker::BrokerError;
 use crate::broker::redis::{PubSub, Push, Redis};
 use crate::follow::fleet::Replicas;
-use crate::metrics::Role;
+use crate::metrics::{AppendOutcome, IngestRefusal, Role, Source};
 use bytes::Bytes;
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -325,18 +325,20 @@ async fn carry(redis: &Redis, name: &str, append: &Append) -> Outcome {
     match redis.append_raw(name, append).await {
         Ok((outcome, logged, refused)) => {
             metrics.ingest_append(match outcome {
-                Outcome::Logged(_) => "ok",
-                Outcome::Stale => "stale",
-                Outcome::Wait => "wait",
-                Outcome::Hole => "hole",
-                Outcome::Diverged => "diverged",
-                Outcome::Unknown => "error",
+                Outcome::Logged(_) => AppendOutcome::Ok,
+                Outcome::Stale => AppendOutcome::Stale,
+                Outcome::Wait => AppendOutcome::Wait,
+                Outcome::Hole => AppendOutcome::Hole,
+                Outcome::Diverged => AppendOutcome::Diverged,
+                Outcome::Unknown => AppendOutcome::Error,
             });
             match outcome {
                 Outcome::Diverged => tracing::error!(
                     "this ear and another one heard different publishes; what it owes is dropped"
                 ),
-                Outcome::Stale => metrics.ingest_refused("unowned", append.items.len()),
+                Outcome::Stale => {
+                    metrics.ingest_refused(IngestRefusal::Unowned, append.items.len());
+                }
                 _ => {}
             }
             let invalid = append
@@ -345,13 +347,13 @@ async fn carry(redis: &Redis, name: &str, append: &Append) -> Outcome {
                 .filter(|(_, item)| item.is_none())
                 .count()
                 .min(refused);
-            metrics.published("raw", logged);
-            metrics.ingest_refused("invalid", invalid);
-            metrics.ingest_refused("log", refused - invalid);
+            metrics.published(Source::Raw, logged);
+            metrics.ingest_refused(IngestRefusal::Invalid, invalid);
+            metrics.ingest_refused(IngestRefusal::Log, refused - invalid);
             outcome
         }
         Err(why) => {
-            metrics.ingest_append("error");
+            metrics.ingest_append(AppendOutcome::Error);
             tracing::debug!(%why, "an append failed; it is tried again");
             Outcome::Unknown
         }

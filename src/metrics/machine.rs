@@ -1,6 +1,6 @@
 //! What the kernel and the runtime say of this process. Asked at each scrape, counted nowhere.
 
-use super::Register;
+use super::register::Register;
 use prometheus::{Counter, CounterVec, IntCounter, IntGauge};
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _};
@@ -46,7 +46,7 @@ impl Machine {
         self.address.get_or_init(|| address);
     }
 
-    pub(super) fn look(&self) {
+    pub(super) fn sample(&self) {
         if let Some(waiting) = self.address.get().and_then(|at| accept_queue(*at)) {
             self.accept_queue.set(waiting);
         }

@@ -4,7 +4,7 @@
 //! The body is polled only when hyper has room, so a reader that stops costs a cursor and what
 //! hyper has buffered, nothing more.
 
-use super::listing::{SLICE, Seen, Top};
+use super::listing::{SLICE, Seen, StreamState, Top};
 use super::open::{MaybeOpen, Opening};
 use super::out::Out;
 use super::registry::StreamGuard;
@@ -14,7 +14,7 @@ use super::turn::{Ending, Now, Stream, Turn};
 use crate::follow::reads::Reads;
 use crate::hub::TaskWaker;
 use crate::log::Reading;
-use crate::metrics::{CloseReason, Counted};
+use crate::metrics::{Behind, CloseReason, Counted, WayOut};
 use crate::sse::HEARTBEAT;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
@@ -176,12 +176,12 @@ impl Outlet {
             stream: self.stream(),
             age: self.guard.age(),
             bytes: self.guard.bytes(),
-            way: "body",
+            way: WayOut::Body,
             state: match self.state {
-                State::Opening(_) => "opening",
-                State::Live(_) => "live",
-                State::Reading(..) => "reading",
-                State::Flushing | State::Cut | State::Over => "over",
+                State::Opening(_) => StreamState::Opening,
+                State::Live(_) => StreamState::Live,
+                State::Reading(..) => StreamState::Reading,
+                State::Flushing | State::Cut | State::Over => StreamState::Over,
             },
         };
         top.offer(&seen, || self.peer);
@@ -263,7 +263,7 @@ impl Outlet {
                 self.state = State::Reading(
                     stream,
                     Box::pin(async move { reads.read(read).await }),
-                    self.settings.metrics.reading(),
+                    self.settings.metrics.behind(Behind::Reading),
                 );
             }
             Turn::Over(ending) => {

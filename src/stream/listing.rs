@@ -1,6 +1,7 @@
 //! A list of open streams for operators: the first few by lag, age or bytes.
 
 use super::turn::{Standing, Stream};
+use crate::metrics::WayOut;
 use crate::topic::Topic;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -23,6 +24,35 @@ pub enum Sort {
     Bytes,
 }
 
+/// Where a stream stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StreamState {
+    /// It waits for its subscription, or for where it begins.
+    Opening,
+    /// It has shown all there is, or is about to.
+    Live,
+    /// It waits for a page of the log.
+    Reading,
+    /// Its socket takes no more.
+    Blocked,
+    /// It has ended, and what is left is written.
+    Over,
+}
+
+impl StreamState {
+    /// The word in lists.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Opening => "opening",
+            Self::Live => "live",
+            Self::Reading => "reading",
+            Self::Blocked => "blocked",
+            Self::Over => "over",
+        }
+    }
+}
+
 /// One open stream.
 #[derive(Clone, Debug)]
 pub struct Row {
@@ -39,9 +69,9 @@ pub struct Row {
     /// Bytes of its body that were given to the socket.
     pub bytes: u64,
     /// Its way out.
-    pub way: &'static str,
+    pub way: WayOut,
     /// Where it stands.
-    pub state: &'static str,
+    pub state: StreamState,
 }
 
 /// What an entry or a body knows of its stream.
@@ -50,8 +80,8 @@ pub(super) struct Seen<'a> {
     pub(super) stream: Option<&'a Stream>,
     pub(super) age: Duration,
     pub(super) bytes: u64,
-    pub(super) way: &'static str,
-    pub(super) state: &'static str,
+    pub(super) way: WayOut,
+    pub(super) state: StreamState,
 }
 
 /// The first few of many streams. What the others are called is never looked up.
@@ -175,8 +205,8 @@ mod tests {
                 stream: None,
                 age: Duration::ZERO,
                 bytes,
-                way: "socket",
-                state: "opening",
+                way: WayOut::Socket,
+                state: StreamState::Opening,
             };
             top.offer(&seen, || None);
         };

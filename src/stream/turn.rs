@@ -25,7 +25,7 @@ use crate::cursor::Cursor;
 use crate::hub::reader::{Flow, Lag, Reader, Shown, Sink, Step};
 use crate::hub::{WakeSource, WakerId};
 use crate::log::{LogRead, Reading};
-use crate::metrics::{CloseReason, Metrics};
+use crate::metrics::{CloseReason, Metrics, ReplaySource};
 use crate::sse::{Block, Frame, Gap, HEARTBEAT, Mark, heartbeat_event, retry_line};
 use crate::time::CoarseInstant;
 use crate::topic::Topic;
@@ -329,8 +329,8 @@ impl Stream {
 
     fn count_replay(&mut self, step: &Step) {
         let outcome = match step {
-            Step::Behind(_) => "log",
-            Step::Full | Step::Idle | Step::Ended => "window",
+            Step::Behind(_) => ReplaySource::Log,
+            Step::Full | Step::Idle | Step::Ended => ReplaySource::Window,
             Step::Held | Step::Opening => return,
         };
         if matches!(self.replay, Replay::Begun | Replay::Resumed) {

@@ -33,7 +33,7 @@ pub use sentinel::follow_master;
 use super::{BrokerError, Fleet, LivePath, Publication, Retention, Rule, TopicState};
 use crate::id::Id;
 use crate::log::{History, ReadRequest, Reading};
-use crate::metrics::{Metrics, Role};
+use crate::metrics::{Metrics, RedisFailure, Role};
 use crate::swap::Swap;
 use crate::topic::{PartitionNo, Topic};
 use deadpool_redis::{Connection, HookError, Pool, PoolError};
@@ -557,9 +557,9 @@ impl Redis {
     /// Counts what a connection of this role failed for.
     pub(crate) fn count_error(&self, role: Role, why: &BrokerError) {
         let kind = match why {
-            BrokerError::Unavailable(_) => "unavailable",
-            BrokerError::OutOfMemory => "out_of_memory",
-            BrokerError::Refused(_) => "refused",
+            BrokerError::Unavailable(_) => RedisFailure::Unavailable,
+            BrokerError::OutOfMemory => RedisFailure::OutOfMemory,
+            BrokerError::Refused(_) => RedisFailure::Refused,
             _ => return,
         };
         self.0.metrics.redis_error(role, kind);

@@ -4,7 +4,7 @@ use super::gate::Place;
 use super::groups::Seat;
 use super::table::Key;
 use super::waits::Awaited;
-use crate::metrics::{CloseReason, Counted, Metrics};
+use crate::metrics::{Behind, CloseReason, Counted, Metrics};
 use crate::sse::{Span, chunk};
 use crate::stream::registry::StreamGuard;
 use crate::stream::turn::{Ending, Stream};
@@ -73,7 +73,7 @@ impl Rest {
     fn new(metrics: &Metrics) -> Self {
         Self {
             pieces: VecDeque::new(),
-            _counted: metrics.blocked(),
+            _counted: metrics.behind(Behind::Blocked),
         }
     }
 }

@@ -9,9 +9,9 @@ use super::timer_wheel::TimerWheel;
 use super::waits::Waits;
 use crate::follow::reads::Reads;
 use crate::log::Reading;
-use crate::metrics::CloseReason;
+use crate::metrics::{CloseReason, WayOut};
 use crate::sse::HEARTBEAT;
-use crate::stream::listing::{SLICE, Seen, Top};
+use crate::stream::listing::{SLICE, Seen, StreamState, Top};
 use crate::stream::open::MaybeOpen;
 use crate::stream::out::Out;
 use crate::stream::settings::StreamSettings;
@@ -364,13 +364,13 @@ impl Thread {
                 stream: entry.stream(),
                 age: entry.guard.age(),
                 bytes: entry.guard.bytes(),
-                way: "socket",
+                way: WayOut::Socket,
                 state: match entry.state {
-                    _ if entry.is_blocked() => "blocked",
-                    State::Opening(_) => "opening",
-                    State::Live(_) => "live",
-                    State::Reading { .. } => "reading",
-                    State::Over(_) => "over",
+                    _ if entry.is_blocked() => StreamState::Blocked,
+                    State::Opening(_) => StreamState::Opening,
+                    State::Live(_) => StreamState::Live,
+                    State::Reading { .. } => StreamState::Reading,
+                    State::Over(_) => StreamState::Over,
                 },
             };
             top.offer(&seen, || entry.socket.peer_addr().ok());

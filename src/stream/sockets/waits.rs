@@ -4,7 +4,7 @@
 
 use super::table::Key;
 use crate::log::LogRead;
-use crate::metrics::{Counted, Metrics};
+use crate::metrics::{Behind, Counted, Metrics};
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use tokio::task::AbortHandle;
@@ -72,7 +72,7 @@ impl Waits {
         });
         Awaited {
             _task: task,
-            _counted: metrics.reading(),
+            _counted: metrics.behind(Behind::Reading),
         }
     }
 

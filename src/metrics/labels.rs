@@ -1,0 +1,218 @@
+//! The closed sets of words that stand in labels, in logs and in lists.
+
+use crate::sse::GapReason;
+
+/// A closed set: one child of a metric for each value.
+pub(super) trait Label: Copy + Eq + 'static {
+    /// All of them.
+    const ALL: &'static [Self];
+
+    /// The word.
+    fn text(self) -> &'static str;
+}
+
+macro_rules! label {
+    ($(#[$about:meta])* $name:ident { $($(#[$doc:meta])* $value:ident = $text:literal,)+ }) => {
+        $(#[$about])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum $name {
+            $($(#[$doc])* $value,)+
+        }
+
+        impl $name {
+            /// The word in metrics and logs.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$value => $text,)+
+                }
+            }
+        }
+
+        impl Label for $name {
+            const ALL: &'static [Self] = &[$(Self::$value),+];
+
+            fn text(self) -> &'static str {
+                self.as_str()
+            }
+        }
+    };
+}
+
+label! {
+    /// Why a stream ended.
+    CloseReason {
+        /// The client went, or its connection broke.
+        Client = "client",
+        /// It took nothing for `server.write_timeout`, or did not answer signs of life.
+        Timeout = "timeout",
+        /// `?limit=` or `?max_age=` was reached.
+        Limit = "limit",
+        /// `stream.age_max`.
+        Age = "age",
+        /// All of its topics have ended.
+        Ended = "ended",
+        /// This replica is going.
+        Drain = "drain",
+        /// It was held longer than `repair.time`.
+        Held = "held",
+    }
+}
+
+label! {
+    /// Why a stream was refused.
+    Refusal {
+        /// The request can never succeed as it is.
+        BadRequest = "bad_request",
+        /// This replica is going.
+        Draining = "draining",
+        /// `limits.streams_max` are open.
+        Limit = "limit",
+    }
+}
+
+label! {
+    /// Which way a stream goes out.
+    WayOut {
+        /// On a socket that a thread of `stream::sockets` owns.
+        Socket = "socket",
+        /// As an ordinary HTTP body.
+        Body = "body",
+    }
+}
+
+label! {
+    /// What a stream that is behind waits for.
+    Behind {
+        /// Its socket takes no more.
+        Blocked = "blocked",
+        /// A page of the log is under way.
+        Reading = "reading",
+    }
+}
+
+label! {
+    /// Where the events came from that a stream showed before it was live.
+    ReplaySource {
+        /// The window in memory.
+        Window = "window",
+        /// Pages of the log.
+        Log = "log",
+    }
+}
+
+label! {
+    /// How events came into the log.
+    Source {
+        /// `POST /events`.
+        Http = "http",
+        /// A plain `PUBLISH`, through an ear.
+        Raw = "raw",
+        /// `XADD` to the inbox.
+        Inbox = "inbox",
+    }
+}
+
+label! {
+    /// Why a publish over HTTP was refused.
+    PublishRefusal {
+        /// 400: it can never succeed as it is.
+        Invalid = "invalid",
+        /// 413: more bytes than are allowed.
+        TooLarge = "too_large",
+        /// 409: its topic has ended.
+        Ended = "ended",
+        /// 401: no key, or another one.
+        Unauthorized = "unauthorized",
+        /// 503: the log is away, or does not keep up.
+        Unavailable = "unavailable",
+        /// 507: there are as many topics as may be.
+        Limit = "limit",
+        /// 500: a fault of this process or of the log.
+        Internal = "internal",
+    }
+}
+
+label! {
+    /// Why a raw publish or an inbox entry did not become an event.
+    IngestRefusal {
+        /// It is no event: topic, type, UTF-8 or size.
+        Invalid = "invalid",
+        /// The log refused it: its topic has ended, or there are too many.
+        Log = "log",
+        /// It was owed, and its epoch was over before it could be appended.
+        Unowned = "unowned",
+    }
+}
+
+label! {
+    /// What an append of an ear came to.
+    AppendOutcome {
+        /// Logged.
+        Ok = "ok",
+        /// Its epoch is over.
+        Stale = "stale",
+        /// Another ear's epoch is appended first.
+        Wait = "wait",
+        /// A publish before it is not logged yet.
+        Hole = "hole",
+        /// Two ears have heard different publishes.
+        Diverged = "diverged",
+        /// The command failed, or its reply was lost.
+        Error = "error",
+    }
+}
+
+label! {
+    /// Which connection to Redis.
+    Role {
+        /// The pool of command connections.
+        Commands = "commands",
+        /// The subscription that carries live frames.
+        Live = "live",
+        /// The ear.
+        Ear = "ear",
+    }
+}
+
+label! {
+    /// How a command failed, or an attempt to connect.
+    RedisFailure {
+        /// No connection, or no answer in time.
+        Unavailable = "unavailable",
+        /// Redis has reached `maxmemory`.
+        OutOfMemory = "out_of_memory",
+        /// Redis answered with an error.
+        Refused = "refused",
+    }
+}
+
+label! {
+    /// How command connections stand.
+    PoolState {
+        /// In use.
+        Busy = "busy",
+        /// Free.
+        Idle = "idle",
+        /// Tasks that wait for one.
+        Waiting = "waiting",
+    }
+}
+
+label! {
+    /// What became of a reload.
+    ReloadOutcome {
+        /// It is in force.
+        Taken = "taken",
+        /// It is at fault, and the replica goes on as it was.
+        Refused = "refused",
+    }
+}
+
+impl Label for GapReason {
+    const ALL: &'static [Self] = &GapReason::ALL;
+
+    fn text(self) -> &'static str {
+        self.as_str()
+    }
+}
