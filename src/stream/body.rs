@@ -85,8 +85,8 @@ impl Bodies {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Offers every stream, some at a time.
-    pub(super) async fn look(&self, top: &mut Top) {
+    /// Offers every stream to a list, some at a time.
+    pub(super) async fn list(&self, top: &mut Top) {
         let mut from = 0;
         loop {
             let slice: Vec<_> = {
@@ -97,7 +97,7 @@ impl Bodies {
                 let numbers = from..from + SLICE;
                 numbers.filter_map(|at| all.get(at).cloned()).collect()
             };
-            slice.iter().for_each(|outlet| lock(outlet).look(top));
+            slice.iter().for_each(|outlet| lock(outlet).offer_to(top));
             from += SLICE;
             tokio::task::yield_now().await;
         }
@@ -171,7 +171,7 @@ impl Outlet {
         self.guard.say_closed(reason, standing.unwrap_or_default());
     }
 
-    fn look(&self, top: &mut Top) {
+    fn offer_to(&self, top: &mut Top) {
         let seen = Seen {
             stream: self.stream(),
             age: self.guard.age(),

@@ -36,8 +36,8 @@ use sockets::Sockets;
 pub async fn list(sockets: Option<&Sockets>, bodies: &Bodies, sort: Sort, most: usize) -> Vec<Row> {
     let mut top = Top::new(sort, most);
     if let Some(sockets) = sockets {
-        sockets.look(&mut top).await;
+        sockets.list(&mut top).await;
     }
-    bodies.look(&mut top).await;
+    bodies.list(&mut top).await;
     top.into_rows()
 }

@@ -12,7 +12,7 @@ pub(super) struct Tally {
     sent_bytes: LocalIntCounter,
     latency: LocalHistogram,
     sweep: LocalHistogram,
-    /// Time since the Unix epoch, as of the last look.
+    /// Time since the Unix epoch, as of its last reading.
     clock: Duration,
 }
 
@@ -27,8 +27,8 @@ impl Tally {
         }
     }
 
-    /// Looks at the clock: what is counted from here on is counted as of now.
-    pub(super) fn look_at_clock(&mut self) {
+    /// Reads the clock: what is counted from here on is counted as of now.
+    pub(super) fn read_clock(&mut self) {
         self.clock = clock();
     }
 
@@ -47,7 +47,7 @@ impl Tally {
         }
     }
 
-    /// Streams were looked at, all of them in so long a time.
+    /// Streams had their turns, all of them in so long a time.
     pub(super) fn swept(&self, time: Duration) {
         self.sweep.observe(time.as_secs_f64());
     }

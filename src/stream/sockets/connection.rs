@@ -1,89 +1,86 @@
-//! One entry: a socket, and the stream that goes out on it.
+//! One connection: a socket, and the stream that goes out on it.
+//!
+//! ```text
+//!  new ─> Opening ──opened──> Live <──resume── Reading      end(ending), from any ─> Over
+//!                              └──wait_for_pages──┘
+//! ```
+//!
+//! Beside its state a connection may be *blocked*: its socket did not take all of a turn. Nothing
+//! more is shown then until the rest is written, so what waits is never more than one turn made.
 
 use super::gate::Place;
-use super::groups::Seat;
+use super::groups::Membership;
+use super::handoff::{HandedOff, Handoff};
+use super::send::{Rest, send, send_all};
 use super::table::Key;
 use super::waits::Awaited;
-use crate::metrics::{Behind, CloseReason, Counted, Metrics};
-use crate::sse::{Span, chunk};
+use crate::hub::{WakeSource, WakerId};
+use crate::log::Reading;
+use crate::metrics::{CloseReason, WayOut};
+use crate::sse::{HEARTBEAT, Span, chunk};
+use crate::stream::listing::{Seen, StreamState};
+use crate::stream::open::{MaybeOpen, Opening};
+use crate::stream::out::Out;
 use crate::stream::registry::StreamGuard;
-use crate::stream::turn::{Ending, Stream};
+use crate::stream::settings::StreamSettings;
+use crate::stream::turn::{Ending, Now, Stream, Turn};
 use crate::time::CoarseInstant;
 use bytes::Bytes;
 use mio::net::TcpStream;
 use rustix::net::SendFlags;
 use smallvec::SmallVec;
-use socket2::SockRef;
-use std::collections::VecDeque;
-use std::io::{self, IoSlice, Read as _};
-use std::ops::Deref;
+use std::io::{self, Read as _};
+use std::net::SocketAddr;
+use std::sync::Arc;
 use tokio::task::AbortHandle;
 
 /// Bytes that a peer may send on an event stream before it is taken for something else.
 const CHATTER_MAX: u32 = 64 * 1024;
-/// Slices of one vectored write: of an event or a few, and of a whole turn. The kernel takes 1,024.
-const SLICES: usize = 8;
-const SLICES_MAX: usize = 512;
 
 /// Where a stream stands. Nearly all are live, so the stream stands here and not behind a pointer;
-/// and entries stand in one list, so that quiet ones cost the allocator nothing.
+/// and connections stand in one list, so that quiet ones cost the allocator nothing.
 #[allow(
     clippy::large_enum_variant,
     reason = "the large one is the usual one, and stands in the list itself"
 )]
-pub(super) enum State {
+enum State {
     /// It cannot begin yet; the task that waits for it.
     Opening(AbortHandle),
     /// It writes whenever there is something.
     Live(Stream),
-    /// It waits for pages of the log.
+    /// It waits for pages of the log. Few do at a time, so the stream goes behind a pointer.
     Reading {
         stream: Box<Stream>,
         _awaited: Awaited,
     },
     /// What is left is written, then the connection ends.
     Over(Ending),
+    /// Taken out to become another one: nobody sees this.
+    Moving,
 }
 
 /// One connection.
 pub(super) struct Connection {
-    pub(super) socket: TcpStream,
+    socket: TcpStream,
     key: Key,
-    pub(super) state: State,
+    state: State,
     /// Its places in the groups that are woken.
-    pub(super) seats: SmallVec<[Seat; 1]>,
+    pub(super) memberships: SmallVec<[Membership; 1]>,
     pub(super) guard: StreamGuard,
-    /// When it wants to be looked at, and when the wheel will find it.
+    /// When its next turn is due though nothing wakes it.
     pub(super) due: CoarseInstant,
+    /// When the wheel will find it.
     pub(super) found_at: Option<CoarseInstant>,
     /// Bytes that the socket did not take.
     rest: Option<Box<Rest>>,
+    /// Bytes that the peer has sent.
     chatter: u32,
     _place: Place,
 }
 
-/// What waits for the socket.
-struct Rest {
-    /// Pieces in the order in which they are to be written.
-    pieces: VecDeque<Bytes>,
-    _counted: Counted,
-}
-
-impl Rest {
-    fn new(metrics: &Metrics) -> Self {
-        Self {
-            pieces: VecDeque::new(),
-            _counted: metrics.behind(Behind::Blocked),
-        }
-    }
-}
-
-/// What an entry is given when it is adopted.
-pub(super) struct Around {
-    pub(super) socket: std::net::TcpStream,
-    pub(super) place: Place,
-    pub(super) guard: StreamGuard,
-}
+/// What a quiet stream costs in the list of its thread: it must not grow unnoticed.
+#[cfg(target_pointer_width = "64")]
+const _: () = assert!(size_of::<Option<Connection>>() <= 352);
 
 /// What a write came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,19 +94,32 @@ pub(super) enum Written {
 }
 
 impl Connection {
-    /// An entry in `state`, around what it was adopted with.
-    pub(super) fn new(around: Around, state: State, key: Key, due: CoarseInstant) -> Self {
+    /// A connection that was handed over. If its stream cannot begin yet, `wait` has it waited for.
+    pub(super) fn new(
+        handed_off: HandedOff,
+        key: Key,
+        due: CoarseInstant,
+        wait: impl FnOnce(Opening) -> AbortHandle,
+    ) -> Self {
+        let HandedOff {
+            socket,
+            place,
+            handoff: Handoff { opened, guard },
+        } = handed_off;
         Self {
-            socket: TcpStream::from_std(around.socket),
+            socket: TcpStream::from_std(socket),
             key,
-            state,
-            seats: SmallVec::new(),
-            guard: around.guard,
+            state: match opened {
+                MaybeOpen::Open(stream) => State::Live(stream),
+                MaybeOpen::Opening(opening) => State::Opening(wait(opening)),
+            },
+            memberships: SmallVec::new(),
+            guard,
             due,
             found_at: None,
             rest: None,
             chatter: 0,
-            _place: around.place,
+            _place: place,
         }
     }
 
@@ -117,16 +127,126 @@ impl Connection {
         self.key
     }
 
-    /// Its stream; none while that opens, and once it is over.
-    pub(super) fn stream(&self) -> Option<&Stream> {
-        match &self.state {
-            State::Live(stream) => Some(stream),
-            State::Reading { stream, .. } => Some(stream),
-            State::Opening(_) | State::Over(_) => None,
+    /// For the thread to watch.
+    pub(super) fn socket(&mut self) -> &mut TcpStream {
+        &mut self.socket
+    }
+
+    pub(super) fn is_opening(&self) -> bool {
+        matches!(self.state, State::Opening(_))
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        matches!(self.state, State::Over(_))
+    }
+
+    pub(super) fn is_live(&self) -> bool {
+        matches!(self.state, State::Live(_))
+    }
+
+    /// Has a live stream woken by groups from here on; `join` takes a place in the group of each
+    /// source.
+    pub(super) fn join(&mut self, mut join: impl FnMut(WakeSource) -> (WakerId, Membership)) {
+        if let State::Live(stream) = &mut self.state {
+            stream.share_wakers(|source| {
+                let (waker_id, membership) = join(source);
+                self.memberships.push(membership);
+                waker_id
+            });
         }
     }
 
-    /// Reads a little of each part of it, so that it is in the cache when it is looked at.
+    /// Its stream; none while that opens, and once it is over.
+    fn stream(&self) -> Option<&Stream> {
+        match &self.state {
+            State::Live(stream) => Some(stream),
+            State::Reading { stream, .. } => Some(stream),
+            State::Opening(_) | State::Over(_) | State::Moving => None,
+        }
+    }
+
+    /// Opening to live.
+    pub(super) fn opened(&mut self, stream: Stream) {
+        self.state = State::Live(stream);
+    }
+
+    /// Live to reading.
+    pub(super) fn wait_for_pages(&mut self, awaited: Awaited) {
+        self.state = match std::mem::replace(&mut self.state, State::Moving) {
+            State::Live(stream) => State::Reading {
+                stream: Box::new(stream),
+                _awaited: awaited,
+            },
+            other => other,
+        };
+    }
+
+    /// Reading to live, with what it has waited for. False if it did not wait.
+    pub(super) fn resume(&mut self, reading: &Arc<Reading>) -> bool {
+        match std::mem::replace(&mut self.state, State::Moving) {
+            State::Reading { mut stream, .. } => {
+                stream.take(reading);
+                self.state = State::Live(*stream);
+                true
+            }
+            other => {
+                self.state = other;
+                false
+            }
+        }
+    }
+
+    /// How it is over, if its time has come, whether or not its socket takes anything.
+    pub(super) fn overdue(&self, now: CoarseInstant, settings: &StreamSettings) -> Option<Ending> {
+        if self.is_opening() {
+            // It has no slot of the drain's time yet, and nothing to show.
+            let is_drained = settings.drain.has_begun();
+            return is_drained.then_some(Ending::Cut(CloseReason::Drain));
+        }
+        self.stream().and_then(|stream| stream.overdue(now))
+    }
+
+    /// What it does next; what it writes goes to `out`.
+    pub(super) fn turn(
+        &mut self,
+        now: Now,
+        settings: &StreamSettings,
+        out: &mut Out,
+    ) -> Turn {
+        match &mut self.state {
+            State::Live(stream) => stream.turn(now, out),
+            // While the log is waited for, the client still hears that it is connected.
+            State::Opening(_) | State::Reading { .. } if self.due <= now.instant => {
+                settings.metrics.heartbeats.inc();
+                out.push(HEARTBEAT);
+                Turn::Wait(now.instant + settings.heartbeat)
+            }
+            _ => Turn::Wait(self.due),
+        }
+    }
+
+    /// What is known of it, for a list.
+    pub(super) fn seen(&self) -> Seen<'_> {
+        Seen {
+            stream: self.stream(),
+            age: self.guard.age(),
+            bytes: self.guard.bytes(),
+            way: WayOut::Socket,
+            state: match self.state {
+                _ if self.is_blocked() => StreamState::Blocked,
+                State::Opening(_) => StreamState::Opening,
+                State::Live(_) => StreamState::Live,
+                State::Reading { .. } => StreamState::Reading,
+                State::Over(_) | State::Moving => StreamState::Over,
+            },
+        }
+    }
+
+    pub(super) fn peer(&self) -> Option<SocketAddr> {
+        self.socket.peer_addr().ok()
+    }
+
+    /// Reads a little of each part of it, so that it is in the cache when its turn comes.
     pub(super) fn warm(&self) {
         std::hint::black_box((self.due, self.found_at, self.guard.bytes()));
         if let State::Live(stream) = &self.state {
@@ -182,9 +302,12 @@ impl Connection {
             return Written::All;
         }
         let mut rest = Rest::new(self.guard.metrics());
-        rest.pieces.extend(pieces.drain(..).map(Span::into_bytes));
-        advance(&mut rest.pieces, sent);
+        pieces
+            .drain(..)
+            .for_each(|piece| rest.push(piece.into_bytes()));
+        rest.drop_front(sent);
         self.rest = Some(Box::new(rest));
+        // Edge-triggered: only a call that would block has the kernel tell when it would not.
         self.flush()
     }
 
@@ -193,31 +316,37 @@ impl Connection {
         let Some(rest) = &mut self.rest else {
             return Written::All;
         };
-        while !rest.pieces.is_empty() {
-            let sent = match send_all(&self.socket, rest.pieces.iter()) {
-                Ok(0) => return Written::Blocked,
-                Ok(sent) => sent,
-                Err(why) => return Written::Gone(gone(&why)),
-            };
-            advance(&mut rest.pieces, sent);
+        match rest.send(&self.socket) {
+            Ok(true) => {
+                // A quiet stream holds no memory for it.
+                self.rest = None;
+                Written::All
+            }
+            Ok(false) => Written::Blocked,
+            Err(why) => Written::Gone(gone(&why)),
         }
-        // A quiet stream holds no memory for it.
-        self.rest = None;
-        Written::All
     }
 
     /// It is over: what waits is written first, then the end, if it is a clean one.
     pub(super) fn end(&mut self, ending: Ending) -> Written {
-        self.guard.close(ending.reason());
+        self.close(ending.reason());
         if matches!(ending, Ending::Clean(_)) {
             let metrics = self.guard.metrics();
             let rest = self
                 .rest
                 .get_or_insert_with(|| Box::new(Rest::new(metrics)));
-            rest.pieces.push_back(Bytes::from_static(chunk::LAST));
+            rest.push(Bytes::from_static(chunk::LAST));
         }
         self.state = State::Over(ending);
         self.flush()
+    }
+
+    /// Notes why it ends, and says so in the log while the stream is there to tell how it stands.
+    pub(super) fn close(&mut self, reason: CloseReason) {
+        if let Some(standing) = self.stream().map(Stream::standing) {
+            self.guard.say_closed(reason, standing);
+        }
+        self.guard.close(reason);
     }
 }
 
@@ -229,7 +358,10 @@ impl Drop for Connection {
                 // The peer reads the end before it hears that the connection is closed.
                 drop(self.socket.shutdown(std::net::Shutdown::Write));
             }
-            State::Live(_) | State::Reading { .. } | State::Over(Ending::Cut(_)) => {}
+            State::Live(_)
+            | State::Reading { .. }
+            | State::Over(Ending::Cut(_))
+            | State::Moving => {}
         }
     }
 }
@@ -240,73 +372,5 @@ fn gone(why: &io::Error) -> CloseReason {
     match why.kind() {
         io::ErrorKind::TimedOut => CloseReason::Timeout,
         _ => CloseReason::Client,
-    }
-}
-
-/// Writes the first of these; the bytes that the socket took, 0 if it would block.
-fn send_all<'a>(
-    socket: &TcpStream,
-    pieces: impl ExactSizeIterator<Item = &'a (impl Deref<Target = [u8]> + 'a)>,
-) -> io::Result<usize> {
-    if pieces.len() <= SLICES {
-        send_some::<SLICES>(socket, pieces)
-    } else {
-        send_some::<SLICES_MAX>(socket, pieces)
-    }
-}
-
-fn send_some<'a, const N: usize>(
-    socket: &TcpStream,
-    pieces: impl Iterator<Item = &'a (impl Deref<Target = [u8]> + 'a)>,
-) -> io::Result<usize> {
-    let mut slices = [IoSlice::new(&[]); N];
-    let mut used = 0;
-    for (slice, piece) in slices.iter_mut().zip(pieces) {
-        *slice = IoSlice::new(piece);
-        used += 1;
-    }
-    let slices = slices.get(..used).unwrap_or_default();
-    // sendmsg(2) knows that it has a socket; writev(2) takes the way of files.
-    let socket = SockRef::from(socket);
-    send(|| socket.send_vectored(slices))
-}
-
-fn send(mut write: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
-    loop {
-        match write() {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Err(why) if why.kind() == io::ErrorKind::WouldBlock => return Ok(0),
-            Err(why) if why.kind() == io::ErrorKind::Interrupted => {}
-            sent => return sent,
-        }
-    }
-}
-
-/// Drops `sent` bytes from the front, and parts that are empty.
-fn advance(rest: &mut VecDeque<Bytes>, mut sent: usize) {
-    while let Some(front) = rest.front_mut() {
-        if front.len() > sent {
-            bytes::Buf::advance(front, sent);
-            return;
-        }
-        sent -= front.len();
-        rest.pop_front();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_was_sent_is_dropped_and_the_rest_stays() {
-        let parts = ["3\r\n", "abc", "\r\n"];
-        for sent in 0..=8 {
-            let mut rest: VecDeque<Bytes> = parts.iter().map(|p| Bytes::from(*p)).collect();
-            advance(&mut rest, sent);
-            let left: Vec<u8> = rest.iter().flat_map(|part| part.to_vec()).collect();
-            assert_eq!(left, parts.concat().as_bytes().get(sent..).unwrap());
-            assert!(rest.iter().all(|part| !part.is_empty()));
-        }
     }
 }

@@ -38,11 +38,13 @@
 //! A number on the list twice, or of a group that has gone and come again, costs a look.
 
 mod connection;
+mod connections;
 mod cores;
 mod gate;
 mod groups;
 mod handoff;
 mod mailbox;
+mod send;
 mod table;
 mod thread;
 mod timer_wheel;
@@ -51,16 +53,16 @@ mod waits;
 use super::listing::Top;
 use super::settings::StreamSettings;
 use crate::follow::reads::Reads;
+use connections::Shared;
 pub use cores::Threads;
 pub use gate::{Gate, Place};
 pub use handoff::{HandedOff, Handoff};
 use mailbox::{Command, Mailbox};
 use std::io;
 use std::os::fd::AsRawFd as _;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use thread::{Shared, Worker, end_process_on_panic};
+use thread::{Worker, end_process_on_panic};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::AbortHandle;
 
@@ -68,11 +70,11 @@ use tokio::task::AbortHandle;
 #[derive(Debug)]
 pub struct Sockets {
     mailboxes: Arc<[Arc<Mailbox>]>,
-    /// A round is under way that nudges the threads which have been given connections.
-    rounds: Arc<AtomicBool>,
-    runtime: tokio::runtime::Handle,
+    /// Tells the nudger that a thread was given a connection.
+    adopted: Arc<Notify>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     helper: AbortHandle,
+    nudger: AbortHandle,
 }
 
 impl Sockets {
@@ -110,12 +112,15 @@ impl Sockets {
                     })?,
             );
         }
+        let mailboxes: Arc<[_]> = mailboxes.into();
+        let adopted = Arc::new(Notify::new());
+        let nudge = nudge_all(mailboxes.clone(), adopted.clone());
         Ok(Self {
-            mailboxes: mailboxes.into(),
-            rounds: Arc::default(),
-            runtime: runtime.clone(),
+            mailboxes,
+            adopted,
             threads: Mutex::new(handles),
             helper: runtime.spawn(help_all(workers, help)).abort_handle(),
+            nudger: runtime.spawn(nudge).abort_handle(),
         })
     }
 
@@ -128,31 +133,16 @@ impl Sockets {
             .max(1);
         if let Some(mailbox) = self.mailboxes.get((descriptor % threads) as usize) {
             mailbox.put(Command::Adopt(descriptor / threads, Box::new(adopted)));
-            self.nudge_soon();
+            self.adopted.notify_one();
         }
     }
 
-    /// Nudges the threads once the runtime has served the other requests that are there: in a storm
-    /// of reconnects, once for many connections.
-    fn nudge_soon(&self) {
-        if self.rounds.swap(true, Ordering::SeqCst) {
-            return;
-        }
-        let (mailboxes, rounds) = (self.mailboxes.clone(), self.rounds.clone());
-        self.runtime.spawn(async move {
-            tokio::task::yield_now().await;
-            // What is put from here on has a round of its own.
-            rounds.store(false, Ordering::SeqCst);
-            mailboxes.iter().for_each(|mailbox| mailbox.nudge_if_any());
-        });
-    }
-
-    /// Offers every stream; each thread does it between its other work.
-    pub(super) async fn look(&self, top: &mut Top) {
+    /// Offers every stream to a list; each thread does it between its other work.
+    pub(super) async fn list(&self, top: &mut Top) {
         let mut parts = Vec::with_capacity(self.mailboxes.len());
         for mailbox in &*self.mailboxes {
             let (reply, part) = oneshot::channel();
-            mailbox.send(Command::Look(0, top.part(), reply));
+            mailbox.send(Command::List(0, top.part(), reply));
             parts.push(part);
         }
         for part in parts {
@@ -174,14 +164,26 @@ impl Sockets {
             drop(thread.join());
         }
         self.helper.abort();
+        self.nudger.abort();
     }
 }
 
-/// Looks at a few entries whenever there are some: one task for all threads, because the runtime
-/// keeps the core for the last task that was woken there, and only for that.
+/// Advances a few connections whenever there are some: one task for all threads, because the
+/// runtime keeps the core for the last task that was woken there, and only for that.
 async fn help_all(workers: Vec<Arc<Worker>>, help: Arc<Notify>) {
     loop {
         help.notified().await;
         workers.iter().for_each(|worker| worker.help());
+    }
+}
+
+/// Nudges the threads that were given connections, once the runtime has served the other requests
+/// that are there: in a storm of reconnects, once for many connections.
+async fn nudge_all(mailboxes: Arc<[Arc<Mailbox>]>, adopted: Arc<Notify>) {
+    loop {
+        adopted.notified().await;
+        tokio::task::yield_now().await;
+        // What is put from here on notifies again.
+        mailboxes.iter().for_each(|mailbox| mailbox.nudge_if_any());
     }
 }

@@ -1,6 +1,6 @@
-//! The entries of a thread, in the order of their sockets.
+//! A list of what a thread owns, in the order of its sockets.
 
-/// Names an entry: its number, and which of those that had the number.
+/// Names a connection: its number, and which of those that had the number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Key {
     pub(super) number: u32,
@@ -19,33 +19,33 @@ impl<T> Table<T> {
         Self(Vec::new())
     }
 
-    /// The entry of this number.
+    /// The one of this number.
     pub(super) fn get(&self, number: u32) -> Option<&T> {
         self.0.get(number as usize)?.as_ref()
     }
 
-    /// The entry of this number.
+    /// The one of this number.
     pub(super) fn get_mut(&mut self, number: u32) -> Option<&mut T> {
         self.0.get_mut(number as usize)?.as_mut()
     }
 
-    /// Puts an entry in the place of its number.
-    pub(super) fn insert(&mut self, number: u32, entry: T) {
+    /// Puts one in the place of its number.
+    pub(super) fn insert(&mut self, number: u32, item: T) {
         let place = number as usize;
         if place >= self.0.len() {
             self.0.resize_with(place + 1, || None);
         }
         if let Some(slot) = self.0.get_mut(place) {
-            *slot = Some(entry);
+            *slot = Some(item);
         }
     }
 
-    /// Takes the entry out.
+    /// Takes one out.
     pub(super) fn remove(&mut self, number: u32) -> Option<T> {
         self.0.get_mut(number as usize)?.take()
     }
 
-    /// The entries of so many numbers from `first` on, and whether there are numbers behind these.
+    /// Those of so many numbers from `first` on, and whether there are numbers behind these.
     pub(super) fn some(&self, first: usize, many: usize) -> (impl Iterator<Item = &T>, bool) {
         let (first, end) = (first.min(self.0.len()), self.0.len().min(first + many));
         let some = self.0.get(first..end).unwrap_or_default();

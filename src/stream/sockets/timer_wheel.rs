@@ -1,4 +1,4 @@
-//! Times at which entries want to be looked at, in slots: cheap to add, nothing to remove.
+//! Times at which connections want their turn, in slots: cheap to add, nothing to remove.
 
 use crate::time::CoarseInstant;
 use crate::time::millis;
@@ -6,17 +6,18 @@ use std::time::Duration;
 
 /// One slot.
 const SLOT: Duration = Duration::from_millis(20);
-/// Slots; what is further away is looked at when the wheel has gone round.
+/// Slots; what is further away is found when the wheel has gone round.
 const SLOTS: usize = 1024;
 
-/// A wheel of entry numbers. An entry that is found before its time is simply put in again.
+/// A wheel of numbers of connections. One that is found before its time is simply put in again.
 #[derive(Debug)]
 pub(super) struct TimerWheel {
     slots: Vec<Vec<u32>>,
     /// The slot that comes next, and when.
     next: usize,
     next_at: CoarseInstant,
-    held: usize,
+    /// Numbers in all slots.
+    len: usize,
 }
 
 impl TimerWheel {
@@ -25,13 +26,13 @@ impl TimerWheel {
             slots: vec![Vec::new(); SLOTS],
             next: 0,
             next_at: now + SLOT,
-            held: 0,
+            len: 0,
         }
     }
 
-    /// Sees to it that an entry is found at a time, or with the next slot; returns when it will
-    /// be. `found_at` is when it will be as things stand: an entry that moves its time away with
-    /// each event is not put in with each event.
+    /// Sees to it that a connection is found at a time, or with the next slot; returns when it will
+    /// be. `found_at` is when it will be as things stand: one that moves its time away with each
+    /// event is not put in with each event.
     pub(super) fn put(
         &mut self,
         number: u32,
@@ -49,23 +50,23 @@ impl TimerWheel {
         }
         if let Some(slot) = self.slots.get_mut((self.next + ahead) % SLOTS) {
             slot.push(number);
-            self.held += 1;
+            self.len += 1;
         }
         next_at
     }
 
     /// How many numbers it holds. One more means that something is to be found that was not before.
-    pub(super) fn held(&self) -> usize {
-        self.held
+    pub(super) fn len(&self) -> usize {
+        self.len
     }
 
-    /// Moves entries whose time has come to `due`.
+    /// Moves those whose time has come to `due`.
     pub(super) fn turn(&mut self, now: CoarseInstant, due: &mut Vec<u32>) {
         while self.next_at <= now {
             if let Some(slot) = self.slots.get_mut(self.next) {
-                self.held -= slot.len();
+                self.len -= slot.len();
                 due.append(slot);
-                // A burst of entries leaves no memory behind.
+                // A burst of connections leaves no memory behind.
                 slot.shrink_to(64);
             }
             self.next = (self.next + 1) % SLOTS;
@@ -75,7 +76,7 @@ impl TimerWheel {
 
     /// How long until there may be something to do; none if the wheel is empty.
     pub(super) fn wait(&self, now: CoarseInstant) -> Option<Duration> {
-        if self.held == 0 {
+        if self.len == 0 {
             return None;
         }
         let empty = (0..SLOTS)
@@ -95,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn entries_are_found_at_their_time_or_when_the_wheel_has_gone_round() {
+    fn connections_are_found_at_their_time_or_when_the_wheel_has_gone_round() {
         let start = CoarseInstant::now() + Duration::from_secs(1);
         let mut wheel = TimerWheel::new(start);
         assert_eq!(wheel.wait(start), None);
@@ -115,17 +116,17 @@ mod tests {
 
     /// Each event moves the next heartbeat; the wheel must not hold one number for each event.
     #[test]
-    fn an_entry_that_is_found_in_time_is_not_put_in_again() {
+    fn one_that_is_found_in_time_is_not_put_in_again() {
         let start = CoarseInstant::now();
         let mut wheel = TimerWheel::new(start);
         let mut found_at = None;
         for ms in [701, 701, 715, 990, 40_000] {
             let at = start + Duration::from_millis(ms);
             found_at = Some(wheel.put(1, at, found_at));
-            assert_eq!(wheel.held, 1);
+            assert_eq!(wheel.len, 1);
         }
         let sooner = wheel.put(1, start + Duration::from_millis(50), found_at);
         assert!(found_at.is_some_and(|found_at| found_at > sooner));
-        assert_eq!(wheel.held, 2);
+        assert_eq!(wheel.len, 2);
     }
 }

@@ -1,6 +1,9 @@
-//! The entries of a thread that want the same pages of the log wait for them together: one task
-//! asks, and its answer serves all of them. `follow::reads` shares reads among threads and bodies;
-//! here a task for each stream is spared.
+//! The connections of a thread that want the same pages of the log wait for them together: one task
+//! asks, and its answer serves all of them.
+//!
+//! `follow::reads` joins the same requests once more, for all threads and bodies: there it saves
+//! reads of Redis. Here it saves what every waiting connection would cost in a storm: a task, a
+//! wake-up and a command each.
 
 use super::table::Key;
 use crate::log::LogRead;
@@ -22,7 +25,7 @@ pub(super) struct Waits {
 #[derive(Debug)]
 struct Wait {
     task: Weak<Task>,
-    entries: Vec<Key>,
+    waiting: Vec<Key>,
 }
 
 /// Ends when nobody waits for it any more.
@@ -35,7 +38,7 @@ impl Drop for Task {
     }
 }
 
-/// What an entry keeps while it waits.
+/// What a connection keeps while it waits.
 #[derive(Debug)]
 pub(super) struct Awaited {
     _task: Arc<Task>,
@@ -46,26 +49,26 @@ pub(super) struct Awaited {
 const FEW: usize = 64;
 
 impl Waits {
-    /// Has an entry wait for an answer to come. If no other waits for the same, `ask` begins to,
+    /// Has a connection wait for an answer to come. If no other waits for the same, `ask` begins to,
     /// and the answer has the number that it is given.
     pub(super) fn join(
         &mut self,
-        entry: Key,
+        key: Key,
         request: LogRead,
         metrics: &Metrics,
         ask: impl FnOnce(u64, LogRead) -> AbortHandle,
     ) -> Awaited {
-        let task = self.share(entry, &request).unwrap_or_else(|| {
+        let task = self.share(key, &request).unwrap_or_else(|| {
             self.sweep();
             self.number += 1;
-            // Nobody joins a look at the clock: it must be read after it was asked for.
+            // Some must be read after they were asked for: nobody joins these.
             if request.may_be_shared() {
                 self.by_request.insert(request.clone(), self.number);
             }
             let task = Arc::new(Task(ask(self.number, request)));
             let wait = Wait {
                 task: Arc::downgrade(&task),
-                entries: vec![entry],
+                waiting: vec![key],
             };
             self.all.insert(self.number, wait);
             task
@@ -76,11 +79,11 @@ impl Waits {
         }
     }
 
-    fn share(&mut self, entry: Key, request: &LogRead) -> Option<Arc<Task>> {
+    fn share(&mut self, key: Key, request: &LogRead) -> Option<Arc<Task>> {
         let number = self.by_request.get(request)?;
         let wait = self.all.get_mut(number)?;
         let task = wait.task.upgrade()?;
-        wait.entries.push(entry);
+        wait.waiting.push(key);
         Some(task)
     }
 
@@ -91,7 +94,7 @@ impl Waits {
         }
         self.all
             .remove(&number)
-            .map(|wait| wait.entries)
+            .map(|wait| wait.waiting)
             .unwrap_or_default()
     }
 
