@@ -1,7 +1,7 @@
 //! `publish`, `tail`, `topics`, `healthcheck`.
 
 use super::client::{encode, send, text};
-use super::{FAILED, complain, say};
+use super::output::{FAILED, complain, say};
 use crate::broker::redis::Access;
 use crate::config::{Config, Flags};
 use clap::Args;

@@ -1,19 +1,15 @@
 //! The command line: `tidegate serve` and the commands that call a gateway.
 
+mod args;
 mod client;
 mod commands;
 mod doctor;
+mod output;
 mod serve;
 
-use crate::config::Flags;
-use clap::{Args, Parser, Subcommand};
-use std::path::PathBuf;
+use args::ServeArgs;
+use clap::{Parser, Subcommand};
 use std::process::ExitCode;
-
-/// The configuration is at fault (`EX_USAGE` of sysexits.h).
-const FAULTY: u8 = 64;
-/// Something that is needed cannot be had.
-const FAILED: u8 = 1;
 
 /// A gateway for Server-Sent Events.
 #[derive(Debug, Parser)]
@@ -43,49 +39,6 @@ enum Command {
     Doctor(doctor::DoctorArgs),
 }
 
-/// Where the configuration comes from. Every key is also `TIDEGATE__SECTION__KEY`.
-#[derive(Clone, Debug, Default, Args)]
-struct ServeArgs {
-    /// The configuration file (TOML).
-    #[arg(long, value_name = "FILE", env = "TIDEGATE_CONFIG")]
-    config: Option<PathBuf>,
-    /// server.listen
-    #[arg(long, value_name = "ADDRESS")]
-    listen: Option<String>,
-    /// redis.url
-    #[arg(long, value_name = "URL")]
-    redis_url: Option<String>,
-    /// replica.name
-    #[arg(long, value_name = "NAME")]
-    replica_name: Option<String>,
-    /// logging.format: text or json
-    #[arg(long, value_name = "FORMAT")]
-    log_format: Option<String>,
-    /// logging.level
-    #[arg(long, value_name = "FILTER")]
-    log_level: Option<String>,
-}
-
-impl ServeArgs {
-    fn flags(&self) -> Flags {
-        let given = [
-            ("server.listen", &self.listen),
-            ("redis.url", &self.redis_url),
-            ("replica.name", &self.replica_name),
-            ("logging.format", &self.log_format),
-            ("logging.level", &self.log_level),
-        ];
-        Flags {
-            file: self.config.clone(),
-            overrides: given
-                .into_iter()
-                .filter_map(|(key, value)| Some((key, value.clone()?)))
-                .collect(),
-            environment: true,
-        }
-    }
-}
-
 /// Reads the command line and does what it says.
 #[must_use]
 pub fn main() -> ExitCode {
@@ -101,16 +54,4 @@ pub fn main() -> ExitCode {
         Command::Healthcheck(args) => commands::run(commands::healthcheck(args)),
         Command::Doctor(args) => doctor::run(&args),
     }
-}
-
-/// Says on standard error what is wrong.
-#[expect(clippy::print_stderr, reason = "the command line speaks to a person")]
-fn complain(what: impl std::fmt::Display) {
-    eprintln!("tidegate: {what}");
-}
-
-/// Says on standard output what was asked for. A closed pipe ends the command.
-fn say(what: impl std::fmt::Display) -> Result<(), String> {
-    use std::io::Write as _;
-    writeln!(std::io::stdout().lock(), "{what}").map_err(|why| why.to_string())
 }

@@ -1,6 +1,6 @@
 //! `tidegate serve` and `tidegate check-config`.
 
-use super::{FAILED, FAULTY, complain, say};
+use super::output::{FAILED, FAULTY, complain, say};
 use crate::app::App;
 use crate::config::{Config, Flags, Logging};
 use std::process::ExitCode;

@@ -1,8 +1,7 @@
 //! What of a configuration can change while a replica runs.
 
-use super::{Config, Faults};
-use std::collections::BTreeMap;
-use std::fmt;
+use super::all::Config;
+use super::source::Faults;
 
 /// Keys that a reload takes: who may publish, the limits of requests, what the log keeps, and what
 /// is logged. All others are taken at the start.
@@ -21,33 +20,6 @@ pub const RELOADABLE: [&str; 13] = [
     "logging.level",
     "logging.stream_lines_max",
 ];
-
-/// What each key says in the end, so that another value can be told from it. It does not show in
-/// `Debug`: keys are among it.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub struct Settled(BTreeMap<&'static str, u64>);
-
-impl fmt::Debug for Settled {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Settled")
-    }
-}
-
-impl From<BTreeMap<&'static str, u64>> for Settled {
-    fn from(settled: BTreeMap<&'static str, u64>) -> Self {
-        Self(settled)
-    }
-}
-
-impl Settled {
-    /// Keys that say something else, in order.
-    fn changed(&self, newer: &Self) -> Vec<&'static str> {
-        let keys = newer.0.keys();
-        keys.copied()
-            .filter(|key| self.0.get(key) != newer.0.get(key))
-            .collect()
-    }
-}
 
 /// A configuration to go on with.
 #[derive(Clone, Debug)]
@@ -81,11 +53,7 @@ impl Config {
         config.log.overrides = newer.log.overrides;
         config.logging.level = newer.logging.level;
         config.logging.stream_lines_max = newer.logging.stream_lines_max;
-        for (key, value) in &newer.settled.0 {
-            if RELOADABLE.contains(key) {
-                config.settled.0.insert(key, *value);
-            }
-        }
+        config.settled.take(&newer.settled, &RELOADABLE);
         Ok(Reload {
             config,
             taken,

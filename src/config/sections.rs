@@ -1,7 +1,6 @@
 //! The sections: fields, defaults, and what they must satisfy.
 
 use super::source::Source;
-use super::{OPEN_PUBLISHING, random_name};
 use crate::broker::redis::{Access, Identity};
 use crate::broker::{Bounds, Rule};
 use crate::hub::window::WindowBounds;
@@ -10,6 +9,9 @@ use crate::topic::{PartitionNo, Pattern};
 use secrecy::SecretString;
 use std::net::SocketAddr;
 use std::time::Duration;
+
+/// What a config must say, word for word, to let anyone publish beyond loopback.
+pub const OPEN_PUBLISHING: &str = "anyone who can reach this address may publish";
 
 /// The main listener.
 #[derive(Clone, Debug)]
@@ -229,6 +231,11 @@ impl Replica {
         }
         Self { name }
     }
+}
+
+/// Names a replica that was not given a name.
+fn random_name() -> String {
+    format!("r{:08x}", rand::random::<u32>())
 }
 
 impl RedisConfig {

@@ -22,6 +22,17 @@ pub struct Flags {
     pub environment: bool,
 }
 
+impl Flags {
+    /// Flags that name only a file.
+    #[must_use]
+    pub fn file(path: PathBuf) -> Self {
+        Self {
+            file: Some(path),
+            ..Self::default()
+        }
+    }
+}
+
 /// All that is wrong with a configuration, one sentence each.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Faults(pub Vec<String>);

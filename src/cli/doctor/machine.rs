@@ -1,6 +1,6 @@
 //! What this machine allows a process: descriptors, queues, ports.
 
-use super::{Finding, Findings, Level};
+use super::findings::{Finding, Findings, Level};
 use crate::config::Config;
 use std::str::FromStr;
 
@@ -49,7 +49,7 @@ fn open_files(limits: &str) -> Option<u64> {
     }
 }
 
-pub(super) fn look(config: &Config) -> Vec<Finding> {
+pub(super) fn inspect(config: &Config) -> Vec<Finding> {
     judge(config, Machine::read())
 }
 

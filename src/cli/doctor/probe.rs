@@ -1,6 +1,7 @@
 //! Through the proxy: a stream as a browser opens it, and an event that goes its way.
 
-use super::{DoctorArgs, Finding, Findings};
+use super::args::DoctorArgs;
+use super::findings::{Finding, Findings};
 use crate::broker::redis::Access;
 use crate::cli::client::{Authorities, chosen_protocol, encode, send_to, text};
 use crate::config::Config;
@@ -50,7 +51,7 @@ enum Got {
 
 type Stream = mpsc::Receiver<Got>;
 
-pub(super) async fn look(url: &str, args: &DoctorArgs, config: &Config) -> Vec<Finding> {
+pub(super) async fn inspect(url: &str, args: &DoctorArgs, config: &Config) -> Vec<Finding> {
     let mut f = Findings::of("proxy");
     let own_key = config.auth.publish_key.as_ref();
     let outside = Outside {
@@ -77,14 +78,14 @@ pub(super) async fn look(url: &str, args: &DoctorArgs, config: &Config) -> Vec<F
         ),
         Ok(None) => f.ok("http", "no TLS, so HTTP/1.1: six streams of one browser"),
     }
-    outside.look(&mut f, args.watch, config).await;
+    outside.inspect(&mut f, args.watch, config).await;
     outside.look_at_operations(&mut f).await;
     outside.clean_up().await;
     f.all
 }
 
 impl Outside<'_> {
-    async fn look(&self, f: &mut Findings, watch: Duration, config: &Config) {
+    async fn inspect(&self, f: &mut Findings, watch: Duration, config: &Config) {
         let began = Instant::now();
         let mut stream = self.open(&[("accept-encoding", "gzip, br, zstd, deflate")]);
         let mut held = 0;

@@ -1,6 +1,6 @@
 //! Redis, as the log needs it, and the fleet that shares it.
 
-use super::{Finding, Findings, Level, judge_skew};
+use super::findings::{Finding, Findings, Level, judge_skew};
 use crate::broker::redis::decode::field;
 use crate::broker::redis::{code_of, library_words};
 use crate::config::Config;
@@ -41,7 +41,7 @@ impl Server<'_> {
     }
 }
 
-pub(super) async fn look(config: &Config) -> Vec<Finding> {
+pub(super) async fn inspect(config: &Config) -> Vec<Finding> {
     let mut f = Findings::of("redis");
     let Some(access) = &config.redis.access else {
         f.warning(

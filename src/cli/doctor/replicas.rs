@@ -1,7 +1,8 @@
 //! Replicas as they run, by what each says at `/metrics`.
 
+use super::args::DoctorArgs;
+use super::findings::{Finding, Findings, Level, SKEW, judge_skew};
 use super::machine::OWN_FILES;
-use super::{DoctorArgs, Finding, Findings, Level, SKEW, judge_skew};
 use crate::cli::client::{Authorities, send_to, text};
 use hyper::StatusCode;
 use std::collections::BTreeMap;
@@ -34,7 +35,7 @@ impl Replica<'_> {
     }
 }
 
-pub(super) async fn look(args: &DoctorArgs) -> Vec<Finding> {
+pub(super) async fn inspect(args: &DoctorArgs) -> Vec<Finding> {
     let mut f = Findings::of("replicas");
     let authorities = Authorities(args.ca.clone());
     let (mut replicas, mut unreached) = (Vec::new(), Vec::new());
