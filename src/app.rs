@@ -38,7 +38,8 @@ const CHECK_EVERY: Duration = Duration::from_millis(20);
 /// patience for both: deploy/ and docs/ name the sum.
 const JOIN: Duration = Duration::from_secs(8);
 
-/// A running replica.
+/// A replica that runs: its parts, and whoever can end them. Dropped without [`App::stop`], its tasks
+/// go on.
 #[derive(Debug)]
 pub struct App {
     gateway: Arc<Gateway>,
@@ -149,7 +150,7 @@ impl App {
         })
     }
 
-    /// The main listener's address.
+    /// Where clients connect; with `server.listen = "…:0"` the port that was taken.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address

@@ -4,16 +4,22 @@
 //!
 //! ```text
 //! publish -> broker: id, log entry and live frame in one atomic step
-//!         -> engine::follow: hub.hear(frame)
-//!         -> hub: the topic's window, every reader's bell
-//!         -> engine::body: reader.step, bytes to the socket
-//! connect -> http::subscribe: route, admit, hub.reader(cursor) -> engine::stream
+//!         -> follow::task: each live frame, and a read of the log where one is missing
+//!         -> hub: the topic's window; the wakers of all who read the topic
+//!         -> stream: sockets (or body) give the stream its turn: what its reader has, as bytes
+//! connect -> http::accept: a socket, a request
+//!         -> http::subscribe: what is asked for, whether it is admitted
+//!         -> stream::open: hub::reader, at the cursor
+//!         -> stream::sockets: the connection, once its head is out
+//! behind  -> follow::reads: a page of the log, once for all who want it
 //! ```
 //!
-//! The words ([`id`], [`topic`], [`event`], [`cursor`], [`sse`], [`log`], [`gap`]) know nothing of
-//! each other's users. Above them stand [`hub`] and [`broker`], which do not know one another;
-//! then [`engine`] and [`ingest`], which bring the two together; then [`http`]; and [`app`] starts
-//! and stops it all.
+//! The words ([`id`], [`topic`], [`event`], [`cursor`], [`sse`], [`log`], [`gap`], [`time`],
+//! [`swap`]) know nothing of their users. Above them stand [`hub`] and [`broker`], which do not know
+//! one another; [`follow`] brings the two together; [`stream`] takes what it shows from the hub, and
+//! what it is behind by from [`follow`]; [`ingest`] brings raw publishes to the broker. Then comes
+//! [`http`], and [`app`] starts and stops it all for [`cli`]. `tests/tidy_arrows.rs` holds the
+//! direction.
 
 pub mod app;
 pub mod broker;

@@ -1,8 +1,8 @@
 //! Metrics, in Prometheus' text format. Labels come from closed sets, and every child exists from
 //! the start, so that a first gap is seen as a step from zero.
 //!
-//! Children are made once and kept at hand: counting an event is one atomic addition, without a
-//! look-up by label. `docs/metrics.md` says what moves each metric and what to look at then;
+//! Children are made once and kept at hand: counting an event is one atomic addition, and no label is
+//! hashed for it. `docs/metrics.md` says what moves each metric and what to look at then;
 //! `tests/it/metrics.rs` holds it against what is exposed.
 
 mod labels;
@@ -105,7 +105,7 @@ const SHORT: [f64; 15] = [
 const AGE: [f64; 11] = [
     1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 1800.0, 3600.0, 7200.0, 21_600.0, 86_400.0,
 ];
-/// Events of one replay.
+/// Events that one stream was shown before it was live.
 const EVENTS: [f64; 6] = [1.0, 10.0, 100.0, 1000.0, 10_000.0, 100_000.0];
 
 impl Metrics {
@@ -133,8 +133,8 @@ impl Metrics {
         .set(1);
         let metrics = Self {
             machine: Machine::new(&r),
-            open_connections: r.gauges("open_connections", "Streams that are open now, by the way out: on a socket of the engine's own, or as an ordinary body (HTTP/2, limit, max_age).", "way"),
-            behind: r.gauges("streams_behind", "Streams that are behind now: blocked, their socket takes no more (streams written by the engine's threads only), or reading, they wait for a page of the log.", "state"),
+            open_connections: r.gauges("open_connections", "Streams that are open now, by the way out: on a socket that one of the stream threads owns, or as an ordinary body (HTTP/2, limit, max_age).", "way"),
+            behind: r.gauges("streams_behind", "Streams that are behind now: blocked, their socket takes no more (streams on sockets of the stream threads only), or reading, they wait for a page of the log.", "state"),
             connections_limit: r.gauge("connections_limit", "limits.streams_max: streams beyond it are refused."),
             opened: r.counter("connections_opened_total", "Streams opened. Far above the number open: a reconnect storm."),
             closed: r.counters("connections_closed_total", "Streams closed, by reason. Many by held: holes are not repaired in time.", "reason"),
@@ -151,7 +151,7 @@ impl Metrics {
             latency: r.histogram("delivery_latency_seconds", "From an event's id to the socket, for live events, one sample a write. Clocks of Redis and this machine count.", &LATENCY),
             live_latency: r.histogram("live_latency_seconds", "From an event's id until this replica has heard its frame: the part of the delivery latency that is Redis and the network.", &LATENCY),
             clock_offset: r.add(Gauge::with_opts(Register::opts("clock_offset_seconds", "This machine's clock less that of Redis, as of the last tick or read, one round trip included. Latencies are off by as much."))),
-            sweep: r.histogram("fanout_sweep_seconds", "One sweep of a thread over the streams that were rung, from the first look to the last write. Long: the last stream of the sweep waits so long.", &SHORT),
+            sweep: r.histogram("fanout_sweep_seconds", "One sweep of a thread over the streams that were woken, from the first turn to the last write. Long: the last stream of the sweep waits so long.", &SHORT),
             replays: r.counters("replays_total", "Streams that resumed or asked for history, by where the events came from.", "outcome"),
             replay_events: r.histogram("replay_events", "Events that a stream which resumed or asked for history was shown before it was live.", &EVENTS),
             gaps: r.counters("gaps_total", "Gaps told to streams, by reason. bad_cursor is the client's fault, everything else is loss or retention.", "reason"),
@@ -206,7 +206,7 @@ impl Metrics {
         self.config_refused.set(i64::from(!taken));
     }
 
-    /// Where clients connect: its accept queue is looked at.
+    /// Where clients connect: the accept queue of this address is told at each scrape.
     pub fn listens_at(&self, address: SocketAddr) {
         self.machine.listens_at(address);
     }
@@ -221,13 +221,13 @@ impl Metrics {
         Counted(gauge)
     }
 
-    /// A stream was opened.
+    /// A stream was opened; it counts as open until [`Metrics::closed`].
     pub fn opened(&self, way: WayOut) {
         self.opened.inc();
         self.open_connections.inc(way);
     }
 
-    /// A stream ended.
+    /// A stream ended, after this time and for this reason.
     pub fn closed(&self, way: WayOut, reason: CloseReason, age: Duration) {
         self.open_connections.dec(way);
         self.closed.inc(reason);
@@ -240,7 +240,7 @@ impl Metrics {
         self.open_connections.inc(way);
     }
 
-    /// A stream was refused.
+    /// A stream was refused before it was opened.
     pub fn refused(&self, reason: Refusal) {
         self.refused.inc(reason);
     }
@@ -313,7 +313,7 @@ impl Metrics {
         self.ingest_refused.add(reason, count as u64);
     }
 
-    /// An append was answered.
+    /// Redis has answered an append of this ear, or has not.
     pub fn ingest_append(&self, outcome: AppendOutcome) {
         self.ingest_appends.inc(outcome);
     }

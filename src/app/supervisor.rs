@@ -8,8 +8,8 @@ use sd_notify::NotifyState;
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
-/// Between two looks at what is said in the status line.
-const LOOK: Duration = Duration::from_secs(1);
+/// How often the status line is said anew, if it has changed.
+const STATUS_EVERY: Duration = Duration::from_secs(1);
 
 /// Sockets that were opened before this process, and stay open after it: while no process accepts,
 /// connections wait in their queue and are not refused.
@@ -85,7 +85,7 @@ impl State {
 /// none. They do not depend on Redis.
 pub(crate) async fn tell(state: impl Fn() -> State) {
     let watchdog = sd_notify::watchdog_enabled();
-    let every = watchdog.map_or(LOOK, |limit| LOOK.min(limit / 3));
+    let every = watchdog.map_or(STATUS_EVERY, |limit| STATUS_EVERY.min(limit / 3));
     let mut pause = tokio::time::interval(every);
     let mut told = None;
     let mut is_ready = false;
@@ -119,7 +119,7 @@ pub(crate) async fn tell(state: impl Fn() -> State) {
     }
 }
 
-/// Whether anybody listens.
+/// Whether this process was started by somebody who wants to be told.
 pub(crate) fn is_there() -> bool {
     std::env::var_os("NOTIFY_SOCKET").is_some()
 }

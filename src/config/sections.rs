@@ -13,7 +13,7 @@ use std::time::Duration;
 /// What a config must say, word for word, to let anyone publish beyond loopback.
 pub const OPEN_PUBLISHING: &str = "anyone who can reach this address may publish";
 
-/// The main listener.
+/// `server`: the listener of publishers and subscribers, and what each connection may take.
 #[derive(Clone, Debug)]
 pub struct Server {
     /// Address; port 0 takes a free one.
@@ -30,17 +30,17 @@ pub struct Server {
     pub connections_max: usize,
 }
 
-/// The operator's listener.
+/// `ops`: a listener of its own for what operators ask, so that clients cannot.
 #[derive(Clone, Debug)]
 pub struct Ops {
     /// Address for what operators ask; none shares the main listener.
     pub listen: Option<SocketAddr>,
 }
 
-/// This process.
+/// `replica`: what this process is called.
 #[derive(Clone, Debug)]
 pub struct Replica {
-    /// Its name among the replicas.
+    /// Its name among the replicas: two with the same name count as one. Random if none is given.
     pub name: String,
 }
 
@@ -51,9 +51,10 @@ pub struct RedisConfig {
     pub access: Option<Access>,
     /// Begins every key, channel and function.
     pub prefix: String,
-    /// Ordering domains.
+    /// Ordering domains, each with a clock of its own. All replicas must agree, and a log that was
+    /// written with another number is not found.
     pub partitions: PartitionNo,
-    /// Command connections.
+    /// Connections for commands: so many can be under way at once, others wait for one.
     pub pool_size: usize,
     /// Time for a connection to stand.
     pub connect_timeout: Duration,
@@ -73,12 +74,12 @@ pub struct RedisConfig {
     pub allow_eviction: bool,
 }
 
-/// What the log keeps.
+/// `log`: what is kept of each topic, and how safe it is before a publish is answered.
 #[derive(Clone, Debug)]
 pub struct Log {
-    /// Entries a topic.
+    /// Entries that each topic keeps; older ones go.
     pub events_max: usize,
-    /// Age of an entry.
+    /// Age at which an entry goes.
     pub age_max: Duration,
     /// What is kept of some topics.
     pub overrides: Vec<Rule>,
@@ -88,10 +89,10 @@ pub struct Log {
     pub wait_timeout: Duration,
 }
 
-/// How streams behave.
+/// `stream`: what subscribers notice of a stream besides its events.
 #[derive(Clone, Debug)]
 pub struct Stream {
-    /// Pause between two heartbeats.
+    /// A stream is silent for no longer than this: shorter than the idle time-outs of all proxies.
     pub heartbeat: Duration,
     /// Reconnection time told to clients, plus or minus half.
     pub retry: Duration,
@@ -103,7 +104,7 @@ pub struct Stream {
     pub open_wait: Duration,
 }
 
-/// How streams are written.
+/// `engine`: who writes streams.
 #[derive(Clone, Copy, Debug)]
 pub struct Engine {
     /// Streams over plain HTTP/1.1 are written by threads that own the sockets.
@@ -114,7 +115,7 @@ pub struct Engine {
     pub pin: bool,
 }
 
-/// Repair of holes.
+/// `repair`: what is done when a live frame is missing.
 #[derive(Clone, Debug)]
 pub struct Repair {
     /// A stream that is held longer is cut.
@@ -123,7 +124,7 @@ pub struct Repair {
     pub reads_max: usize,
 }
 
-/// Publishing.
+/// `publish`: what publishers over HTTP may do.
 #[derive(Clone, Debug)]
 pub struct Publish {
     /// How long idempotency keys are remembered.
@@ -145,18 +146,18 @@ pub struct Ingest {
     pub enabled: bool,
     /// The channel `<name>` and the pattern `<name>:*` are heard.
     pub channel: String,
-    /// Ears of the fleet.
+    /// How many replicas hear raw publishes: so many may die at once, less one, without a loss.
     pub ears: usize,
     /// Raw publishes that may be owed.
     pub owed_max: usize,
 }
 
-/// Limits of requests.
+/// `limits`: how much of everything there may be. Beyond each a request is refused.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Open streams.
+    /// Streams that are open on this replica.
     pub streams_max: usize,
-    /// Topics of one stream.
+    /// Topics that one stream may name.
     pub topics_per_stream_max: usize,
     /// Topics of the log; 0 for no limit.
     pub topics_max: usize,
@@ -166,7 +167,7 @@ pub struct Limits {
     pub history_events_max: usize,
 }
 
-/// Who may publish.
+/// `auth`: who may publish. Reading is open to all.
 #[derive(Clone, Debug)]
 pub struct Auth {
     /// The key that publishers send as `Authorization: Bearer`.
@@ -175,7 +176,7 @@ pub struct Auth {
     pub open_publishing: bool,
 }
 
-/// The orderly stop.
+/// `drain`: the orderly stop.
 #[derive(Clone, Debug)]
 pub struct Drain {
     /// Not ready for so long before the first is cut.
@@ -186,10 +187,10 @@ pub struct Drain {
     pub hand_over: bool,
 }
 
-/// Logs on standard error.
+/// `logging`: what is said on standard error, and how.
 #[derive(Clone, Debug)]
 pub struct Logging {
-    /// Lines as JSON.
+    /// Each line is a JSON object; text for people otherwise.
     pub json: bool,
     /// A filter such as `info` or `tidegate=debug`.
     pub level: String,
@@ -394,7 +395,7 @@ impl Engine {
         }
     }
 
-    /// Threads to start.
+    /// How many threads to start; 0 if streams go out as ordinary bodies.
     #[must_use]
     pub fn count(&self) -> usize {
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);

@@ -14,9 +14,9 @@ use std::time::Duration;
 /// What the command line says, over file and environment.
 #[derive(Clone, Debug, Default)]
 pub struct Flags {
-    /// The TOML file.
+    /// The TOML file to read first; none reads none.
     pub file: Option<PathBuf>,
-    /// Single keys.
+    /// Single keys, which win over environment and file.
     pub overrides: Vec<(&'static str, String)>,
     /// Whether `TIDEGATE__SECTION__KEY` counts.
     pub environment: bool,

@@ -14,7 +14,7 @@ pub(super) struct CutAfter {
 }
 
 impl CutAfter {
-    /// Writes `bytes`, then cuts.
+    /// A body of `bytes`; empty ones are a head and a cut.
     #[must_use]
     pub(super) fn new(bytes: Bytes) -> Self {
         Self {

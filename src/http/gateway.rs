@@ -24,7 +24,7 @@ pub struct Rules {
     pub limits: Limits,
 }
 
-/// What the handlers share.
+/// The parts of a replica that handlers work with, and how it stands.
 #[derive(Debug)]
 #[expect(missing_docs, reason = "parts that are documented where they are made")]
 pub struct Gateway {

@@ -14,7 +14,7 @@ use std::time::Duration;
 /// Time for a probe to come back.
 const PROBE: Duration = Duration::from_secs(2);
 
-/// The process lives.
+/// The process answers. It says nothing of Redis: a restart would not help against that.
 pub(super) async fn healthz() -> &'static str {
     "ok\n"
 }
@@ -47,7 +47,7 @@ async fn deliver_probe(gateway: &Gateway) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Prometheus' text format.
+/// All metrics in Prometheus' text format. What is known only when asked is asked first.
 pub(super) async fn metrics(State(gateway): State<Arc<Gateway>>) -> impl IntoResponse {
     let draining = gateway.is_leaving();
     let ready = gateway.reached.load(Ordering::Acquire) && !draining;

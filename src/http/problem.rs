@@ -41,13 +41,13 @@ impl Problem {
         }
     }
 
-    /// 404.
+    /// 404: no such path, topic or log.
     #[must_use]
     pub fn not_found(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, "not found", detail)
     }
 
-    /// 405.
+    /// 405: the path is there, for other methods.
     #[must_use]
     pub fn method_not_allowed() -> Self {
         Self::new(
@@ -96,7 +96,7 @@ impl Problem {
         }
     }
 
-    /// The sentence.
+    /// The sentence that names what is wrong, for a line of a batch.
     #[must_use]
     pub fn detail(&self) -> &str {
         &self.detail

@@ -38,7 +38,7 @@ const DEFAULT_TOPIC: &str = "events";
 /// `?max_age=` at most; streams are cut by `stream.age_max` anyway.
 const AGE_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// `GET /events?topic=a&topic=b`.
+/// `GET /events?topic=a&topic=b`: one stream of several topics; without any, of `events`.
 pub(super) async fn many(
     State(gateway): State<Arc<Gateway>>,
     RawQuery(query): RawQuery,
@@ -53,7 +53,7 @@ pub(super) async fn many(
     subscribe(gateway, &names, &query, &headers, way).await
 }
 
-/// `GET /events/{topic}`.
+/// `GET /events/{topic}`: a stream of one topic.
 pub(super) async fn one(
     State(gateway): State<Arc<Gateway>>,
     Name(topic): Name,

@@ -4,10 +4,10 @@ use crate::sse::GapReason;
 
 /// A closed set: one child of a metric for each value.
 pub(super) trait Label: Copy + Eq + 'static {
-    /// All of them.
+    /// Every value, in the order of its children.
     const ALL: &'static [Self];
 
-    /// The word.
+    /// The value as it stands in the label.
     fn text(self) -> &'static str;
 }
 
@@ -48,11 +48,11 @@ label! {
         Timeout = "timeout",
         /// `?limit=` or `?max_age=` was reached.
         Limit = "limit",
-        /// `stream.age_max`.
+        /// It was open for `stream.age_max`, and is cut so that its client goes elsewhere.
         Age = "age",
         /// All of its topics have ended.
         Ended = "ended",
-        /// This replica is going.
+        /// This replica is going, and the stream's slice of the drain has come.
         Drain = "drain",
         /// It was held longer than `repair.time`.
         Held = "held",
@@ -64,7 +64,7 @@ label! {
     Refusal {
         /// The request can never succeed as it is.
         BadRequest = "bad_request",
-        /// This replica is going.
+        /// This replica is going, and takes no new ones.
         Draining = "draining",
         /// `limits.streams_max` are open.
         Limit = "limit",
@@ -94,9 +94,9 @@ label! {
 label! {
     /// Where the events came from that a stream showed before it was live.
     ReplaySource {
-        /// The window in memory.
+        /// The window that this replica holds in memory.
         Window = "window",
-        /// Pages of the log.
+        /// Pages of the log, read from Redis.
         Log = "log",
     }
 }
@@ -148,9 +148,9 @@ label! {
 label! {
     /// What an append of an ear came to.
     AppendOutcome {
-        /// Logged.
+        /// All of it is logged, now or by an ear before this one.
         Ok = "ok",
-        /// Its epoch is over.
+        /// Its epoch is over: another one counts from here on.
         Stale = "stale",
         /// Another ear's epoch is appended first.
         Wait = "wait",
@@ -188,11 +188,11 @@ label! {
 }
 
 label! {
-    /// How command connections stand.
+    /// What the command connections to Redis are at.
     PoolState {
-        /// In use.
+        /// A command is on it.
         Busy = "busy",
-        /// Free.
+        /// It is open and free.
         Idle = "idle",
         /// Tasks that wait for one.
         Waiting = "waiting",

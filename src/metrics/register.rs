@@ -21,8 +21,8 @@ impl<L: Label, M> Family<L, M> {
         }
     }
 
-    /// The child of a value; none if the metric leaves that value out. There are a handful: looking
-    /// through them is cheaper than hashing.
+    /// The child of a value; none if the metric leaves that value out. There are a handful: comparing
+    /// them is cheaper than hashing.
     pub(super) fn of(&self, value: L) -> Option<&M> {
         let child = self.children.iter().find(|(known, _)| *known == value);
         debug_assert!(child.is_some(), "{} is left out here", value.text());
@@ -121,7 +121,7 @@ impl Register<'_> {
         Family::new(values, |value| counters.with_label_values(&[value.text()]))
     }
 
-    /// Counters with two labels.
+    /// Counters with two labels, by the first and then by the second.
     pub(super) fn counters_by<L: Label, K: Label>(
         &self,
         name: &str,

@@ -1,8 +1,14 @@
-//! A stream as an ordinary HTTP body: for TLS, HTTP/2, short streams, and wherever the socket is
-//! not ours.
+//! A stream as an ordinary HTTP body: for HTTP/2, for streams with `limit` or `max_age`, and where
+//! `engine.sockets` is off.
 //!
-//! The body is polled only when hyper has room, so a reader that stops costs a cursor and what
-//! hyper has buffered, nothing more.
+//! The body is polled only when hyper has room, so a reader that stops costs a cursor, what hyper has
+//! buffered, and the pages of the log that it was about to be shown, if it was behind its window.
+//!
+//! ```text
+//!  Opening ──> Live <──> Reading          clean end: Over
+//!                 └──(limit, age, end, drain, held)──┤
+//!                                         cut:       Flushing ──> Cut
+//! ```
 
 use super::listing::{SLICE, Seen, StreamState, Top};
 use super::open::{MaybeOpen, Opening};
@@ -41,14 +47,19 @@ enum State {
         Pin<Box<dyn Future<Output = Arc<Reading>> + Send>>,
         Counted,
     ),
-    /// Hyper writes what it has before it is told of the cut.
+    /// The last bytes are in hyper's buffer. Told of the cut at once, it would throw them away; asked
+    /// again, it has written them.
     Flushing,
+    /// The next answer is the error that has hyper break off.
     Cut,
+    /// The next answer is the end.
     Over,
+    /// Taken out to become another one: nobody sees this.
+    Moving,
 }
 
-/// The body of an event stream. What it has to say stands in a place where it can be looked at
-/// while hyper holds the body, above all when hyper has not asked for long.
+/// The body of an event stream. Its parts are shared with [`Bodies`], so that it can be listed while
+/// hyper holds it, above all when hyper has not asked for long.
 #[derive(Debug)]
 pub struct StreamBody {
     outlet: Arc<Mutex<Outlet>>,
@@ -76,7 +87,9 @@ impl fmt::Debug for Outlet {
     }
 }
 
-/// The streams that go out as bodies, to be looked at.
+/// The streams that go out as bodies, to be listed.
+///
+/// Its lock is held for single calls, never while one of an outlet is taken.
 #[derive(Debug, Default)]
 pub struct Bodies(Mutex<Slab<Arc<Mutex<Outlet>>>>);
 
@@ -161,7 +174,7 @@ impl Outlet {
     fn stream(&self) -> Option<&Stream> {
         match &self.state {
             State::Live(stream) | State::Reading(stream, ..) => Some(stream),
-            State::Opening(_) | State::Flushing | State::Cut | State::Over => None,
+            State::Opening(_) | State::Flushing | State::Cut | State::Over | State::Moving => None,
         }
     }
 
@@ -181,7 +194,7 @@ impl Outlet {
                 State::Opening(_) => StreamState::Opening,
                 State::Live(_) => StreamState::Live,
                 State::Reading(..) => StreamState::Reading,
-                State::Flushing | State::Cut | State::Over => StreamState::Over,
+                State::Flushing | State::Cut | State::Over | State::Moving => StreamState::Over,
             },
         };
         top.offer(&seen, || self.peer);
@@ -197,9 +210,9 @@ impl Outlet {
 
     /// One step of whatever state it is in. `Pending` only with every wake-up arranged.
     fn advance(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        // Registered before looking: a ring in between wakes this task again.
+        // Registered before the hub is read: what comes in between wakes this task again.
         self.task_waker.register(cx.waker());
-        match std::mem::replace(&mut self.state, State::Over) {
+        match std::mem::replace(&mut self.state, State::Moving) {
             State::Opening(opening) => self.advance_opening(opening, cx),
             State::Live(stream) => self.advance_live(stream, cx),
             State::Reading(mut stream, mut reading, counted) => match reading.as_mut().poll(cx) {
@@ -275,7 +288,7 @@ impl Outlet {
                 self.sleep.as_mut().reset(until.instant());
                 return match self.sleep.as_mut().poll(cx) {
                     Poll::Pending if self.out.pieces.is_empty() => Poll::Pending,
-                    // There is something to write, or the time came while we looked.
+                    // There is something to write, or the time came meanwhile.
                     Poll::Pending | Poll::Ready(()) => Poll::Ready(()),
                 };
             }
@@ -320,10 +333,11 @@ impl Outlet {
                 return Poll::Ready(Some(Ok(Frame::data(bytes))));
             }
             match self.state {
-                State::Over => return Poll::Ready(None),
+                State::Over | State::Moving => return Poll::Ready(None),
                 State::Cut => return Poll::Ready(Some(Err(Cut))),
                 State::Flushing => {
                     self.state = State::Cut;
+                    // hyper flushes whenever a body has nothing, and then asks again.
                     cx.waker().wake_by_ref();
                     return Poll::Pending;
                 }

@@ -8,7 +8,7 @@ use std::collections::BinaryHeap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// Streams that are looked at in one go; others get their turn in between.
+/// Streams that are offered in one go; others get their turn in between.
 pub(super) const SLICE: usize = 256;
 /// Topics of one stream that are named.
 const NAMED_MAX: usize = 16;
@@ -20,11 +20,11 @@ pub enum Sort {
     Lag,
     /// How long it has been open.
     Age,
-    /// Bytes of its body.
+    /// Bytes of its body that were given to the socket.
     Bytes,
 }
 
-/// Where a stream stands.
+/// What a stream is at, for whoever reads a list of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StreamState {
     /// It waits for its subscription, or for where it begins.
@@ -40,7 +40,7 @@ pub enum StreamState {
 }
 
 impl StreamState {
-    /// The word in lists.
+    /// The word in the list of streams.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -53,14 +53,14 @@ impl StreamState {
     }
 }
 
-/// One open stream.
+/// One open stream, as `GET /streams` shows it.
 #[derive(Clone, Debug)]
 pub struct Row {
     /// The other end of its connection.
     pub peer: Option<SocketAddr>,
     /// Its topics, the first few.
     pub topics: Vec<Topic>,
-    /// How many there are.
+    /// How many topics it has, those that are not named too.
     pub topics_count: usize,
     /// How long it has been open.
     pub age: Duration,
@@ -68,13 +68,13 @@ pub struct Row {
     pub standing: Standing,
     /// Bytes of its body that were given to the socket.
     pub bytes: u64,
-    /// Its way out.
+    /// On a socket of our own, or as a body.
     pub way: WayOut,
-    /// Where it stands.
+    /// What it is at.
     pub state: StreamState,
 }
 
-/// What an entry or a body knows of its stream.
+/// What a connection or a body knows of its stream.
 pub(super) struct Seen<'a> {
     /// None while it opens, and once it is over.
     pub(super) stream: Option<&'a Stream>,
@@ -84,7 +84,7 @@ pub(super) struct Seen<'a> {
     pub(super) state: StreamState,
 }
 
-/// The first few of many streams. What the others are called is never looked up.
+/// The first few of many streams. Topics and addresses of the others are never asked for.
 #[derive(Debug)]
 pub(super) struct Top {
     sort: Sort,

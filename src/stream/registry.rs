@@ -27,7 +27,7 @@ impl OpenStreams {
         })
     }
 
-    /// How many there are.
+    /// How many streams are open on this replica, whatever their way out.
     #[must_use]
     pub fn count(&self) -> usize {
         self.count.load(Ordering::Acquire)
@@ -47,7 +47,7 @@ impl OpenStreams {
         self.count.fetch_sub(1, Ordering::AcqRel);
     }
 
-    /// One stream has ended.
+    /// Says in the log that a stream has ended, unless too many have in this second.
     pub(super) fn say_closed(&self, closed: &Closed) {
         if tracing::enabled!(tracing::Level::INFO) && self.lines.may_say(Instant::now()) {
             tracing::info!(
@@ -196,7 +196,7 @@ impl StreamGuard {
         }
     }
 
-    /// It leaves hyper for a socket of the engine's own.
+    /// It leaves hyper for a thread of [`sockets`](super::sockets).
     #[must_use]
     pub fn on_socket(mut self) -> Self {
         self.open.metrics.goes_by(self.way, WayOut::Socket);

@@ -5,7 +5,7 @@ use crate::metrics::Metrics;
 use prometheus::local::{LocalHistogram, LocalIntCounter};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Counts of one thread.
+/// What one thread has counted since it last told it.
 #[derive(Debug)]
 pub(super) struct Tally {
     delivered: LocalIntCounter,
@@ -52,7 +52,7 @@ impl Tally {
         self.sweep.observe(time.as_secs_f64());
     }
 
-    /// Tells it.
+    /// Adds it to what all threads share.
     pub(super) fn flush(&self) {
         self.delivered.flush();
         self.sent_bytes.flush();

@@ -1,9 +1,19 @@
 //! Taking a connection from hyper once the head of a stream is out.
 //!
-//! The handler leaves a [`Handoff`] on the [`HandoffSlot`] of its connection and answers with a body that
-//! yields what the stream begins with, and then nothing. hyper writes head and beginning in one go
-//! and asks the body again; when the flush has reached the socket after that, nothing of the answer
-//! is left in hyper's buffers, and the connection can be taken apart.
+//! The handler leaves a [`Handoff`] on the [`HandoffSlot`] of its connection, and answers with a body
+//! that yields what the stream begins with and then nothing. From then on:
+//!
+//! ```text
+//! hyper asks the body      ─> the beginning; written with the head in one go
+//! hyper asks again         ─> nothing (`asked`): all of the answer stands in hyper's buffer or is out
+//! hyper flushes the socket ─> `flushed`: nothing stands in hyper's buffer
+//! the connection's task    ─> takes the handoff, and hyper's connection apart
+//! ```
+//!
+//! Both marks are needed. A flush before the body was asked again may be that of the head alone; and
+//! a write after the flush has something in hyper's buffer again, so each write takes the mark back.
+//! All of it happens on the task of the connection: the marks are atomics only because hyper wants
+//! its socket and its body to be `Send`, and the lock is never waited for.
 
 use super::socket::Socket;
 use crate::stream::sockets::Handoff;
@@ -18,7 +28,7 @@ use std::convert::Infallible;
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 /// Where the handler of a connection leaves a handoff.
@@ -38,11 +48,7 @@ impl HandoffSlot {
     /// Leaves a handoff; the body to answer with.
     pub(in crate::http) fn leave(&self, mut handoff: Handoff) -> AxumBody {
         let beginning = handoff.take_beginning();
-        *self
-            .0
-            .handoff
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = Some(handoff);
+        *self.handoff() = Some(handoff);
         AxumBody::new(Beginning {
             bytes: beginning,
             slot: self.clone(),
@@ -52,26 +58,17 @@ impl HandoffSlot {
     /// The handoff, once the head is out.
     pub(super) fn take(&self) -> Option<Handoff> {
         let out = self.0.asked.load(Ordering::Acquire) && self.0.flushed.load(Ordering::Acquire);
-        let mut handoff = self
-            .0
-            .handoff
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        handoff.take_if(|_| out)
+        self.handoff().take_if(|_| out)
     }
 
-    /// Whether somebody will take the connection over.
-    fn has_ticket(&self) -> bool {
-        let handoff = self
-            .0
-            .handoff
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        handoff.is_some()
+    fn handoff(&self) -> MutexGuard<'_, Option<Handoff>> {
+        let handoff = self.0.handoff.lock();
+        handoff.unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A body that never ends.
+/// A body that yields what the stream begins with, and never ends: hyper is to leave the connection
+/// as it is until it is taken.
 struct Beginning {
     bytes: Option<Bytes>,
     slot: HandoffSlot,
@@ -89,7 +86,8 @@ impl Body for Beginning {
             return Poll::Ready(Some(Ok(Frame::data(bytes))));
         }
         let state = &self.slot.0;
-        // Asked again, it has nothing in hyper's buffer still.
+        // Only the first time counts: hyper may ask once more after the flush, and what was flushed
+        // stays so.
         if !state.asked.swap(true, Ordering::AcqRel) {
             state.flushed.store(false, Ordering::Release);
         }
@@ -124,7 +122,7 @@ impl Read for Flushed {
         cx: &mut Context<'_>,
         buffer: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.slot.has_ticket() {
+        if self.slot.handoff().is_some() {
             // What comes now is for whoever takes the connection over; only the head has still to
             // go out, and that wakes by itself.
             return Poll::Pending;
@@ -176,7 +174,7 @@ pub(super) struct Routes {
 }
 
 impl Routes {
-    /// Handlers see the slot only if there is somebody to take tickets.
+    /// Handlers see the slot only if there is somebody to take what they leave there.
     pub(super) fn new(router: Router, slot: HandoffSlot, open: bool) -> Self {
         Self {
             router: TowerToHyperService::new(router),

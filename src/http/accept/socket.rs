@@ -26,7 +26,7 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0";
 pub(super) enum Begins {
     /// Something that is not HTTP/2.
     Http1,
-    /// The preface of HTTP/2.
+    /// HTTP/2 with prior knowledge, by its preface.
     Http2,
     /// Nothing: the peer has closed it.
     Ended,

@@ -54,7 +54,7 @@ impl Spare {
         done
     }
 
-    /// One line for many.
+    /// One line of the log for many failures: in a storm each would add its own.
     fn say(&mut self, why: &io::Error) {
         let now = Instant::now();
         if self.said.is_none_or(|said| now >= said + SAY_AGAIN) {

@@ -59,7 +59,7 @@ enum State {
     Moving,
 }
 
-/// One connection.
+/// A connection that a thread owns. Dropped, it is closed, and its place is given back.
 pub(super) struct Connection {
     socket: TcpStream,
     key: Key,
@@ -85,7 +85,7 @@ const _: () = assert!(size_of::<Option<Connection>>() <= 352);
 /// What a write came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Written {
-    /// All of it.
+    /// The kernel has taken all of it.
     All,
     /// The socket takes no more for now.
     Blocked,
@@ -165,12 +165,12 @@ impl Connection {
         }
     }
 
-    /// Opening to live.
+    /// From opening to live: all that it waited for is known.
     pub(super) fn opened(&mut self, stream: Stream) {
         self.state = State::Live(stream);
     }
 
-    /// Live to reading.
+    /// From live to reading. `awaited` ends what it waits for, should the connection go.
     pub(super) fn wait_for_pages(&mut self, awaited: Awaited) {
         self.state = match std::mem::replace(&mut self.state, State::Moving) {
             State::Live(stream) => State::Reading {
@@ -181,7 +181,7 @@ impl Connection {
         };
     }
 
-    /// Reading to live, with what it has waited for. False if it did not wait.
+    /// From reading to live, with what it has waited for. False if it did not wait.
     pub(super) fn resume(&mut self, reading: &Arc<Reading>) -> bool {
         match std::mem::replace(&mut self.state, State::Moving) {
             State::Reading { mut stream, .. } => {
@@ -311,7 +311,7 @@ impl Connection {
         self.flush()
     }
 
-    /// Writes what waits.
+    /// Writes what waits for the socket, as far as it takes it.
     pub(super) fn flush(&mut self) -> Written {
         let Some(rest) = &mut self.rest else {
             return Written::All;

@@ -96,7 +96,7 @@ impl Connections {
         }
     }
 
-    /// A round begins.
+    /// A round begins: all that is done in it is done at this time.
     pub(super) fn begin_round(&mut self) {
         self.now = CoarseInstant::now();
         self.tally.read_clock();

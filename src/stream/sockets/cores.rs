@@ -6,7 +6,7 @@
 /// How many threads, and whether each stays on one core.
 #[derive(Clone, Copy, Debug)]
 pub struct Threads {
-    /// One at least.
+    /// How many threads; one at least.
     pub count: usize,
     /// If there is one for each core that this process may use, each stays on its own. With fewer,
     /// several replicas on one machine would all choose the same cores.

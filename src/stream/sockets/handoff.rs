@@ -38,7 +38,7 @@ pub struct HandedOff {
     pub socket: TcpStream,
     /// Its place among the sockets of this process.
     pub place: Place,
-    /// The stream.
+    /// The stream that goes out on it, as the handler left it.
     pub handoff: Handoff,
 }
 

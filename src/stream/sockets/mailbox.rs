@@ -22,7 +22,7 @@ pub(super) enum Command {
     Pages(u64, LogRead, Arc<Reading>),
     /// Offer the connections from this number on to a list, some at a time.
     List(usize, Top, oneshot::Sender<Top>),
-    /// End.
+    /// End: the streams that are left are cut.
     Stop,
 }
 
@@ -40,7 +40,7 @@ pub(super) struct Mailbox {
     help: Arc<Notify>,
 }
 
-/// Groups that were woken.
+/// The groups that were woken since somebody took them, each once.
 #[derive(Debug, Default)]
 struct Woken {
     groups: Vec<u32>,

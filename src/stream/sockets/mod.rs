@@ -1,41 +1,62 @@
 //! Streams whose socket is ours: the way out for plain HTTP/1.1.
 //!
 //! hyper reads the request and writes the head; then the connection is taken over ([`Handoff`],
-//! `http::accept`). From then on a stream is an entry in one of a few threads: a socket, a cursor,
-//! and nothing else while it is quiet. No task, no buffer, no allocation for an event.
+//! `http::accept`). From then on a stream is a connection in one of a few threads: a socket, a
+//! cursor, and nothing else while it is quiet. No task, no buffer, no allocation for an event.
+//!
+//! | module | what |
+//! |---|---|
+//! | `gate`, `handoff` | what accept gives: a place, a socket, a stream |
+//! | `thread` | one thread: its sleep, its rounds, and the helper that may do a short one |
+//! | `connections` | what a round does with each connection: adopt, advance, turn, end |
+//! | `connection`, `send` | one connection: its states, and writing without blocking |
+//! | `mailbox`, `groups` | how others wake a thread: by a command, or by an event of a topic |
+//! | `waits`, `timer_wheel`, `table` | pages that several wait for; times; the list in order of sockets |
+//! | `cores` | which core a thread stays on |
 //!
 //! The life of a socket:
 //!
 //! ```text
 //! accepted ─ hyper: request, head ─ Handoff ─> adopted
 //!    opening ──(subscription, cursor)──> live <──> reading (a page of the log)
-//!       live: the bell or the clock ─> Stream::turn ─> write
+//!       live: woken, or its time has come ─> Stream::turn ─> write
 //!             would block ─> blocked: the rest of one turn waits for the socket, the cursor stays
 //!    over: flush, then a clean end or a cut; gone: the peer went, or takes nothing
 //! ```
 //!
-//! Waking: the entries of a thread that read the same topic are a group (`groups`), and one
+//! Waking: the connections of a thread that read the same topic are a group (`groups`), and one
 //! [`Waker`](std::task::Waker) hangs at the topic for all of them. It marks the group, and if it was
 //! not marked, puts its number on the thread's list and nudges the thread. Where the groups on the
 //! list have few members, it is not the thread that is woken but a task of the runtime, the helper,
-//! which mostly runs next on the same core: it looks at them itself, under the lock of the thread's
-//! entries, or nudges the thread. No wake-up is lost:
+//! which mostly runs next on the same core: it advances them itself, under the lock of the thread's
+//! connections, or nudges the thread. No wake-up is lost:
 //!
-//! - An entry is in its groups before its first look at the hub.
-//! - Before its members look, the group's mark is cleared (R), then comes a fence, then they read
+//! - A connection is in its groups before it first reads the hub.
+//! - Before its members read, the group's mark is cleared (R), then comes a fence, then they read
 //!   the hub (L). The hub is changed first (C), then the mark is set (S). Suppose that L does not
 //!   see C. What the hub keeps under a lock, L has then read before C took the lock, so R happens
 //!   before S; what it keeps in an atomic, the fence orders: R before L, and C before S, which is
 //!   sequentially consistent. In both cases S finds the mark clear, the number goes on the list,
-//!   and the members look again.
-//! - The nudge is one write to an eventfd for however many entries. Its mark is cleared before the
-//!   list is taken, so a number that comes later nudges again.
+//!   and the members read again.
+//! - The nudge is one write to an eventfd for however many connections. Its mark is cleared before
+//!   the list is taken, so a number that comes later nudges again.
 //! - The helper is told after the number is on the list, and a telling is kept for it while it is
 //!   busy. It takes the whole list, or nudges: if the thread is at work, if there is more than the
 //!   list, and if what it did leaves something to do, or to be done sooner than the thread would
-//!   look.
+//!   wake by itself.
 //!
-//! A number on the list twice, or of a group that has gone and come again, costs a look.
+//! A number on the list twice, or of a group that has gone and come again, costs a turn that shows
+//! nothing.
+//!
+//! Locks are taken in this order:
+//!
+//! 1. a thread's rounds (`thread`): by the thread for a round, by the helper only if it is free;
+//! 2. below it, those of the hub and of the stream's own parts, by turns and by who joins a group;
+//! 3. a mailbox: its list of groups, then its commands. A waker of the hub takes the first alone,
+//!    and whoever gives a command the second alone; both let go of it before they wake anybody.
+//!
+//! So nobody may take a thread's rounds while holding a lock of the hub. A waker, which the hub calls
+//! under a lock of its own, does not: it only puts a number on a list.
 
 mod connection;
 mod connections;

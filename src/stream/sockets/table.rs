@@ -40,7 +40,7 @@ impl<T> Table<T> {
         }
     }
 
-    /// Takes one out.
+    /// Takes the one of this number out; its number is free for another.
     pub(super) fn remove(&mut self, number: u32) -> Option<T> {
         self.0.get_mut(number as usize)?.take()
     }

@@ -4,7 +4,7 @@ use crate::time::CoarseInstant;
 use crate::time::millis;
 use std::time::Duration;
 
-/// One slot.
+/// The time of one slot: so much later than it is due a connection may be found.
 const SLOT: Duration = Duration::from_millis(20);
 /// Slots; what is further away is found when the wheel has gone round.
 const SLOTS: usize = 1024;
@@ -16,7 +16,7 @@ pub(super) struct TimerWheel {
     /// The slot that comes next, and when.
     next: usize,
     next_at: CoarseInstant,
-    /// Numbers in all slots.
+    /// How many numbers stand in all slots together.
     len: usize,
 }
 
