@@ -207,12 +207,7 @@ impl Connection {
     }
 
     /// What it does next; what it writes goes to `out`.
-    pub(super) fn turn(
-        &mut self,
-        now: Now,
-        settings: &StreamSettings,
-        out: &mut Out,
-    ) -> Turn {
+    pub(super) fn turn(&mut self, now: Now, settings: &StreamSettings, out: &mut Out) -> Turn {
         match &mut self.state {
             State::Live(stream) => stream.turn(now, out),
             // While the log is waited for, the client still hears that it is connected.

@@ -12,6 +12,7 @@ use super::table::{Key, Table};
 use super::timer_wheel::TimerWheel;
 use super::waits::Waits;
 use crate::follow::reads::Reads;
+use crate::log::LogRead;
 use crate::metrics::CloseReason;
 use crate::stream::listing::{SLICE, Top};
 use crate::stream::out::Out;
