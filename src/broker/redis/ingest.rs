@@ -1,20 +1,11 @@
 //! What ingest asks of Redis: epochs, appends, the inbox.
 
-use super::ear::{Append, Outcome};
+use super::{Redis, decode};
 use crate::broker::BrokerError;
-use crate::broker::redis::{Redis, decode};
+use crate::broker::raw::{Append, InboxEntry, Outcome};
 use crate::topic::Topic;
 use redis::Value;
 use std::collections::BTreeMap;
-
-/// An entry of the inbox, as it was added.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct InboxEntry {
-    /// Its id in the inbox.
-    pub entry: String,
-    /// `topic`, `event`, `data`, `end`, `key`; what is missing is empty.
-    pub fields: BTreeMap<String, Vec<u8>>,
-}
 
 impl Redis {
     /// The channel on which ears tell one another.
@@ -34,7 +25,8 @@ impl Redis {
     pub async fn start_epoch(&self, epoch: &str, ear: &str) -> Result<(), BrokerError> {
         let mut cmd = self.function("start", 0);
         cmd.arg(epoch).arg(ear);
-        self.call(0, &cmd).await.map(|_| ())
+        self.call(0, &cmd).await?;
+        Ok(())
     }
 
     /// Appends what was counted; also how many became events, and how many were refused.
@@ -90,8 +82,8 @@ impl Redis {
                 .arg(self.ingest_channel())
                 .arg(format!("leave {ear} -")),
         )
-        .await
-        .map(|_| ())
+        .await?;
+        Ok(())
     }
 
     /// How many entries the inbox holds.
@@ -120,7 +112,8 @@ impl Redis {
             .arg("STREAMS")
             .arg(self.inbox_key())
             .arg("0-0");
-        self.command(&cmd).await.map(|answer| answer != Value::Nil)
+        let answer = self.command(&cmd).await?;
+        Ok(answer != Value::Nil)
     }
 
     /// The oldest entries of the inbox.
