@@ -49,7 +49,6 @@ use std::collections::BTreeMap;
 use tidegate::metrics::Metrics;
 use tidegate::time::CoarseInstant;
 use tidegate::topic::Topic;
-use tokio::time::Instant;
 use world::World;
 
 /// The topic that is not logged.
@@ -83,8 +82,8 @@ fn sweep(mix: Mix) -> BTreeMap<String, u64> {
     };
     let metrics = Metrics::new();
     // The process's clock begins before that of any world.
-    let _ = CoarseInstant::now();
-    let start = Instant::now();
+    let begun = CoarseInstant::now();
+    let start = begun.instant();
     let mut tally = BTreeMap::new();
     for seed in range {
         let mut world = World::new(seed, mix, &metrics, start);

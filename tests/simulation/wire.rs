@@ -56,7 +56,7 @@ fn parse(text: &str) -> Block {
     for line in text.lines() {
         match line.split_once(": ") {
             Some(("id", id)) => block.id = Some(id.parse().expect("an id is a cursor")),
-            Some(("event", event)) => block.event = event.to_owned(),
+            Some(("event", event)) => event.clone_into(&mut block.event),
             Some(("data", line)) => data.push(line),
             Some(("retry", _)) => {}
             None if line.is_empty() || line == ":" => {}

@@ -67,7 +67,7 @@ impl Redis {
         why: &CommandError,
     ) -> Result<bool, CommandError> {
         match why {
-            CommandError::NoFunction => self.load_library().await?,
+            CommandError::NoFunction => Box::pin(self.load_library()).await?,
             CommandError::NoClock => self.configure(partition).await?,
             _ => return Ok(false),
         }
@@ -94,7 +94,7 @@ impl Redis {
         if self.0.prepared.load(Ordering::Acquire) {
             return Ok(());
         }
-        match self.prepare().await {
+        match Box::pin(self.prepare()).await {
             Err(BrokerError::Refused(why)) => Err(BrokerError::Unavailable(why)),
             done => done,
         }

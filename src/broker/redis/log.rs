@@ -135,7 +135,7 @@ impl Redis {
             return Err(self.unreadable());
         };
         if decode::number(configured) != Ok(1) {
-            self.prepare().await?;
+            Box::pin(self.prepare()).await?;
         }
         decode::id(last).map_err(|_| self.unreadable())
     }
