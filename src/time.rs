@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// The least that any moment is counted from.
+/// What every instant is counted from.
 static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 /// Milliseconds of this process's monotonic clock. Zero is left out, so that an `Option` of it is
@@ -15,7 +15,7 @@ static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 pub struct CoarseInstant(NonZeroU64);
 
 impl CoarseInstant {
-    /// This one.
+    /// The present.
     #[must_use]
     pub fn now() -> Self {
         Instant::now().into()
@@ -27,7 +27,7 @@ impl CoarseInstant {
         *START + Duration::from_millis(self.0.get() - 1)
     }
 
-    /// Time from an earlier moment to this one; zero if that one is later.
+    /// Time from an earlier instant to this one; zero if that one is later.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.get().saturating_sub(earlier.0.get()))
@@ -35,7 +35,7 @@ impl CoarseInstant {
 }
 
 impl From<Instant> for CoarseInstant {
-    /// Rounded down: a time that has come by this moment has come by the instant.
+    /// Rounded down: a time that has come by this one has come by the instant.
     fn from(instant: Instant) -> Self {
         let passed = instant.saturating_duration_since(*START);
         Self(NonZeroU64::MIN.saturating_add(millis(passed)))
@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_instant_that_waits_for_a_moment_finds_it_come() {
+    fn who_waits_for_an_instant_finds_it_come() {
         let now = CoarseInstant::now();
         for ms in [0, 1, 20, 86_400_000] {
             let then = now + Duration::from_millis(ms);
