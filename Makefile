@@ -63,7 +63,7 @@ test: ## all checks: the one command that tells whether a change is good
 quick_tests = wire publish ended config connections retention
 quick: fmt-check ## what takes less than a minute while working: format, clippy on the program, unit tests, short simulations, quick tests
 	cargo clippy --locked --workspace -- -D warnings
-	TIDEGATE_TEST_SEEDS=10 cargo test --locked --workspace --lib --test tidy --test simulation_log --test simulation_ingest
+	TIDEGATE_TEST_SEEDS=10 cargo test --locked --workspace --lib --test tidy --test simulation --test simulation_ingest
 	cargo test --locked --workspace --test it -- $(addsuffix ::,$(quick_tests))
 
 ci: ## what the build machine runs

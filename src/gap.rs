@@ -2,7 +2,7 @@
 //!
 //! It looks at ids alone, never at a wall clock of the replica, so every replica judges alike.
 //! Simulated against a plain model of trimming, expiry, deletion and rewinds in
-//! `tests/simulation_log.rs`.
+//! `tests/simulation/`.
 
 use crate::id::Id;
 use crate::log::{Floor, Horizon};

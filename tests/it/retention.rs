@@ -4,7 +4,7 @@
 //!
 //! Method: the real gateway over both brokers, every way to publish, and what Redis holds
 //! afterwards. That no rule and no change of the rules loses an event silently is simulated in
-//! `simulation_log.rs`.
+//! `tests/simulation/`.
 
 use crate::support::{
     Event, Gateway, NewEvent, Redis, Sse, Way, eventually, over_both_brokers, position, run,
