@@ -37,6 +37,11 @@ impl Reloaded {
 
     /// Writes another file and has it read. What was said of it.
     fn reload(&mut self, file: &str, said: &str) -> Vec<Value> {
+        self.reload_with(file, said, 1)
+    }
+
+    /// As [`Self::reload`], and waits for so many lines: the log comes on a way of its own.
+    fn reload_with(&mut self, file: &str, said: &str, lines: usize) -> Vec<Value> {
         self.write("tidegate.toml", file);
         let before = self.gateway.logged(said).len();
         self.gateway.hang_up();
@@ -48,7 +53,7 @@ impl Reloaded {
                     .metric("tidegate_config_reloads_total", outcome)
             };
             let done = outcomes.iter().map(|outcome| count(outcome)).sum::<f64>();
-            done.to_string() == self.reloads.to_string() && self.gateway.logged(said).len() > before
+            done.to_string() == self.reloads.to_string() && self.gateway.logged(said).len() >= before + lines
         });
         let lines = self.gateway.logged(said);
         let fields = |line: &String| serde_json::from_str::<Value>(line).unwrap()["fields"].clone();
@@ -260,7 +265,7 @@ fn a_bad_configuration_is_refused_whole_and_nothing_changes() {
     let hash = replica.hash();
     let bad =
         "[auth]\npublish_key = \"wrong\"\n[limits]\nstreams_max = 0\n[log]\nage_may = \"1h\"\n";
-    let lines = replica.reload(bad, REFUSED);
+    let lines = replica.reload_with(bad, REFUSED, 2);
     let faults: Vec<String> = lines.iter().map(|line| line["fault"].to_string()).collect();
     assert_eq!(faults.len(), 2, "{faults:?}");
     assert!(faults[0].contains("limits.streams_max") && faults[0].contains("at least 1"));
