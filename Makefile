@@ -46,7 +46,7 @@ $(abspath $(or $(CARGO_TARGET_DIR),target)/release/tidegate): Cargo.toml Cargo.l
 
 # --- checks -----------------------------------------------------------------------------------------------------------
 
-.PHONY: test quick ci test-tools fmt fmt-check lint doc test-rust test-valkey test-config test-dashboards test-load test-fault deny
+.PHONY: old-rules test quick ci test-tools fmt fmt-check lint doc test-rust test-valkey test-config test-dashboards test-load test-fault deny
 checks = test-tools fmt-check lint doc test-rust test-config test-dashboards test-load test-fault
 
 test: ## all checks: the one command that tells whether a change is good
@@ -65,6 +65,9 @@ quick: fmt-check ## what takes less than a minute while working: format, clippy 
 	cargo clippy --locked --workspace -- -D warnings
 	TIDEGATE_TEST_SEEDS=10 cargo test --locked --workspace --lib --test tidy --test simulation --test simulation_ingest
 	cargo test --locked --workspace --test it -- $(addsuffix ::,$(quick_tests))
+
+old-rules: ## puts rules back that lost events, one at a time, and sees that the simulation finds each; ARGS name some
+	tests/simulation/old_rules/run $(ARGS)
 
 ci: ## what the build machine runs
 	@.ci/run
