@@ -238,3 +238,71 @@ async fn settle_once(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::{Bounds, Live, Memory, Retention};
+    use crate::hub::reader::Start;
+    use crate::hub::window::WindowBounds;
+    use crate::id::Id;
+    use crate::topic::Topic;
+    use std::task::Waker;
+    use tokio::sync::mpsc;
+
+    fn retention() -> Retention {
+        Retention {
+            bounds: Bounds {
+                events_max: 1,
+                age_ms: 1000,
+            },
+            rules: Vec::new(),
+            event_bytes_max: 1,
+            topics_max: 0,
+            idempotency_ms: 1,
+            leap_ms: 1,
+        }
+    }
+
+    /// Frames were taken before everything else, so a queue that was never empty kept the follower
+    /// from asking for topics, and from reading what was missing.
+    #[tokio::test]
+    async fn a_live_queue_that_is_never_empty_keeps_nothing_else_from_its_turn() {
+        const FRAMES: usize = 100_000;
+        let bounds = WindowBounds {
+            events_max: 1,
+            bytes_max: 1,
+        };
+        let hub = Hub::new(1, bounds);
+        let (memory, _path, _answers) = Memory::open(retention());
+        let settings = FollowSettings {
+            reads_max: 1,
+            tick_after: Duration::from_secs(60),
+            deaf_after: Duration::from_secs(60),
+            keep: Duration::from_secs(60),
+        };
+        let follower = Follower::new(
+            hub.clone(),
+            Arc::new(Broker::Memory(Box::new(memory))),
+            Metrics::new(),
+            settings,
+            Arc::default(),
+        );
+        let (live, events) = mpsc::channel(FRAMES);
+        let (interest, mut wanted) = mpsc::channel(8);
+        for ms in 1..=FRAMES as u64 {
+            live.try_send(Live::Tick(0, Id::new(ms, 0))).unwrap();
+        }
+        let topic = Topic::parse("news").unwrap();
+        let _reader = hub.reader(&[topic], Waker::noop(), |_| Start::Live);
+        let stop = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(follower.run(LivePath { events, interest }, stop.clone()));
+        let asked = wanted.recv().await;
+        assert!(matches!(asked, Some(Interest::Add(_))), "{asked:?}");
+        let left = FRAMES - live.capacity();
+        assert!(left > FRAMES / 2, "only {left} frames are left by then");
+        stop.cancel();
+        tasks.join_all().await;
+    }
+}

@@ -254,3 +254,26 @@ fn an_expired_topic_that_had_ended_opens_anew() {
     stream.opened();
     assert_eq!(stream.next_event().id(), anew);
 }
+
+/// A reader kept the feed, and with it the end that the log had forgotten: newcomers were answered 204 there, and found the
+/// topic open on every other replica.
+#[test]
+fn an_end_whose_log_is_gone_turns_nobody_away() {
+    let redis = Redis::start();
+    let gateway = Gateway::over(&redis, &[]);
+    // It holds the feed: a stream of several topics goes on when one of them has ended.
+    let mut keeper = gateway.listen(&["job", "other"]);
+    let last = end(&gateway, "job", "done");
+    assert_eq!(keeper.next_event().data, "done");
+    let header = [("Last-Event-ID", last.as_str())];
+    assert_stops(&gateway.open("/events/job", &header), "before");
+    let removed: u64 = redis.run(&["DEL", "tidegate:{0}:log:job"]);
+    assert_eq!(removed, 1);
+    let mut back = gateway.open("/events/job", &header);
+    back.opened();
+    let mut new = gateway.listen(&["job"]);
+    gateway.publish("job", "again");
+    for stream in [&mut back, &mut new, &mut keeper] {
+        assert_eq!(stream.next_published().data, "again");
+    }
+}

@@ -53,7 +53,8 @@ impl Reloaded {
                     .metric("tidegate_config_reloads_total", outcome)
             };
             let done = outcomes.iter().map(|outcome| count(outcome)).sum::<f64>();
-            done.to_string() == self.reloads.to_string() && self.gateway.logged(said).len() >= before + lines
+            done.to_string() == self.reloads.to_string()
+                && self.gateway.logged(said).len() >= before + lines
         });
         let lines = self.gateway.logged(said);
         let fields = |line: &String| serde_json::from_str::<Value>(line).unwrap()["fields"].clone();

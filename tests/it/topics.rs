@@ -257,3 +257,19 @@ fn a_topic_is_deleted_where_there_is_one() {
     let event = live.next_event();
     assert_eq!((event.id(), &*event.event), (&*deleted, "tidegate.deleted"));
 }
+
+#[test]
+fn a_stream_that_wants_one_type_is_told_of_a_deletion_all_the_same() {
+    over_both_brokers(&[], |broker, gateway| {
+        let mut stream = gateway.open("/events/news?type=price", &[]);
+        stream.opened();
+        gateway.publish("news", "of no type");
+        let deleted = gateway.delete("/topics/news").id();
+        let told = stream.next_event();
+        assert_eq!(
+            (&*told.event, told.id()),
+            ("tidegate.deleted", &*deleted),
+            "{broker}"
+        );
+    });
+}
