@@ -86,6 +86,7 @@ mod tests {
                 before: Id::new(5_000, 2),
                 after: Id::new(7_000, 0),
             }],
+            losses: Vec::new(),
             now_ms: 10_000,
             run: "a".into(),
         }

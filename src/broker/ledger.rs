@@ -6,7 +6,7 @@
 
 use super::{BrokerError, Publication, TopicState};
 use crate::id::Id;
-use crate::log::{Floor, History, Horizon, Page, ReadRequest, Reading, Seam};
+use crate::log::{Floor, Followed, History, Horizon, Loss, Page, ReadRequest, Reading, Seam};
 use crate::sse::{Entry, Frame, Mark};
 use crate::topic::{Pattern, Topic};
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -78,9 +78,11 @@ struct Log {
     head: Id,
     ended: Option<Id>,
     expires_ms: u64,
+    /// Gaps that are written down, the newest last: above the one, up to the other.
+    gaps: VecDeque<(Id, Id)>,
 }
 
-/// Until when other ages held, and the least of them.
+/// Before when other ages held, and the least of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Before {
     until_ms: u64,
@@ -91,6 +93,10 @@ struct Before {
 const EXPIRY_SLACK_MS: u64 = 3_600_000;
 /// Seams that are remembered.
 const SEAMS_MAX: usize = 64;
+/// Losses that are remembered.
+const LOSSES_MAX: usize = 64;
+/// Gaps of one topic that are remembered.
+const GAPS_MAX: usize = 8;
 
 /// One partition.
 #[derive(Clone, Debug)]
@@ -103,6 +109,7 @@ pub struct Ledger {
     last: Id,
     born: Id,
     seams: VecDeque<Seam>,
+    losses: VecDeque<Loss>,
     logs: BTreeMap<Topic, Log>,
     keys: HashMap<(Topic, String), (Option<Id>, u64)>,
 }
@@ -120,6 +127,7 @@ impl Ledger {
             last: start,
             born: start,
             seams: VecDeque::new(),
+            losses: VecDeque::new(),
             logs: BTreeMap::new(),
             keys: HashMap::new(),
         }
@@ -139,7 +147,8 @@ impl Ledger {
             let least = self.retention.least_age_ms();
             let age_ms = self.before.map_or(least, |before| least.min(before.age_ms));
             self.before = Some(Before {
-                until_ms: now_ms.max(self.last.ms),
+                // What was published in this very millisecond was kept by the ages before, too.
+                until_ms: now_ms.max(self.last.ms) + 1,
                 age_ms,
             });
         }
@@ -151,7 +160,7 @@ impl Ledger {
         self.retention.of(topic).unwrap_or(self.retention.bounds)
     }
 
-    /// At a moment, events up to this millisecond may have expired with their whole log. What is
+    /// At a moment, events before this millisecond may have expired with their whole log. What is
     /// older than the present ages was kept by the ages before.
     fn oldest(&self, topic: &Topic, at_ms: u64) -> u64 {
         let before = self.before.map_or(0, |before| {
@@ -276,6 +285,7 @@ impl Ledger {
             last: self.last,
             born: self.born,
             seams: self.seams.iter().copied().collect(),
+            losses: self.losses.iter().copied().collect(),
             now_ms: now_ms.max(self.last.ms),
             run: self.run.to_string().into(),
         }
@@ -364,27 +374,49 @@ impl Ledger {
         Some(frame)
     }
 
-    /// Hears how far a replica followed the clock, and which id of each topic it knew last,
-    /// before this process wrote. Returns gap entries to be sent live.
-    pub fn report(&mut self, heard: Id, topics: &[(Topic, Id)], now_ms: u64) -> LiveFrames {
+    /// Hears how far a replica followed the clock, and which id of each topic it knew last, before
+    /// this process wrote. Returns gap entries to be sent live.
+    pub fn report(
+        &mut self,
+        followed: impl Into<Followed>,
+        topics: &[(Topic, Id)],
+        now_ms: u64,
+    ) -> LiveFrames {
+        let followed = followed.into();
         self.expire(now_ms);
         self.take_over(now_ms);
-        if heard >= self.seams.back().map_or(self.born, |seam| seam.after) {
-            self.leap_over(heard);
+        let since = self.unfollowed_since(&followed);
+        if self.is_beyond_seams(followed.heard) {
+            self.leap_over(followed.heard);
         }
         let mut told = Vec::new();
         for (topic, id) in topics {
-            // What was published at or below `heard` before this report, that replica leaves out.
-            let id = if self.has_between_seam_and(topic, heard) {
-                heard
-            } else {
-                *id
-            };
-            if let Some(frame) = self.report_one(topic, id, now_ms) {
+            if let Some(frame) = self.report_one(topic, *id, followed.heard, since, now_ms) {
                 told.push((topic.clone(), frame));
             }
         }
         told
+    }
+
+    /// From where on the log was written by processes that a replica did not follow.
+    fn unfollowed_since(&self, followed: &Followed) -> Option<Id> {
+        if followed.born.is_some_and(|born| born != self.born) {
+            return Some(self.born);
+        }
+        let known = followed.seam?;
+        let newer = self.seams.iter().find(|seam| known < seam.before);
+        newer.map(|seam| seam.before)
+    }
+
+    /// Whether this id is above everything that the newest seam covers.
+    fn is_beyond_seams(&self, id: Id) -> bool {
+        id >= self.seams.back().map_or(self.born, |seam| seam.after)
+    }
+
+    /// Where the seam begins that an id lies in.
+    fn seam_around(&self, id: Id) -> Option<Id> {
+        let around = |seam: &&Seam| seam.before < id && id < seam.after;
+        self.seams.iter().find(around).map(|seam| seam.before)
     }
 
     /// Widens the newest seam so that it covers `id`, and goes on behind it.
@@ -400,39 +432,68 @@ impl Ledger {
         }
     }
 
-    /// Whether the topic has an entry inside the seam around `heard`, at or below it.
-    fn has_between_seam_and(&self, topic: &Topic, heard: Id) -> bool {
-        let around = |seam: &&Seam| seam.before < heard && heard < seam.after;
-        let Some(seam) = self.seams.iter().find(around) else {
-            return false;
-        };
-        self.logs.get(topic).is_some_and(|log| {
-            let mut ids = log.entries.iter().map(|(entry, _)| entry.id);
-            ids.any(|id| seam.before < id && id <= heard)
-        })
-    }
-
-    fn report_one(&mut self, topic: &Topic, id: Id, now_ms: u64) -> Option<Frame> {
-        if id >= self.seams.back().map_or(self.born, |seam| seam.after) && self.lacks(topic, id) {
+    /// What a replica knew of one topic: `id` last, and nothing at or below `heard` is shown there
+    /// any more, although `since` the log was written by processes that it did not follow.
+    fn report_one(
+        &mut self,
+        topic: &Topic,
+        id: Id,
+        heard: Id,
+        since: Option<Id>,
+        now_ms: u64,
+    ) -> Option<Frame> {
+        if let Some(from) = since.or_else(|| self.seam_around(heard))
+            && self.has_between(topic, from, heard)
+        {
+            return self.write_gap(topic, from, heard, now_ms);
+        }
+        if let Some(from) = since.filter(|since| *since < id) {
+            return self.write_gap(topic, from, id, now_ms);
+        }
+        if self.is_beyond_seams(id) && self.lacks(topic, id) {
             self.leap_over(id);
         }
-        let seam = *self
-            .seams
-            .iter()
-            .find(|seam| seam.before < id && id < seam.after)?;
-        let reaches = |entry: &Entry| matches!(entry.mark, Mark::Gap { from, lost } if from < id && lost >= id);
-        let known = self
+        let from = self.seam_around(id)?;
+        self.write_gap(topic, from, id, now_ms)
+    }
+
+    /// Whether the topic's log has, or had, an entry above `since` and at or below `heard`.
+    fn has_between(&self, topic: &Topic, since: Id, heard: Id) -> bool {
+        let Some(log) = self.logs.get(topic).filter(|_| since < heard) else {
+            return false;
+        };
+        let mut ids = log.entries.iter().map(|(entry, _)| entry.id);
+        let trimmed = |(first, _): &(Entry, Frame)| since < first.prev;
+        ids.any(|id| since < id && id <= heard) || log.entries.front().is_some_and(trimmed)
+    }
+
+    /// A stretch of a topic was lost: above `from`, up to `lost`. None if that is written down.
+    fn write_gap(&mut self, topic: &Topic, from: Id, lost: Id, now_ms: u64) -> Option<Frame> {
+        let covers = |(above, up_to): &(Id, Id)| *above <= from && lost <= *up_to;
+        if self
             .logs
             .get(topic)
-            .is_some_and(|log| log.entries.iter().any(|(entry, _)| reaches(entry)));
-        if known {
+            .is_some_and(|log| log.gaps.iter().any(covers))
+        {
             return None;
         }
-        let mark = Mark::Gap {
-            from: seam.before,
-            lost: id,
-        };
-        Some(self.append(topic, mark, "tidegate.gap".into(), String::new(), now_ms))
+        let mark = Mark::Gap { from, lost };
+        let frame = self.append(topic, mark, "tidegate.gap".into(), String::new(), now_ms);
+        if let Some(log) = self.logs.get_mut(topic) {
+            log.gaps.push_back((from, lost));
+            if log.gaps.len() > GAPS_MAX {
+                log.gaps.pop_front();
+            }
+        }
+        self.losses.retain(|loss| loss.from != from);
+        self.losses.push_back(Loss {
+            from,
+            told: frame.id,
+        });
+        if self.losses.len() > LOSSES_MAX {
+            self.losses.pop_front();
+        }
+        Some(frame)
     }
 
     /// Whether an id that must be in the log is not.
@@ -447,7 +508,7 @@ impl Ledger {
                         .binary_search_by_key(&id, |(entry, _)| entry.id)
                         .is_err()
             }
-            None => id.ms > self.oldest(topic, self.last.ms),
+            None => Id::before_ms(self.oldest(topic, self.last.ms)) < id,
         }
     }
 
@@ -497,6 +558,7 @@ impl Ledger {
             head: fresh,
             ended: None,
             expires_ms: 0,
+            gaps: VecDeque::new(),
         });
         let entry = Entry {
             id,

@@ -32,7 +32,7 @@ pub use sentinel::follow_master;
 
 use super::{BrokerError, Fleet, LivePath, Publication, Retention, Rule, TopicState};
 use crate::id::Id;
-use crate::log::{History, ReadRequest, Reading};
+use crate::log::{Followed, History, ReadRequest, Reading};
 use crate::metrics::{Metrics, Role};
 use crate::swap::Swap;
 use crate::topic::{PartitionNo, Topic};
@@ -41,7 +41,7 @@ use library::{Library, VERSION};
 use master::Master;
 use redis::{Cmd, ConnectionInfo, RedisError, RedisResult, Value};
 use sentinel::Word;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -93,6 +93,8 @@ pub struct Settings {
 const EXPECTED: [&str; 3] = ["Function not found", "TGNOCLOCK", "already exists"];
 /// The same refusal is said again after this time.
 const SAY_AGAIN: Duration = Duration::from_secs(10);
+/// Between two looks for function libraries that nobody uses.
+const TIDY_EVERY: Duration = Duration::from_secs(600);
 /// Different ones that are said in this time.
 const SAID_MAX: usize = 16;
 /// The `maxmemory-policy` by which keys stay.
@@ -120,6 +122,8 @@ struct Shared {
     prepared: AtomicBool,
     /// What Redis refused, and when that was said last.
     refused: Mutex<HashMap<String, Instant>>,
+    /// When libraries that nobody uses are looked for again.
+    tidy_at: Mutex<Instant>,
 }
 
 impl Redis {
@@ -142,6 +146,7 @@ impl Redis {
             metrics,
             prepared: AtomicBool::new(false),
             refused: Mutex::default(),
+            tidy_at: Mutex::new(Instant::now()),
         })))
     }
 
@@ -379,57 +384,83 @@ impl Redis {
         self.command(&cmd).await.map(|_| ())
     }
 
-    /// Loads what is missing. The internal library is never replaced, the public one only upward.
+    /// Loads what is missing: the library of this build, and the public one if there is none or an
+    /// older one.
     async fn load_library(&self) -> Result<(), BrokerError> {
         let library = &self.0.library;
-        let version = redis::cmd("FCALL_RO")
-            .arg(library.function("version"))
-            .arg(0)
-            .to_owned();
         let load = redis::cmd("FUNCTION")
             .arg("LOAD")
             .arg(&library.internal)
             .to_owned();
         match self.command(&load).await {
-            Ok(_) => {}
-            Err(BrokerError::Refused(why)) if why.contains("already exists") => {
-                let loaded = self.command(&version).await?;
-                if code_of(&loaded) != Some((VERSION, library.code.as_str())) {
-                    return Err(BrokerError::Refused(format!(
-                        "function library {}_v{VERSION} on the server is of another build; no two builds of one version may differ",
-                        self.settings().prefix
-                    )));
-                }
-            }
+            Err(BrokerError::Refused(why)) if why.contains("already exists") => {}
             Err(BrokerError::Refused(why)) if why.contains("unknown command") => {
                 return Err(BrokerError::Refused(
                     "this server has no functions: Redis 7.0 or newer is needed".into(),
                 ));
             }
-            Err(why) => return Err(why),
+            loaded => drop(loaded?),
         }
-        let public = redis::cmd("FCALL_RO")
-            .arg(library.public_version())
-            .arg(0)
-            .to_owned();
-        let loaded = self.command(&public).await.ok();
-        if loaded
-            .as_ref()
-            .and_then(code_of)
-            .is_none_or(|(version, _)| version < VERSION)
+        if self
+            .public_version()
+            .await?
+            .is_none_or(|version| version < VERSION)
         {
-            self.command(
-                redis::cmd("FUNCTION")
-                    .arg("LOAD")
-                    .arg("REPLACE")
-                    .arg(&library.public),
-            )
-            .await?;
+            let mut load = redis::cmd("FUNCTION");
+            load.arg("LOAD").arg("REPLACE").arg(&library.public);
+            self.command(&load).await?;
         }
         Ok(())
     }
 
-    /// `FCALL <prefix>_v1_<name> 0 <partition>`.
+    /// The version of the public functions that Redis has.
+    async fn public_version(&self) -> Result<Option<u32>, BrokerError> {
+        let version = redis::cmd("FCALL_RO")
+            .arg(self.0.library.public_version())
+            .arg(0)
+            .to_owned();
+        match self.command(&version).await {
+            Ok(version) => Ok(code_of(&version).map(|(version, _)| version)),
+            Err(BrokerError::Refused(why)) if why.contains("Function not found") => Ok(None),
+            Err(why) => Err(why),
+        }
+    }
+
+    /// Removes libraries that no replica has used for a while. A replica that has slept longer
+    /// loads its own again when it finds it missing.
+    async fn remove_unused_libraries(&self) -> Result<(), BrokerError> {
+        let library = &self.0.library;
+        let mut list = redis::cmd("FUNCTION");
+        list.arg("LIST")
+            .arg("LIBRARYNAME")
+            .arg(format!("{}_*", self.settings().prefix));
+        let found = self.command(&list).await?;
+        let mut unused = redis::cmd("FCALL");
+        unused
+            .arg(library.function("libraries"))
+            .arg(0)
+            .arg(&library.name);
+        for name in library_names(&found).filter(|name| library.is_internal(name)) {
+            unused.arg(name);
+        }
+        let unused = self.call(0, &unused).await?;
+        for name in decode::list(&unused).map_err(|_| self.unreadable())? {
+            let name = decode::text(name).map_err(|_| self.unreadable())?;
+            let mut delete = redis::cmd("FUNCTION");
+            match self.command(delete.arg("DELETE").arg(name)).await {
+                Ok(_) => tracing::info!(
+                    library = name,
+                    "a function library that no replica uses any more is removed"
+                ),
+                // Another replica was quicker.
+                Err(BrokerError::Refused(why)) if why.contains("Library not found") => {}
+                Err(why) => return Err(why),
+            }
+        }
+        Ok(())
+    }
+
+    /// `FCALL <prefix>_<hash>_<name> 0 <partition>`.
     pub(crate) fn function(&self, name: &str, partition: PartitionNo) -> Cmd {
         let mut cmd = redis::cmd("FCALL");
         cmd.arg(self.0.library.function(name)).arg(0).arg(partition);
@@ -439,21 +470,20 @@ impl Redis {
     /// Calls a function; loads the library or begins the clock if the server has lost them.
     pub(crate) async fn call(
         &self,
-        partition: PartitionNo,
+        _: PartitionNo,
         cmd: &Cmd,
     ) -> Result<Value, BrokerError> {
-        self.call_by(partition, || self.command(cmd)).await
+        self.call_by(|| self.command(cmd)).await
     }
 
     async fn call_by<F: Future<Output = Result<Value, BrokerError>>>(
         &self,
-        partition: PartitionNo,
         command: impl Fn() -> F,
     ) -> Result<Value, BrokerError> {
         self.be_prepared().await?;
         let began = Instant::now();
         match command().await {
-            Err(why) if self.supply(partition, &why).await? => command().await,
+            Err(why) if self.supply(&why).await? => command().await,
             answer => {
                 self.0
                     .metrics
@@ -465,13 +495,15 @@ impl Redis {
 
     /// Brings what a function failed for want of: the library, or the clock. False if it was
     /// something else.
-    async fn supply(&self, partition: PartitionNo, why: &BrokerError) -> Result<bool, BrokerError> {
+    async fn supply(&self, why: &BrokerError) -> Result<bool, BrokerError> {
         match why {
             BrokerError::Refused(why) if why.contains("Function not found") => {
                 self.load_library().await?;
             }
             BrokerError::Refused(why) if why.starts_with("TGNOCLOCK") => {
-                self.configure(partition).await?;
+                for partition in why.split(' ').filter_map(|word| word.parse().ok()) {
+                    self.configure(partition).await?;
+                }
             }
             _ => return Ok(false),
         }
@@ -481,10 +513,10 @@ impl Redis {
     /// Calls a function that publishes. If `log.wait_replicas` asks for it, it is done only when so
     /// many replicas have it: [WAIT](https://redis.io/docs/latest/commands/wait/), on the same
     /// connection.
-    async fn call_publish(&self, partition: PartitionNo, cmd: &Cmd) -> Result<Value, BrokerError> {
+    async fn call_publish(&self, cmd: &Cmd) -> Result<Value, BrokerError> {
         let settings = self.settings();
         if settings.wait_replicas == 0 {
-            return self.call_by(partition, || self.command_on_lane(cmd)).await;
+            return self.call_by(|| self.command_on_lane(cmd)).await;
         }
         self.be_prepared().await?;
         let mut wait = redis::cmd("WAIT");
@@ -496,7 +528,7 @@ impl Redis {
             .commands(|master| &master.waiting, &both, timeout)
             .await
         {
-            Err(why) if self.supply(partition, &why).await? => {
+            Err(why) if self.supply(&why).await? => {
                 self.commands(|master| &master.waiting, &both, timeout)
                     .await?
             }
@@ -680,40 +712,22 @@ impl Redis {
         &self,
         batch: &[Publication],
     ) -> Result<Vec<Option<Id>>, BrokerError> {
-        let partitions = self.partitions();
-        let mut by_partition: BTreeMap<PartitionNo, Vec<usize>> = BTreeMap::new();
-        for (index, item) in batch.iter().enumerate() {
-            by_partition
-                .entry(item.topic.partition(partitions))
-                .or_default()
-                .push(index);
+        let mut cmd = redis::cmd("FCALL");
+        cmd.arg(self.0.library.function("publish")).arg(0);
+        for item in batch {
+            cmd.arg(item.topic.partition(self.partitions()))
+                .arg(item.topic.as_str())
+                .arg(item.event_type.as_str())
+                .arg(&item.data)
+                .arg(if item.end { "end" } else { "" })
+                .arg(item.idempotency_key.as_deref().unwrap_or_default());
         }
-        let mut ids = vec![None; batch.len()];
-        let mut unreplicated = None;
-        for (partition, indices) in by_partition {
-            let mut cmd = self.function("publish", partition);
-            for item in indices.iter().filter_map(|index| batch.get(*index)) {
-                cmd.arg(item.topic.as_str())
-                    .arg(item.event_type.as_str())
-                    .arg(&item.data);
-                cmd.arg(if item.end { "end" } else { "" })
-                    .arg(item.idempotency_key.as_deref().unwrap_or_default());
-            }
-            let answer = match self.call_publish(partition, &cmd).await {
-                Err(why @ BrokerError::Unreplicated { .. }) => {
-                    unreplicated = Some(why);
-                    continue;
-                }
-                answer => answer?,
-            };
-            let answer = decode::list(&answer).map_err(|_| self.unreadable())?;
-            for (index, value) in indices.into_iter().zip(answer) {
-                if let Some(place) = ids.get_mut(index) {
-                    *place = decode::maybe_id(value).map_err(|_| self.unreadable())?;
-                }
-            }
-        }
-        unreplicated.map_or(Ok(ids), Err)
+        let answer = self.call_publish(&cmd).await?;
+        let ids = decode::list(&answer).map_err(|_| self.unreadable())?;
+        let ids = ids.iter().map(decode::maybe_id).collect::<Result<Vec<_>, _>>();
+        ids.ok()
+            .filter(|ids| ids.len() == batch.len())
+            .ok_or_else(|| self.unreadable())
     }
 
     pub(super) async fn read(
@@ -739,24 +753,34 @@ impl Redis {
 
     pub(super) async fn history(
         &self,
-        partition: PartitionNo,
         topics: &[Topic],
         history: History,
-    ) -> Result<Id, BrokerError> {
+    ) -> Result<Vec<(PartitionNo, Id)>, BrokerError> {
         let mut cmd = redis::cmd("FCALL_RO");
-        cmd.arg(self.0.library.function("history"))
-            .arg(0)
-            .arg(partition);
+        cmd.arg(self.0.library.function("history")).arg(0);
         match history {
             History::Earliest => cmd.arg("earliest").arg(0),
             History::Since { ms } => cmd.arg("since").arg(ms),
             History::Last { events } => cmd.arg("last").arg(events),
         };
         for topic in topics {
-            cmd.arg(topic.as_str());
+            cmd.arg(topic.partition(self.partitions()))
+                .arg(topic.as_str());
         }
-        let answer = self.call(partition, &cmd).await?;
-        decode::id(&answer).map_err(|_| self.unreadable())
+        let answer = self.call(0, &cmd).await?;
+        let positions = decode::list(&answer).and_then(|found| {
+            let pairs = found.chunks_exact(2).map(|pair| match pair {
+                [partition, position] => Ok((
+                    decode::number(partition)?
+                        .try_into()
+                        .map_err(|_| decode::Unreadable)?,
+                    decode::id(position)?,
+                )),
+                _ => Err(decode::Unreadable),
+            });
+            pairs.collect()
+        });
+        positions.map_err(|_| self.unreadable())
     }
 
     pub(super) async fn delete(&self, topic: &Topic) -> Result<Option<Id>, BrokerError> {
@@ -785,11 +809,14 @@ impl Redis {
     pub(super) async fn report(
         &self,
         partition: PartitionNo,
-        heard: Id,
+        followed: Followed,
         topics: &[(Topic, Id)],
     ) -> Result<(), BrokerError> {
+        let known = |id: Option<Id>| id.map(|id| id.to_string()).unwrap_or_default();
         let mut cmd = self.function("report", partition);
-        cmd.arg(heard.to_string());
+        cmd.arg(followed.heard.to_string())
+            .arg(known(followed.born))
+            .arg(known(followed.seam));
         for (topic, id) in topics {
             cmd.arg(topic.as_str()).arg(id.to_string());
         }
@@ -845,12 +872,19 @@ impl Redis {
         subscribers: &[(Topic, u64)],
     ) -> Result<Fleet, BrokerError> {
         let mut cmd = redis::cmd("FCALL");
-        cmd.arg(self.0.library.function("heartbeat")).arg(0);
+        cmd.arg(self.0.library.function("heartbeat"))
+            .arg(0)
+            .arg(&self.0.library.name);
         cmd.arg(&self.settings().replica).arg(streams);
         for (topic, count) in subscribers {
             cmd.arg(topic.as_str()).arg(*count);
         }
         let answer = self.call(0, &cmd).await?;
+        if self.is_time_to_tidy()
+            && let Err(why) = self.remove_unused_libraries().await
+        {
+            tracing::debug!(%why, "function libraries that nobody uses are not removed yet");
+        }
         let [fresh, replicas @ ..] = decode::list(&answer).map_err(|_| self.unreadable())? else {
             return Err(self.unreadable());
         };
@@ -865,6 +899,20 @@ impl Redis {
             streams: pairs.collect(),
             forgotten: decode::number(fresh) == Ok(1),
         })
+    }
+
+    fn is_time_to_tidy(&self) -> bool {
+        let mut at = self
+            .0
+            .tidy_at
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let due = *at <= now;
+        if due {
+            *at = now + TIDY_EVERY;
+        }
+        due
     }
 
     /// Takes this replica off the list, at a clean stop.
@@ -912,6 +960,20 @@ fn rules_text(rules: &[Rule]) -> String {
         format!("{events_max} {age_ms} {}\n", rule.topics.as_str())
     });
     lines.collect()
+}
+
+/// The names in an answer of `FUNCTION LIST`.
+fn library_names(found: &Value) -> impl Iterator<Item = &str> {
+    let libraries = decode::list(found).unwrap_or_default();
+    libraries.iter().filter_map(|library| {
+        let fields: Vec<(&Value, &Value)> = match library {
+            Value::Map(fields) => fields.iter().map(|(name, value)| (name, value)).collect(),
+            Value::Array(fields) => fields.chunks_exact(2).filter_map(|pair| pair.first().zip(pair.last())).collect(),
+            _ => return None,
+        };
+        let mut names = fields.into_iter().filter(|(name, _)| decode::text(name) == Ok("library_name"));
+        decode::text(names.next()?.1).ok()
+    })
 }
 
 fn run_id(info: &Value) -> Option<Box<str>> {
