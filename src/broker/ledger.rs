@@ -603,3 +603,172 @@ impl Ledger {
         self.keys.retain(|_, (_, until)| *until > now_ms);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::EventType;
+
+    const LEAP: u64 = 50;
+    const AGE: u64 = 1_000;
+
+    fn ledger(events_max: usize) -> Ledger {
+        let retention = Retention {
+            bounds: Bounds {
+                events_max,
+                age_ms: AGE,
+            },
+            rules: Vec::new(),
+            event_bytes_max: 100,
+            topics_max: 0,
+            idempotency_ms: 1_000,
+            leap_ms: LEAP,
+        };
+        Ledger::new(retention, 10_000)
+    }
+
+    fn topic() -> Topic {
+        Topic::parse("a").unwrap()
+    }
+
+    /// Publishes so many events at once.
+    fn publish(ledger: &mut Ledger, count: usize, now_ms: u64) -> Vec<Id> {
+        let event = Publication {
+            topic: topic(),
+            event_type: EventType::default(),
+            data: "x".into(),
+            end: false,
+            idempotency_key: None,
+        };
+        let (ids, _) = ledger.publish(&vec![event; count], now_ms).unwrap();
+        ids.into_iter().flatten().collect()
+    }
+
+    fn read(ledger: &mut Ledger, now_ms: u64) -> Reading {
+        let request = ReadRequest {
+            topic: topic(),
+            after: Id::ZERO,
+            limit: 100,
+        };
+        ledger.read(&[request], now_ms)
+    }
+
+    /// What a report has written down as lost: above the one, up to the other.
+    fn gap_of(frames: &LiveFrames) -> Option<(Id, Id)> {
+        frames.iter().find_map(|(_, frame)| match frame.mark {
+            Mark::Gap { from, lost } => Some((from, lost)),
+            _ => None,
+        })
+    }
+
+    /// A replica had followed a clock that was ahead; Redis lost all it had, and began below. What
+    /// was published before the report is at or below what the replica has heard, and not shown.
+    #[test]
+    fn what_a_clock_that_began_anew_gave_out_before_the_report_is_told() {
+        let heard = Id::new(99_000, 3);
+        let followed = Followed {
+            heard,
+            born: Some(Id::new(90_000, 0)),
+            seam: Some(Id::ZERO),
+        };
+        let mut log = ledger(10);
+        let born = log.horizon(10_000).born;
+        publish(&mut log, 2, 10_001);
+        let told = log.report(followed, &[(topic(), Id::ZERO)], 10_002);
+        assert_eq!(gap_of(&told), Some((born, heard)));
+        assert!(log.last() > heard, "it goes on above what was heard");
+        // The process ends before the report: what it gave out is below the seam.
+        let mut log = ledger(10);
+        publish(&mut log, 2, 10_001);
+        log.run += 1;
+        publish(&mut log, 1, 10_002);
+        let told = log.report(followed, &[(topic(), Id::ZERO)], 10_003);
+        assert_eq!(gap_of(&told), Some((born, heard)));
+        // Trimmed already: the log does not say what it was.
+        let mut log = ledger(1);
+        publish(&mut log, 2, 10_001);
+        log.last = Id::new(99_500, 0);
+        publish(&mut log, 1, 10_002);
+        let told = log.report(followed, &[(topic(), Id::ZERO)], 10_003);
+        assert_eq!(gap_of(&told), Some((born, heard)));
+        // Nothing was published: nothing is lost.
+        let mut log = ledger(10);
+        let told = log.report(followed, &[(topic(), Id::ZERO)], 10_002);
+        assert_eq!(gap_of(&told), None);
+        assert!(log.last() > heard);
+    }
+
+    /// The process that a replica followed went, and so did the next one before the report.
+    #[test]
+    fn what_two_processes_wrote_that_a_replica_did_not_follow_is_told() {
+        let mut log = ledger(10);
+        let known = publish(&mut log, 1, 10_001)[0];
+        let seen = log.horizon(10_001);
+        // It followed a clock that was ahead, and which the log has forgotten.
+        let followed = Followed::by(&seen, Id::new(10_400, 0));
+        for run in 1..=2 {
+            log.run = run;
+            publish(&mut log, 1, 10_100 * run);
+        }
+        let seams: Vec<Id> = log.seams.iter().map(|seam| seam.before).collect();
+        assert_eq!(seams.len(), 2);
+        let told = log.report(followed, &[(topic(), known)], 20_300);
+        assert_eq!(gap_of(&told), Some((seams[0], followed.heard)));
+        // A second replica that had heard no more is told by the same entry.
+        let told = log.report(followed, &[(topic(), known)], 20_400);
+        assert_eq!(gap_of(&told), None);
+    }
+
+    /// Told as lost is only what a replica did not follow.
+    #[test]
+    fn a_replica_that_has_followed_everything_writes_no_gap() {
+        let mut log = ledger(10);
+        publish(&mut log, 1, 10_001);
+        log.run = 1;
+        let last = publish(&mut log, 2, 10_100)[1];
+        let followed = Followed::by(&log.horizon(10_100), last);
+        log.run = 2;
+        publish(&mut log, 1, 10_200);
+        let told = log.report(followed, &[(topic(), last)], 10_300);
+        assert_eq!(gap_of(&told), None);
+    }
+
+    #[test]
+    fn a_loss_outlives_the_entry_that_tells_of_it() {
+        let mut log = ledger(2);
+        let kept = publish(&mut log, 1, 10_001)[0];
+        let lost = Id::new(10_002, 1);
+        log.run = 1;
+        publish(&mut log, 1, 10_010);
+        let told = log.report(lost, &[(topic(), lost)], 10_020);
+        let entry = told[0].1.id;
+        publish(&mut log, 3, 10_030);
+        let horizon = read(&mut log, 10_040).horizon;
+        let loss = Loss {
+            from: kept,
+            told: entry,
+        };
+        assert_eq!(horizon.losses, [loss]);
+        // Another replica reports the same: whoever is before the entry is told by its loss.
+        assert!(log.report(lost, &[(topic(), lost)], 10_050).is_empty());
+    }
+
+    /// Events of the very millisecond in which other ages were configured were kept by the old ones.
+    #[test]
+    fn what_expired_by_the_ages_before_is_below_the_floor() {
+        let mut log = ledger(10);
+        let burst = publish(&mut log, 3, 20_000);
+        let mut retention = log.retention.clone();
+        retention.bounds.age_ms = 100 * EXPIRY_SLACK_MS;
+        log.configure(retention, 20_000);
+        let later = 20_000 + AGE + EXPIRY_SLACK_MS + 1;
+        let page = read(&mut log, later).pages.remove(0);
+        assert!(page.frames.is_empty(), "it has expired");
+        assert_eq!(page.floor, Floor::Empty(Id::before_ms(20_001)));
+        assert!(burst.iter().all(|id| *id < Id::before_ms(20_001)));
+        // And a log that begins then.
+        publish(&mut log, 1, later);
+        let page = read(&mut log, later).pages.remove(0);
+        assert_eq!(page.floor, Floor::Log(Id::before_ms(20_001)));
+    }
+}
