@@ -113,6 +113,73 @@ fn lua_and_rust_keep_the_same_log() {
     }
 }
 
+/// Random bytes, mostly near what UTF-8 allows.
+fn text(rng: &mut StdRng) -> Vec<u8> {
+    let pieces: [&[u8]; 24] = [
+        b"a",
+        b"plain text ",
+        b"\0",
+        b"\x7f",
+        b"\xc2\x80",
+        b"\xdf\xbf",
+        b"\xe0\xa0\x80",
+        b"\xe0\x9f\xbf",
+        b"\xec\x80\x80",
+        b"\xed\x9f\xbf",
+        b"\xed\xa0\x80",
+        b"\xef\xbf\xbf",
+        b"\xf0\x90\x80\x80",
+        b"\xf0\x8f\xbf\xbf",
+        b"\xf3\xbf\xbf\xbf",
+        b"\xf4\x8f\xbf\xbf",
+        b"\xf4\x90\x80\x80",
+        b"\xf5",
+        b"\xc1",
+        b"\x80",
+        b"\xbf",
+        b"\xe2\x82",
+        b"\xf0\x9f\x98",
+        b"0123456789abcdef0123456789abcdef0123456789abcdef",
+    ];
+    let good = [0, 1, 2, 3, 4, 5, 6, 8, 9, 11, 12, 14, 15, 23];
+    let all_good = rng.random_bool(0.5);
+    let count = rng.random_range(0..24);
+    let piece = |_| match all_good {
+        true => pieces[*good.choose(rng).unwrap()],
+        false => pieces[rng.random_range(0..pieces.len())],
+    };
+    (0..count).flat_map(piece).copied().collect()
+}
+
+#[test]
+fn lua_and_rust_take_the_same_bytes_for_text() {
+    let mut rng = StdRng::seed_from_u64(seed());
+    let redis = Redis::start();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(Both::new(&redis, 0));
+    for partition in 0..PARTITIONS {
+        let clock = format!("tidegate:{{{partition}}}:clock");
+        redis.run::<u64>(&["HSET", &clock, "bytes_max", "65536"]);
+    }
+    let mut valid = 0;
+    for _ in 0..4_000 {
+        let data = text(&mut rng);
+        let call = [&b"FCALL"[..], b"tidegate_publish", b"0", b"c", &data];
+        let published: redis::RedisResult<String> = redis.run_bytes(&call);
+        let why = published.as_ref().err().map(|why| why.to_string());
+        assert_eq!(
+            published.is_ok(),
+            std::str::from_utf8(&data).is_ok(),
+            "{data:?}: {why:?}"
+        );
+        valid += u32::from(published.is_ok());
+    }
+    assert!((1_000..3_500).contains(&valid), "{valid} of 4,000");
+}
+
 impl Both {
     async fn new(redis: &Redis, seed: u64) -> Self {
         let settings = broker::Settings {

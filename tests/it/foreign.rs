@@ -357,6 +357,69 @@ fn an_entry_from_the_future_stops_its_topic_and_no_other() {
     assert_eq!(live.next_event().id(), id);
 }
 
+// --- calls ---
+
+/// Published to another partition, nobody would read it.
+#[test]
+fn a_function_that_is_given_a_key_of_another_partition_refuses() {
+    let redis = Redis::start();
+    let gateway = Gateway::over(&redis, &[("redis.partitions", "4")]);
+    let mut stream = gateway.listen(&["news"]);
+    let call = |name: &str, key: &str| {
+        let words: [&[u8]; 6] = [
+            b"FCALL",
+            name.as_bytes(),
+            b"1",
+            key.as_bytes(),
+            b"news",
+            b"x",
+        ];
+        let count = if name == "tidegate_delete" { 5 } else { 6 };
+        redis.run_bytes::<String>(&words[..count])
+    };
+    let mut ids = Vec::new();
+    for name in ["tidegate_publish", "tidegate_delete"] {
+        for key in [
+            "{0}", "{1}", "{2}", "{3}", "{4}", "{5}", "news", "{}", "{-1}", "{00}",
+        ] {
+            match call(name, key) {
+                Ok(id) => ids.push((id, key)),
+                Err(why) => assert!(
+                    why.detail().unwrap().contains("for topic news"),
+                    "{name} {key}: {why}"
+                ),
+            }
+        }
+    }
+    let [(published, one), (deleted, other)] = &ids[..] else {
+        panic!("{ids:?}");
+    };
+    assert_eq!(one, other, "the topic's own partition");
+    for id in [published, deleted] {
+        let event = stream.next_event();
+        assert!(event.id().ends_with(id.as_str()), "{event:?}");
+    }
+}
+
+/// Somebody deleted the inbox, and the clock of Redis was put back: what is in it was not moved.
+#[test]
+fn an_inbox_entry_below_the_last_one_is_published_once() {
+    let redis = Redis::start();
+    let gateway = listening(&redis);
+    let mut stream = gateway.listen(&["news"]);
+    for (number, id) in ["*", "5-1", "7-1", "6-9", "*"].iter().enumerate() {
+        let data = number.to_string();
+        // Empty, it would remember its last id still.
+        redis.run::<()>(&["DEL", "tidegate:inbox"]);
+        redis.run::<String>(&["XADD", "tidegate:inbox", id, "topic", "news", "data", &data]);
+        assert_eq!(stream.next_event().data, data, "{id}");
+        eventually("it is gone", || {
+            redis.run::<u64>(&["XLEN", "tidegate:inbox"]) == 0
+        });
+    }
+    assert!(gateway.metric("tidegate_ingest_refused_total", &[]) < 0.5);
+}
+
 // --- frames ---
 
 #[test]

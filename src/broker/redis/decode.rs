@@ -266,6 +266,50 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_page_that_cannot_be_read_fails_no_other() {
+        let text = |text: &str| Value::BulkString(text.into());
+        let good = || {
+            let entry = ["prev", "1-0", "type", "t", "data", "d"].map(text);
+            Value::Array(vec![
+                text("log"),
+                text("1-0"),
+                text(""),
+                text(""),
+                Value::Array(vec![Value::Array(vec![
+                    text("2-1"),
+                    Value::Array(entry.into()),
+                ])]),
+                Value::Int(0),
+            ])
+        };
+        let bad = [
+            Value::Nil,
+            Value::Array(vec![]),
+            Value::Array(["log", "junk", "", "", "", "0"].map(text).into()),
+            Value::Array(
+                ["log", "1-9007199254740992", "", "", "", "0"]
+                    .map(text)
+                    .into(),
+            ),
+        ];
+        for bad in bad {
+            let horizon = ["5-1", "1-0", "", "5", "run", ""].map(text);
+            let pages = [good(), bad, good()];
+            let reply = Value::Array(horizon.into_iter().chain(pages).collect());
+            let requests = ["a", "b", "c"].map(|name| ReadRequest {
+                topic: Topic::parse(name).unwrap(),
+                after: Id::ZERO,
+                limit: 9,
+            });
+            let (reading, foreign) = reading(&reply, &requests).unwrap();
+            let frames: Vec<usize> = reading.pages.iter().map(|page| page.frames.len()).collect();
+            assert_eq!((frames, foreign), (vec![1, 0, 1], 1));
+            // Nothing of it is taken for held.
+            assert_eq!(reading.pages[1].floor, Floor::Log(Id::new(5, 1)));
+        }
+    }
+
     proptest! {
         #[test]
         fn no_payload_panics(payload in proptest::collection::vec(any::<u8>(), 0..80)) {
