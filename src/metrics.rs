@@ -88,6 +88,31 @@ impl Role {
     }
 }
 
+/// Why a command, or an attempt to connect, failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RedisErrorKind {
+    /// No answer, or no connection.
+    Unavailable,
+    /// `maxmemory` is reached.
+    OutOfMemory,
+    /// A right or a setting.
+    Refused,
+}
+
+impl RedisErrorKind {
+    const ALL: [Self; 3] = [Self::Unavailable, Self::OutOfMemory, Self::Refused];
+
+    /// The word in metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unavailable => "unavailable",
+            Self::OutOfMemory => "out_of_memory",
+            Self::Refused => "refused",
+        }
+    }
+}
+
 /// Which way a stream goes out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WayOut {
@@ -196,8 +221,6 @@ const PUBLISH_REFUSALS: [&str; 7] = [
 const INGEST_REFUSALS: [&str; 3] = ["invalid", "log", "unowned"];
 /// Label values of `ingest_appends`.
 const APPENDS: [&str; 6] = ["ok", "stale", "wait", "hole", "diverged", "error"];
-/// Label values of `redis_errors`.
-const ERRORS: [&str; 3] = ["unavailable", "out_of_memory", "refused"];
 /// Label values of `redis_pool`.
 const POOL: [&str; 3] = ["busy", "idle", "waiting"];
 /// Latency: half a millisecond to ten seconds, roughly doubling.
@@ -407,9 +430,9 @@ impl Metrics {
     }
 
     /// A command failed, or an attempt to connect.
-    pub fn redis_error(&self, role: Role, kind: &'static str) {
+    pub fn redis_error(&self, role: Role, kind: RedisErrorKind) {
         if let Some(errors) = self.redis_errors.get(role as usize) {
-            errors.of(kind, IntCounter::inc);
+            errors.of(kind.as_str(), IntCounter::inc);
         }
     }
 
@@ -571,7 +594,8 @@ impl Register<'_> {
     fn errors(&self, name: &str, help: &str, roles: &[&str]) -> Vec<Family<IntCounter>> {
         let opts = Self::opts(name, help);
         let counters = self.add(IntCounterVec::new(opts, &["role", "kind"]));
-        let of = |role| Family::new(&ERRORS, |kind| counters.with_label_values(&[role, kind]));
+        let kinds = RedisErrorKind::ALL.map(RedisErrorKind::as_str);
+        let of = |role| Family::new(&kinds, |kind| counters.with_label_values(&[role, kind]));
         roles.iter().map(|role| of(*role)).collect()
     }
 

@@ -1,10 +1,11 @@
 //! Brokers: where the log lives, and the way from it to this replica.
 //!
-//! A broker answers four kinds of question (publish, read, delete, list) and feeds the replica
-//! with live frames. It knows neither subscribers nor HTTP.
+//! A broker publishes, reads, deletes and lists, carries what replicas say to one another, and feeds
+//! this one with live frames. It knows neither subscribers nor HTTP.
 
 mod ledger;
 mod memory;
+pub mod raw;
 pub mod redis;
 mod subscriptions;
 
@@ -261,6 +262,36 @@ impl Broker {
         subscribers: &[(Topic, u64)],
     ) -> Result<Fleet, BrokerError> {
         either!(self, broker => broker.heartbeat(streams, subscribers).await)
+    }
+
+    /// Takes this replica off the list that others see, at a clean stop.
+    ///
+    /// # Errors
+    /// As [`Broker::read`].
+    pub async fn farewell(&self) -> Result<(), BrokerError> {
+        match self {
+            Self::Memory(_) => Ok(()),
+            Self::Redis(redis) => redis.farewell().await,
+        }
+    }
+
+    /// Asks how the log's server stands, for its metrics and for warnings.
+    ///
+    /// # Errors
+    /// As [`Broker::read`].
+    pub async fn inspect_server(&self) -> Result<(), BrokerError> {
+        match self {
+            Self::Memory(_) => Ok(()),
+            Self::Redis(redis) => redis.inspect_server().await.map(drop),
+        }
+    }
+
+    /// Sets the metrics of how many connections to the log's server are in use.
+    pub fn count_connections(&self) {
+        match self {
+            Self::Memory(_) => {}
+            Self::Redis(redis) => redis.count_connections(),
+        }
     }
 
     /// Partitions of this log.

@@ -15,8 +15,8 @@ use tokio_util::sync::CancellationToken;
 const EVERY: Duration = Duration::from_secs(1);
 /// Topics whose count is sent at once.
 const CHANGES_MAX: usize = 1000;
-/// Beats from one look at how the log's server stands to the next.
-const LOOK_EACH: u64 = 5;
+/// Beats from one question of how the log's server stands to the next.
+const INSPECT_EACH: u64 = 5;
 
 /// Names of the replicas that live, in order.
 pub type Replicas = watch::Receiver<Arc<[String]>>;
@@ -82,8 +82,8 @@ pub async fn run(
                 other
             });
         }
-        if let (Broker::Redis(redis), 0) = (&*broker, number % LOOK_EACH)
-            && let Err(why) = redis.look().await
+        if number % INSPECT_EACH == 0
+            && let Err(why) = broker.inspect_server().await
         {
             tracing::debug!(%why, "how Redis stands cannot be asked");
         }
@@ -96,10 +96,8 @@ pub async fn run(
             .window_bytes
             .set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
-    if let Broker::Redis(redis) = &*broker {
-        // At a stop nobody waits for this; the entry expires anyway.
-        if let Err(why) = redis.farewell().await {
-            tracing::debug!(%why, "this replica could not take itself off the list");
-        }
+    // At a stop nobody waits for this; the entry expires anyway.
+    if let Err(why) = broker.farewell().await {
+        tracing::debug!(%why, "this replica could not take itself off the list");
     }
 }

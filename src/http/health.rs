@@ -3,7 +3,6 @@
 use super::Gateway;
 use super::problem::Problem;
 use super::query::Query;
-use crate::broker::Broker;
 use axum::extract::{RawQuery, State};
 use axum::http::header;
 use axum::response::IntoResponse;
@@ -56,9 +55,7 @@ pub(super) async fn metrics(State(gateway): State<Arc<Gateway>>) -> impl IntoRes
     let publishes = gateway.publish.in_flight_max - gateway.publishing.available_permits();
     let publishes = i64::try_from(publishes).unwrap_or(i64::MAX);
     gateway.metrics.publishes_in_flight.set(publishes);
-    if let Broker::Redis(redis) = &*gateway.broker {
-        redis.count_pool();
-    }
+    gateway.broker.count_connections();
     let (text, kind) = gateway.metrics.text();
     ([(header::CONTENT_TYPE, kind)], text)
 }

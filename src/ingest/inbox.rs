@@ -4,7 +4,7 @@
 //! function takes an entry once, by its id, so nothing is moved twice; then the entry is deleted.
 
 use super::link::rank;
-use super::store::InboxEntry;
+use crate::broker::raw::InboxEntry;
 use crate::broker::redis::Redis;
 use crate::follow::fleet::Replicas;
 use std::time::Duration;

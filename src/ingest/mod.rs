@@ -6,11 +6,10 @@
 //! are harmless; there is no guard.
 //!
 //! - [`ear`] is the protocol as a state machine without I/O, simulated in `tests/simulation_ingest.rs`.
-//! - [`link`] gives it a connection, a clock and the append function.
-//! - [`store`] is what it asks of Redis.
+//! - [`link`] gives it a connection, a clock and the append function. What both ask of Redis is in
+//!   `broker/redis/ingest.rs`.
 //! - [`inbox`] moves what was added to the inbox stream.
 
 pub mod ear;
 pub mod inbox;
 pub mod link;
-pub mod store;

@@ -4,8 +4,9 @@
 //! batches. What was missed meanwhile is not its concern: it says [`Live::Down`], then
 //! [`Live::Confirmed`] for each batch, and the follower reads the log.
 
+use super::error::CommandError;
 use super::pubsub::{PubSub, Push};
-use super::{Redis, decode, failed};
+use super::{Redis, decode};
 use crate::broker::{BrokerError, Interest, Live, Subscriptions};
 use crate::id::Id;
 use crate::metrics::Role;
@@ -273,7 +274,7 @@ async fn carry_out(mut commands: MultiplexedConnection, mut orders: mpsc::Receiv
             Order::Subscribe(channels) => commands.subscribe(channels).await,
             Order::Unsubscribe(channels) => commands.unsubscribe(channels).await,
         };
-        if let Err(why) = done.map_err(|why| failed(&why)) {
+        if let Err(why) = done.map_err(|why| BrokerError::from(CommandError::from(why))) {
             tracing::warn!(%why, "a subscription failed");
             return;
         }

@@ -1,148 +1,220 @@
-//! The server that takes writes, and the ways to it.
+//! Which node is the master, and how commands go to it.
 
-use super::Settings;
-use deadpool_redis::{
-    Connection, Hook, HookError, Manager, Pool, PoolConfig, PoolError, Runtime, Timeouts,
-};
-use redis::aio::MultiplexedConnection;
-use redis::{
-    AsyncConnectionConfig, Client, ConnectionInfo, ErrorKind, ProtocolVersion, RedisError, Role,
-    ServerErrorKind,
-};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use super::error::CommandError;
+use super::node::{Node, PoolCounts};
+use super::pubsub::PubSub;
+use super::sentinel::Word;
+use super::{Redis, decode};
+use crate::broker::BrokerError;
+use crate::metrics::{RedisErrorKind, Role};
+use redis::{Cmd, ConnectionInfo, Value};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
-use tokio::sync::Mutex;
+use tokio::sync::watch;
+use tokio::time::Instant;
 
-/// A server that is the master, or was until a failover.
-#[derive(Debug)]
-pub(super) struct Master {
-    pub(super) info: ConnectionInfo,
-    /// Connections for commands.
-    pub(super) pool: Pool,
-    /// Where publishers go together.
-    pub(super) lane: Lane,
-    /// Connections of publishers that wait for replicas of Redis: they may all wait, and nothing
-    /// else does.
-    pub(super) waiting: Pool,
-    /// Makes connections for pushes.
-    pub(super) pushes: Client,
-}
+/// Changes whenever another server, or the same one anew, becomes the master. None until sentinels
+/// have named one.
+pub(super) type Masters = watch::Receiver<Option<Arc<Node>>>;
 
-impl Master {
-    /// Prepares the ways to a server; connects to nothing yet.
-    pub(super) fn new(info: ConnectionInfo, settings: &Settings) -> Result<Self, String> {
-        let pool = pool(settings, info.clone(), settings.command_timeout)?;
-        let patience = settings.command_timeout + settings.wait_timeout;
-        let waiting = self::pool(settings, info.clone(), patience)?;
-        let pushes = Client::open(with_resp3(&info)).map_err(|why| why.category().to_owned())?;
-        Ok(Self {
-            info,
-            pool,
-            lane: Lane::default(),
-            waiting,
-            pushes,
-        })
+/// The same refusal is said again after this time.
+const SAY_AGAIN: Duration = Duration::from_secs(10);
+/// Different ones that are said in this time.
+const SAID_MAX: usize = 16;
+
+impl Redis {
+    /// One command on a connection of its own, within `redis.command_timeout` altogether.
+    ///
+    /// # Cancel safety
+    /// Dropped before the answer, it may or may not have been done.
+    pub(super) async fn command(&self, cmd: &Cmd) -> Result<Value, CommandError> {
+        let limit = self.settings().command_timeout;
+        self.at_master(limit, |node| async move { node.command(cmd).await })
+            .await
     }
 
-    /// `host:port`.
-    pub(super) fn address(&self) -> String {
-        self.info.addr().to_string()
-    }
-}
-
-/// One connection for many short commands: those that are under way at the same time are written
-/// together and answered together, which spares both sides most of their system calls. A command
-/// that takes long would hold up all behind it; such go to the pool.
-#[derive(Debug, Default)]
-pub(super) struct Lane {
-    open: Mutex<Option<(u64, MultiplexedConnection)>>,
-    /// Commands on their way.
-    under_way: AtomicUsize,
-}
-
-/// A command on its way.
-#[derive(Debug)]
-pub(super) struct UnderWay<'a>(&'a AtomicUsize);
-
-impl Drop for UnderWay<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
-impl Lane {
-    /// A command begins; to be held until it is answered.
-    pub(super) fn enter(&self) -> (UnderWay<'_>, bool) {
-        let first = self.under_way.fetch_add(1, Ordering::AcqRel) == 0;
-        (UnderWay(&self.under_way), first)
+    /// A publish, together with those that others send at the same time, within
+    /// `redis.command_timeout` altogether.
+    ///
+    /// # Cancel safety
+    /// As [`Redis::command`].
+    pub(super) async fn command_on_lane(&self, cmd: &Cmd) -> Result<Value, CommandError> {
+        let limit = self.settings().command_timeout;
+        self.at_master(limit, |node| async move { node.command_on_lane(cmd).await })
+            .await
     }
 
-    /// The connection and its number; made by the pool, and no longer the pool's. One on which
-    /// nothing is under way is asked for a sign of life `first`, as the pool does it: a server that
-    /// was restarted meanwhile fails no command.
-    pub(super) async fn connection(
+    /// Has the master do something within `limit`, and takes note of how it went.
+    pub(super) async fn at_master<T, F>(
         &self,
-        pool: &Pool,
-        first: bool,
-    ) -> Result<(u64, MultiplexedConnection), PoolError> {
-        let mut lane = self.open.lock().await;
-        if let Some((number, connection)) = &*lane {
-            let mut connection = connection.clone();
-            let lives = !first || redis::cmd("PING").exec_async(&mut connection).await.is_ok();
-            if lives {
-                return Ok((*number, connection));
+        limit: Duration,
+        ask: impl FnOnce(Arc<Node>) -> F,
+    ) -> Result<T, CommandError>
+    where
+        F: Future<Output = Result<T, CommandError>>,
+    {
+        let answer = tokio::time::timeout(limit, self.try_at_master(ask)).await;
+        let answer = answer.unwrap_or_else(|_| Err(CommandError::too_late()));
+        self.note(&answer);
+        answer
+    }
+
+    async fn try_at_master<T, F>(&self, ask: impl FnOnce(Arc<Node>) -> F) -> Result<T, CommandError>
+    where
+        F: Future<Output = Result<T, CommandError>>,
+    {
+        let mut masters = self.0.master.subscribe();
+        let node = named(&mut masters).await;
+        let answer = ask(node.clone()).await;
+        // Another one was named while this one was asked: what it has written will be thrown away,
+        // and what it has read may be old.
+        if masters.has_changed().unwrap_or_default() {
+            let why = "the answer is that of a master that was replaced";
+            return Err(BrokerError::Unavailable(why.into()).into());
+        }
+        if matches!(answer, Err(CommandError::Demoted(_))) {
+            tracing::warn!("this Redis has become a replica; all connections to it are made anew");
+            self.begin_anew(node.info().clone());
+        }
+        answer
+    }
+
+    /// Takes note of how a command went.
+    fn note<T>(&self, answer: &Result<T, CommandError>) {
+        let why = match answer {
+            Ok(_) => None,
+            // Somebody here does something about these, see `functions`.
+            Err(
+                CommandError::NoFunction
+                | CommandError::NoClock(_)
+                | CommandError::LibraryExists
+                | CommandError::NoLibrary,
+            ) => None,
+            Err(why) => Some(BrokerError::from(why.clone())),
+        };
+        let is_away = matches!(why, Some(BrokerError::Unavailable(_)));
+        if is_away {
+            self.0.doubts.send_replace(());
+        }
+        self.metrics().redis_up(Role::Commands, !is_away);
+        if let Some(why) = &why {
+            self.count_error(Role::Commands, why);
+            if let BrokerError::Refused(why) = why {
+                self.say_refused(why);
             }
         }
-        let connection = Connection::take(pool.get().await?);
-        let open = (rand::random(), connection);
-        *lane = Some(open.clone());
-        Ok(open)
     }
 
-    /// The connection of this number is no good any more; the next command makes another one.
-    pub(super) async fn leave(&self, number: u64) {
-        let mut lane = self.open.lock().await;
-        lane.take_if(|(open, _)| *open == number);
+    /// Counts what a connection of this role failed for.
+    pub(crate) fn count_error(&self, role: Role, why: &BrokerError) {
+        let kind = match why {
+            BrokerError::Unavailable(_) => RedisErrorKind::Unavailable,
+            BrokerError::OutOfMemory => RedisErrorKind::OutOfMemory,
+            BrokerError::Refused(_) => RedisErrorKind::Refused,
+            _ => return,
+        };
+        self.metrics().redis_error(role, kind);
     }
-}
 
-/// Connections for commands that are answered within `response`.
-fn pool(settings: &Settings, info: ConnectionInfo, response: Duration) -> Result<Pool, String> {
-    let connection = AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(settings.connect_timeout))
-        .set_response_timeout(Some(response));
-    let manager =
-        Manager::new_with_config(info, connection).map_err(|why| why.category().to_owned())?;
-    Pool::builder(manager)
-        .config(PoolConfig::new(settings.pool_size))
-        .runtime(Runtime::Tokio1)
-        .post_create(Hook::async_fn(|connection, _| {
-            Box::pin(async { check_role(connection).await.map_err(HookError::Backend) })
-        }))
-        .timeouts(Timeouts {
-            wait: Some(settings.command_timeout),
-            create: Some(settings.connect_timeout),
-            recycle: Some(settings.command_timeout),
+    /// Tells the operator what Redis does not do, whoever wanted it: once, and again after a while.
+    fn say_refused(&self, why: &str) {
+        let now = Instant::now();
+        let refused = self.0.refused.lock();
+        let mut refused = refused.unwrap_or_else(PoisonError::into_inner);
+        refused.retain(|_, said| now.duration_since(*said) < SAY_AGAIN);
+        if refused.len() < SAID_MAX && !refused.contains_key(why) {
+            refused.insert(why.to_owned(), now);
+            tracing::warn!(why, "Redis refused a command");
+        }
+    }
+
+    /// Sets the metrics of how many command connections are in use.
+    pub(in crate::broker) fn count_connections(&self) {
+        let node = self.0.master.borrow().clone();
+        let counts = node.map(|node| node.pool_counts()).unwrap_or_default();
+        let PoolCounts {
+            busy,
+            idle,
+            waiting,
+        } = counts;
+        self.metrics().redis_pool(busy, idle, waiting);
+    }
+
+    /// A connection for pushes, of its own.
+    ///
+    /// # Errors
+    /// [`BrokerError::Unavailable`].
+    pub async fn subscribe_connection(&self) -> Result<PubSub, BrokerError> {
+        let settings = self.settings();
+        let mut masters = self.0.master.subscribe();
+        let named = tokio::time::timeout(settings.command_timeout, named(&mut masters)).await;
+        let node =
+            named.map_err(|_| BrokerError::Unavailable("no sentinel has named a master".into()))?;
+        let connecting = PubSub::connect(
+            node.pushes(),
+            settings.connect_timeout,
+            settings.command_timeout,
+            settings.live_queue_bytes,
+            masters,
+        );
+        connecting.await.map_err(|why| {
+            self.0.doubts.send_replace(());
+            node.unreachable(&why).into()
         })
-        .build()
-        .map_err(|why| why.to_string())
+    }
+
+    /// The process that a connection leads to.
+    ///
+    /// # Errors
+    /// [`BrokerError::Unavailable`].
+    pub async fn run_id_of(&self, pubsub: &mut PubSub) -> Result<Box<str>, BrokerError> {
+        let info = pubsub.ask(redis::cmd("INFO").arg("server")).await?;
+        let info = decode::text(&info).map_err(|_| self.unreadable())?;
+        let run = decode::field(info, "run_id").map(Into::into);
+        run.ok_or_else(|| self.unreadable())
+    }
+
+    /// Rings when a command has failed: the master may be another one.
+    pub(super) fn doubts(&self) -> watch::Receiver<()> {
+        self.0.doubts.subscribe()
+    }
+
+    /// The master is there from now on; connections to another one count as lost.
+    pub(super) fn go_on_at(&self, word: &Word) {
+        let settings = self.settings();
+        let info = settings
+            .access
+            .server_at(&word.host, word.port, settings.silence());
+        let before = self.0.master.borrow().clone();
+        let before = before.map(|master| master.address());
+        let master = info.addr().to_string();
+        if before.as_ref() == Some(&master) {
+            return;
+        }
+        match before {
+            None => tracing::info!(master, "sentinels name the master"),
+            Some(before) => tracing::warn!(master, before, "sentinels name another master"),
+        }
+        self.begin_anew(info);
+    }
+
+    /// Gives up all connections.
+    fn begin_anew(&self, info: ConnectionInfo) {
+        match Node::new(info, &self.0.settings) {
+            Ok(node) => drop(self.0.master.send_replace(Some(Arc::new(node)))),
+            Err(why) => tracing::error!(why, "Redis cannot be used any more"),
+        }
+    }
 }
 
-/// RESP3, because pushes then come in order with the answers that confirm them.
-fn with_resp3(info: &ConnectionInfo) -> ConnectionInfo {
-    let settings = info.redis_settings().clone();
-    info.clone()
-        .set_redis_settings(settings.set_protocol(ProtocolVersion::RESP3))
-}
-
-/// Refuses a connection that does not lead to a master: it would read what is old, and write nothing.
-pub(super) async fn check_role(connection: &mut MultiplexedConnection) -> Result<(), RedisError> {
-    match redis::cmd("ROLE").query_async(connection).await? {
-        Role::Primary { .. } => Ok(()),
-        _ => Err((
-            ErrorKind::Server(ServerErrorKind::ReadOnly),
-            "this is a replica, not the master",
-        )
-            .into()),
+/// The master, once there is one.
+async fn named(masters: &mut Masters) -> Arc<Node> {
+    loop {
+        if let Some(node) = &*masters.borrow_and_update() {
+            return node.clone();
+        }
+        if masters.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
     }
 }

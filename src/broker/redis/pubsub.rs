@@ -5,19 +5,20 @@
 //! the queue is full the connection counts as lost from that push on, because Redis does not send
 //! twice; nothing waits for us in the socket either, so Redis has no reason to cut it.
 
-use super::failed;
-use super::master::{Master, check_role};
+use super::error::CommandError;
+use super::master::Masters;
+use super::node::check_role;
 use crate::broker::BrokerError;
 use bytes::Bytes;
 use redis::aio::MultiplexedConnection;
 use redis::{
-    AsyncConnectionConfig, Client, PushInfo, PushKind, RedisError, RedisResult, ToRedisArgs, Value,
+    AsyncConnectionConfig, Client, Cmd, PushInfo, PushKind, RedisError, RedisResult, ToRedisArgs,
+    Value,
 };
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc::{self, error::TryRecvError};
-use tokio::sync::watch;
 
 /// What is heard.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,11 +47,11 @@ const PUSHES_MAX: usize = 65_536;
 #[derive(Debug)]
 pub struct PubSub {
     /// Sends SUBSCRIBE and its relatives.
-    pub commands: MultiplexedConnection,
+    pub(super) commands: MultiplexedConnection,
     queue: mpsc::Receiver<Push>,
     shared: Arc<Shared>,
     /// Changes when another server becomes the master.
-    masters: watch::Receiver<Option<Arc<Master>>>,
+    masters: Masters,
 }
 
 #[derive(Debug, Default)]
@@ -65,7 +66,7 @@ impl PubSub {
         connect: Duration,
         response: Duration,
         bytes_max: usize,
-        masters: watch::Receiver<Option<Arc<Master>>>,
+        masters: Masters,
     ) -> RedisResult<Self> {
         let (sender, queue) = mpsc::channel(PUSHES_MAX);
         let sender = Mutex::new(Some(sender));
@@ -100,13 +101,18 @@ impl PubSub {
         })
     }
 
+    /// A command on this very connection.
+    pub(super) async fn ask(&mut self, cmd: &Cmd) -> Result<Value, CommandError> {
+        Ok(cmd.query_async(&mut self.commands).await?)
+    }
+
     /// Subscribes to channels; from here on they are heard.
     ///
     /// # Errors
     /// [`BrokerError`], also if one of them is not allowed.
     pub async fn subscribe(&mut self, channels: impl ToRedisArgs) -> Result<(), BrokerError> {
         let done = self.commands.subscribe(channels).await;
-        done.map_err(|why| failed(&why))
+        done.map_err(|why| CommandError::from(why).into())
     }
 
     /// Subscribes to a pattern.
@@ -115,7 +121,7 @@ impl PubSub {
     /// As [`PubSub::subscribe`].
     pub async fn psubscribe(&mut self, pattern: impl ToRedisArgs) -> Result<(), BrokerError> {
         let done = self.commands.psubscribe(pattern).await;
-        done.map_err(|why| failed(&why))
+        done.map_err(|why| CommandError::from(why).into())
     }
 
     /// The next push. After [`Push::Lost`] there is nothing more.

@@ -1,20 +1,11 @@
 //! What ingest asks of Redis: epochs, appends, the inbox.
 
-use super::ear::{Append, Outcome};
+use super::{Redis, decode};
 use crate::broker::BrokerError;
-use crate::broker::redis::{Redis, decode};
+use crate::broker::raw::{Append, InboxEntry, Outcome};
 use crate::topic::Topic;
 use redis::Value;
 use std::collections::BTreeMap;
-
-/// An entry of the inbox, as it was added.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct InboxEntry {
-    /// Its id in the inbox.
-    pub entry: String,
-    /// `topic`, `event`, `data`, `end`, `key`; what is missing is empty.
-    pub fields: BTreeMap<String, Vec<u8>>,
-}
 
 impl Redis {
     /// The channel on which ears tell one another.
@@ -34,7 +25,8 @@ impl Redis {
     pub async fn start_epoch(&self, epoch: &str, ear: &str) -> Result<(), BrokerError> {
         let mut cmd = self.function("start", 0);
         cmd.arg(epoch).arg(ear);
-        self.call(0, &cmd).await.map(|_| ())
+        self.call(&cmd).await?;
+        Ok(())
     }
 
     /// Appends what was counted; also how many became events, and how many were refused.
@@ -63,7 +55,7 @@ impl Redis {
                 None => cmd.arg(0).arg("").arg("").arg(""),
             };
         }
-        let answer = self.call(0, &cmd).await?;
+        let answer = self.call(&cmd).await?;
         let Ok([word, n, logged, refused]) = decode::list(&answer) else {
             return Err(self.unreadable());
         };
@@ -90,8 +82,8 @@ impl Redis {
                 .arg(self.ingest_channel())
                 .arg(format!("leave {ear} -")),
         )
-        .await
-        .map(|_| ())
+        .await?;
+        Ok(())
     }
 
     /// How many entries the inbox holds.
@@ -120,7 +112,8 @@ impl Redis {
             .arg("STREAMS")
             .arg(self.inbox_key())
             .arg("0-0");
-        self.command(&cmd).await.map(|answer| answer != Value::Nil)
+        let answer = self.command(&cmd).await?;
+        Ok(answer != Value::Nil)
     }
 
     /// The oldest entries of the inbox.
@@ -183,7 +176,7 @@ impl Redis {
                     .arg(end)
                     .arg(field("key"));
             }
-            let answer = self.call(partition, &cmd).await?;
+            let answer = self.call(&cmd).await?;
             let Ok([done, not]) = decode::list(&answer) else {
                 return Err(self.unreadable());
             };

@@ -1,0 +1,229 @@
+//! The log: what is asked of the functions, and what they answer.
+
+use super::{Redis, decode};
+use crate::broker::{BrokerError, Fleet, Publication, TopicState};
+use crate::id::Id;
+use crate::log::{Followed, History, ReadRequest, Reading};
+use crate::topic::{PartitionNo, Topic};
+use redis::{Cmd, Value};
+
+impl Redis {
+    pub(in crate::broker) async fn publish(
+        &self,
+        batch: &[Publication],
+    ) -> Result<Vec<Option<Id>>, BrokerError> {
+        let mut cmd = redis::cmd("FCALL");
+        cmd.arg(self.0.library.function("publish")).arg(0);
+        for item in batch {
+            cmd.arg(item.topic.partition(self.partitions()))
+                .arg(item.topic.as_str())
+                .arg(item.event_type.as_str())
+                .arg(&item.data)
+                .arg(if item.end { "end" } else { "" })
+                .arg(item.idempotency_key.as_deref().unwrap_or_default());
+        }
+        let answer = self.call_publish(&cmd).await?;
+        let ids = decode::list(&answer).map_err(|_| self.unreadable())?;
+        let ids: Result<Vec<_>, _> = ids.iter().map(decode::maybe_id).collect();
+        ids.ok()
+            .filter(|ids| ids.len() == batch.len())
+            .ok_or_else(|| self.unreadable())
+    }
+
+    /// Calls a function that publishes. If `log.wait_replicas` asks for it, it is done only when so
+    /// many replicas have it: [WAIT](https://redis.io/docs/latest/commands/wait/), on the same
+    /// connection.
+    async fn call_publish(&self, cmd: &Cmd) -> Result<Value, BrokerError> {
+        let settings = self.settings();
+        if settings.wait_replicas == 0 {
+            let answer = self.call_by(|| self.command_on_lane(cmd)).await;
+            return answer.map_err(BrokerError::from);
+        }
+        let mut wait = redis::cmd("WAIT");
+        wait.arg(settings.wait_replicas)
+            .arg(settings.wait_timeout.as_millis().max(1));
+        let (limit, wait) = (settings.command_timeout + settings.wait_timeout, &wait);
+        let both = || {
+            self.at_master(
+                limit,
+                |node| async move { node.write_and_wait(cmd, wait).await },
+            )
+        };
+        let (answer, replicas) = self.call_by(both).await?;
+        let replicas = decode::number(&replicas).map_err(|_| self.unreadable())?;
+        let wanted = settings.wait_replicas as u64;
+        if replicas < wanted {
+            self.metrics().unreplicated.inc();
+            return Err(BrokerError::Unreplicated { replicas, wanted });
+        }
+        Ok(answer)
+    }
+
+    pub(in crate::broker) async fn read(
+        &self,
+        partition: PartitionNo,
+        requests: &[ReadRequest],
+    ) -> Result<Reading, BrokerError> {
+        let mut cmd = self.read_function("read");
+        cmd.arg(partition);
+        for request in requests {
+            cmd.arg(request.topic.as_str())
+                .arg(request.after.to_string())
+                .arg(request.limit);
+        }
+        let answer = self.call(&cmd).await?;
+        let (reading, foreign) =
+            decode::reading(&answer, requests).map_err(|_| self.unreadable())?;
+        self.0.metrics.unreadable.inc_by(foreign as u64);
+        Ok(reading)
+    }
+
+    pub(in crate::broker) async fn history(
+        &self,
+        topics: &[Topic],
+        history: History,
+    ) -> Result<Vec<(PartitionNo, Id)>, BrokerError> {
+        let mut cmd = self.read_function("history");
+        match history {
+            History::Earliest => cmd.arg("earliest").arg(0),
+            History::Since { ms } => cmd.arg("since").arg(ms),
+            History::Last { events } => cmd.arg("last").arg(events),
+        };
+        for topic in topics {
+            cmd.arg(topic.partition(self.partitions()))
+                .arg(topic.as_str());
+        }
+        let answer = self.call(&cmd).await?;
+        let pairs = decode::list(&answer).map_err(|_| self.unreadable())?;
+        let positions = pairs.chunks_exact(2).map(|pair| match pair {
+            [partition, position] => {
+                let partition = PartitionNo::try_from(decode::number(partition).ok()?).ok()?;
+                Some((partition, decode::id(position).ok()?))
+            }
+            _ => None,
+        });
+        let positions: Option<Vec<_>> = positions.collect();
+        positions.ok_or_else(|| self.unreadable())
+    }
+
+    pub(in crate::broker) async fn delete(&self, topic: &Topic) -> Result<Option<Id>, BrokerError> {
+        let partition = topic.partition(self.partitions());
+        let mut cmd = self.function("delete", partition);
+        cmd.arg(topic.as_str());
+        match self.call(&cmd).await? {
+            Value::Nil => Ok(None),
+            value => decode::id(&value).map(Some).map_err(|_| self.unreadable()),
+        }
+    }
+
+    pub(in crate::broker) async fn tick(&self, partition: PartitionNo) -> Result<Id, BrokerError> {
+        let answer = self.call(&self.function("tick", partition)).await?;
+        let Ok([last, configured]) = decode::list(&answer) else {
+            return Err(self.unreadable());
+        };
+        if decode::number(configured) != Ok(1) {
+            self.prepare().await?;
+        }
+        decode::id(last).map_err(|_| self.unreadable())
+    }
+
+    pub(in crate::broker) async fn report(
+        &self,
+        partition: PartitionNo,
+        followed: Followed,
+        topics: &[(Topic, Id)],
+    ) -> Result<(), BrokerError> {
+        let known = |id: Option<Id>| id.map(|id| id.to_string()).unwrap_or_default();
+        let mut cmd = self.function("report", partition);
+        cmd.arg(followed.heard.to_string())
+            .arg(known(followed.born))
+            .arg(known(followed.seam));
+        for (topic, id) in topics {
+            cmd.arg(topic.as_str()).arg(id.to_string());
+        }
+        self.call(&cmd).await?;
+        Ok(())
+    }
+
+    pub(in crate::broker) async fn topics(
+        &self,
+        after: &str,
+        limit: usize,
+    ) -> Result<Vec<Topic>, BrokerError> {
+        let mut cmd = self.read_function("topics");
+        cmd.arg(after).arg(limit);
+        for partition in 0..self.partitions() {
+            cmd.arg(partition);
+        }
+        let answer = self.call(&cmd).await?;
+        let names = decode::list(&answer).map_err(|_| self.unreadable())?;
+        Ok(names
+            .iter()
+            .filter_map(|name| Topic::parse(decode::text(name).ok()?).ok())
+            .collect())
+    }
+
+    pub(in crate::broker) async fn topic(
+        &self,
+        topic: &Topic,
+    ) -> Result<Option<TopicState>, BrokerError> {
+        let partition = topic.partition(self.partitions());
+        let mut cmd = self.read_function("topic");
+        cmd.arg(partition);
+        cmd.arg(topic.as_str()).arg(&self.settings().replica);
+        let answer = self.call(&cmd).await?;
+        let Ok([first, last, length, ended, elsewhere]) = decode::list(&answer) else {
+            return Err(self.unreadable());
+        };
+        let number = |value| decode::number(value).map_err(|_| self.unreadable());
+        let range = decode::id(first).ok().zip(decode::id(last).ok());
+        let state = TopicState {
+            range,
+            length: number(length)?,
+            ended: number(ended)? == 1,
+            subscribers_elsewhere: number(elsewhere)?,
+        };
+        Ok((state.range.is_some() || state.subscribers_elsewhere > 0).then_some(state))
+    }
+
+    pub(in crate::broker) async fn heartbeat(
+        &self,
+        streams: u64,
+        subscribers: &[(Topic, u64)],
+    ) -> Result<Fleet, BrokerError> {
+        let mut cmd = redis::cmd("FCALL");
+        cmd.arg(self.0.library.function("heartbeat")).arg(0);
+        // By which it is known that the library is used.
+        cmd.arg(&self.0.library.name);
+        cmd.arg(&self.settings().replica).arg(streams);
+        for (topic, count) in subscribers {
+            cmd.arg(topic.as_str()).arg(*count);
+        }
+        let answer = self.call(&cmd).await?;
+        self.tidy_libraries().await;
+        let [fresh, replicas @ ..] = decode::list(&answer).map_err(|_| self.unreadable())? else {
+            return Err(self.unreadable());
+        };
+        let pairs = replicas.chunks_exact(2).filter_map(|pair| match pair {
+            [name, count] => Some((
+                decode::text(name).ok()?.to_owned(),
+                decode::number(count).ok()?,
+            )),
+            _ => None,
+        });
+        Ok(Fleet {
+            streams: pairs.collect(),
+            forgotten: decode::number(fresh) == Ok(1),
+        })
+    }
+
+    /// Takes this replica off the list, at a clean stop.
+    pub(in crate::broker) async fn farewell(&self) -> Result<(), BrokerError> {
+        let replica = &self.settings().replica;
+        self.command(redis::cmd("HDEL").arg(self.key("replicas")).arg(replica))
+            .await?;
+        self.command(redis::cmd("DEL").arg(self.key(&format!("subscribers:{replica}"))))
+            .await?;
+        Ok(())
+    }
+}

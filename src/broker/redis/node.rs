@@ -1,0 +1,231 @@
+//! One server of Redis: the ways to it, and how commands go over them.
+
+use super::Settings;
+use super::error::CommandError;
+use super::lane::Lane;
+use crate::broker::BrokerError;
+use deadpool_redis::{
+    Connection, Hook, HookError, Manager, Pool, PoolConfig, PoolError, Runtime, Timeouts,
+};
+use redis::aio::MultiplexedConnection;
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, ConnectionInfo, ErrorKind, ProtocolVersion, RedisError,
+    Role, ServerErrorKind, Value,
+};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A server. It knows the ways to one address and nothing of other servers: who the master is, and
+/// what to do when it changes, is the affair of `master`.
+#[derive(Debug)]
+pub(super) struct Node {
+    settings: Arc<Settings>,
+    info: ConnectionInfo,
+    /// Connections for commands.
+    pool: Pool,
+    /// Where publishers go together.
+    lane: Lane,
+    /// Connections of publishers that wait for replicas of Redis: they may all wait, and nothing
+    /// else does.
+    waiting: Pool,
+    /// Makes connections for pushes.
+    pushes: Client,
+}
+
+/// How many connections a node has.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct PoolCounts {
+    pub(super) busy: usize,
+    pub(super) idle: usize,
+    /// Tasks that wait for one.
+    pub(super) waiting: usize,
+}
+
+impl Node {
+    /// Prepares the ways to a server; connects to nothing yet.
+    pub(super) fn new(info: ConnectionInfo, settings: &Arc<Settings>) -> Result<Self, String> {
+        let pool = pool(settings, info.clone(), settings.command_timeout)?;
+        let patience = settings.command_timeout + settings.wait_timeout;
+        let waiting = self::pool(settings, info.clone(), patience)?;
+        let pushes = Client::open(with_resp3(&info)).map_err(|why| why.category().to_owned())?;
+        Ok(Self {
+            settings: settings.clone(),
+            info,
+            pool,
+            lane: Lane::default(),
+            waiting,
+            pushes,
+        })
+    }
+
+    /// `host:port`.
+    pub(super) fn address(&self) -> String {
+        self.info.addr().to_string()
+    }
+
+    /// The way there.
+    pub(super) fn info(&self) -> &ConnectionInfo {
+        &self.info
+    }
+
+    /// Makes connections for pushes.
+    pub(super) fn pushes(&self) -> &Client {
+        &self.pushes
+    }
+
+    /// One command, on a connection that it has to itself.
+    pub(super) async fn command(&self, cmd: &Cmd) -> Result<Value, CommandError> {
+        let mut connection = Exclusive::of(self, &self.pool).await?;
+        let answer = connection.ask(cmd).await;
+        connection.give_back(&answer);
+        answer
+    }
+
+    /// Two commands, one after the other on one connection: a write, and the wait for replicas of
+    /// Redis that confirm it.
+    pub(super) async fn write_and_wait(
+        &self,
+        write: &Cmd,
+        wait: &Cmd,
+    ) -> Result<(Value, Value), CommandError> {
+        let mut connection = Exclusive::of(self, &self.waiting).await?;
+        let answers = async {
+            let written = connection.ask(write).await?;
+            Ok((written, connection.ask(wait).await?))
+        };
+        let answers = answers.await;
+        connection.give_back(&answers);
+        answers
+    }
+
+    /// A short command, together with those that others send at the same time.
+    pub(super) async fn command_on_lane(&self, cmd: &Cmd) -> Result<Value, CommandError> {
+        let (_under_way, first) = self.lane.enter();
+        let (number, mut connection) = self
+            .lane
+            .connection(&self.pool, first)
+            .await
+            .map_err(|why| self.no_connection(why))?;
+        let limit = self.settings.command_timeout;
+        let answer = tokio::time::timeout(limit, cmd.query_async(&mut connection)).await;
+        let answer = answer
+            .map_err(|_| CommandError::too_late())
+            .and_then(|answer| answer.map_err(CommandError::from));
+        if matches!(answer, Err(CommandError::Lost(_))) {
+            // Whoever came next would wait in vain, too.
+            self.lane.leave(number).await;
+        }
+        answer
+    }
+
+    /// How many of the command connections are in use.
+    pub(super) fn pool_counts(&self) -> PoolCounts {
+        let mut counts = PoolCounts::default();
+        for status in [&self.pool, &self.waiting].map(Pool::status) {
+            counts.busy += status.size.saturating_sub(status.available);
+            counts.idle += status.available;
+            counts.waiting += status.waiting;
+        }
+        counts
+    }
+
+    fn no_connection(&self, why: PoolError) -> CommandError {
+        match why {
+            PoolError::Backend(why) | PoolError::PostCreateHook(HookError::Backend(why)) => {
+                self.unreachable(&why)
+            }
+            other => CommandError::Lost(other.to_string()),
+        }
+    }
+
+    /// Why a connection does not come to stand, and where to look.
+    pub(super) fn unreachable(&self, why: &RedisError) -> CommandError {
+        match CommandError::from(why) {
+            CommandError::Lost(why)
+            | CommandError::Demoted(why)
+            | CommandError::Broker(BrokerError::Unavailable(why)) => {
+                CommandError::Lost(self.with_hint(why))
+            }
+            other => other,
+        }
+    }
+
+    fn with_hint(&self, why: String) -> String {
+        match self.settings.access.hint(&why) {
+            Some(hint) => format!("{why} ({hint})"),
+            None => why,
+        }
+    }
+}
+
+/// A connection that one caller has to itself. It goes back to its pool only when everything that
+/// was asked on it is answered. Dropped before that (the answer did not come, or nobody waits for it
+/// any more) it leaves the pool: whoever got it next would wait for that answer, too.
+struct Exclusive(Option<Connection>);
+
+impl Exclusive {
+    async fn of(node: &Node, pool: &Pool) -> Result<Self, CommandError> {
+        let connection = pool.get().await.map_err(|why| node.no_connection(why))?;
+        Ok(Self(Some(connection)))
+    }
+
+    async fn ask(&mut self, cmd: &Cmd) -> Result<Value, CommandError> {
+        match &mut self.0 {
+            Some(connection) => Ok(cmd.query_async(connection).await?),
+            None => Err(CommandError::Lost("the connection was given back".into())),
+        }
+    }
+
+    fn give_back<T>(mut self, answer: &Result<T, CommandError>) {
+        if !answer.as_ref().is_err_and(CommandError::ends_connection) {
+            drop(self.0.take());
+        }
+    }
+}
+
+impl Drop for Exclusive {
+    fn drop(&mut self) {
+        drop(self.0.take().map(Connection::take));
+    }
+}
+
+/// Connections for commands that are answered within `response`.
+fn pool(settings: &Settings, info: ConnectionInfo, response: Duration) -> Result<Pool, String> {
+    let connection = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(settings.connect_timeout))
+        .set_response_timeout(Some(response));
+    let manager =
+        Manager::new_with_config(info, connection).map_err(|why| why.category().to_owned())?;
+    Pool::builder(manager)
+        .config(PoolConfig::new(settings.pool_size))
+        .runtime(Runtime::Tokio1)
+        .post_create(Hook::async_fn(|connection, _| {
+            Box::pin(async { check_role(connection).await.map_err(HookError::Backend) })
+        }))
+        .timeouts(Timeouts {
+            wait: Some(settings.command_timeout),
+            create: Some(settings.connect_timeout),
+            recycle: Some(settings.command_timeout),
+        })
+        .build()
+        .map_err(|why| why.to_string())
+}
+
+/// RESP3, because pushes then come in order with the answers that confirm them.
+fn with_resp3(info: &ConnectionInfo) -> ConnectionInfo {
+    let settings = info.redis_settings().clone();
+    info.clone()
+        .set_redis_settings(settings.set_protocol(ProtocolVersion::RESP3))
+}
+
+/// Refuses a connection that does not lead to a master: it would read what is old, and write nothing.
+pub(super) async fn check_role(connection: &mut MultiplexedConnection) -> Result<(), RedisError> {
+    match redis::cmd("ROLE").query_async(connection).await? {
+        Role::Primary { .. } => Ok(()),
+        _ => Err((
+            ErrorKind::Server(ServerErrorKind::ReadOnly),
+            "this is a replica, not the master",
+        )
+            .into()),
+    }
+}
