@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`Redis`] | a private redis-server on a free port |
 //! | [`Gateway`] | the binary, started with a config, its log kept for failures |
+//! | [`Link`] | a way to Redis that can be spoiled |
 //! | [`Sse`] | an event-stream client over a bare socket |
 //! | [`Watched`] | a master, its replica and the sentinels that watch them |
 //! | [`fleet`] | several replicas over one Redis |
@@ -50,6 +51,7 @@ mod fleet;
 mod follow;
 mod gateway;
 mod http;
+mod link;
 pub mod nginx;
 mod process;
 mod redis;
@@ -62,6 +64,7 @@ pub use fleet::{fleet, replica_at, wait_for_ears};
 pub use follow::follow_until;
 pub use gateway::{Gateway, SOCKETS};
 pub use http::{Answer, Headers, exchange};
+pub use link::Link;
 pub use nginx::{Nginx, free_address, program};
 pub use process::{Directory, Output, Process, binary, environment, run};
 pub use redis::{Redis, server_program};

@@ -36,7 +36,7 @@ impl Redis {
     async fn call_publish(&self, cmd: &Cmd) -> Result<Value, BrokerError> {
         let settings = self.settings();
         if settings.wait_replicas == 0 {
-            let answer = self.call_by(|| self.command_on_lane(cmd)).await;
+            let answer = self.call_by(|| self.publish_on_lane(cmd)).await;
             return answer.map_err(BrokerError::from);
         }
         let mut wait = redis::cmd("WAIT");

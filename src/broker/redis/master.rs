@@ -38,9 +38,9 @@ impl Redis {
     ///
     /// # Cancel safety
     /// As [`Redis::command`].
-    pub(super) async fn command_on_lane(&self, cmd: &Cmd) -> Result<Value, CommandError> {
+    pub(super) async fn publish_on_lane(&self, cmd: &Cmd) -> Result<Value, CommandError> {
         let limit = self.settings().command_timeout;
-        self.at_master(limit, |node| async move { node.command_on_lane(cmd).await })
+        self.at_master(limit, |node| async move { node.publish(cmd).await })
             .await
     }
 

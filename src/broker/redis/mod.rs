@@ -44,6 +44,7 @@ use crate::swap::Swap;
 use crate::topic::PartitionNo;
 use library::Library;
 use node::Node;
+use redis::AsyncConnectionConfig;
 use std::collections::HashMap;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
@@ -86,6 +87,13 @@ impl Settings {
     /// For how long bytes may stay unacknowledged.
     fn silence(&self) -> Duration {
         self.command_timeout * 4
+    }
+
+    /// How a connection is made whose commands are answered within `response`.
+    fn connection(&self, response: Duration) -> AsyncConnectionConfig {
+        AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(self.connect_timeout))
+            .set_response_timeout(Some(response))
     }
 }
 

@@ -9,8 +9,8 @@ use deadpool_redis::{
 };
 use redis::aio::MultiplexedConnection;
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionInfo, ErrorKind, ProtocolVersion, RedisError,
-    Role, ServerErrorKind, Value,
+    Client, Cmd, ConnectionInfo, ErrorKind, ProtocolVersion, RedisError, Role, ServerErrorKind,
+    Value,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +23,8 @@ pub(super) struct Node {
     info: ConnectionInfo,
     /// Connections for commands.
     pool: Pool,
+    /// Makes connections for commands, outside of the pools.
+    commands: Client,
     /// Where publishers go together.
     lane: Lane,
     /// Connections of publishers that wait for replicas of Redis: they may all wait, and nothing
@@ -47,12 +49,14 @@ impl Node {
         let pool = pool(settings, info.clone(), settings.command_timeout)?;
         let patience = settings.command_timeout + settings.wait_timeout;
         let waiting = self::pool(settings, info.clone(), patience)?;
-        let pushes = Client::open(with_resp3(&info)).map_err(|why| why.category().to_owned())?;
+        let client = |info| Client::open(info).map_err(|why: RedisError| why.category().to_owned());
+        let (commands, pushes) = (client(info.clone())?, client(with_resp3(&info))?);
         Ok(Self {
             settings: settings.clone(),
             info,
             pool,
-            lane: Lane::default(),
+            commands,
+            lane: Lane::new(settings.command_timeout / 2),
             waiting,
             pushes,
         })
@@ -98,24 +102,35 @@ impl Node {
         answers
     }
 
-    /// A short command, together with those that others send at the same time.
-    pub(super) async fn command_on_lane(&self, cmd: &Cmd) -> Result<Value, CommandError> {
-        let (_under_way, first) = self.lane.enter();
-        let (number, mut connection) = self
-            .lane
-            .connection(&self.pool, first)
-            .await
-            .map_err(|why| self.no_connection(why))?;
-        let limit = self.settings.command_timeout;
-        let answer = tokio::time::timeout(limit, cmd.query_async(&mut connection)).await;
-        let answer = answer
-            .map_err(|_| CommandError::too_late())
-            .and_then(|answer| answer.map_err(CommandError::from));
-        if matches!(answer, Err(CommandError::Lost(_))) {
-            // Whoever came next would wait in vain, too.
-            self.lane.leave(number).await;
+    /// A publish, together with those that others send at the same time.
+    ///
+    /// # Cancel safety
+    /// Dropped before the answer, it may or may not have been done; the others are not concerned.
+    pub(super) async fn publish(&self, cmd: &Cmd) -> Result<Value, CommandError> {
+        let mut seat = self.lane.seat(self.connect()).await?;
+        let answer = cmd.query_async(&mut seat.connection).await;
+        let answer = answer.map_err(CommandError::from);
+        if answer.as_ref().is_err_and(CommandError::ends_connection) {
+            seat.lost();
+        } else {
+            seat.answered();
         }
         answer
+    }
+
+    /// A connection for the lane. It comes from no pool: what stands idle there may be as silent as
+    /// the one that it is to replace.
+    async fn connect(&self) -> Result<MultiplexedConnection, CommandError> {
+        let config = self.settings.connection(self.settings.command_timeout);
+        let connecting = async {
+            let mut connection = self
+                .commands
+                .get_multiplexed_async_connection_with_config(&config)
+                .await?;
+            check_role(&mut connection).await?;
+            Ok::<_, RedisError>(connection)
+        };
+        connecting.await.map_err(|why| self.unreachable(&why))
     }
 
     /// How many of the command connections are in use.
@@ -164,8 +179,19 @@ impl Node {
 struct Exclusive(Option<Connection>);
 
 impl Exclusive {
+    /// Waits for one. The pool asks those that stand idle for a sign of life, one after the other;
+    /// if one takes long over it, the others are as old and not worth the time.
     async fn of(node: &Node, pool: &Pool) -> Result<Self, CommandError> {
-        let connection = pool.get().await.map_err(|why| node.no_connection(why))?;
+        let mut getting = std::pin::pin!(pool.get());
+        let soon = node.settings.command_timeout / 4;
+        let connection = if let Ok(connection) = tokio::time::timeout(soon, &mut getting).await {
+            connection
+        } else {
+            // If all are in use, and it is that which takes time, none stands idle.
+            pool.retain(|_, _| false);
+            getting.await
+        };
+        let connection = connection.map_err(|why| node.no_connection(why))?;
         Ok(Self(Some(connection)))
     }
 
@@ -191,11 +217,8 @@ impl Drop for Exclusive {
 
 /// Connections for commands that are answered within `response`.
 fn pool(settings: &Settings, info: ConnectionInfo, response: Duration) -> Result<Pool, String> {
-    let connection = AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(settings.connect_timeout))
-        .set_response_timeout(Some(response));
-    let manager =
-        Manager::new_with_config(info, connection).map_err(|why| why.category().to_owned())?;
+    let manager = Manager::new_with_config(info, settings.connection(response))
+        .map_err(|why| why.category().to_owned())?;
     Pool::builder(manager)
         .config(PoolConfig::new(settings.pool_size))
         .runtime(Runtime::Tokio1)
@@ -205,7 +228,8 @@ fn pool(settings: &Settings, info: ConnectionInfo, response: Duration) -> Result
         .timeouts(Timeouts {
             wait: Some(settings.command_timeout),
             create: Some(settings.connect_timeout),
-            recycle: Some(settings.command_timeout),
+            // Time must be left for another one.
+            recycle: Some(settings.command_timeout / 2),
         })
         .build()
         .map_err(|why| why.to_string())
