@@ -13,6 +13,9 @@ use crate::sse::GapReason;
 pub struct Missing {
     /// Why.
     pub reason: GapReason,
+    /// The gap begins here: at the cursor, or below it where the log has written down a loss that
+    /// the cursor may have gone past untold.
+    pub from: Id,
     /// Where the stream goes on. Below the cursor only for [`GapReason::Ahead`].
     pub to: Id,
 }
@@ -26,12 +29,14 @@ pub fn judge_partition(cursor: Id, horizon: &Horizon) -> Option<Missing> {
         let to = horizon.seams.last().map_or(horizon.last, |seam| seam.after);
         return Some(Missing {
             reason: GapReason::Ahead,
+            from: cursor,
             to: to.min(horizon.last),
         });
     }
     if cursor < horizon.born {
         return Some(Missing {
             reason: GapReason::LogLost,
+            from: cursor,
             to: horizon.born,
         });
     }
@@ -44,6 +49,7 @@ pub fn rewound(cursor: Id, horizon: &Horizon) -> Option<Missing> {
     let inside = |seam: &&crate::log::Seam| seam.before < cursor && cursor < seam.after;
     horizon.seams.iter().rev().find(inside).map(|seam| Missing {
         reason: GapReason::Rewound,
+        from: begin(cursor, horizon),
         to: seam.after,
     })
 }
@@ -62,21 +68,35 @@ pub fn judge(cursor: Id, horizon: &Horizon, floor: Floor) -> Option<Missing> {
     if partition.is_some_and(|missing| missing.reason == GapReason::Ahead) {
         return partition;
     }
-    let from = partition.map_or(cursor, |missing| missing.to);
-    let topic = (from < floor).then_some(Missing { reason, to: floor });
+    let at = partition.map_or(cursor, |missing| missing.to);
+    let topic = (at < floor).then_some(Missing {
+        reason,
+        from: begin(cursor, horizon),
+        to: floor,
+    });
     match (partition, topic) {
         (Some(first), Some(second)) => Some(Missing {
-            reason: first.reason,
             to: second.to,
+            ..first
         }),
         (first, second) => first.or(second),
     }
 }
 
+/// Where a gap that is told to this cursor begins.
+///
+/// A gap entry says that something above its `from` was lost. It may be trimmed, deleted or expire
+/// like any other, and a cursor may have gone past the loss before the entry was written. Such a
+/// cursor is below the last entry about that loss, and what it is told reaches down to the loss.
+fn begin(cursor: Id, horizon: &Horizon) -> Id {
+    let losses = horizon.losses.iter().filter(|loss| cursor < loss.told);
+    losses.map(|loss| loss.from).fold(cursor, Id::min)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::log::Seam;
+    use crate::log::{Loss, Seam};
 
     fn horizon() -> Horizon {
         Horizon {
@@ -86,6 +106,7 @@ mod tests {
                 before: Id::new(5_000, 2),
                 after: Id::new(7_000, 0),
             }],
+            losses: Vec::new(),
             now_ms: 10_000,
             run: "a".into(),
         }
@@ -132,6 +153,26 @@ mod tests {
         for (cursor, floor, expected) in table {
             let found = judge(cursor, &horizon(), floor).map(|m| (m.reason, m.to));
             assert_eq!(found, expected, "cursor {cursor}, floor {floor:?}");
+        }
+    }
+
+    #[test]
+    fn a_gap_reaches_down_to_a_loss_whose_entry_the_cursor_has_not_reached() {
+        let mut horizon = horizon();
+        horizon.losses.push(Loss {
+            from: Id::new(5_000, 2),
+            told: Id::new(8_000, 4),
+        });
+        let floor = Floor::Log(Id::new(9_000, 1));
+        let table = [
+            (Id::new(4_000, 1), Id::new(4_000, 1)),
+            (Id::new(7_500, 0), Id::new(5_000, 2)),
+            (Id::new(8_000, 3), Id::new(5_000, 2)),
+            (Id::new(8_000, 4), Id::new(8_000, 4)),
+        ];
+        for (cursor, from) in table {
+            let found = judge(cursor, &horizon, floor).map(|missing| missing.from);
+            assert_eq!(found, Some(from), "cursor {cursor}");
         }
     }
 }

@@ -18,6 +18,52 @@ pub struct Seam {
     pub after: Id,
 }
 
+/// A loss that was written down: something above `from` is gone, and gap entries say so.
+///
+/// A gap entry may be trimmed, deleted or expire like any other entry. A cursor below `told` may
+/// not have gone past it, so whatever gap it is told begins at `from` or below.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Loss {
+    /// The last id before what is gone.
+    pub from: Id,
+    /// The last gap entry about it, on any topic of the partition.
+    pub told: Id,
+}
+
+/// How far a replica has followed a partition's clock, and which clock that was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Followed {
+    /// Nothing at or below this id is shown there any more.
+    pub heard: Id,
+    /// When the clock was born that it followed; none if it never read one.
+    pub born: Option<Id>,
+    /// Where the newest seam begins that it knew, zero if there was none; none if it never read one.
+    pub seam: Option<Id>,
+}
+
+impl From<Id> for Followed {
+    fn from(heard: Id) -> Self {
+        Self {
+            heard,
+            born: None,
+            seam: None,
+        }
+    }
+}
+
+impl Followed {
+    /// What a replica followed that has read this horizon last, and heard up to `heard`.
+    #[must_use]
+    pub fn by(horizon: &Horizon, heard: Id) -> Self {
+        let seam = horizon.seams.last().map_or(Id::ZERO, |seam| seam.before);
+        Self {
+            heard,
+            born: Some(horizon.born),
+            seam: Some(seam),
+        }
+    }
+}
+
 /// The state of a partition's clock at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Horizon {
@@ -27,6 +73,8 @@ pub struct Horizon {
     pub born: Id,
     /// Seams that are remembered, oldest first.
     pub seams: Vec<Seam>,
+    /// Losses that are remembered, in the order of `told`.
+    pub losses: Vec<Loss>,
     /// The time of the log's server, never below `last`, in milliseconds.
     pub now_ms: u64,
     /// Names the process that answered; another one means that the log may have gone back.

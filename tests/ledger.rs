@@ -2,8 +2,9 @@
 //! one holds for the other.
 //!
 //! Method: random calls to the functions on a real Redis, which is restarted now and then, and to
-//! a [`Ledger`] whose clock is set to what Redis must have read. Every answer is compared. Now and
-//! then another replica comes with other settings for both. A failure prints its seed;
+//! one [`Ledger`] a partition whose clock is set to what Redis must have read. Every answer is
+//! compared. Now and then another replica comes with other settings for both, or Redis loses all
+//! that it holds. A failure prints its seed;
 //! `TIDEGATE_TEST_SEED` replays it.
 
 #![allow(
@@ -26,12 +27,15 @@ use tidegate::broker::{
 };
 use tidegate::event::EventType;
 use tidegate::id::Id;
-use tidegate::log::{History, Horizon, Page, ReadRequest};
+use tidegate::log::{Followed, History, Horizon, Page, ReadRequest};
 use tidegate::metrics::Metrics;
 use tidegate::topic::{Pattern, Topic};
 
 const LEAP_MS: u64 = 150;
-const TOPICS: [&str; 8] = ["a", "b", "ba", "c", "d", "e", "f", "g"];
+const PARTITIONS: u16 = 2;
+/// With keys that make others of them, if a colon is all that stands between.
+const TOPICS: [&str; 10] = ["a", "a:1", "b", "ba", "ü:1", "c", "d", "e", ":1:a", "ü"];
+const KEYS: [&str; 6] = ["k", "1:k", ":k", "1", "ü:1:k", "2:a:k"];
 
 /// Settings that a fleet may have one after the other.
 fn retention(number: usize) -> Retention {
@@ -67,11 +71,17 @@ struct Both {
     /// Asks the same Redis.
     direct: redis::Client,
     settings: broker::Settings,
-    rust: Ledger,
+    rust: Vec<Side>,
+    rng: StdRng,
+}
+
+/// One partition in Rust, and what its clock said last.
+struct Side {
+    ledger: Ledger,
     last: Id,
+    horizon: Horizon,
     /// Another process answers, and has not written yet.
     fresh: bool,
-    rng: StdRng,
 }
 
 #[test]
@@ -83,17 +93,91 @@ fn lua_and_rust_keep_the_same_log() {
         .build()
         .unwrap();
     let mut both = runtime.block_on(Both::new(&redis, seed));
-    for _ in 0..=RESTARTS {
+    for run in 0..=RESTARTS {
         for _ in 0..CALLS {
             runtime.block_on(both.call());
+        }
+        if run % 2 == 1 {
+            redis.run::<()>(&["FLUSHALL"]);
+            runtime.block_on(both.begin_anew());
+            continue;
         }
         redis.kill();
         redis.restart();
         // Connections of the pool are found broken, and replaced.
-        while runtime.block_on(both.read(Vec::new())).is_err() {}
-        both.rust.run += 1;
-        both.fresh = true;
+        while runtime.block_on(both.read(0, Vec::new())).is_err() {}
+        for side in &mut both.rust {
+            side.ledger.run += 1;
+            side.fresh = true;
+        }
     }
+}
+
+/// Random bytes, mostly near what UTF-8 allows.
+fn text(rng: &mut StdRng) -> Vec<u8> {
+    let pieces: [&[u8]; 24] = [
+        b"a",
+        b"plain text ",
+        b"\0",
+        b"\x7f",
+        b"\xc2\x80",
+        b"\xdf\xbf",
+        b"\xe0\xa0\x80",
+        b"\xe0\x9f\xbf",
+        b"\xec\x80\x80",
+        b"\xed\x9f\xbf",
+        b"\xed\xa0\x80",
+        b"\xef\xbf\xbf",
+        b"\xf0\x90\x80\x80",
+        b"\xf0\x8f\xbf\xbf",
+        b"\xf3\xbf\xbf\xbf",
+        b"\xf4\x8f\xbf\xbf",
+        b"\xf4\x90\x80\x80",
+        b"\xf5",
+        b"\xc1",
+        b"\x80",
+        b"\xbf",
+        b"\xe2\x82",
+        b"\xf0\x9f\x98",
+        b"0123456789abcdef0123456789abcdef0123456789abcdef",
+    ];
+    let good = [0, 1, 2, 3, 4, 5, 6, 8, 9, 11, 12, 14, 15, 23];
+    let all_good = rng.random_bool(0.5);
+    let count = rng.random_range(0..24);
+    let piece = |_| match all_good {
+        true => pieces[*good.choose(rng).unwrap()],
+        false => pieces[rng.random_range(0..pieces.len())],
+    };
+    (0..count).flat_map(piece).copied().collect()
+}
+
+#[test]
+fn lua_and_rust_take_the_same_bytes_for_text() {
+    let mut rng = StdRng::seed_from_u64(seed());
+    let redis = Redis::start();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(Both::new(&redis, 0));
+    for partition in 0..PARTITIONS {
+        let clock = format!("tidegate:{{{partition}}}:clock");
+        redis.run::<u64>(&["HSET", &clock, "bytes_max", "65536"]);
+    }
+    let mut valid = 0;
+    for _ in 0..4_000 {
+        let data = text(&mut rng);
+        let call = [&b"FCALL"[..], b"tidegate_publish", b"0", b"c", &data];
+        let published: redis::RedisResult<String> = redis.run_bytes(&call);
+        let why = published.as_ref().err().map(|why| why.to_string());
+        assert_eq!(
+            published.is_ok(),
+            std::str::from_utf8(&data).is_ok(),
+            "{data:?}: {why:?}"
+        );
+        valid += u32::from(published.is_ok());
+    }
+    assert!((1_000..3_500).contains(&valid), "{valid} of 4,000");
 }
 
 impl Both {
@@ -101,7 +185,7 @@ impl Both {
         let settings = broker::Settings {
             access: broker::Access::parse(&redis.url().into()).unwrap(),
             prefix: "tidegate".into(),
-            partitions: 1,
+            partitions: PARTITIONS,
             pool_size: 1,
             connect_timeout: Duration::from_secs(5),
             command_timeout: Duration::from_secs(5),
@@ -116,16 +200,27 @@ impl Both {
         let mut both = Self {
             lua: prepared(&settings).await,
             direct: redis::Client::open(redis.url()).unwrap(),
-            rust: Ledger::new(settings.retention.clone(), 0),
+            rust: Vec::new(),
             settings,
-            last: Id::ZERO,
-            fresh: false,
             rng: StdRng::seed_from_u64(seed),
         };
-        let (horizon, _) = both.read(Vec::new()).await.unwrap();
-        both.rust = Ledger::new(both.settings.retention.clone(), horizon.born.ms);
-        both.last = horizon.last;
+        both.begin_anew().await;
         both
+    }
+
+    /// Clocks that have just been born.
+    async fn begin_anew(&mut self) {
+        self.lua = prepared(&self.settings).await;
+        self.rust.clear();
+        for partition in 0..PARTITIONS {
+            let (horizon, _) = self.read(partition, Vec::new()).await.unwrap();
+            self.rust.push(Side {
+                ledger: Ledger::new(self.settings.retention.clone(), horizon.born.ms),
+                last: horizon.last,
+                horizon,
+                fresh: false,
+            });
+        }
     }
 
     async fn call(&mut self) {
@@ -138,17 +233,13 @@ impl Both {
             27..29 => self.list().await,
             _ => self.configure().await,
         }
-        self.compare_logs().await;
+        for partition in 0..PARTITIONS {
+            self.compare_logs(partition).await;
+        }
     }
 
-    /// What the clock must have been for a write to end at `last`.
-    fn now(&mut self, last: Id) -> u64 {
-        let leap = if std::mem::take(&mut self.fresh) {
-            LEAP_MS
-        } else {
-            0
-        };
-        last.ms - leap
+    fn side_of(&mut self, topic: &Topic) -> &mut Side {
+        &mut self.rust[usize::from(topic.partition(PARTITIONS))]
     }
 
     async fn publish(&mut self) {
@@ -156,34 +247,55 @@ impl Both {
             .map(|_| self.publication())
             .collect();
         let lua = self.lua.publish(&batch).await;
-        let ids = lua.iter().flatten();
-        let wrote = ids.copied().flatten().max();
-        let now = match wrote.filter(|id| *id > self.last) {
-            Some(id) => self.now(id),
-            None => self.last.ms,
-        };
-        let rust = self.rust.publish(&batch, now).map(|(ids, _)| ids);
-        assert_eq!(lua, rust, "{batch:?}");
+        // Of the events that are refused the first names the reason.
+        let refused = (1..=batch.len()).find_map(|count| {
+            let mut sides: Vec<Ledger> = self.rust.iter().map(|side| side.ledger.clone()).collect();
+            let last: Vec<Id> = self.rust.iter().map(|side| side.last).collect();
+            (0..PARTITIONS).find_map(|partition| {
+                let (_, part) = part_of(&batch[..count], partition);
+                let index = usize::from(partition);
+                sides[index].publish(&part, last[index].ms).err()
+            })
+        });
+        if let Some(refused) = refused {
+            assert_eq!(lua, Err(refused), "{batch:?}");
+            return;
+        }
+        let lua = lua.unwrap_or_else(|why| panic!("{why}: {batch:?}"));
+        for partition in 0..PARTITIONS {
+            let (indices, part) = part_of(&batch, partition);
+            let ids: Vec<Option<Id>> = indices.into_iter().map(|index| lua[index]).collect();
+            let side = &mut self.rust[usize::from(partition)];
+            let wrote = ids.iter().copied().flatten().max();
+            let now = match wrote.filter(|id| *id > side.last) {
+                Some(id) => side.now(id),
+                None => side.last.ms,
+            };
+            let rust = side.ledger.publish(&part, now).map(|(ids, _)| ids);
+            assert_eq!(Ok(ids), rust, "{part:?}");
+        }
     }
 
     fn publication(&mut self) -> Publication {
-        let data = ["", "x", "two\nlines", "more than is allowed"];
-        let key = [None, None, None, Some("k1"), Some("k2")];
+        let data = ["", "x", "zwei\nfür", "more than is allowed"];
+        let with_key = self.rng.random_bool(0.4);
+        let key = KEYS.choose(&mut self.rng).unwrap();
         Publication {
             topic: self.topic(),
-            event_type: EventType::parse(["", "price"].choose(&mut self.rng).unwrap()).unwrap(),
+            event_type: EventType::parse(["", "price", "größe"].choose(&mut self.rng).unwrap())
+                .unwrap(),
             data: (*data[..self.rng.random_range(3..=4)]
                 .choose(&mut self.rng)
                 .unwrap())
             .to_owned(),
             end: self.rng.random_bool(0.05),
-            idempotency_key: key.choose(&mut self.rng).unwrap().map(str::to_owned),
+            idempotency_key: with_key.then(|| (*key).to_owned()),
         }
     }
 
     fn topic(&mut self) -> Topic {
         let often = self.rng.random_bool(0.5);
-        let names = if often { &TOPICS[..3] } else { &TOPICS[..] };
+        let names = if often { &TOPICS[..5] } else { &TOPICS[..] };
         Topic::parse(names.choose(&mut self.rng).unwrap()).unwrap()
     }
 
@@ -192,58 +304,72 @@ impl Both {
         self.settings.retention = retention(self.rng.random_range(0..4));
         self.lua = prepared(&self.settings).await;
         let mut connection = self.direct.get_connection().unwrap();
-        let before: Option<String> = redis::cmd("HGET")
-            .arg(&["tidegate:{0}:clock", "before"])
-            .query(&mut connection)
-            .unwrap();
-        let now = before.map_or(self.last.ms, |before| {
-            before.split(' ').next().unwrap().parse().unwrap()
-        });
-        self.rust.configure(self.settings.retention.clone(), now);
+        for (partition, side) in self.rust.iter_mut().enumerate() {
+            let clock = format!("tidegate:{{{partition}}}:clock");
+            let before: Option<String> = redis::cmd("HGET")
+                .arg(&[clock.as_str(), "before"])
+                .query(&mut connection)
+                .unwrap();
+            let now = before.map_or(side.last.ms, |before| {
+                let until: u64 = before.split(' ').next().unwrap().parse().unwrap();
+                until - 1
+            });
+            side.ledger.configure(self.settings.retention.clone(), now);
+        }
     }
 
     async fn delete(&mut self) {
         let topic = self.topic();
         let lua = self.lua.delete(&topic).await.unwrap();
-        let now = lua.map_or(self.last.ms, |id| self.now(id));
-        let rust = self.rust.delete(&topic, now).map(|frame| frame.id);
+        let side = self.side_of(&topic);
+        let now = lua.map_or(side.last.ms, |id| side.now(id));
+        let rust = side.ledger.delete(&topic, now).map(|frame| frame.id);
         assert_eq!(lua, rust, "delete {topic}");
     }
 
     async fn tick(&mut self) {
-        let lua = self.lua.tick(0).await.unwrap();
-        let now = self.now(lua);
-        assert_eq!(lua, self.rust.tick(now));
+        let partition = self.rng.random_range(0..PARTITIONS);
+        let lua = self.lua.tick(partition).await.unwrap();
+        let side = &mut self.rust[usize::from(partition)];
+        let now = side.now(lua);
+        assert_eq!(lua, side.ledger.tick(now));
     }
 
-    /// A replica that knows ids of a past that this log may have lost.
+    /// A replica that knows ids of a past that this log may have lost, and perhaps which clock it
+    /// had followed.
     async fn report(&mut self) {
-        let far = if self.fresh { 0 } else { 40 };
-        let mut near = |last: Id| {
-            let ms = last
-                .ms
-                .saturating_add_signed(self.rng.random_range(-200..=far));
-            Id::new(ms, self.rng.random_range(0..3))
-        };
-        let (heard, id) = (near(self.last), near(self.last));
         let topic = self.topic();
-        self.lua
-            .report(0, heard, &[(topic.clone(), id)])
-            .await
-            .unwrap();
-        let (horizon, _) = self.read(Vec::new()).await.unwrap();
-        let now = if self.fresh {
-            let newest = horizon.seams.last().unwrap().after;
-            self.now(newest)
+        let partition = topic.partition(PARTITIONS);
+        let side = &self.rust[usize::from(partition)];
+        let (fresh, last, horizon) = (side.fresh, side.last, side.horizon.clone());
+        let far = if fresh { 0 } else { 40 };
+        let rng = &mut self.rng;
+        let mut near = |last: Id| {
+            let ms = last.ms.saturating_add_signed(rng.random_range(-200..=far));
+            Id::new(ms, rng.random_range(0..3))
+        };
+        let (one, other) = (near(last), near(last));
+        let another = Id::before_ms(1);
+        let befores = horizon.seams.iter().map(|seam| seam.before);
+        let seams: Vec<Id> = befores.chain([Id::ZERO, last]).collect();
+        let followed = Followed {
+            heard: one.max(other),
+            born: *[None, Some(horizon.born), Some(another)]
+                .choose(rng)
+                .unwrap(),
+            seam: rng.random_bool(0.7).then(|| *seams.choose(rng).unwrap()),
+        };
+        let known = [(topic, one.min(other))];
+        self.lua.report(partition, followed, &known).await.unwrap();
+        let (horizon, _) = self.read(partition, Vec::new()).await.unwrap();
+        let side = &mut self.rust[usize::from(partition)];
+        let now = if fresh {
+            side.now(horizon.seams.last().unwrap().after)
         } else {
             horizon.last.ms
         };
-        self.rust.report(heard, &[(topic.clone(), id)], now);
-        assert_eq!(
-            self.rust.last(),
-            horizon.last,
-            "report {heard}, {topic} {id}"
-        );
+        side.ledger.report(followed, &known, now);
+        assert_eq!(side.ledger.last(), horizon.last, "{followed:?}, {known:?}");
     }
 
     async fn history(&mut self) {
@@ -257,47 +383,126 @@ impl Both {
         ]
         .choose(&mut self.rng)
         .unwrap();
-        let lua = self.lua.history(&topics, history).await.unwrap();
-        let rust = vec![(0, self.rust.history(&topics, history, self.last.ms))];
-        assert_eq!(lua, rust, "{history:?} of {topics:?}");
+        let mut lua = self.lua.history(&topics, history).await.unwrap();
+        lua.sort_unstable();
+        assert_eq!(
+            lua,
+            self.positions(&topics, history),
+            "{history:?} of {topics:?}"
+        );
+    }
+
+    /// What a history asks for, of several partitions: as many events of all together.
+    fn positions(&mut self, topics: &[Topic], history: History) -> Vec<(u16, Id)> {
+        let mut partitions: Vec<u16> = topics.iter().map(|t| t.partition(PARTITIONS)).collect();
+        partitions.sort_unstable();
+        partitions.dedup();
+        let mut ids: Vec<(Id, u16)> = Vec::new();
+        let mut alone = Vec::new();
+        for partition in &partitions {
+            let side = &mut self.rust[usize::from(*partition)];
+            let here = topics
+                .iter()
+                .filter(|t| t.partition(PARTITIONS) == *partition);
+            let here: Vec<Topic> = here.cloned().collect();
+            alone.push((
+                *partition,
+                side.ledger.history(&here, history, side.last.ms),
+            ));
+            let requests: Vec<ReadRequest> = here
+                .into_iter()
+                .map(|topic| ReadRequest {
+                    topic,
+                    after: Id::ZERO,
+                    limit: 1_000,
+                })
+                .collect();
+            let reading = side.ledger.read(&requests, side.last.ms);
+            let frames = reading.pages.iter().flat_map(|page| &page.frames);
+            ids.extend(frames.map(|frame| (frame.id, *partition)));
+        }
+        if let (History::Last { events }, 2..) = (history, partitions.len()) {
+            ids.sort_unstable();
+            let first = ids.len().saturating_sub(events);
+            for (partition, position) in &mut alone {
+                let mut of_it = ids[first..].iter().filter(|(_, other)| other == partition);
+                *position = of_it.next().map_or_else(
+                    || self.rust[usize::from(*partition)].last,
+                    |(id, _)| id.just_before(),
+                );
+            }
+        }
+        alone
     }
 
     async fn list(&mut self) {
         let after = self.topic();
-        let now = self.last.ms;
         let lua = self.lua.topics(after.as_str(), 2).await.unwrap();
-        assert_eq!(
-            lua,
-            self.rust.topics(after.as_str(), 2, now),
-            "after {after}"
-        );
+        let sides = self.rust.iter_mut();
+        let mut rust: Vec<Topic> = sides
+            .flat_map(|side| side.ledger.topics(after.as_str(), 2, side.last.ms))
+            .collect();
+        rust.sort_by(|a, b| a.as_str().cmp(b.as_str()));
+        rust.truncate(2);
+        assert_eq!(lua, rust, "after {after}");
         let lua = self.lua.topic(&after).await.unwrap();
-        assert_eq!(lua, self.rust.topic(&after, now), "{after}");
+        let side = self.side_of(&after);
+        let now = side.last.ms;
+        assert_eq!(lua, side.ledger.topic(&after, now), "{after}");
     }
 
-    async fn read(&self, requests: Vec<ReadRequest>) -> Result<(Horizon, Vec<Page>), BrokerError> {
-        let reading = self.lua.read(0, &requests).await?;
+    async fn read(
+        &self,
+        partition: u16,
+        requests: Vec<ReadRequest>,
+    ) -> Result<(Horizon, Vec<Page>), BrokerError> {
+        let reading = self.lua.read(partition, &requests).await?;
         Ok((reading.horizon, reading.pages))
     }
 
-    async fn compare_logs(&mut self) {
-        let requests: Vec<ReadRequest> = TOPICS
-            .map(|name| ReadRequest {
-                topic: Topic::parse(name).unwrap(),
-                after: Id::before_ms(self.last.ms.saturating_sub(self.rng.random_range(0..50))),
+    async fn compare_logs(&mut self, partition: u16) {
+        let last = self.rust[usize::from(partition)].last;
+        let topics = TOPICS.map(|name| Topic::parse(name).unwrap()).into_iter();
+        let requests: Vec<ReadRequest> = topics
+            .filter(|topic| topic.partition(PARTITIONS) == partition)
+            .map(|topic| ReadRequest {
+                topic,
+                after: Id::before_ms(last.ms.saturating_sub(self.rng.random_range(0..50))),
                 limit: self.rng.random_range(0..6),
             })
-            .into();
-        let (horizon, pages) = self.read(requests.clone()).await.unwrap();
-        self.last = horizon.last;
-        let reading = self.rust.read(&requests, horizon.now_ms);
+            .collect();
+        let (horizon, pages) = self.read(partition, requests.clone()).await.unwrap();
+        let side = &mut self.rust[usize::from(partition)];
+        let reading = side.ledger.read(&requests, horizon.now_ms);
         assert_eq!(horizon.last, reading.horizon.last);
         assert_eq!(horizon.born, reading.horizon.born);
         assert_eq!(horizon.seams, reading.horizon.seams);
+        assert_eq!(horizon.losses, reading.horizon.losses);
         for ((lua, rust), request) in pages.iter().zip(&reading.pages).zip(&requests) {
             assert_eq!(described(lua), described(rust), "{request:?}");
         }
+        side.last = horizon.last;
+        side.horizon = horizon;
     }
+}
+
+impl Side {
+    /// What the clock must have been for a write to end at `last`.
+    fn now(&mut self, last: Id) -> u64 {
+        let leap = if std::mem::take(&mut self.fresh) {
+            LEAP_MS
+        } else {
+            0
+        };
+        last.ms - leap
+    }
+}
+
+/// What of a batch belongs to one partition, and where it stood.
+fn part_of(batch: &[Publication], partition: u16) -> (Vec<usize>, Vec<Publication>) {
+    let here = batch.iter().enumerate();
+    let here = here.filter(|(_, item)| item.topic.partition(PARTITIONS) == partition);
+    here.map(|(index, item)| (index, item.clone())).unzip()
 }
 
 /// The functions with these settings.

@@ -6,7 +6,7 @@
 
 use super::{BrokerError, Publication, TopicState};
 use crate::id::Id;
-use crate::log::{Floor, History, Horizon, Page, ReadRequest, Reading, Seam};
+use crate::log::{Floor, Followed, History, Horizon, Loss, Page, ReadRequest, Reading, Seam};
 use crate::sse::{Entry, Frame, Mark};
 use crate::topic::{Pattern, Topic};
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -78,9 +78,11 @@ struct Log {
     head: Id,
     ended: Option<Id>,
     expires_ms: u64,
+    /// Gaps that are written down, the newest last: above the one, up to the other.
+    gaps: VecDeque<(Id, Id)>,
 }
 
-/// Until when other ages held, and the least of them.
+/// Before when other ages held, and the least of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Before {
     until_ms: u64,
@@ -91,6 +93,10 @@ struct Before {
 const EXPIRY_SLACK_MS: u64 = 3_600_000;
 /// Seams that are remembered.
 const SEAMS_MAX: usize = 64;
+/// Losses that are remembered.
+const LOSSES_MAX: usize = 64;
+/// Gaps of one topic that are remembered.
+const GAPS_MAX: usize = 8;
 
 /// One partition.
 #[derive(Clone, Debug)]
@@ -103,6 +109,7 @@ pub struct Ledger {
     last: Id,
     born: Id,
     seams: VecDeque<Seam>,
+    losses: VecDeque<Loss>,
     logs: BTreeMap<Topic, Log>,
     keys: HashMap<(Topic, String), (Option<Id>, u64)>,
 }
@@ -120,6 +127,7 @@ impl Ledger {
             last: start,
             born: start,
             seams: VecDeque::new(),
+            losses: VecDeque::new(),
             logs: BTreeMap::new(),
             keys: HashMap::new(),
         }
@@ -139,7 +147,8 @@ impl Ledger {
             let least = self.retention.least_age_ms();
             let age_ms = self.before.map_or(least, |before| least.min(before.age_ms));
             self.before = Some(Before {
-                until_ms: now_ms.max(self.last.ms),
+                // What was published in this very millisecond was kept by the ages before, too.
+                until_ms: now_ms.max(self.last.ms) + 1,
                 age_ms,
             });
         }
@@ -151,7 +160,7 @@ impl Ledger {
         self.retention.of(topic).unwrap_or(self.retention.bounds)
     }
 
-    /// At a moment, events up to this millisecond may have expired with their whole log. What is
+    /// At a moment, events before this millisecond may have expired with their whole log. What is
     /// older than the present ages was kept by the ages before.
     fn oldest(&self, topic: &Topic, at_ms: u64) -> u64 {
         let before = self.before.map_or(0, |before| {
@@ -276,6 +285,7 @@ impl Ledger {
             last: self.last,
             born: self.born,
             seams: self.seams.iter().copied().collect(),
+            losses: self.losses.iter().copied().collect(),
             now_ms: now_ms.max(self.last.ms),
             run: self.run.to_string().into(),
         }
@@ -364,27 +374,49 @@ impl Ledger {
         Some(frame)
     }
 
-    /// Hears how far a replica followed the clock, and which id of each topic it knew last,
-    /// before this process wrote. Returns gap entries to be sent live.
-    pub fn report(&mut self, heard: Id, topics: &[(Topic, Id)], now_ms: u64) -> LiveFrames {
+    /// Hears how far a replica followed the clock, and which id of each topic it knew last, before
+    /// this process wrote. Returns gap entries to be sent live.
+    pub fn report(
+        &mut self,
+        followed: impl Into<Followed>,
+        topics: &[(Topic, Id)],
+        now_ms: u64,
+    ) -> LiveFrames {
+        let followed = followed.into();
         self.expire(now_ms);
         self.take_over(now_ms);
-        if heard >= self.seams.back().map_or(self.born, |seam| seam.after) {
-            self.leap_over(heard);
+        let since = self.unfollowed_since(&followed);
+        if self.is_beyond_seams(followed.heard) {
+            self.leap_over(followed.heard);
         }
         let mut told = Vec::new();
         for (topic, id) in topics {
-            // What was published at or below `heard` before this report, that replica leaves out.
-            let id = if self.has_between_seam_and(topic, heard) {
-                heard
-            } else {
-                *id
-            };
-            if let Some(frame) = self.report_one(topic, id, now_ms) {
+            if let Some(frame) = self.report_one(topic, *id, followed.heard, since, now_ms) {
                 told.push((topic.clone(), frame));
             }
         }
         told
+    }
+
+    /// From where on the log was written by processes that a replica did not follow.
+    fn unfollowed_since(&self, followed: &Followed) -> Option<Id> {
+        if followed.born.is_some_and(|born| born != self.born) {
+            return Some(self.born);
+        }
+        let known = followed.seam?;
+        let newer = self.seams.iter().find(|seam| known < seam.before);
+        newer.map(|seam| seam.before)
+    }
+
+    /// Whether this id is above everything that the newest seam covers.
+    fn is_beyond_seams(&self, id: Id) -> bool {
+        id >= self.seams.back().map_or(self.born, |seam| seam.after)
+    }
+
+    /// Where the seam begins that an id lies in.
+    fn seam_around(&self, id: Id) -> Option<Id> {
+        let around = |seam: &&Seam| seam.before < id && id < seam.after;
+        self.seams.iter().find(around).map(|seam| seam.before)
     }
 
     /// Widens the newest seam so that it covers `id`, and goes on behind it.
@@ -400,39 +432,68 @@ impl Ledger {
         }
     }
 
-    /// Whether the topic has an entry inside the seam around `heard`, at or below it.
-    fn has_between_seam_and(&self, topic: &Topic, heard: Id) -> bool {
-        let around = |seam: &&Seam| seam.before < heard && heard < seam.after;
-        let Some(seam) = self.seams.iter().find(around) else {
-            return false;
-        };
-        self.logs.get(topic).is_some_and(|log| {
-            let mut ids = log.entries.iter().map(|(entry, _)| entry.id);
-            ids.any(|id| seam.before < id && id <= heard)
-        })
-    }
-
-    fn report_one(&mut self, topic: &Topic, id: Id, now_ms: u64) -> Option<Frame> {
-        if id >= self.seams.back().map_or(self.born, |seam| seam.after) && self.lacks(topic, id) {
+    /// What a replica knew of one topic: `id` last, and nothing at or below `heard` is shown there
+    /// any more, although `since` the log was written by processes that it did not follow.
+    fn report_one(
+        &mut self,
+        topic: &Topic,
+        id: Id,
+        heard: Id,
+        since: Option<Id>,
+        now_ms: u64,
+    ) -> Option<Frame> {
+        if let Some(from) = since.or_else(|| self.seam_around(heard))
+            && self.has_between(topic, from, heard)
+        {
+            return self.write_gap(topic, from, heard, now_ms);
+        }
+        if let Some(from) = since.filter(|since| *since < id) {
+            return self.write_gap(topic, from, id, now_ms);
+        }
+        if self.is_beyond_seams(id) && self.lacks(topic, id) {
             self.leap_over(id);
         }
-        let seam = *self
-            .seams
-            .iter()
-            .find(|seam| seam.before < id && id < seam.after)?;
-        let reaches = |entry: &Entry| matches!(entry.mark, Mark::Gap { from, lost } if from < id && lost >= id);
-        let known = self
+        let from = self.seam_around(id)?;
+        self.write_gap(topic, from, id, now_ms)
+    }
+
+    /// Whether the topic's log has, or had, an entry above `since` and at or below `heard`.
+    fn has_between(&self, topic: &Topic, since: Id, heard: Id) -> bool {
+        let Some(log) = self.logs.get(topic).filter(|_| since < heard) else {
+            return false;
+        };
+        let mut ids = log.entries.iter().map(|(entry, _)| entry.id);
+        let trimmed = |(first, _): &(Entry, Frame)| since < first.prev;
+        ids.any(|id| since < id && id <= heard) || log.entries.front().is_some_and(trimmed)
+    }
+
+    /// A stretch of a topic was lost: above `from`, up to `lost`. None if that is written down.
+    fn write_gap(&mut self, topic: &Topic, from: Id, lost: Id, now_ms: u64) -> Option<Frame> {
+        let covers = |(above, up_to): &(Id, Id)| *above <= from && lost <= *up_to;
+        if self
             .logs
             .get(topic)
-            .is_some_and(|log| log.entries.iter().any(|(entry, _)| reaches(entry)));
-        if known {
+            .is_some_and(|log| log.gaps.iter().any(covers))
+        {
             return None;
         }
-        let mark = Mark::Gap {
-            from: seam.before,
-            lost: id,
-        };
-        Some(self.append(topic, mark, "tidegate.gap".into(), String::new(), now_ms))
+        let mark = Mark::Gap { from, lost };
+        let frame = self.append(topic, mark, "tidegate.gap".into(), String::new(), now_ms);
+        if let Some(log) = self.logs.get_mut(topic) {
+            log.gaps.push_back((from, lost));
+            if log.gaps.len() > GAPS_MAX {
+                log.gaps.pop_front();
+            }
+        }
+        self.losses.retain(|loss| loss.from != from);
+        self.losses.push_back(Loss {
+            from,
+            told: frame.id,
+        });
+        if self.losses.len() > LOSSES_MAX {
+            self.losses.pop_front();
+        }
+        Some(frame)
     }
 
     /// Whether an id that must be in the log is not.
@@ -447,7 +508,7 @@ impl Ledger {
                         .binary_search_by_key(&id, |(entry, _)| entry.id)
                         .is_err()
             }
-            None => id.ms > self.oldest(topic, self.last.ms),
+            None => Id::before_ms(self.oldest(topic, self.last.ms)) < id,
         }
     }
 
@@ -497,6 +558,7 @@ impl Ledger {
             head: fresh,
             ended: None,
             expires_ms: 0,
+            gaps: VecDeque::new(),
         });
         let entry = Entry {
             id,
@@ -539,5 +601,174 @@ impl Ledger {
     fn expire(&mut self, now_ms: u64) {
         self.logs.retain(|_, log| log.expires_ms > now_ms);
         self.keys.retain(|_, (_, until)| *until > now_ms);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::EventType;
+
+    const LEAP: u64 = 50;
+    const AGE: u64 = 1_000;
+
+    fn ledger(events_max: usize) -> Ledger {
+        let retention = Retention {
+            bounds: Bounds {
+                events_max,
+                age_ms: AGE,
+            },
+            rules: Vec::new(),
+            event_bytes_max: 100,
+            topics_max: 0,
+            idempotency_ms: 1_000,
+            leap_ms: LEAP,
+        };
+        Ledger::new(retention, 10_000)
+    }
+
+    fn topic() -> Topic {
+        Topic::parse("a").unwrap()
+    }
+
+    /// Publishes so many events at once.
+    fn publish(ledger: &mut Ledger, count: usize, now_ms: u64) -> Vec<Id> {
+        let event = Publication {
+            topic: topic(),
+            event_type: EventType::default(),
+            data: "x".into(),
+            end: false,
+            idempotency_key: None,
+        };
+        let (ids, _) = ledger.publish(&vec![event; count], now_ms).unwrap();
+        ids.into_iter().flatten().collect()
+    }
+
+    fn read(ledger: &mut Ledger, now_ms: u64) -> Reading {
+        let request = ReadRequest {
+            topic: topic(),
+            after: Id::ZERO,
+            limit: 100,
+        };
+        ledger.read(&[request], now_ms)
+    }
+
+    /// What a report has written down as lost: above the one, up to the other.
+    fn gap_of(frames: &LiveFrames) -> Option<(Id, Id)> {
+        frames.iter().find_map(|(_, frame)| match frame.mark {
+            Mark::Gap { from, lost } => Some((from, lost)),
+            _ => None,
+        })
+    }
+
+    /// A replica had followed a clock that was ahead; Redis lost all it had, and began below. What
+    /// was published before the report is at or below what the replica has heard, and not shown.
+    #[test]
+    fn what_a_clock_that_began_anew_gave_out_before_the_report_is_told() {
+        let heard = Id::new(99_000, 3);
+        let followed = Followed {
+            heard,
+            born: Some(Id::new(90_000, 0)),
+            seam: Some(Id::ZERO),
+        };
+        let mut log = ledger(10);
+        let born = log.horizon(10_000).born;
+        publish(&mut log, 2, 10_001);
+        let told = log.report(followed, &[(topic(), Id::ZERO)], 10_002);
+        assert_eq!(gap_of(&told), Some((born, heard)));
+        assert!(log.last() > heard, "it goes on above what was heard");
+        // The process ends before the report: what it gave out is below the seam.
+        let mut log = ledger(10);
+        publish(&mut log, 2, 10_001);
+        log.run += 1;
+        publish(&mut log, 1, 10_002);
+        let told = log.report(followed, &[(topic(), Id::ZERO)], 10_003);
+        assert_eq!(gap_of(&told), Some((born, heard)));
+        // Trimmed already: the log does not say what it was.
+        let mut log = ledger(1);
+        publish(&mut log, 2, 10_001);
+        log.last = Id::new(99_500, 0);
+        publish(&mut log, 1, 10_002);
+        let told = log.report(followed, &[(topic(), Id::ZERO)], 10_003);
+        assert_eq!(gap_of(&told), Some((born, heard)));
+        // Nothing was published: nothing is lost.
+        let mut log = ledger(10);
+        let told = log.report(followed, &[(topic(), Id::ZERO)], 10_002);
+        assert_eq!(gap_of(&told), None);
+        assert!(log.last() > heard);
+    }
+
+    /// The process that a replica followed went, and so did the next one before the report.
+    #[test]
+    fn what_two_processes_wrote_that_a_replica_did_not_follow_is_told() {
+        let mut log = ledger(10);
+        let known = publish(&mut log, 1, 10_001)[0];
+        let seen = log.horizon(10_001);
+        // It followed a clock that was ahead, and which the log has forgotten.
+        let followed = Followed::by(&seen, Id::new(10_400, 0));
+        for run in 1..=2 {
+            log.run = run;
+            publish(&mut log, 1, 10_100 * run);
+        }
+        let seams: Vec<Id> = log.seams.iter().map(|seam| seam.before).collect();
+        assert_eq!(seams.len(), 2);
+        let told = log.report(followed, &[(topic(), known)], 20_300);
+        assert_eq!(gap_of(&told), Some((seams[0], followed.heard)));
+        // A second replica that had heard no more is told by the same entry.
+        let told = log.report(followed, &[(topic(), known)], 20_400);
+        assert_eq!(gap_of(&told), None);
+    }
+
+    /// Told as lost is only what a replica did not follow.
+    #[test]
+    fn a_replica_that_has_followed_everything_writes_no_gap() {
+        let mut log = ledger(10);
+        publish(&mut log, 1, 10_001);
+        log.run = 1;
+        let last = publish(&mut log, 2, 10_100)[1];
+        let followed = Followed::by(&log.horizon(10_100), last);
+        log.run = 2;
+        publish(&mut log, 1, 10_200);
+        let told = log.report(followed, &[(topic(), last)], 10_300);
+        assert_eq!(gap_of(&told), None);
+    }
+
+    #[test]
+    fn a_loss_outlives_the_entry_that_tells_of_it() {
+        let mut log = ledger(2);
+        let kept = publish(&mut log, 1, 10_001)[0];
+        let lost = Id::new(10_002, 1);
+        log.run = 1;
+        publish(&mut log, 1, 10_010);
+        let told = log.report(lost, &[(topic(), lost)], 10_020);
+        let entry = told[0].1.id;
+        publish(&mut log, 3, 10_030);
+        let horizon = read(&mut log, 10_040).horizon;
+        let loss = Loss {
+            from: kept,
+            told: entry,
+        };
+        assert_eq!(horizon.losses, [loss]);
+        // Another replica reports the same: whoever is before the entry is told by its loss.
+        assert!(log.report(lost, &[(topic(), lost)], 10_050).is_empty());
+    }
+
+    /// Events of the very millisecond in which other ages were configured were kept by the old ones.
+    #[test]
+    fn what_expired_by_the_ages_before_is_below_the_floor() {
+        let mut log = ledger(10);
+        let burst = publish(&mut log, 3, 20_000);
+        let mut retention = log.retention.clone();
+        retention.bounds.age_ms = 100 * EXPIRY_SLACK_MS;
+        log.configure(retention, 20_000);
+        let later = 20_000 + AGE + EXPIRY_SLACK_MS + 1;
+        let page = read(&mut log, later).pages.remove(0);
+        assert!(page.frames.is_empty(), "it has expired");
+        assert_eq!(page.floor, Floor::Empty(Id::before_ms(20_001)));
+        assert!(burst.iter().all(|id| *id < Id::before_ms(20_001)));
+        // And a log that begins then.
+        publish(&mut log, 1, later);
+        let page = read(&mut log, later).pages.remove(0);
+        assert_eq!(page.floor, Floor::Log(Id::before_ms(20_001)));
     }
 }

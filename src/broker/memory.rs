@@ -4,7 +4,7 @@ use super::{
     BrokerError, Fleet, Interest, Ledger, Live, LivePath, Publication, Retention, TopicState,
 };
 use crate::id::Id;
-use crate::log::{History, ReadRequest, Reading};
+use crate::log::{Followed, History, ReadRequest, Reading};
 use crate::sse::Frame;
 use crate::topic::{PartitionNo, Topic};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -112,11 +112,10 @@ impl Memory {
     )]
     pub(super) async fn history(
         &self,
-        _: PartitionNo,
         topics: &[Topic],
         history: History,
-    ) -> Result<Id, BrokerError> {
-        Ok(self.ledger().history(topics, history, now_ms()))
+    ) -> Result<Vec<(PartitionNo, Id)>, BrokerError> {
+        Ok(vec![(0, self.ledger().history(topics, history, now_ms()))])
     }
 
     #[expect(
@@ -126,7 +125,7 @@ impl Memory {
     pub(super) async fn report(
         &self,
         _: PartitionNo,
-        _: Id,
+        _: Followed,
         _: &[(Topic, Id)],
     ) -> Result<(), BrokerError> {
         Ok(())

@@ -15,7 +15,7 @@ pub use subscriptions::Subscriptions;
 
 use crate::event::EventType;
 use crate::id::Id;
-use crate::log::{History, ReadRequest, Reading};
+use crate::log::{Followed, History, ReadRequest, Reading};
 use crate::sse::Frame;
 use crate::topic::{PartitionNo, Topic};
 use std::collections::BTreeMap;
@@ -184,8 +184,8 @@ impl Broker {
         either!(self, broker => broker.read(partition, requests).await)
     }
 
-    /// The positions just before the history that a first visit asks for, one for each partition
-    /// of its topics.
+    /// The position just before the history that a first visit asks for, in each partition of these
+    /// topics.
     ///
     /// # Errors
     /// As [`Broker::read`].
@@ -194,17 +194,7 @@ impl Broker {
         topics: &[Topic],
         history: History,
     ) -> Result<Vec<(PartitionNo, Id)>, BrokerError> {
-        let mut partitions: BTreeMap<PartitionNo, Vec<Topic>> = BTreeMap::new();
-        for topic in topics {
-            let partition = topic.partition(self.partitions());
-            partitions.entry(partition).or_default().push(topic.clone());
-        }
-        let mut starts = Vec::new();
-        for (partition, topics) in partitions {
-            let start = either!(self, broker => broker.history(partition, &topics, history).await)?;
-            starts.push((partition, start));
-        }
-        Ok(starts)
+        either!(self, broker => broker.history(topics, history).await)
     }
 
     /// Deletes a topic's log, leaving a last event that says so.
@@ -231,10 +221,11 @@ impl Broker {
     pub async fn report(
         &self,
         partition: PartitionNo,
-        heard: Id,
+        followed: impl Into<Followed>,
         topics: &[(Topic, Id)],
     ) -> Result<(), BrokerError> {
-        either!(self, broker => broker.report(partition, heard, topics).await)
+        let followed = followed.into();
+        either!(self, broker => broker.report(partition, followed, topics).await)
     }
 
     /// Keeps other bounds from now on. A log that is away is told when it is back.

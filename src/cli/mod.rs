@@ -4,6 +4,7 @@ mod args;
 mod client;
 mod commands;
 mod doctor;
+mod functions;
 mod output;
 mod serve;
 
@@ -35,6 +36,8 @@ enum Command {
     CheckConfig(ServeArgs),
     /// Asks a replica whether it lives; for containers.
     Healthcheck(commands::HealthArgs),
+    /// Says which version of the public functions Redis has, and can put this build's there.
+    Functions(functions::FunctionsArgs),
     /// Looks at this machine, at Redis, at replicas and through the proxy, and says what to change.
     Doctor(doctor::DoctorArgs),
 }
@@ -52,6 +55,7 @@ pub fn main() -> ExitCode {
         Command::Tail(args) => commands::run(commands::tail(args)),
         Command::Topics(args) => commands::run(commands::topics(args)),
         Command::Healthcheck(args) => commands::run(commands::healthcheck(args)),
+        Command::Functions(args) => commands::run(functions::run(args)),
         Command::Doctor(args) => doctor::run(&args),
     }
 }

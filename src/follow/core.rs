@@ -16,7 +16,7 @@ use crate::hub::feed::{Feed, Repaired, Wanted};
 use crate::hub::reader::PAGE_EVENTS;
 use crate::hub::{Hearing, Hub};
 use crate::id::Id;
-use crate::log::{ReadRequest, Reading};
+use crate::log::{Followed, ReadRequest, Reading};
 use crate::sse::Mark;
 use crate::topic::{PartitionNo, Topic};
 use std::collections::VecDeque;
@@ -87,8 +87,8 @@ pub enum Ask {
 pub struct Report {
     /// The partition.
     pub partition: PartitionNo,
-    /// How far its clock was followed.
-    pub known: Id,
+    /// Which clock was followed, and how far.
+    pub followed: Followed,
     /// The last entry of each topic, zero for none.
     pub topics: Vec<(Topic, Id)>,
 }
@@ -381,7 +381,7 @@ impl FollowerCore {
         let feeds = self.hub.feeds();
         let report = |partition| Report {
             partition,
-            known: self.hub.partition(partition).last_known(),
+            followed: self.hub.partition(partition).followed(),
             topics: feeds
                 .iter()
                 .filter(|feed| feed.partition().number() == partition)
@@ -441,11 +441,14 @@ impl FollowerCore {
             return;
         };
         self.notes.push(Note::ClockRead(reading.horizon.now_ms));
-        for (feed, page) in feeds.into_iter().zip(&reading.pages) {
+        if let Some(partition) = feeds.first().map(|feed| feed.partition()) {
             // The connection has not changed, so the live path has not broken since it was asked.
-            let generation = feed.partition().generation();
+            let generation = partition.generation();
             self.hub
-                .learn(feed.partition().number(), generation, &reading.horizon);
+                .learn(partition.number(), generation, &reading.horizon);
+            self.hub.follow(partition.number(), &reading.horizon);
+        }
+        for (feed, page) in feeds.into_iter().zip(&reading.pages) {
             match self.hub.repair(&feed, page, &reading.horizon) {
                 Repaired::Live => {}
                 Repaired::More => self.to_repair.push_back(feed),

@@ -223,14 +223,14 @@ async fn settle_once(
 ) -> Result<(), BrokerError> {
     for Report {
         partition,
-        known,
+        followed,
         topics,
     } in reports
     {
         // How far the clock was followed is reported also where no topic is read now.
         let (first, more) = topics.split_at(topics.len().min(BATCH));
         for batch in std::iter::once(first).chain(more.chunks(BATCH)) {
-            broker.report(*partition, *known, batch).await?;
+            broker.report(*partition, *followed, batch).await?;
         }
     }
     for partition in 0..partitions {

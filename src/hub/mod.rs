@@ -361,6 +361,12 @@ impl Hub {
         self.partition(partition).learn(horizon, generation)
     }
 
+    /// The live path follows this clock, as it was read on the present connection, after the log has
+    /// been told of all that was heard before.
+    pub fn follow(&self, partition: PartitionNo, horizon: &Horizon) {
+        self.partition(partition).follow(horizon);
+    }
+
     /// Offers pages that a stream has read to the windows of their topics.
     pub fn offer(&self, reading: &Reading) {
         for page in &reading.pages {

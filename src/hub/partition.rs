@@ -2,7 +2,7 @@
 
 use super::lock::{Rank, Ranked, RankedGuard};
 use crate::id::Id;
-use crate::log::Horizon;
+use crate::log::{Followed, Horizon};
 use crate::topic::PartitionNo;
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -24,6 +24,9 @@ struct State {
     /// there.
     known: Id,
     horizon: Option<Arc<Horizon>>,
+    /// The clock that the live path followed, as it was read last. A stream may read the clock of a
+    /// new log before the log has heard of the old one; that does not count here.
+    followed: Option<Arc<Horizon>>,
     /// How often the live path has broken. What was read before it broke counts for nothing.
     generation: Generation,
     /// By address, so that a stream that looks again is not listed twice.
@@ -90,6 +93,22 @@ impl Partition {
     #[must_use]
     pub fn last_known(&self) -> Id {
         self.state().known
+    }
+
+    /// The live path follows this clock: the log has been told of all that was heard before.
+    pub(super) fn follow(&self, horizon: &Horizon) {
+        self.state().followed = Some(Arc::new(horizon.clone()));
+    }
+
+    /// Which clock this replica has followed, and how far: what a log that may have gone back is
+    /// told. Nothing at or below [`Partition::last_known`] is shown here any more.
+    #[must_use]
+    pub fn followed(&self) -> Followed {
+        let state = self.state();
+        match &state.followed {
+            Some(horizon) => Followed::by(horizon, state.known),
+            None => Followed::from(state.known),
+        }
     }
 
     /// Which stretch between two breaks of the live path this is.

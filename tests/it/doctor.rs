@@ -199,9 +199,21 @@ fn a_redis_that_is_not_for_this_fleet_is_named() {
     assert!(found.said("redis.replication").contains("name the master"));
 
     let other = Redis::start();
-    let library = "#!lua name=tidegate_v1\nredis.register_function{function_name='tidegate_v1_version', \
-                   callback=function() return {1, 'another'} end, flags={'no-writes'}}";
-    other.run::<String>(&["FUNCTION", "LOAD", library]);
+    let library = |version: u32| {
+        format!(
+            "#!lua name=tidegate\nredis.register_function{{function_name='tidegate_version', \
+             callback=function() return {{{version}, 'another'}} end, flags={{'no-writes'}}}}"
+        )
+    };
+    for (version, level) in [(1, "warning"), (99, "warning")] {
+        other.run::<String>(&["FUNCTION", "LOAD", "REPLACE", &library(version)]);
+        let found = doctor(&[("redis.url", &other.url())], &[]);
+        assert_eq!(found.level("redis.functions"), level, "{found:?}");
+    }
+    // One version is one code.
+    let said = crate::support::run(&["functions", "--redis-url", &other.url()], &[]).stdout;
+    let version = said.trim().rsplit(' ').next().unwrap().parse().unwrap();
+    other.run::<String>(&["FUNCTION", "LOAD", "REPLACE", &library(version)]);
     let found = doctor(&[("redis.url", &other.url())], &[]);
     assert_eq!(found.level("redis.functions"), "fault", "{found:?}");
 }

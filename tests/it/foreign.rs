@@ -40,6 +40,20 @@ impl Untouched {
     }
 }
 
+/// Of one millisecond, Redis may have given out more ids than our clock: an entry that stands above
+/// our next id is from the future, until the millisecond is over.
+fn publish_in_time(gateway: &Gateway, topic: &str, data: &str) -> String {
+    let path = format!("/events/{topic}");
+    let mut answer = gateway.post(&path, &[], data);
+    eventually("the clock is past what stands there", || {
+        if answer.status == 500 {
+            answer = gateway.post(&path, &[], data);
+        }
+        answer.status == 200
+    });
+    answer.id()
+}
+
 fn publish_by_function(redis: &Redis, topic: &str) -> redis::RedisResult<String> {
     redis.run_bytes(&[b"FCALL", b"tidegate_publish", b"0", topic.as_bytes(), b"x"])
 }
@@ -175,18 +189,7 @@ fn a_foreign_entry_in_a_log_is_counted_and_passed_over() {
         let words = [&["XADD", "tidegate:{0}:log:news", "*"], fields].concat();
         redis.run::<String>(&words);
     };
-    // Of one millisecond, Redis may have given out more ids than our clock: an entry that stands
-    // above our next id is from the future, until the millisecond is over.
-    let publish = |data: &str| {
-        let mut answer = gateway.post("/events/news", &[], data);
-        eventually("the clock is past what stands there", || {
-            if answer.status == 500 {
-                answer = gateway.post("/events/news", &[], data);
-            }
-            answer.status == 200
-        });
-        answer.id()
-    };
+    let publish = |data: &str| publish_in_time(&gateway, "news", data);
     // First of all, in the middle, and as many as a page holds.
     add(&["hello", "world"]);
     let mut live = gateway.listen(&["news"]);
@@ -226,6 +229,106 @@ fn a_foreign_entry_in_a_log_is_counted_and_passed_over() {
     untouched.assert_goes_on(&gateway, &redis, "beside foreign entries");
 }
 
+/// Streams of topics that stand beside one whose log begins with these fields go on when the live
+/// connection breaks: all of a replica's topics are read together then.
+#[test]
+fn a_log_that_begins_with_a_foreign_entry_stops_no_other_topic() {
+    let big = "9007199254740992";
+    let first: [(&str, &[&str]); 5] = [
+        ("*", &["prev", "junk", "type", "t", "data", "d"]),
+        (
+            "*",
+            &["prev", "1-9007199254740992", "type", "t", "data", "d"],
+        ),
+        ("*", &["prev", "9999999999999-1", "type", "t", "data", "d"]),
+        ("*", &["hello", "world"]),
+        (big, &["prev", "1-1", "type", "t", "data", "d"]),
+    ];
+    for (id, fields) in first {
+        let redis = Redis::start();
+        let gateway = listening(&redis);
+        let mut untouched = Untouched::watch(&gateway);
+        // Of our own before it, which is trimmed, and behind it.
+        let lost = gateway.publish("news", "lost");
+        let id = match id {
+            "*" => "*".to_owned(),
+            seq => format!("{}-{seq}", lost.split('-').next().unwrap()),
+        };
+        let mut both = gateway.listen(&["news", "healthy"]);
+        let words = [&["XADD", "tidegate:{0}:log:news", &id], fields].concat();
+        redis.run::<String>(&words);
+        redis.run::<u64>(&["XTRIM", "tidegate:{0}:log:news", "MAXLEN", "=", "1"]);
+        redis.run::<u64>(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+        for data in ["one", "two"] {
+            untouched.assert_goes_on(&gateway, &redis, data);
+            let id = gateway.publish("healthy", data);
+            assert_eq!(both.next_published().id(), id, "{fields:?}");
+        }
+        assert!(gateway.metric(UNREADABLE, &[]) > 0.0, "{fields:?}");
+        // Whoever was before it is told that something may be missing, and goes on.
+        let reader = replica_at("127.0.0.1:0".parse().unwrap(), &redis, "r2", &[]);
+        reader.wait_ready();
+        let mut replay = reader.open("/events?topic=news&topic=healthy&last_event_id=1-1", &[]);
+        let told: Vec<_> = std::iter::from_fn(|| Some(replay.next_event()))
+            .take_while(|event| event.data != "two")
+            .map(|event| event.event)
+            .collect();
+        assert!(
+            told.contains(&"tidegate.gap".to_owned()),
+            "{fields:?}: {told:?}"
+        );
+        let id = publish_in_time(&gateway, "news", "behind it");
+        assert_eq!(replay.next_event().id(), id, "{fields:?}");
+        assert_eq!(both.next_published().id(), id, "{fields:?}");
+    }
+}
+
+/// What stood before a foreign entry may be lost with it: no cursor below it is taken for whole.
+#[test]
+fn what_was_trimmed_before_a_foreign_entry_is_told() {
+    let redis = Redis::start();
+    let gateway = listening(&redis);
+    // All of one millisecond.
+    let batch =
+        ["seen", "lost"].map(|data| format!("{{\"topic\":\"news\",\"data\":\"{data}\"}}\n"));
+    assert_eq!(gateway.post("/events", &[], &batch.concat()).status, 200);
+    let log: Vec<(String, Vec<String>)> = redis.run(&["XRANGE", "tidegate:{0}:log:news", "-", "+"]);
+    let cursor = &log[0].0;
+    let foreign = format!("{}-9", cursor.split('-').next().unwrap());
+    let add = ["XADD", "tidegate:{0}:log:news", &foreign, "hello", "world"];
+    redis.run::<String>(&add);
+    redis.run::<u64>(&["XTRIM", "tidegate:{0}:log:news", "MAXLEN", "=", "1"]);
+    let reader = replica_at("127.0.0.1:0".parse().unwrap(), &redis, "r2", &[]);
+    reader.wait_ready();
+    let path = format!("/events?topic=news&last_event_id={cursor}");
+    let mut replay = reader.open(&path, &[]);
+    replay.opened();
+    assert_eq!(replay.next_event().event, "tidegate.gap");
+    // The next of ours knows what it follows: from then on the gap ends there.
+    let kept = publish_in_time(&gateway, "news", "kept");
+    let mut replay = reader.open(&path, &[]);
+    replay.opened();
+    let gap: serde_json::Value = serde_json::from_str(&replay.next_event().data).unwrap();
+    assert_eq!(gap["from"], **cursor, "{gap}");
+    assert_eq!(replay.next_event().id(), kept);
+}
+
+/// A head that somebody has written over is found again in the log.
+#[test]
+fn a_head_that_is_no_id_is_not_believed() {
+    let redis = Redis::start();
+    let gateway = listening(&redis);
+    let mut live = gateway.listen(&["news"]);
+    for head in ["junk", "1-9007199254740992", "9999999999999-1", "01-1 end"] {
+        let first = gateway.publish("news", "first");
+        assert_eq!(live.next_event().id(), first, "{head}");
+        redis.run::<u64>(&["HSET", "tidegate:{0}:heads", "news", head]);
+    }
+    let last = gateway.publish("news", "last");
+    assert_eq!(live.next_event().id(), last);
+    assert!(gateway.metric(UNREADABLE, &[]) < 0.5);
+}
+
 #[test]
 fn an_entry_from_the_future_stops_its_topic_and_no_other() {
     let redis = Redis::start();
@@ -252,6 +355,69 @@ fn an_entry_from_the_future_stops_its_topic_and_no_other() {
     redis.run::<()>(&["DEL", "tidegate:{0}:log:news"]);
     let id = gateway.publish("news", "at last");
     assert_eq!(live.next_event().id(), id);
+}
+
+// --- calls ---
+
+/// Published to another partition, nobody would read it.
+#[test]
+fn a_function_that_is_given_a_key_of_another_partition_refuses() {
+    let redis = Redis::start();
+    let gateway = Gateway::over(&redis, &[("redis.partitions", "4")]);
+    let mut stream = gateway.listen(&["news"]);
+    let call = |name: &str, key: &str| {
+        let words: [&[u8]; 6] = [
+            b"FCALL",
+            name.as_bytes(),
+            b"1",
+            key.as_bytes(),
+            b"news",
+            b"x",
+        ];
+        let count = if name == "tidegate_delete" { 5 } else { 6 };
+        redis.run_bytes::<String>(&words[..count])
+    };
+    let mut ids = Vec::new();
+    for name in ["tidegate_publish", "tidegate_delete"] {
+        for key in [
+            "{0}", "{1}", "{2}", "{3}", "{4}", "{5}", "news", "{}", "{-1}", "{00}",
+        ] {
+            match call(name, key) {
+                Ok(id) => ids.push((id, key)),
+                Err(why) => assert!(
+                    why.detail().unwrap().contains("for topic news"),
+                    "{name} {key}: {why}"
+                ),
+            }
+        }
+    }
+    let [(published, one), (deleted, other)] = &ids[..] else {
+        panic!("{ids:?}");
+    };
+    assert_eq!(one, other, "the topic's own partition");
+    for id in [published, deleted] {
+        let event = stream.next_event();
+        assert!(event.id().ends_with(id.as_str()), "{event:?}");
+    }
+}
+
+/// Somebody deleted the inbox, and the clock of Redis was put back: what is in it was not moved.
+#[test]
+fn an_inbox_entry_below_the_last_one_is_published_once() {
+    let redis = Redis::start();
+    let gateway = listening(&redis);
+    let mut stream = gateway.listen(&["news"]);
+    for (number, id) in ["*", "5-1", "7-1", "6-9", "*"].iter().enumerate() {
+        let data = number.to_string();
+        // Empty, it would remember its last id still.
+        redis.run::<()>(&["DEL", "tidegate:inbox"]);
+        redis.run::<String>(&["XADD", "tidegate:inbox", id, "topic", "news", "data", &data]);
+        assert_eq!(stream.next_event().data, data, "{id}");
+        eventually("it is gone", || {
+            redis.run::<u64>(&["XLEN", "tidegate:inbox"]) == 0
+        });
+    }
+    assert!(gateway.metric("tidegate_ingest_refused_total", &[]) < 0.5);
 }
 
 // --- frames ---
@@ -292,28 +458,31 @@ fn noise_on_the_channels_is_counted_and_nothing_is_missed() {
     assert!(reconnects < 0.5, "{reconnects}");
 }
 
-// --- other versions ---
+// --- other builds ---
 
-/// The libraries of another version of this gateway: the code of this one under another number.
-fn load_version(redis: &Redis, version: &str, code: &str) {
-    let core = include_str!("../../src/broker/redis/core.lua");
-    let sources = [
-        (
-            format!("tidegate_v{version}"),
-            include_str!("../../src/broker/redis/internal.lua"),
-        ),
-        (
-            "tidegate".to_owned(),
-            include_str!("../../src/broker/redis/public.lua"),
-        ),
-    ];
-    for (name, source) in sources {
+/// The functions of an older release: its public ones have version 1, its internal ones a number.
+fn load_older(redis: &Redis) {
+    let core = include_str!("../data/older_release/core.lua");
+    let internal = include_str!("../data/older_release/internal.lua");
+    let public = include_str!("../data/older_release/public.lua");
+    for (name, source) in [("tidegate_v1", internal), ("tidegate", public)] {
         let library = format!("#!lua name={name}\n{core}\n{source}")
             .replace("@PREFIX@", "tidegate")
-            .replace("@VERSION@", version)
-            .replace("@CODE@", code);
+            .replace("@VERSION@", "1")
+            .replace("@CODE@", "older");
         redis.run::<String>(&["FUNCTION", "LOAD", "REPLACE", &library]);
     }
+}
+
+/// Public functions of a newer release: those of this one under a higher version.
+fn load_newer(redis: &Redis) {
+    let core = include_str!("../../src/broker/redis/core.lua");
+    let public = include_str!("../../src/broker/redis/public.lua");
+    let library = format!("#!lua name=tidegate\n{core}\n{public}")
+        .replace("@PREFIX@", "tidegate")
+        .replace("@VERSION@", "99")
+        .replace("@CODE@", "newer");
+    redis.run::<String>(&["FUNCTION", "LOAD", "REPLACE", &library]);
 }
 
 fn public_version(redis: &Redis) -> u64 {
@@ -321,67 +490,166 @@ fn public_version(redis: &Redis) -> u64 {
     version
 }
 
-fn libraries(redis: &Redis) -> Vec<String> {
+/// The libraries that replicas call; theirs is not the public one.
+fn internal_libraries(redis: &Redis) -> Vec<String> {
     let mut names: Vec<String> = redis
         .run::<Vec<std::collections::BTreeMap<String, redis::Value>>>(&["FUNCTION", "LIST"])
         .iter()
         .map(|library| redis::from_redis_value_ref(&library["library_name"]).unwrap())
+        .filter(|name| name != "tidegate")
         .collect();
     names.sort();
     names
 }
 
-#[test]
-fn replicas_of_two_versions_stand_side_by_side() {
-    let redis = Redis::start();
-    // An older one was there first.
-    load_version(&redis, "0", "older");
-    let first = listening(&redis);
-    let mut untouched = Untouched::watch(&first);
-    assert_eq!(
-        public_version(&redis),
-        1,
-        "what people call is replaced upward"
-    );
-    assert_eq!(
-        libraries(&redis),
-        ["tidegate", "tidegate_v0", "tidegate_v1"]
-    );
-    untouched.assert_goes_on(&first, &redis, "after an older one");
-    // A newer one comes; older replicas go on, and more of them start.
-    load_version(&redis, "2", "newer");
-    untouched.assert_goes_on(&first, &redis, "beside a newer one");
-    let second = replica_at("127.0.0.1:0".parse().unwrap(), &redis, "r2", &[]);
-    second.wait_ready();
-    let mut stream = second.listen(&["untouched"]);
-    assert_eq!(
-        public_version(&redis),
-        2,
-        "what people call is never replaced downward"
-    );
-    let expected = ["tidegate", "tidegate_v0", "tidegate_v1", "tidegate_v2"];
-    assert_eq!(libraries(&redis), expected);
-    let id = redis.publish("untouched", "by the newer function", &[]);
-    assert_eq!(stream.next_event().id(), id);
-    assert_eq!(untouched.0.next_event().id(), id);
+/// What `tidegate functions` prints.
+fn functions(redis: &Redis, args: &[&str]) -> String {
+    let url = redis.url();
+    let out = crate::support::run(&[&["functions", "--redis-url", &url], args].concat(), &[]);
+    assert_eq!(out.code, Some(0), "{out:?}");
+    out.stdout.trim().to_owned()
+}
+
+/// What older replicas ask of their functions.
+struct Older<'a>(&'a Redis);
+
+impl Older<'_> {
+    fn publish(&self, topic: &str, data: &str, key: &str) -> String {
+        let call = ["FCALL", "tidegate_v1_publish", "0", "0"];
+        let ids: Vec<String> = self
+            .0
+            .run(&[&call[..], &[topic, "", data, "", key]].concat());
+        ids.into_iter().next().unwrap()
+    }
+
+    fn read(&self, topic: &str) -> Vec<String> {
+        let call = [
+            "FCALL_RO",
+            "tidegate_v1_read",
+            "0",
+            "0",
+            topic,
+            "0-0",
+            "100",
+        ];
+        let answer: Vec<redis::Value> = self.0.run(&call);
+        let page: Vec<redis::Value> = redis::from_redis_value_ref(&answer[5]).unwrap();
+        let entries: Vec<(String, Vec<String>)> = redis::from_redis_value_ref(&page[4]).unwrap();
+        entries.into_iter().map(|(id, _)| id).collect()
+    }
 }
 
 #[test]
-fn another_build_of_the_same_version_is_refused_and_harms_nobody() {
+fn replicas_of_two_builds_write_and_read_one_log() {
     let redis = Redis::start();
-    load_version(&redis, "1", "another build");
-    let gateway = Gateway::launch_over(&redis, &[]);
-    let why = "function library tidegate_v1 on the server is of another build";
-    eventually("it says why", || {
-        gateway.log().iter().any(|line| line.contains(why))
-    });
-    gateway.get("/readyz").problem(503);
-    gateway.post("/events/news", &[], "x").problem(503);
-    let replicas: u64 = redis.run(&["EXISTS", "tidegate:replicas"]);
-    assert_eq!(replicas, 0, "it takes no part");
-    redis.run::<()>(&["FUNCTION", "FLUSH"]);
-    gateway.wait_ready();
+    // An older one was there first.
+    load_older(&redis);
+    let older = Older(&redis);
+    let gateway = listening(&redis);
+    let mut untouched = Untouched::watch(&gateway);
+    let mut stream = gateway.listen(&["news"]);
+    let mut ids = Vec::new();
+    for round in 0..20 {
+        let key = format!("k{round}");
+        let by_older = older.publish("news", "older", &key);
+        let with_key = gateway.post("/events/news", &[("Idempotency-Key", &key)], "again");
+        assert_eq!(with_key.id(), by_older, "a key is one key for both");
+        let by_newer = gateway.publish("news", "newer");
+        for id in [by_older, by_newer] {
+            assert_eq!(stream.next_event().id(), id);
+            ids.push(id);
+        }
+    }
+    assert_eq!(older.read("news"), ids);
+    let mut replay = gateway.open("/events?topic=news&since=earliest", &[]);
+    replay.opened();
+    for id in &ids {
+        assert_eq!(replay.next_event().id(), *id);
+    }
+    untouched.assert_goes_on(&gateway, &redis, "beside an older one");
+    assert_eq!(internal_libraries(&redis).len(), 2);
+    // One that was moved out of the inbox by the one is not moved by the other.
+    let entry: String = redis.run(&["XADD", "tidegate:inbox", "*", "topic", "news", "data", "x"]);
+    assert_eq!(stream.next_event().data, "x");
+    let moved: Vec<u64> = redis.run(&[
+        "FCALL",
+        "tidegate_v1_inbox",
+        "0",
+        "0",
+        &entry,
+        "news",
+        "",
+        "x",
+        "",
+        "",
+    ]);
+    assert_eq!(moved, [0, 0]);
+}
+
+#[test]
+fn public_functions_are_replaced_by_newer_ones_and_back_only_by_an_operator() {
+    let redis = Redis::start();
+    load_older(&redis);
+    let gateway = listening(&redis);
+    assert_eq!(
+        functions(&redis, &[]),
+        "Redis has version: 2, this build: 2"
+    );
+    assert_eq!(
+        public_version(&redis),
+        2,
+        "what people call is replaced upward"
+    );
+    // The functions of replicas are deleted, and those that people call are old: both are mended
+    // as soon as one is missing.
+    let own = internal_libraries(&redis);
+    let own = own.iter().find(|name| *name != "tidegate_v1").unwrap();
+    load_older(&redis);
+    redis.run::<String>(&["FUNCTION", "DELETE", own]);
     gateway.publish("news", "x");
+    assert_eq!(public_version(&redis), 2);
+    // A newer one comes; older replicas go on, and more of them start.
+    load_newer(&redis);
+    let second = replica_at("127.0.0.1:0".parse().unwrap(), &redis, "r2", &[]);
+    second.wait_ready();
+    gateway.publish("news", "x");
+    assert_eq!(public_version(&redis), 99, "never replaced downward");
+    assert_eq!(
+        functions(&redis, &["--install"]),
+        "version 2 is installed, before: 99"
+    );
+    assert_eq!(public_version(&redis), 2);
+    redis.publish("news", "by the function", &[]);
+}
+
+#[test]
+fn a_library_that_no_replica_uses_is_removed() {
+    let redis = Redis::start();
+    load_older(&redis);
+    let foreign =
+        "#!lua name=tidegate_mine\nredis.register_function('mine', function() return 1 end)";
+    redis.run::<String>(&["FUNCTION", "LOAD", foreign]);
+    // Two hours ago a replica used it last.
+    let (now, _): (u64, u64) = redis.run(&["TIME"]);
+    let last = ((now - 7_200) * 1_000).to_string();
+    redis.run::<u64>(&["HSET", "tidegate:libraries", "tidegate_v1", &last]);
+    let gateway = listening(&redis);
+    eventually("it is removed", || {
+        !internal_libraries(&redis).contains(&"tidegate_v1".to_owned())
+    });
+    gateway.publish("news", "x");
+    // Neither its own, nor what is not the gateway's.
+    let left = internal_libraries(&redis);
+    assert_eq!(left.len(), 2, "{left:?}");
+    assert!(left.contains(&"tidegate_mine".to_owned()), "{left:?}");
+    // One of which nothing is known may be in use.
+    load_older(&redis);
+    let second = replica_at("127.0.0.1:0".parse().unwrap(), &redis, "r2", &[]);
+    second.wait_ready();
+    eventually("it is noted", || {
+        redis.run::<bool>(&["HEXISTS", "tidegate:libraries", "tidegate_v1"])
+    });
+    assert!(internal_libraries(&redis).contains(&"tidegate_v1".to_owned()));
 }
 
 #[test]

@@ -376,6 +376,33 @@ fn a_batch_with_a_bad_line_is_not_published_and_the_line_is_named() {
     });
 }
 
+/// One call for all partitions: a line that is refused by one keeps back those of the others.
+#[test]
+fn a_batch_over_partitions_is_published_whole_or_not_at_all() {
+    let redis = Redis::start();
+    let gateway = Gateway::over(&redis, &[("redis.partitions", "4")]);
+    // Of the partitions 1, 2, 0, 1 and 3.
+    let topics = ["news", "chess", "finished", "weather", "sport"];
+    let mut stream = gateway.listen(&topics);
+    let line = |topic: &str, data: &str| json!({ "topic": topic, "data": data }).to_string();
+    let last = json!({ "topic": "sport", "data": "last", "end": true }).to_string();
+    assert_eq!(gateway.post("/events", &[], last).status, 200);
+    assert_eq!(stream.next_event().data, "last");
+    for place in 0..topics.len() {
+        // The one that has ended, and those of all partitions before and behind it.
+        let mut batch: Vec<String> = topics[..4].iter().map(|topic| line(topic, "x")).collect();
+        batch.insert(place, line("sport", "one too many"));
+        gateway.post("/events", &[], batch.join("\n")).problem(409);
+    }
+    let batch: Vec<String> = topics[..4].iter().map(|topic| line(topic, "y")).collect();
+    let ids = gateway.post("/events", &[], batch.join("\n")).ids();
+    assert_eq!(ids.len(), 4);
+    // Nothing of the batches that were refused came through.
+    for _ in 0..4 {
+        assert_eq!(stream.next_event().data, "y");
+    }
+}
+
 #[test]
 fn a_batch_can_be_published_line_by_line() {
     over_both_brokers(&[], |broker, gateway| {

@@ -396,7 +396,7 @@ impl Replica {
                     operation.state = State::Done;
                 } else if let Some(report) = reports.pop() {
                     server.configure();
-                    server.report(report.partition, report.known, &report.topics);
+                    server.report(report.partition, report.followed, &report.topics);
                 } else if let Some(partition) = partitions.pop() {
                     server.configure();
                     server.tick(partition);

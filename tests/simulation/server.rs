@@ -5,7 +5,7 @@ use crate::mix::Mix;
 use std::collections::{BTreeMap, VecDeque};
 use tidegate::broker::{Bounds, Ledger, Publication, Retention, Rule};
 use tidegate::id::Id;
-use tidegate::log::{LogRead, Reading};
+use tidegate::log::{Followed, LogRead, Reading};
 use tidegate::sse::Frame;
 use tidegate::topic::{PartitionNo, Pattern, Topic};
 
@@ -148,9 +148,9 @@ impl Server {
         }
     }
 
-    pub fn report(&mut self, partition: PartitionNo, known: Id, topics: &[(Topic, Id)]) {
+    pub fn report(&mut self, partition: PartitionNo, followed: Followed, topics: &[(Topic, Id)]) {
         let wall = self.wall();
-        let told = self.ledgers[usize::from(partition)].report(known, topics, wall);
+        let told = self.ledgers[usize::from(partition)].report(followed, topics, wall);
         self.send(told);
     }
 

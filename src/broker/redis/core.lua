@@ -7,8 +7,11 @@ local CODE = '@CODE@'
 local DEFAULTS = { events_max = 10000, age_ms = 86400000, leap_ms = 2000, idem_ms = 600000, bytes_max = 65536, topics_max = 0 }
 local SETTINGS = { 'events_max', 'age_ms', 'leap_ms', 'idem_ms', 'bytes_max', 'topics_max' }
 local EXPIRY_SLACK_MS = 3600000
-local SEAMS_MAX = 64
+local SEAMS_MAX, LOSSES_MAX = 64, 64
 local PAGE_BYTES = 262144
+local EXACT = 2 ^ 53
+-- Entries at the beginning of a log that are looked at for the first of ours.
+local STRANGERS_MAX = 16
 
 local function key(p, kind) return PREFIX .. ':{' .. p .. '}:' .. kind end
 local function int(n) return string.format('%.0f', n) end
@@ -20,6 +23,31 @@ end
 local function less(a, b)
   local am, as = id_parse(a); local bm, bs = id_parse(b)
   return am < bm or (am == bm and as < bs)
+end
+-- Whether a text is an id as the gateway writes it; whoever reads it takes no other.
+local function is_id(text)
+  if not text then return false end
+  local ms, seq = id_parse(text)
+  return ms < EXACT and seq < EXACT and id_text(ms, seq) == text
+end
+-- The id of an entry, or, of one that cannot be ours, the first position above it.
+local function position(text)
+  local ms, seq = id_parse(text)
+  if seq >= EXACT then return id_text(ms + 1, 0) end
+  return id_text(ms, seq)
+end
+-- Pairs of ids, `a,b a,b`.
+local function pairs_of(text)
+  local list = {}
+  for a, b in string.gmatch(text, '(%S+),(%S+)') do
+    if is_id(a) and is_id(b) then list[#list + 1] = { a, b } end
+  end
+  return list
+end
+local function pairs_text(list)
+  local texts = {}
+  for i, pair in ipairs(list) do texts[i] = pair[1] .. ',' .. pair[2] end
+  return table.concat(texts, ' ')
 end
 local function refuse(code, text) return redis.error_reply(code .. ' ' .. text) end
 
@@ -38,12 +66,16 @@ end
 -- The partition's clock and settings, nil where there is none yet; `opening` are topics that were
 -- admitted and have no log yet.
 local function clock(p)
-  local c = redis.call('HMGET', key(p, 'clock'), 'last', 'run', 'born', 'seams', 'rules', 'before', unpack(SETTINGS))
-  local k = { p = p, last = c[1], run = c[2], born = c[3], seams = c[4] or '', rules = c[5] or '', opening = {}, opened = 0 }
-  k.ms, k.seq = id_parse(c[1] or '')
-  local before_ms, before_age_ms = string.match(c[6] or '0 0', '^(%d+) (%d+)$')
-  k.before_ms, k.before_age_ms = tonumber(before_ms), tonumber(before_age_ms)
-  for i, name in ipairs(SETTINGS) do k[name] = tonumber(c[6 + i] or DEFAULTS[name]) end
+  local c = redis.call('HMGET', key(p, 'clock'), 'last', 'run', 'born', 'seams', 'rules', 'before', 'losses', unpack(SETTINGS))
+  local k = { p = p, run = c[2], rules = c[5] or '', opening = {}, opened = 0 }
+  -- Each seam is `before,after`, each loss `from,told`: the last gap entry about it.
+  k.seams, k.losses = pairs_of(c[4] or ''), pairs_of(c[7] or '')
+  -- A clock that cannot be read is none.
+  if is_id(c[1]) and is_id(c[3]) then k.last, k.born = c[1], c[3] end
+  k.ms, k.seq = id_parse(k.last)
+  local before_ms, before_age_ms = string.match(c[6] or '', '^(%d+) (%d+)$')
+  k.before_ms, k.before_age_ms = tonumber(before_ms or 0), tonumber(before_age_ms or 0)
+  for i, name in ipairs(SETTINGS) do k[name] = tonumber(c[7 + i] or nil) or DEFAULTS[name] end
   k.now = time_ms()
   return k
 end
@@ -93,7 +125,7 @@ local function bounds(k, topic)
   return rule.events_max > 0 and rule or k
 end
 
--- At a moment, events up to this millisecond may have expired with their whole log. What is older
+-- At a moment, events before this millisecond may have expired with their whole log. What is older
 -- than the present ages was kept by the ages before.
 local function oldest(k, topic, at)
   return math.max(0, at - bounds(k, topic).age_ms, math.min(k.before_ms, at - k.before_age_ms))
@@ -104,22 +136,21 @@ end
 local function take_over(k)
   if k.last and k.run == run() then return end
   if not k.last then
-    k.ms, k.seq, k.born = k.now, 0, id_text(k.now, 0)
+    k.ms, k.seq, k.born, k.seams, k.losses = k.now, 0, id_text(k.now, 0), {}, {}
   else
     local after = id_text(math.max(k.now, k.ms) + k.leap_ms, 0)
-    local seams = {}
-    for seam in string.gmatch(k.seams, '%S+') do seams[#seams + 1] = seam end
-    seams[#seams + 1] = k.last .. ',' .. after
-    if #seams > SEAMS_MAX then table.remove(seams, 1) end
-    k.seams = table.concat(seams, ' ')
+    k.seams[#k.seams + 1] = { k.last, after }
+    if #k.seams > SEAMS_MAX then table.remove(k.seams, 1) end
     k.ms, k.seq = id_parse(after)
   end
   k.last, k.run = id_text(k.ms, k.seq), run()
-  redis.call('HSET', key(k.p, 'clock'), 'last', k.last, 'run', k.run, 'born', k.born, 'seams', k.seams)
+  redis.call('HSET', key(k.p, 'clock'), 'last', k.last, 'run', k.run, 'born', k.born,
+    'seams', pairs_text(k.seams), 'losses', pairs_text(k.losses))
 end
 
 local function head(p, topic)
-  return string.match(redis.call('HGET', key(p, 'heads'), topic) or '', '^(%S+) ?(%S*)$')
+  local id, flag = string.match(redis.call('HGET', key(p, 'heads'), topic) or '', '^(%S+) ?(%S*)$')
+  if is_id(id) then return id, flag end
 end
 
 local function say(k, topic, id, prev, mark, kind, data)
@@ -139,9 +170,9 @@ local function append(k, topic, kind, data, mark, extra)
   local id, prev = id_text(k.ms, k.seq), nil
   if redis.call('EXISTS', log) == 1 then
     prev = head(k.p, topic)
-    if not prev then
+    if not prev or not less(prev, id) then
       local entry = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
-      prev = entry and entry[1]
+      prev = entry and position(entry[1])
     end
   end
   prev = prev or id_text(oldest(k, topic, k.ms), 0)
@@ -164,16 +195,42 @@ local function event(k, topic, kind, data, last)
   return ''
 end
 
--- What is left of well-formed UTF-8 after each multi-byte form was taken out has no byte above 127.
-local FORMS = {
-  '[\194-\223][\128-\191]',
-  '\224[\160-\191][\128-\191]', '[\225-\236\238\239][\128-\191][\128-\191]', '\237[\128-\159][\128-\191]',
-  '\240[\144-\191][\128-\191][\128-\191]', '[\241-\243][\128-\191][\128-\191][\128-\191]', '\244[\128-\143][\128-\191][\128-\191]',
-}
+-- Well-formed UTF-8 as an automaton: a state is a table from byte to state. Runs of ASCII are skipped
+-- by a pattern, which is quicker still.
+local UTF8, BAD = {}, {}
+do
+  local one, two, three, e0, ed, f0, f4 = {}, {}, {}, {}, {}, {}, {}
+  local states = { UTF8, BAD, one, two, three, e0, ed, f0, f4 }
+  for i = 1, #states do
+    for byte = 0, 255 do states[i][byte] = BAD end
+  end
+  local function leads(state, low, high, to)
+    for byte = low, high do state[byte] = to end
+  end
+  leads(UTF8, 0, 127, UTF8); leads(UTF8, 194, 223, one); leads(UTF8, 225, 239, two); leads(UTF8, 241, 243, three)
+  UTF8[224], UTF8[237], UTF8[240], UTF8[244] = e0, ed, f0, f4
+  leads(one, 128, 191, UTF8); leads(two, 128, 191, one); leads(three, 128, 191, two)
+  -- No overlong form, no surrogate, nothing above U+10FFFF.
+  leads(e0, 160, 191, one); leads(ed, 128, 159, one); leads(f0, 144, 191, two); leads(f4, 128, 143, two)
+end
 local function is_utf8(s)
-  if not string.find(s, '[\128-\255]') then return true end
-  for _, form in ipairs(FORMS) do s = string.gsub(s, form, ' ') end
-  return not string.find(s, '[\128-\255]')
+  local state, at = UTF8, 1
+  while at <= #s do
+    if state == UTF8 then
+      local _, stop = string.find(s, '^[^\128-\255]*', at)
+      at = stop + 1
+    end
+    for _ = 1, 8 do
+      local a, b, c, d, e, f, g, h = string.byte(s, at, at + 7)
+      if h then
+        state, at = state[a][b][c][d][e][f][g][h], at + 8
+      else
+        while at <= #s do state, at = state[string.byte(s, at)], at + 1 end
+      end
+    end
+    if state == BAD then return false end
+  end
+  return state == UTF8
 end
 
 local function topic_fault(topic)
@@ -233,28 +290,34 @@ local function refusal(k, topic, kind, data, last)
   end
 end
 
-local function idem_key(p, item) return key(p, 'idem:' .. item.topic .. ':' .. item.key) end
+-- Topics and keys may have any colons: how long a topic with one is stands before it.
+local function idem_key(item)
+  local topic = string.find(item.topic, ':', 1, true) and ':' .. #item.topic .. ':' .. item.topic or item.topic
+  return key(item.p, 'idem:' .. topic .. ':' .. item.key)
+end
 
 -- All of the batch, or nothing: what is refused is refused before the first write.
-local function publish(p, items)
-  local k, ends, known = clock(p), {}, {}
+local function publish(items)
+  local clocks, ends, known = {}, {}, {}
   for i, item in ipairs(items) do
     local foreign = false
-    if item.key ~= '' then known[i], foreign = try('GET', idem_key(p, item)) end
-    if foreign then return refuse('TGFOREIGN', idem_key(p, item) .. ' holds something else') end
+    if item.key ~= '' then known[i], foreign = try('GET', idem_key(item)) end
+    if foreign then return refuse('TGFOREIGN', idem_key(item) .. ' holds something else') end
     if not known[i] then
+      clocks[item.p] = clocks[item.p] or clock(item.p)
       if ends[item.topic] then return refuse('TGENDED', item.topic) end
-      local no = refusal(k, item.topic, item.kind, item.data, item.last)
+      local no = refusal(clocks[item.p], item.topic, item.kind, item.data, item.last)
       if no then return no end
       ends[item.topic] = item.last
     end
   end
   local ids = {}
   for i, item in ipairs(items) do
-    local id = known[i] or (item.key ~= '' and redis.call('GET', idem_key(p, item)))
+    local id = known[i] or (item.key ~= '' and redis.call('GET', idem_key(item)))
     if not id then
+      local k = clocks[item.p]
       id = event(k, item.topic, item.kind, item.data, item.last)
-      if item.key ~= '' then redis.call('SET', idem_key(p, item), id, 'PX', int(k.idem_ms)) end
+      if item.key ~= '' then redis.call('SET', idem_key(item), id, 'PX', int(k.idem_ms)) end
     end
     ids[i] = id
   end

@@ -2,7 +2,7 @@
 //! what cannot be read says so.
 
 use crate::id::Id;
-use crate::log::{Floor, Horizon, Page, ReadRequest, Reading, Seam};
+use crate::log::{Floor, Horizon, Loss, Page, ReadRequest, Reading, Seam};
 use crate::sse::{Entry, Frame, Mark};
 use crate::topic::Topic;
 use redis::Value;
@@ -53,39 +53,59 @@ pub(crate) fn list(value: &Value) -> Result<&[Value], Unreadable> {
     }
 }
 
-/// `last born seams now run`, then a page each. Also counts entries that are not ours.
+/// `last born seams now run losses`, then a page each. Also counts entries that are not ours.
 pub(crate) fn reading(
     value: &Value,
     requests: &[ReadRequest],
 ) -> Result<(Reading, usize), Unreadable> {
-    let [last, born, seams, now, run, pages @ ..] = list(value)? else {
+    let [last, born, seams, now, run, losses, pages @ ..] = list(value)? else {
         return Err(Unreadable);
     };
     let horizon = Horizon {
         last: id(last)?,
         born: id(born)?,
-        seams: text(seams)?
-            .split_whitespace()
-            .map(seam)
-            .collect::<Result<_, _>>()?,
+        seams: pairs(seams)?
+            .map(|(before, after)| Seam { before, after })
+            .collect(),
+        losses: pairs(losses)?
+            .map(|(from, told)| Loss { from, told })
+            .collect(),
         now_ms: number(now)?,
         run: text(run)?.into(),
     };
-    let mut foreign = 0;
-    let pages = requests
-        .iter()
-        .zip(pages)
-        .map(|(request, value)| page(value, request, &mut foreign));
-    let pages: Vec<Page> = pages.collect::<Result<_, _>>()?;
     if pages.len() != requests.len() {
         return Err(Unreadable);
     }
+    let mut foreign = 0;
+    let pages = requests.iter().zip(pages).map(|(request, value)| {
+        page(value, request, &mut foreign).unwrap_or_else(|Unreadable| {
+            foreign += 1;
+            tracing::error!(topic = %request.topic, "the log of this topic cannot be read: all of it is taken for missing");
+            unreadable(request, horizon.last)
+        })
+    });
+    let pages = pages.collect();
     Ok((Reading { horizon, pages }, foreign))
 }
 
-fn seam(text: &str) -> Result<Seam, Unreadable> {
-    let (before, after) = pair(text).ok_or(Unreadable)?;
-    Ok(Seam { before, after })
+/// A page of which nothing can be read. Its neighbours do not wait for it, and its streams are told
+/// that everything up to the present may be missing.
+fn unreadable(request: &ReadRequest, last: Id) -> Page {
+    Page {
+        topic: request.topic.clone(),
+        after: request.after,
+        floor: Floor::Log(last),
+        ended: None,
+        frames: Vec::new(),
+        cut_at: None,
+    }
+}
+
+/// Pairs of ids, as the clock remembers seams and losses.
+fn pairs(value: &Value) -> Result<impl Iterator<Item = (Id, Id)>, Unreadable> {
+    let pairs = text(value)?.split_whitespace();
+    let pairs: Option<Vec<_>> = pairs.map(pair).collect();
+    Ok(pairs.ok_or(Unreadable)?.into_iter())
 }
 
 fn pair(text: &str) -> Option<(Id, Id)> {
@@ -94,7 +114,7 @@ fn pair(text: &str) -> Option<(Id, Id)> {
 }
 
 fn page(value: &Value, request: &ReadRequest, foreign: &mut usize) -> Result<Page, Unreadable> {
-    let [state, floor, ended, more, entries] = list(value)? else {
+    let [state, floor, ended, cut, entries, strangers] = list(value)? else {
         return Err(Unreadable);
     };
     let floor = match text(state)? {
@@ -108,15 +128,17 @@ fn page(value: &Value, request: &ReadRequest, foreign: &mut usize) -> Result<Pag
         }
         _ => return Err(Unreadable),
     };
-    let optional = |value: &Value| {
-        text(value)
-            .ok()
-            .filter(|text| !text.is_empty())
-            .map(str::to_owned)
-    };
-    let entries = list(entries)?;
-    let reached = entries.last().map(entry_id).transpose()?;
-    let ours = entries.iter().filter_map(|value| {
+    let strangers = number(strangers)?;
+    if strangers > 0 {
+        *foreign += 1;
+        tracing::warn!(
+            topic = %request.topic,
+            strangers,
+            "the log of this topic begins with entries that are not the gateway's: what stood before them may be told as missing"
+        );
+    }
+    let (ended, cut) = (maybe_id(ended)?, maybe_id(cut)?);
+    let ours = list(entries)?.iter().filter_map(|value| {
         let entry = entry(value);
         *foreign += usize::from(entry.is_err());
         entry.ok()
@@ -126,17 +148,15 @@ fn page(value: &Value, request: &ReadRequest, foreign: &mut usize) -> Result<Pag
         topic: request.topic.clone(),
         after: request.after,
         floor,
-        ended: optional(ended).and_then(|text| text.parse().ok()),
+        ended,
         frames,
-        cut_at: match request.limit {
-            0 => Some(request.after),
-            _ => reached.filter(|_| number(more) == Ok(1)),
+        // Of a page without entries nothing is known above where it begins.
+        cut_at: if request.limit == 0 {
+            Some(request.after)
+        } else {
+            cut
         },
     })
-}
-
-fn entry_id(value: &Value) -> Result<Id, Unreadable> {
-    list(value)?.first().ok_or(Unreadable).and_then(id)
 }
 
 /// An entry of a log: `id`, then fields and values.
@@ -243,6 +263,50 @@ mod tests {
         ];
         for payload in bad {
             assert_eq!(live(&topic, payload).err(), Some(Unreadable), "{payload:?}");
+        }
+    }
+
+    #[test]
+    fn a_page_that_cannot_be_read_fails_no_other() {
+        let text = |text: &str| Value::BulkString(text.into());
+        let good = || {
+            let entry = ["prev", "1-0", "type", "t", "data", "d"].map(text);
+            Value::Array(vec![
+                text("log"),
+                text("1-0"),
+                text(""),
+                text(""),
+                Value::Array(vec![Value::Array(vec![
+                    text("2-1"),
+                    Value::Array(entry.into()),
+                ])]),
+                Value::Int(0),
+            ])
+        };
+        let bad = [
+            Value::Nil,
+            Value::Array(vec![]),
+            Value::Array(["log", "junk", "", "", "", "0"].map(text).into()),
+            Value::Array(
+                ["log", "1-9007199254740992", "", "", "", "0"]
+                    .map(text)
+                    .into(),
+            ),
+        ];
+        for bad in bad {
+            let horizon = ["5-1", "1-0", "", "5", "run", ""].map(text);
+            let pages = [good(), bad, good()];
+            let reply = Value::Array(horizon.into_iter().chain(pages).collect());
+            let requests = ["a", "b", "c"].map(|name| ReadRequest {
+                topic: Topic::parse(name).unwrap(),
+                after: Id::ZERO,
+                limit: 9,
+            });
+            let (reading, foreign) = reading(&reply, &requests).unwrap();
+            let frames: Vec<usize> = reading.pages.iter().map(|page| page.frames.len()).collect();
+            assert_eq!((frames, foreign), (vec![1, 0, 1], 1));
+            // Nothing of it is taken for held.
+            assert_eq!(reading.pages[1].floor, Floor::Log(Id::new(5, 1)));
         }
     }
 

@@ -1,6 +1,7 @@
 //! Why a command was not done: the one place that reads what Redis says of it.
 
 use crate::broker::BrokerError;
+use crate::topic::PartitionNo;
 use redis::{ErrorKind, RedisError};
 
 /// How Redis begins to say that a function did what its caller may not: 7.0, and later ones.
@@ -14,10 +15,12 @@ const IN_FUNCTIONS: [&str; 2] = [
 pub(crate) enum CommandError {
     /// The library is not loaded: a server that was emptied, or another one than before.
     NoFunction,
-    /// The partition has no clock: a server that was emptied.
-    NoClock,
+    /// These partitions have no clock: a server that was emptied.
+    NoClock(Vec<PartitionNo>),
     /// A library of this name is loaded.
     LibraryExists,
+    /// None of this name is loaded.
+    NoLibrary,
     /// The server does not know the command.
     UnknownCommand(String),
     /// The server is no master any more. What it reads from then on may be old.
@@ -50,8 +53,9 @@ impl From<CommandError> for BrokerError {
     fn from(why: CommandError) -> Self {
         match why {
             CommandError::NoFunction => Self::Refused("the function library is not loaded".into()),
-            CommandError::NoClock => Self::Refused("the partition has no clock".into()),
+            CommandError::NoClock(_) => Self::Refused("the partition has no clock".into()),
             CommandError::LibraryExists => Self::Refused("the library is loaded already".into()),
+            CommandError::NoLibrary => Self::Refused("the library is not loaded".into()),
             CommandError::UnknownCommand(why) => Self::Refused(why),
             CommandError::Demoted(why) | CommandError::Lost(why) => Self::Unavailable(why),
             CommandError::Broker(why) => why,
@@ -89,7 +93,11 @@ fn of_server(code: &str, detail: &str, whole: &RedisError) -> CommandError {
         "ERR" if detail.starts_with("unknown command") => {
             return CommandError::UnknownCommand(format!("{code} {detail}"));
         }
-        "TGNOCLOCK" => return CommandError::NoClock,
+        "ERR" if detail.starts_with("Library not found") => return CommandError::NoLibrary,
+        "TGNOCLOCK" => {
+            let partitions = detail.split(' ').filter_map(|word| word.parse().ok());
+            return CommandError::NoClock(partitions.collect());
+        }
         "READONLY" | "UNBLOCKED" | "MASTERDOWN" => {
             return CommandError::Demoted(whole.to_string());
         }

@@ -1,7 +1,9 @@
-//! The function library on the server: loaded, told the settings, and called.
+//! The function libraries on the server: loaded, told the settings, called, and removed when they
+//! are used no more.
 //!
-//! A server may lose it at any time: FUNCTION FLUSH, FLUSHALL, a failover to one that was empty. So
-//! nothing is remembered of it but that it was there once: a call that finds it missing brings it.
+//! A server may lose them at any time: FUNCTION FLUSH, FLUSHALL, a failover to one that was empty, a
+//! replica of another build that takes this one's for unused. So nothing is remembered but that they
+//! were there once: a call that finds its function missing brings it.
 
 use super::error::CommandError;
 use super::library::VERSION;
@@ -10,21 +12,25 @@ use crate::broker::{BrokerError, Retention, Rule};
 use crate::metrics::Role;
 use crate::topic::PartitionNo;
 use redis::{Cmd, Value};
+use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 use tokio::time::Instant;
 
+/// Between two looks for function libraries that nobody uses.
+const TIDY_EVERY: Duration = Duration::from_secs(600);
 /// The `maxmemory-policy` by which keys stay.
 const NO_EVICTION: &str = "noeviction";
 
 impl Redis {
-    /// `FCALL <prefix>_v1_<name> 0 <partition>`.
+    /// `FCALL <prefix>_<hash>_<name> 0 <partition>`.
     pub(super) fn function(&self, name: &str, partition: PartitionNo) -> Cmd {
         let mut cmd = redis::cmd("FCALL");
         cmd.arg(self.0.library.function(name)).arg(0).arg(partition);
         cmd
     }
 
-    /// `FCALL_RO <prefix>_v1_<name> 0`: a function that only reads.
+    /// `FCALL_RO <prefix>_<hash>_<name> 0`: a function that only reads.
     pub(super) fn read_function(&self, name: &str) -> Cmd {
         let mut cmd = redis::cmd("FCALL_RO");
         cmd.arg(self.0.library.function(name)).arg(0);
@@ -32,25 +38,20 @@ impl Redis {
     }
 
     /// Calls a function; loads the library or begins the clock if the server has lost them.
-    pub(super) async fn call(
-        &self,
-        partition: PartitionNo,
-        cmd: &Cmd,
-    ) -> Result<Value, CommandError> {
-        self.call_by(partition, || self.command(cmd)).await
+    pub(super) async fn call(&self, cmd: &Cmd) -> Result<Value, CommandError> {
+        self.call_by(|| self.command(cmd)).await
     }
 
     /// The same for what goes another way than [`Redis::command`].
     pub(super) async fn call_by<T, F: Future<Output = Result<T, CommandError>>>(
         &self,
-        partition: PartitionNo,
         command: impl Fn() -> F,
     ) -> Result<T, CommandError> {
         self.be_prepared().await?;
         let began = Instant::now();
         match command().await {
             // The function has not run, so that running it now is no repeat.
-            Err(why) if self.bring(partition, &why).await? => command().await,
+            Err(why) if self.bring(&why).await? => command().await,
             answer => {
                 self.metrics()
                     .redis_answered(Role::Commands, began.elapsed());
@@ -59,16 +60,16 @@ impl Redis {
         }
     }
 
-    /// Brings what a function failed for want of: the library, or the clock. False if it was
-    /// something else.
-    async fn bring(
-        &self,
-        partition: PartitionNo,
-        why: &CommandError,
-    ) -> Result<bool, CommandError> {
+    /// Brings what a function failed for want of: the library, or clocks. False if it was something
+    /// else.
+    async fn bring(&self, why: &CommandError) -> Result<bool, CommandError> {
         match why {
-            CommandError::NoFunction => Box::pin(self.load_library()).await?,
-            CommandError::NoClock => self.configure(partition).await?,
+            CommandError::NoFunction => self.load_libraries().await?,
+            CommandError::NoClock(partitions) => {
+                for partition in partitions {
+                    self.configure(*partition).await?;
+                }
+            }
             _ => return Ok(false),
         }
         Ok(true)
@@ -108,7 +109,7 @@ impl Redis {
                 "maxmemory-policy is {policy}, so keys of the log may be evicted: set it to noeviction, or redis.allow_eviction = true"
             )));
         }
-        self.load_library().await?;
+        self.load_libraries().await?;
         let meta = self.key("meta");
         let wanted = self.settings().partitions.to_string();
         self.command(
@@ -197,28 +198,14 @@ impl Redis {
         Ok(())
     }
 
-    /// Loads what is missing. The internal library is never replaced, the public one only upward.
-    async fn load_library(&self) -> Result<(), BrokerError> {
+    /// Loads what is missing: the library of this build, and the public one if there is none or an
+    /// older one.
+    async fn load_libraries(&self) -> Result<(), BrokerError> {
         let library = &self.0.library;
-        let version = redis::cmd("FCALL_RO")
-            .arg(library.function("version"))
-            .arg(0)
-            .to_owned();
-        let load = redis::cmd("FUNCTION")
-            .arg("LOAD")
-            .arg(&library.internal)
-            .to_owned();
-        match self.command(&load).await {
-            Ok(_) => {}
-            Err(CommandError::LibraryExists) => {
-                let loaded = self.command(&version).await?;
-                if code_of(&loaded) != Some((VERSION, library.code.as_str())) {
-                    return Err(BrokerError::Refused(format!(
-                        "function library {}_v{VERSION} on the server is of another build; no two builds of one version may differ",
-                        self.settings().prefix
-                    )));
-                }
-            }
+        let mut load = redis::cmd("FUNCTION");
+        match self.command(load.arg("LOAD").arg(&library.internal)).await {
+            // Its name says what it holds.
+            Ok(_) | Err(CommandError::LibraryExists) => {}
             Err(CommandError::UnknownCommand(_)) => {
                 return Err(BrokerError::Refused(
                     "this server has no functions: Redis 7.0 or newer is needed".into(),
@@ -226,23 +213,72 @@ impl Redis {
             }
             Err(why) => return Err(why.into()),
         }
-        let public = redis::cmd("FCALL_RO")
-            .arg(library.public_version())
-            .arg(0)
-            .to_owned();
-        let loaded = self.command(&public).await.ok();
-        if loaded
-            .as_ref()
-            .and_then(code_of)
-            .is_none_or(|(version, _)| version < VERSION)
+        let version = self.public_version().await?;
+        if version.is_none_or(|version| version < VERSION) {
+            let mut load = redis::cmd("FUNCTION");
+            load.arg("LOAD").arg("REPLACE").arg(&library.public);
+            self.command(&load).await?;
+        }
+        Ok(())
+    }
+
+    /// The version of the public functions that Redis has.
+    async fn public_version(&self) -> Result<Option<u32>, BrokerError> {
+        let mut version = redis::cmd("FCALL_RO");
+        version.arg(self.0.library.public_version()).arg(0);
+        match self.command(&version).await {
+            Ok(version) => Ok(code_of(&version).map(|(version, _)| version)),
+            Err(CommandError::NoFunction) => Ok(None),
+            Err(why) => Err(why.into()),
+        }
+    }
+
+    /// Once in a while, removes libraries that no replica has used for long. One that has slept longer
+    /// loads its own again when it finds it missing.
+    pub(super) async fn tidy_libraries(&self) {
+        if self.is_time_to_tidy()
+            && let Err(why) = self.remove_unused_libraries().await
         {
-            self.command(
-                redis::cmd("FUNCTION")
-                    .arg("LOAD")
-                    .arg("REPLACE")
-                    .arg(&library.public),
-            )
-            .await?;
+            tracing::debug!(%why, "function libraries that nobody uses are not removed yet");
+        }
+    }
+
+    fn is_time_to_tidy(&self) -> bool {
+        let now = Instant::now();
+        let at = self.0.tidy_at.lock();
+        let mut at = at.unwrap_or_else(PoisonError::into_inner);
+        let is_due = *at <= now;
+        if is_due {
+            *at = now + TIDY_EVERY;
+        }
+        is_due
+    }
+
+    async fn remove_unused_libraries(&self) -> Result<(), BrokerError> {
+        let library = &self.0.library;
+        let mut list = redis::cmd("FUNCTION");
+        list.arg("LIST").arg("LIBRARYNAME");
+        list.arg(format!("{}_*", self.settings().prefix));
+        let found = self.command(&list).await?;
+        let mut unused = redis::cmd("FCALL");
+        unused.arg(library.function("libraries")).arg(0);
+        unused.arg(&library.name);
+        for name in library_names(&found).filter(|name| library.is_internal(name)) {
+            unused.arg(name);
+        }
+        let unused = self.call(&unused).await?;
+        for name in decode::list(&unused).map_err(|_| self.unreadable())? {
+            let name = decode::text(name).map_err(|_| self.unreadable())?;
+            let mut delete = redis::cmd("FUNCTION");
+            match self.command(delete.arg("DELETE").arg(name)).await {
+                Ok(_) => tracing::info!(
+                    library = name,
+                    "a function library that no replica uses any more is removed"
+                ),
+                // Another replica was quicker.
+                Err(CommandError::NoLibrary) => {}
+                Err(why) => return Err(why.into()),
+            }
         }
         Ok(())
     }
@@ -269,4 +305,21 @@ pub(crate) fn code_of(value: &Value) -> Option<(u32, &str)> {
         u32::try_from(decode::number(version).ok()?).ok()?,
         decode::text(code).ok()?,
     ))
+}
+
+/// The names in an answer of `FUNCTION LIST`.
+fn library_names(found: &Value) -> impl Iterator<Item = &str> {
+    let libraries = decode::list(found).unwrap_or_default();
+    libraries.iter().filter_map(|library| {
+        let fields: Vec<(&Value, &Value)> = match library {
+            Value::Map(fields) => fields.iter().map(|(name, value)| (name, value)).collect(),
+            Value::Array(fields) => fields
+                .chunks_exact(2)
+                .filter_map(|pair| pair.first().zip(pair.last()))
+                .collect(),
+            _ => return None,
+        };
+        let is_name = |(name, _): &(&Value, &Value)| decode::text(name) == Ok("library_name");
+        decode::text(fields.into_iter().find(is_name)?.1).ok()
+    })
 }

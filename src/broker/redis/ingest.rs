@@ -25,7 +25,7 @@ impl Redis {
     pub async fn start_epoch(&self, epoch: &str, ear: &str) -> Result<(), BrokerError> {
         let mut cmd = self.function("start", 0);
         cmd.arg(epoch).arg(ear);
-        self.call(0, &cmd).await?;
+        self.call(&cmd).await?;
         Ok(())
     }
 
@@ -55,7 +55,7 @@ impl Redis {
                 None => cmd.arg(0).arg("").arg("").arg(""),
             };
         }
-        let answer = self.call(0, &cmd).await?;
+        let answer = self.call(&cmd).await?;
         let Ok([word, n, logged, refused]) = decode::list(&answer) else {
             return Err(self.unreadable());
         };
@@ -176,7 +176,7 @@ impl Redis {
                     .arg(end)
                     .arg(field("key"));
             }
-            let answer = self.call(partition, &cmd).await?;
+            let answer = self.call(&cmd).await?;
             let Ok([done, not]) = decode::list(&answer) else {
                 return Err(self.unreadable());
             };

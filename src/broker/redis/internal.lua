@@ -1,32 +1,58 @@
--- The internal functions: what replicas call. Another version of them lives under another name.
+-- The internal functions: what replicas call. Those of another build live under another name.
 
-local F = '@PREFIX@_v@VERSION@_'
+local F = '@LIBRARY@_'
 
 local function items_of(args, from)
   local items = {}
-  for i = from, #args, 5 do
-    items[#items + 1] = { topic = args[i], kind = args[i + 1], data = args[i + 2], last = args[i + 3] == 'end', key = args[i + 4] }
+  for i = from, #args, 6 do
+    items[#items + 1] =
+      { p = args[i], topic = args[i + 1], kind = args[i + 2], data = args[i + 3], last = args[i + 4] == 'end', key = args[i + 5] }
   end
   return items
 end
 
 local function horizon(k)
-  return { k.last, k.born, k.seams, int(math.max(k.now, k.ms)), run() }
+  return { k.last, k.born, pairs_text(k.seams), int(math.max(k.now, k.ms)), run(), pairs_text(k.losses) }
 end
 
-local function no_clock() return refuse('TGNOCLOCK', 'this partition has no clock yet') end
+-- Says which partitions have no clock yet.
+local function no_clock(...) return refuse('TGNOCLOCK', table.concat({ ... }, ' ')) end
 
--- How the log stands: log, none, unlogged or foreign; its floor, its end, whether there is more, and
--- entries above `after`, until `limit` or PAGE_BYTES. Above the clock there is nothing of ours.
-local function page(k, topic, after, limit)
-  local log, entries, bytes, from, more = key(k.p, 'log:' .. topic), {}, 0, '(' .. after, 0
-  local first, foreign = try('XRANGE', log, '-', k.last, 'COUNT', 1)
-  if foreign or not first[1] then
-    local state = foreign and 'foreign' or is_logged(k, topic) and 'none' or 'unlogged'
-    return { state, id_text(oldest(k, topic, math.max(k.now, k.ms)), 0), '', 0, entries }
+-- What an entry names as the previous one, if it can be one of ours.
+local function prev_of(entry)
+  local fields = {}
+  for i = 1, #entry[2], 2 do fields[entry[2][i]] = entry[2][i + 1] end
+  local kind = fields.type and not string.find(fields.type, '[%z\r\n]')
+  local ours = kind and fields.data and is_id(entry[1]) and is_id(fields.prev) and less(fields.prev, entry[1])
+  return ours and fields.prev
+end
+
+-- Where a log begins, and how many entries stand there that are not ours; nil if it holds nothing,
+-- and true if the key is no log. Our first entry knows what it follows. If none is near, nothing is
+-- known of what was there up to the entries that are not ours: it may be missing.
+local function floor_of(k, log)
+  local from, floor = '-', nil
+  for strangers = 0, STRANGERS_MAX - 1 do
+    local got, foreign = try('XRANGE', log, from, k.last, 'COUNT', 1)
+    if foreign then return nil, 0, true end
+    if not got[1] then return floor, strangers end
+    local prev = prev_of(got[1])
+    if prev then return prev, strangers end
+    from, floor = '(' .. got[1][1], position(got[1][1])
   end
-  local floor, fields = id_text(id_parse(first[1][1]), 0), first[1][2]
-  for i = 1, #fields, 2 do if fields[i] == 'prev' then floor = fields[i + 1] end end
+  return floor, STRANGERS_MAX
+end
+
+-- How the log stands: log, none, unlogged or foreign; its floor, its end, up to where the page goes
+-- if there is more, entries above `after`, until `limit` or PAGE_BYTES, and how many at the floor are
+-- not ours. Above the clock there is nothing of ours.
+local function page(k, topic, after, limit)
+  local log, entries, bytes, from, more = key(k.p, 'log:' .. topic), {}, 0, '(' .. after, false
+  local floor, strangers, foreign = floor_of(k, log)
+  if not floor then
+    local state = foreign and 'foreign' or is_logged(k, topic) and 'none' or 'unlogged'
+    return { state, id_text(oldest(k, topic, math.max(k.now, k.ms)), 0), '', '', entries, 0 }
+  end
   local last, flag = head(k.p, topic)
   while #entries < limit do
     -- A few first: their size tells how many more fit.
@@ -37,49 +63,51 @@ local function page(k, topic, after, limit)
       entries[#entries + 1] = entry
       for _, field in ipairs(entry[2]) do bytes = bytes + #field end
     end
-    if #got < count then more = 0; break end
-    from, more = '(' .. got[#got][1], 1
+    if #got < count then more = false; break end
+    from, more = '(' .. got[#got][1], true
     if bytes >= PAGE_BYTES then break end
   end
-  if more == 1 and #redis.call('XRANGE', log, from, k.last, 'COUNT', 1) == 0 then more = 0 end
-  return { 'log', floor, flag == 'end' and last or '', more, entries }
-end
-
-local function known_seams(k)
-  local seams = {}
-  for before, after in string.gmatch(k.seams, '(%S+),(%S+)') do seams[#seams + 1] = { before = before, after = after } end
-  return seams
+  more = more and #redis.call('XRANGE', log, from, k.last, 'COUNT', 1) > 0
+  return { 'log', floor, flag == 'end' and last or '', more and position(entries[#entries][1]) or '', entries, strangers }
 end
 
 -- Whether an id that a replica has heard, and that must be in the log, is not.
 local function lacks(k, topic, id)
   if less(k.last, id) then return true end
   local log = key(k.p, 'log:' .. topic)
-  if redis.call('EXISTS', log) == 0 then return id_parse(id) > oldest(k, topic, k.ms) end
-  local floor = page(k, topic, id, 0)[2]
-  return less(floor, id) and #redis.call('XRANGE', log, id, id) == 0
+  if redis.call('EXISTS', log) == 0 then return less(id_text(oldest(k, topic, k.ms), 0), id) end
+  local floor = floor_of(k, log)
+  return less(floor or '0-0', id) and #redis.call('XRANGE', log, id, id) == 0
 end
 
 -- Widens the newest seam so that it covers `id`, and goes on behind it.
 local function leap_over(k, id)
-  local seams, texts = known_seams(k), {}
   local beyond = id_text(math.max(k.ms, (id_parse(id))) + 1, 0)
-  if #seams > 0 then seams[#seams].after = beyond else seams[1] = { before = k.born, after = beyond } end
-  for i, seam in ipairs(seams) do texts[i] = seam.before .. ',' .. seam.after end
-  k.seams, k.last = table.concat(texts, ' '), beyond
+  if #k.seams > 0 then k.seams[#k.seams][2] = beyond else k.seams[1] = { k.born, beyond } end
+  k.last = beyond
   k.ms, k.seq = id_parse(beyond)
-  redis.call('HSET', key(k.p, 'clock'), 'last', k.last, 'seams', k.seams)
+  redis.call('HSET', key(k.p, 'clock'), 'last', k.last, 'seams', pairs_text(k.seams))
 end
 
 -- Whether this id is above everything that the newest seam covers.
 local function is_beyond_seams(k, id)
-  local seams = known_seams(k)
-  return not less(id, #seams > 0 and seams[#seams].after or k.born)
+  return not less(id, #k.seams > 0 and k.seams[#k.seams][2] or k.born)
 end
 
+-- Where the seam begins that an id lies in.
 local function seam_around(k, id)
-  for _, seam in ipairs(known_seams(k)) do
-    if less(seam.before, id) and less(id, seam.after) then return seam end
+  for _, seam in ipairs(k.seams) do
+    if less(seam[1], id) and less(id, seam[2]) then return seam[1] end
+  end
+end
+
+-- From where on the log was written by processes that a replica did not follow, which knew a clock
+-- born at `born`, and `seam` as the beginning of its newest seam.
+local function unfollowed_since(k, born, seam)
+  if born ~= '' and born ~= k.born then return k.born end
+  if seam == '' then return end
+  for _, known in ipairs(k.seams) do
+    if less(seam, known[1]) then return known[1] end
   end
 end
 
@@ -88,27 +116,51 @@ local function is_stream(log)
   return kindof == 'stream', kindof == 'none'
 end
 
--- What a replica knew of one topic before this process wrote: `id` last, and nothing at or below
--- `heard` is shown there any more. A stretch that was lost is written down.
-local function report(k, topic, id, heard)
+-- Whether the log has, or had, an entry above `since` and at or below `heard`.
+local function has_between(k, log, since, heard)
+  if not less(since, heard) then return false end
+  if #redis.call('XRANGE', log, '(' .. since, heard, 'COUNT', 1) > 0 then return true end
+  local floor = floor_of(k, log)
+  return floor and less(since, floor)
+end
+
+-- Gaps of a topic that are written down, the newest last. Those of a log that is gone count for nothing.
+local GAPS_MAX = 8
+local function known_gaps(k, topic)
+  return pairs_of(redis.call('HGET', key(k.p, 'gaps'), topic) or '')
+end
+
+-- A stretch of a topic was lost: above `from`, up to `lost`.
+local function write_gap(k, topic, from, lost)
+  local gaps = redis.call('EXISTS', key(k.p, 'log:' .. topic)) == 1 and known_gaps(k, topic) or {}
+  for _, gap in ipairs(gaps) do
+    if not less(from, gap[1]) and not less(gap[2], lost) then return end
+  end
+  local span = from .. ',' .. lost
+  local id = append(k, topic, 'tidegate.gap', '', 'g' .. span, { 'gap', span })
+  gaps[#gaps + 1] = { from, lost }
+  if #gaps > GAPS_MAX then table.remove(gaps, 1) end
+  redis.call('HSET', key(k.p, 'gaps'), topic, pairs_text(gaps))
+  for i, loss in ipairs(k.losses) do
+    if loss[1] == from then table.remove(k.losses, i); break end
+  end
+  k.losses[#k.losses + 1] = { from, id }
+  if #k.losses > LOSSES_MAX then table.remove(k.losses, 1) end
+  redis.call('HSET', key(k.p, 'clock'), 'losses', pairs_text(k.losses))
+end
+
+-- What a replica knew of one topic: `id` last, and nothing at or below `heard` is shown there any
+-- more, although `since` the log was written by processes that it did not follow.
+local function report(k, topic, id, heard, since)
   local log = key(k.p, 'log:' .. topic)
   local exists, free = is_stream(log)
   if not exists and not free then return end
-  local around = seam_around(k, heard)
-  if around and #redis.call('XRANGE', log, '(' .. around.before, heard, 'COUNT', 1) > 0 then id = heard end
+  local from = since or seam_around(k, heard)
+  if from and has_between(k, log, from, heard) then return write_gap(k, topic, from, heard) end
+  if since and less(since, id) then return write_gap(k, topic, since, id) end
   if is_beyond_seams(k, id) and lacks(k, topic, id) then leap_over(k, id) end
-  local seam = seam_around(k, id)
-  if not seam then return end
-  for _, entry in ipairs(redis.call('XRANGE', log, '(' .. seam.before, '+')) do
-    for i = 1, #entry[2], 2 do
-      if entry[2][i] == 'gap' then
-        local from, lost = string.match(entry[2][i + 1], '^(%S+),(%S+)$')
-        if from and less(from, id) and not less(lost, id) then return end
-      end
-    end
-  end
-  local span = seam.before .. ',' .. id
-  append(k, topic, 'tidegate.gap', '', 'g' .. span, { 'gap', span })
+  from = seam_around(k, id)
+  if from then write_gap(k, topic, from, id) end
 end
 
 -- Forgets heads of topics whose log has expired, a few at a time.
@@ -116,43 +168,62 @@ local function sweep(p)
   local heads, clock_key = key(p, 'heads'), key(p, 'clock')
   local found = redis.call('HSCAN', heads, redis.call('HGET', clock_key, 'sweep') or '0', 'COUNT', 64)
   for i = 1, #found[2], 2 do
-    if redis.call('EXISTS', key(p, 'log:' .. found[2][i])) == 0 then redis.call('HDEL', heads, found[2][i]) end
+    if redis.call('EXISTS', key(p, 'log:' .. found[2][i])) == 0 then
+      redis.call('HDEL', heads, found[2][i])
+      redis.call('HDEL', key(p, 'gaps'), found[2][i])
+    end
   end
   redis.call('HSET', clock_key, 'sweep', found[1])
 end
 
--- p (topic type data end key)*  ->  ids, empty where the topic is not logged
-redis.register_function(F .. 'publish', function(_, a) return publish(a[1], items_of(a, 2)) end)
+-- (p topic type data end key)*  ->  ids, empty where the topic is not logged
+redis.register_function(F .. 'publish', function(_, a) return publish(items_of(a, 1)) end)
 
 -- p topic  ->  id, or nil if there was no log
 redis.register_function({ function_name = F .. 'delete', flags = { 'allow-oom' }, callback = function(_, a) return delete(a[1], a[2]) end })
 
--- p (topic after limit)*  ->  last born seams now run, then a page each: state floor ended more entries
+-- p (topic after limit)*  ->  last born seams now run losses, then a page each: state floor ended
+-- cut entries strangers
 redis.register_function({ function_name = F .. 'read', flags = { 'no-writes' }, callback = function(_, a)
   local k = clock(a[1])
-  if not k.last then return no_clock() end
+  if not k.last then return no_clock(a[1]) end
   local reply = horizon(k)
   for i = 2, #a, 3 do reply[#reply + 1] = page(k, a[i], a[i + 1], tonumber(a[i + 2])) end
   return reply
 end })
 
--- p earliest|since|last N topic*  ->  the position before the first event asked for
+-- earliest|since|last N (p topic)*  ->  (p position)*: the position in each partition before the
+-- first event asked for
 redis.register_function({ function_name = F .. 'history', flags = { 'no-writes' }, callback = function(_, a)
-  local k, ids = clock(a[1]), {}
-  if not k.last then return no_clock() end
-  local from, n = '-', tonumber(a[3])
-  if a[2] == 'since' then from = '(' .. id_text(math.max(0, math.max(k.now, k.ms) - n), 0) end
-  for i = 4, #a do
-    local log = key(k.p, 'log:' .. a[i])
-    local got = a[2] == 'last' and try('XREVRANGE', log, k.last, '-', 'COUNT', n) or try('XRANGE', log, from, k.last, 'COUNT', 1)
-    for _, entry in ipairs(got or {}) do ids[#ids + 1] = entry[1] end
+  local what, n, clocks, order, missing, found = a[1], tonumber(a[2]), {}, {}, {}, {}
+  for i = 3, #a, 2 do
+    local p = a[i]
+    if not clocks[p] then
+      clocks[p], order[#order + 1] = clock(p), p
+      if not clocks[p].last then missing[#missing + 1] = p end
+    end
   end
-  table.sort(ids, less)
-  local first = ids[a[2] == 'last' and math.max(1, #ids - n + 1) or 1]
-  if not first or n == 0 and a[2] == 'last' then return k.last end
-  local ms, seq = id_parse(first)
-  -- Only a foreign entry stands at the start of a millisecond.
-  return seq > 0 and id_text(ms, seq - 1) or id_text(ms - 1, 2 ^ 53 - 1)
+  if #missing > 0 then return no_clock(unpack(missing)) end
+  for i = 3, #a, 2 do
+    local k, log, from = clocks[a[i]], key(a[i], 'log:' .. a[i + 1]), '-'
+    if what == 'since' then from = '(' .. id_text(math.max(0, math.max(k.now, k.ms) - n), 0) end
+    local got = what == 'last' and try('XREVRANGE', log, k.last, '-', 'COUNT', n) or try('XRANGE', log, from, k.last, 'COUNT', 1)
+    for _, entry in ipairs(got or {}) do found[#found + 1] = { p = a[i], id = entry[1] } end
+  end
+  -- Clocks of partitions are those of one server: their ids compare.
+  table.sort(found, function(x, y) return less(x.id, y.id) or x.id == y.id and tonumber(x.p) < tonumber(y.p) end)
+  local first = {}
+  for i = what == 'last' and math.max(1, #found - n + 1) or 1, #found do
+    first[found[i].p] = first[found[i].p] or found[i].id
+  end
+  local reply = {}
+  for _, p in ipairs(order) do
+    local ms, seq = id_parse(first[p])
+    reply[#reply + 1] = p
+    -- Only a foreign entry stands at the start of a millisecond, or at its very end.
+    reply[#reply + 1] = not first[p] and clocks[p].last or seq > 0 and id_text(ms, math.min(seq, EXACT) - 1) or id_text(ms - 1, EXACT - 1)
+  end
+  return reply
 end })
 
 -- What decides how old an event may become, and the least of it.
@@ -174,7 +245,7 @@ redis.register_function({ function_name = F .. 'configure', flags = { 'allow-oom
   local known, least = ages(k.age_ms, rules_of(k.rules))
   if k.last and known ~= ages(tonumber(a[3]), rules_of(rules)) then
     if k.before_ms > 0 then least = math.min(least, k.before_age_ms) end
-    fields[#fields + 1] = 'before'; fields[#fields + 1] = int(math.max(k.now, k.ms)) .. ' ' .. int(least)
+    fields[#fields + 1] = 'before'; fields[#fields + 1] = int(math.max(k.now, k.ms) + 1) .. ' ' .. int(least)
   end
   redis.call('HSET', key(k.p, 'clock'), unpack(fields))
   if not k.last then take_over(k) end
@@ -193,13 +264,15 @@ redis.register_function({ function_name = F .. 'tick', flags = { 'allow-oom' }, 
   return { k.last, redis.call('HEXISTS', key(k.p, 'clock'), 'age_ms') }
 end })
 
--- p heard (topic id)*: how far a replica followed the clock, and which id of each topic it knew
--- last, before this process wrote
+-- p heard born seam (topic id)*: how far a replica followed the clock, which clock that was (born
+-- then, its newest seam beginning there; empty if it never knew), and which id of each topic it knew
+-- last
 redis.register_function({ function_name = F .. 'report', flags = { 'allow-oom' }, callback = function(_, a)
   local k = clock(a[1])
   take_over(k)
+  local since = unfollowed_since(k, a[3], a[4])
   if is_beyond_seams(k, a[2]) then leap_over(k, a[2]) end
-  for i = 3, #a, 2 do report(k, a[i], a[i + 1], a[2]) end
+  for i = 5, #a, 2 do report(k, a[i], a[i + 1], a[2], since) end
   return redis.status_reply('OK')
 end })
 
@@ -215,6 +288,8 @@ redis.register_function({ function_name = F .. 'topics', flags = { 'no-writes' }
   for i = #found, tonumber(a[2]) + 1, -1 do found[i] = nil end
   return found
 end })
+
+local LIBRARIES = PREFIX .. ':libraries'
 
 -- Replicas that were heard of in the last seconds.
 local ALIVE_MS, FORGET_MS = 5000, 60000
@@ -235,16 +310,18 @@ local function make_room(hash)
   if kindof ~= 'hash' and kindof ~= 'none' then redis.call('DEL', hash) end
 end
 
--- replica streams (topic subscribers)*  ->  whether its subscribers were forgotten, then name and
+-- library replica streams (topic subscribers)*  ->  whether its subscribers were forgotten, then name and
 -- streams of each replica that lives
 redis.register_function({ function_name = F .. 'heartbeat', flags = { 'allow-oom' }, callback = function(_, a)
-  local now, mine = time_ms(), PREFIX .. ':subscribers:' .. a[1]
+  local now, mine = time_ms(), PREFIX .. ':subscribers:' .. a[2]
   make_room(mine)
   make_room(PREFIX .. ':replicas')
+  make_room(LIBRARIES)
   local reply = { 1 - redis.call('EXISTS', mine) }
-  redis.call('HSET', PREFIX .. ':replicas', a[1], int(now) .. ' ' .. a[2])
+  redis.call('HSET', LIBRARIES, a[1], int(now))
+  redis.call('HSET', PREFIX .. ':replicas', a[2], int(now) .. ' ' .. a[3])
   redis.call('HSET', mine, '', 0)
-  for i = 3, #a, 2 do
+  for i = 4, #a, 2 do
     if a[i + 1] == '0' then redis.call('HDEL', mine, a[i]) else redis.call('HSET', mine, a[i], a[i + 1]) end
   end
   redis.call('PEXPIRE', mine, FORGET_MS)
@@ -253,6 +330,27 @@ redis.register_function({ function_name = F .. 'heartbeat', flags = { 'allow-oom
     if replica.alive then reply[#reply + 1] = replica.name; reply[#reply + 1] = replica.streams end
   end
   return reply
+end })
+
+-- own library*  ->  those of these libraries that no replica has used for UNUSED_MS. Replicas say with
+-- each heartbeat which one they use; one of which nothing was heard is taken for used now.
+local UNUSED_MS = 3600000
+redis.register_function({ function_name = F .. 'libraries', flags = { 'allow-oom' }, callback = function(_, a)
+  make_room(LIBRARIES)
+  local now, there, unused = time_ms(), {}, {}
+  redis.call('HSET', LIBRARIES, a[1], int(now))
+  for i = 2, #a do
+    there[a[i]] = true
+    redis.call('HSETNX', LIBRARIES, a[i], int(now))
+  end
+  local known = redis.call('HGETALL', LIBRARIES)
+  for i = 1, #known, 2 do
+    if now - (tonumber(known[i + 1]) or 0) > UNUSED_MS then
+      redis.call('HDEL', LIBRARIES, known[i])
+      if there[known[i]] then unused[#unused + 1] = known[i] end
+    end
+  end
+  return unused
 end })
 
 -- p topic replica  ->  first last length ended, and subscribers on other replicas
@@ -266,7 +364,7 @@ redis.register_function({ function_name = F .. 'topic', flags = { 'no-writes' },
   local first = (try('XRANGE', log, '-', '+', 'COUNT', 1) or {})[1]
   if not first then return { '', '', 0, 0, elsewhere } end
   local last, flag = head(a[1], a[2])
-  return { first[1], last or first[1], redis.call('XLEN', log), flag == 'end' and 1 or 0, elsewhere }
+  return { position(first[1]), last or position(first[1]), redis.call('XLEN', log), flag == 'end' and 1 or 0, elsewhere }
 end })
 
 -- Ingest: an epoch is one counting of the raw publishes of one node; (epoch, n) names a publish
@@ -346,16 +444,23 @@ redis.register_function(F .. 'append', function(_, a)
   return { 'OK', n, logged, refused }
 end)
 
--- p (entry topic type data end key)*  ->  logged refused: each entry of the inbox once
+-- p (entry topic type data end key)*  ->  logged refused: moves entries out of the inbox. Each is
+-- deleted in the same step in which it is published, so what is there was not moved. Earlier builds
+-- deleted it later: what they have moved is told by their position, where it is above our own.
 redis.register_function(F .. 'inbox', function(_, a)
-  local hash, logged, refused = key(a[1], 'ingest'), 0, 0
-  local done = redis.call('HGET', hash, 'inbox') or '0-0'
+  local hash, inbox, logged, refused = key(a[1], 'ingest'), PREFIX .. ':inbox', 0, 0
+  local theirs, ours = unpack(redis.call('HMGET', hash, 'inbox', 'inbox:exact'))
+  theirs, ours = is_id(theirs) and theirs or '0-0', is_id(ours) and ours or '0-0'
   for i = 2, #a, 6 do
-    if less(done, a[i]) then
-      local ids = publish(a[1], { { topic = a[i + 1], kind = a[i + 2], data = a[i + 3], last = a[i + 4] == 'end', key = a[i + 5] } })
-      if ids.err then refused = refused + 1 else logged = logged + 1 end
-      done = a[i]
-      redis.call('HSET', hash, 'inbox', done)
+    local entry = a[i]
+    if #redis.call('XRANGE', inbox, entry, entry) == 1 then
+      if less(theirs, entry) or not less(ours, entry) then
+        local ids = publish(items_of({ a[1], unpack(a, i + 1, i + 5) }, 1))
+        if ids.err then refused = refused + 1 else logged = logged + 1 end
+      end
+      redis.call('XDEL', inbox, entry)
+      if less(theirs, entry) then theirs, ours = entry, entry end
+      redis.call('HSET', hash, 'inbox', theirs, 'inbox:exact', ours)
     end
   end
   return { logged, refused }

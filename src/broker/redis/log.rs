@@ -3,59 +3,40 @@
 use super::{Redis, decode};
 use crate::broker::{BrokerError, Fleet, Publication, TopicState};
 use crate::id::Id;
-use crate::log::{History, ReadRequest, Reading};
+use crate::log::{Followed, History, ReadRequest, Reading};
 use crate::topic::{PartitionNo, Topic};
 use redis::{Cmd, Value};
-use std::collections::BTreeMap;
 
 impl Redis {
     pub(in crate::broker) async fn publish(
         &self,
         batch: &[Publication],
     ) -> Result<Vec<Option<Id>>, BrokerError> {
-        let partitions = self.partitions();
-        let mut by_partition: BTreeMap<PartitionNo, Vec<usize>> = BTreeMap::new();
-        for (index, item) in batch.iter().enumerate() {
-            by_partition
-                .entry(item.topic.partition(partitions))
-                .or_default()
-                .push(index);
+        let mut cmd = redis::cmd("FCALL");
+        cmd.arg(self.0.library.function("publish")).arg(0);
+        for item in batch {
+            cmd.arg(item.topic.partition(self.partitions()))
+                .arg(item.topic.as_str())
+                .arg(item.event_type.as_str())
+                .arg(&item.data)
+                .arg(if item.end { "end" } else { "" })
+                .arg(item.idempotency_key.as_deref().unwrap_or_default());
         }
-        let mut ids = vec![None; batch.len()];
-        let mut unreplicated = None;
-        for (partition, indices) in by_partition {
-            let mut cmd = self.function("publish", partition);
-            for item in indices.iter().filter_map(|index| batch.get(*index)) {
-                cmd.arg(item.topic.as_str())
-                    .arg(item.event_type.as_str())
-                    .arg(&item.data);
-                cmd.arg(if item.end { "end" } else { "" })
-                    .arg(item.idempotency_key.as_deref().unwrap_or_default());
-            }
-            let answer = match self.call_publish(partition, &cmd).await {
-                Err(why @ BrokerError::Unreplicated { .. }) => {
-                    unreplicated = Some(why);
-                    continue;
-                }
-                answer => answer?,
-            };
-            let answer = decode::list(&answer).map_err(|_| self.unreadable())?;
-            for (index, value) in indices.into_iter().zip(answer) {
-                if let Some(place) = ids.get_mut(index) {
-                    *place = decode::maybe_id(value).map_err(|_| self.unreadable())?;
-                }
-            }
-        }
-        unreplicated.map_or(Ok(ids), Err)
+        let answer = self.call_publish(&cmd).await?;
+        let ids = decode::list(&answer).map_err(|_| self.unreadable())?;
+        let ids: Result<Vec<_>, _> = ids.iter().map(decode::maybe_id).collect();
+        ids.ok()
+            .filter(|ids| ids.len() == batch.len())
+            .ok_or_else(|| self.unreadable())
     }
 
     /// Calls a function that publishes. If `log.wait_replicas` asks for it, it is done only when so
     /// many replicas have it: [WAIT](https://redis.io/docs/latest/commands/wait/), on the same
     /// connection.
-    async fn call_publish(&self, partition: PartitionNo, cmd: &Cmd) -> Result<Value, BrokerError> {
+    async fn call_publish(&self, cmd: &Cmd) -> Result<Value, BrokerError> {
         let settings = self.settings();
         if settings.wait_replicas == 0 {
-            let answer = self.call_by(partition, || self.publish_on_lane(cmd)).await;
+            let answer = self.call_by(|| self.publish_on_lane(cmd)).await;
             return answer.map_err(BrokerError::from);
         }
         let mut wait = redis::cmd("WAIT");
@@ -68,7 +49,7 @@ impl Redis {
                 |node| async move { node.write_and_wait(cmd, wait).await },
             )
         };
-        let (answer, replicas) = self.call_by(partition, both).await?;
+        let (answer, replicas) = self.call_by(both).await?;
         let replicas = decode::number(&replicas).map_err(|_| self.unreadable())?;
         let wanted = settings.wait_replicas as u64;
         if replicas < wanted {
@@ -90,7 +71,7 @@ impl Redis {
                 .arg(request.after.to_string())
                 .arg(request.limit);
         }
-        let answer = self.call(partition, &cmd).await?;
+        let answer = self.call(&cmd).await?;
         let (reading, foreign) =
             decode::reading(&answer, requests).map_err(|_| self.unreadable())?;
         self.0.metrics.unreadable.inc_by(foreign as u64);
@@ -99,38 +80,44 @@ impl Redis {
 
     pub(in crate::broker) async fn history(
         &self,
-        partition: PartitionNo,
         topics: &[Topic],
         history: History,
-    ) -> Result<Id, BrokerError> {
+    ) -> Result<Vec<(PartitionNo, Id)>, BrokerError> {
         let mut cmd = self.read_function("history");
-        cmd.arg(partition);
         match history {
             History::Earliest => cmd.arg("earliest").arg(0),
             History::Since { ms } => cmd.arg("since").arg(ms),
             History::Last { events } => cmd.arg("last").arg(events),
         };
         for topic in topics {
-            cmd.arg(topic.as_str());
+            cmd.arg(topic.partition(self.partitions()))
+                .arg(topic.as_str());
         }
-        let answer = self.call(partition, &cmd).await?;
-        decode::id(&answer).map_err(|_| self.unreadable())
+        let answer = self.call(&cmd).await?;
+        let pairs = decode::list(&answer).map_err(|_| self.unreadable())?;
+        let positions = pairs.chunks_exact(2).map(|pair| match pair {
+            [partition, position] => {
+                let partition = PartitionNo::try_from(decode::number(partition).ok()?).ok()?;
+                Some((partition, decode::id(position).ok()?))
+            }
+            _ => None,
+        });
+        let positions: Option<Vec<_>> = positions.collect();
+        positions.ok_or_else(|| self.unreadable())
     }
 
     pub(in crate::broker) async fn delete(&self, topic: &Topic) -> Result<Option<Id>, BrokerError> {
         let partition = topic.partition(self.partitions());
         let mut cmd = self.function("delete", partition);
         cmd.arg(topic.as_str());
-        match self.call(partition, &cmd).await? {
+        match self.call(&cmd).await? {
             Value::Nil => Ok(None),
             value => decode::id(&value).map(Some).map_err(|_| self.unreadable()),
         }
     }
 
     pub(in crate::broker) async fn tick(&self, partition: PartitionNo) -> Result<Id, BrokerError> {
-        let answer = self
-            .call(partition, &self.function("tick", partition))
-            .await?;
+        let answer = self.call(&self.function("tick", partition)).await?;
         let Ok([last, configured]) = decode::list(&answer) else {
             return Err(self.unreadable());
         };
@@ -143,15 +130,18 @@ impl Redis {
     pub(in crate::broker) async fn report(
         &self,
         partition: PartitionNo,
-        heard: Id,
+        followed: Followed,
         topics: &[(Topic, Id)],
     ) -> Result<(), BrokerError> {
+        let known = |id: Option<Id>| id.map(|id| id.to_string()).unwrap_or_default();
         let mut cmd = self.function("report", partition);
-        cmd.arg(heard.to_string());
+        cmd.arg(followed.heard.to_string())
+            .arg(known(followed.born))
+            .arg(known(followed.seam));
         for (topic, id) in topics {
             cmd.arg(topic.as_str()).arg(id.to_string());
         }
-        self.call(partition, &cmd).await?;
+        self.call(&cmd).await?;
         Ok(())
     }
 
@@ -165,7 +155,7 @@ impl Redis {
         for partition in 0..self.partitions() {
             cmd.arg(partition);
         }
-        let answer = self.call(0, &cmd).await?;
+        let answer = self.call(&cmd).await?;
         let names = decode::list(&answer).map_err(|_| self.unreadable())?;
         Ok(names
             .iter()
@@ -181,7 +171,7 @@ impl Redis {
         let mut cmd = self.read_function("topic");
         cmd.arg(partition);
         cmd.arg(topic.as_str()).arg(&self.settings().replica);
-        let answer = self.call(partition, &cmd).await?;
+        let answer = self.call(&cmd).await?;
         let Ok([first, last, length, ended, elsewhere]) = decode::list(&answer) else {
             return Err(self.unreadable());
         };
@@ -203,11 +193,14 @@ impl Redis {
     ) -> Result<Fleet, BrokerError> {
         let mut cmd = redis::cmd("FCALL");
         cmd.arg(self.0.library.function("heartbeat")).arg(0);
+        // By which it is known that the library is used.
+        cmd.arg(&self.0.library.name);
         cmd.arg(&self.settings().replica).arg(streams);
         for (topic, count) in subscribers {
             cmd.arg(topic.as_str()).arg(*count);
         }
-        let answer = self.call(0, &cmd).await?;
+        let answer = self.call(&cmd).await?;
+        self.tidy_libraries().await;
         let [fresh, replicas @ ..] = decode::list(&answer).map_err(|_| self.unreadable())? else {
             return Err(self.unreadable());
         };

@@ -84,9 +84,12 @@ impl Redis {
         let why = match answer {
             Ok(_) => None,
             // Somebody here does something about these, see `functions`.
-            Err(CommandError::NoFunction | CommandError::NoClock | CommandError::LibraryExists) => {
-                None
-            }
+            Err(
+                CommandError::NoFunction
+                | CommandError::NoClock(_)
+                | CommandError::LibraryExists
+                | CommandError::NoLibrary,
+            ) => None,
             Err(why) => Some(BrokerError::from(why.clone())),
         };
         let is_away = matches!(why, Some(BrokerError::Unavailable(_)));

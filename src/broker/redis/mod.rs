@@ -119,6 +119,8 @@ struct Shared {
     prepared: AtomicBool,
     /// What Redis refused, and when that was said last.
     refused: Mutex<HashMap<String, Instant>>,
+    /// When libraries that nobody uses are looked for again.
+    tidy_at: Mutex<Instant>,
 }
 
 impl Redis {
@@ -140,6 +142,7 @@ impl Redis {
             metrics,
             prepared: AtomicBool::new(false),
             refused: Mutex::default(),
+            tidy_at: Mutex::new(Instant::now()),
         })))
     }
 

@@ -11,11 +11,14 @@ local function crc16(text)
   return crc
 end
 
--- The partition is the key's hash tag, or without a key follows from the topic.
+-- The partition follows from the topic. A key names it for those who must name keys.
 local function partition(keys, topic)
-  if keys[1] then return string.match(keys[1], '^{(%d+)}$') end
   local count = tonumber(redis.call('HGET', PREFIX .. ':meta', 'partitions') or 1)
-  return int(count > 1 and crc16(topic) % count or 0)
+  local p = int(count > 1 and crc16(topic) % count or 0)
+  if keys[1] and keys[1] ~= '{' .. p .. '}' then
+    return nil, refuse('TGINVALID', 'the key, if there is one, is {PARTITION}: {' .. p .. '} for topic ' .. topic)
+  end
+  return p
 end
 
 -- FCALL @PREFIX@_publish 0 TOPIC DATA [TYPE] [end] [IDEMPOTENCY-KEY]  ->  id, or nil if the topic
@@ -23,9 +26,9 @@ end
 redis.register_function('@PREFIX@_publish', function(keys, a)
   if #a < 2 or #a > 5 then return refuse('TGINVALID', 'usage: FCALL @PREFIX@_publish 0 TOPIC DATA [TYPE] [end] [IDEMPOTENCY-KEY]') end
   if (a[4] or '') ~= '' and a[4] ~= 'end' then return refuse('TGINVALID', 'the fourth argument is end, or empty') end
-  local p = partition(keys, a[1])
-  if not p then return refuse('TGINVALID', 'the key, if there is one, is {PARTITION}') end
-  local ids = publish(p, { { topic = a[1], data = a[2], kind = a[3] or '', last = a[4] == 'end', key = a[5] or '' } })
+  local p, no = partition(keys, a[1])
+  if no then return no end
+  local ids = publish({ { p = p, topic = a[1], data = a[2], kind = a[3] or '', last = a[4] == 'end', key = a[5] or '' } })
   if ids.err then return ids end
   return ids[1] ~= '' and ids[1]
 end)
@@ -33,8 +36,8 @@ end)
 -- FCALL @PREFIX@_delete 0 TOPIC  ->  id of the deletion, or nil if there was no log
 redis.register_function({ function_name = '@PREFIX@_delete', flags = { 'allow-oom' }, callback = function(keys, a)
   if #a ~= 1 then return refuse('TGINVALID', 'usage: FCALL @PREFIX@_delete 0 TOPIC') end
-  local p = partition(keys, a[1])
-  if not p then return refuse('TGINVALID', 'the key, if there is one, is {PARTITION}') end
+  local p, no = partition(keys, a[1])
+  if no then return no end
   return delete(p, a[1])
 end })
 

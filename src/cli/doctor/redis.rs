@@ -311,8 +311,14 @@ fn now_seconds() -> f64 {
 async fn library(f: &mut Findings, server: &mut Server<'_>) {
     let words = library_words(&server.config.redis.prefix);
     let (version, code) = (words.version, words.code);
-    let here: Option<Value> = server.ask(&["FCALL_RO", &words.internal, "0"]).await.ok();
-    let common: Option<Value> = server.ask(&["FCALL_RO", &words.public, "0"]).await.ok();
+    let here: Option<Value> = server
+        .ask(&["FCALL_RO", &words.internal_version, "0"])
+        .await
+        .ok();
+    let common: Option<Value> = server
+        .ask(&["FCALL_RO", &words.public_version, "0"])
+        .await
+        .ok();
     let (here, common) = (
         here.as_ref().and_then(code_of),
         common.as_ref().and_then(code_of),
@@ -323,26 +329,32 @@ async fn library(f: &mut Findings, server: &mut Server<'_>) {
             "Redis has no function library yet",
             "start a replica: it loads the library; until then tidegate_publish cannot be called",
         ),
-        (Some((_, loaded)), _) if loaded != code => f.fault(
+        (_, Some((other, loaded))) if other == version && loaded != code => f.fault(
             "functions",
-            format!(
-                "version {version} on the server is of another build ({loaded}, this is {code})"
-            ),
-            "run one build of one version; replicas of this build refuse to start",
+            format!("the public functions of version {version} are of another build ({loaded}, this is {code})"),
+            "raise the version of one of the builds, or put this one's there: tidegate functions --install",
         ),
-        (None, Some((other, _))) => f.warning(
+        (_, Some((other, _))) if other > version => f.warning(
             "functions",
-            format!(
-                "the server has version {other}, this build has {version} and has not run there yet"
-            ),
-            "nothing, if a deploy is under way: replicas of two versions share one Redis",
+            format!("the public functions are of version {other}, this build has {version}"),
+            "finish the deploy; or, if it was rolled back: tidegate functions --install",
         ),
-        (Some(_), Some((other, _))) if other > version => f.warning(
+        (_, Some((other, _))) if other < version => f.warning(
             "functions",
-            format!("replicas of version {other} run beside this version {version}"),
-            "finish the deploy",
+            format!("the public functions are of version {other}, this build has {version}"),
+            "nothing, if a deploy is under way: a replica of this build puts its own there when it starts",
         ),
-        _ => f.ok("functions", format!("version {version}, build {code}")),
+        (Some(_), None) => f.warning(
+            "functions",
+            "Redis has no public functions, so tidegate_publish cannot be called",
+            "tidegate functions --install",
+        ),
+        (None, Some(_)) => f.warning(
+            "functions",
+            "no replica of this build has run there yet",
+            "nothing, if a deploy is under way: replicas of two builds share one Redis",
+        ),
+        (Some(_), Some(_)) => f.ok("functions", format!("version {version}, build {code}")),
     }
 }
 

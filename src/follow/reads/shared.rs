@@ -141,6 +141,7 @@ mod tests {
             last: Id::new(ms, 0),
             born: Id::ZERO,
             seams: Vec::new(),
+            losses: Vec::new(),
             now_ms: ms,
             run: "a".into(),
         };

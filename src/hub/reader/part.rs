@@ -142,7 +142,7 @@ impl Part {
                     // Sources behind their window are told when their page is judged.
                     for source in &mut self.sources {
                         if source.feed.covers(id) && source.feed.is_logged() {
-                            source.skip(id, missing);
+                            source.skip(missing);
                         }
                     }
                 }

@@ -177,7 +177,7 @@ impl Source {
         let cap = page.cut_at.unwrap_or(reading.horizon.last);
         let gap = missing.filter(|_| !history);
         self.page = Some(Box::new(PageCursor {
-            gap: gap.map(|missing| self.gap(page.after, missing)),
+            gap: gap.map(|missing| self.gap(missing)),
             frames: Some(SharedFrames {
                 reading: reading.clone(),
                 page: index,
@@ -188,19 +188,19 @@ impl Source {
     }
 
     /// Tells a gap although the window covers the cursor.
-    pub(super) fn skip(&mut self, from: Id, missing: gap::Missing) {
+    pub(super) fn skip(&mut self, missing: gap::Missing) {
         self.page = Some(Box::new(PageCursor {
-            gap: Some(self.gap(from, missing)),
+            gap: Some(self.gap(missing)),
             frames: None,
             cap: missing.to,
         }));
     }
 
-    fn gap(&self, from: Id, missing: gap::Missing) -> Gap {
+    fn gap(&self, missing: gap::Missing) -> Gap {
         Gap {
             topic: self.feed.topic().clone(),
             reason: missing.reason,
-            from: Some(from),
+            from: Some(missing.from),
             to: missing.to,
         }
     }

@@ -1,0 +1,271 @@
+-- The rules of the log, shared by the internal and the public library: a Redis Function cannot
+-- call another. Ids are kept as two numbers; both stay exact as doubles (below 2^53).
+
+local PREFIX = '@PREFIX@'
+local CODE = '@CODE@'
+-- Used until a replica has said otherwise (and again after FLUSHALL, until the next tick).
+local DEFAULTS = { events_max = 10000, age_ms = 86400000, leap_ms = 2000, idem_ms = 600000, bytes_max = 65536, topics_max = 0 }
+local SETTINGS = { 'events_max', 'age_ms', 'leap_ms', 'idem_ms', 'bytes_max', 'topics_max' }
+local EXPIRY_SLACK_MS = 3600000
+local SEAMS_MAX = 64
+local PAGE_BYTES = 262144
+
+local function key(p, kind) return PREFIX .. ':{' .. p .. '}:' .. kind end
+local function int(n) return string.format('%.0f', n) end
+local function id_text(ms, seq) return int(ms) .. '-' .. int(seq) end
+local function id_parse(text)
+  local ms, seq = string.match(text or '', '^(%d+)-(%d+)$')
+  return tonumber(ms or 0), tonumber(seq or 0)
+end
+local function less(a, b)
+  local am, as = id_parse(a); local bm, bs = id_parse(b)
+  return am < bm or (am == bm and as < bs)
+end
+local function refuse(code, text) return redis.error_reply(code .. ' ' .. text) end
+
+local function time_ms()
+  local t = redis.call('TIME')
+  return t[1] * 1000 + math.floor(t[2] / 1000)
+end
+
+-- Which process this is: asked once, it does not change while the process lives.
+local run_id = nil
+local function run()
+  if not run_id then run_id = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)') end
+  return run_id
+end
+
+-- The partition's clock and settings, nil where there is none yet; `opening` are topics that were
+-- admitted and have no log yet.
+local function clock(p)
+  local c = redis.call('HMGET', key(p, 'clock'), 'last', 'run', 'born', 'seams', 'rules', 'before', unpack(SETTINGS))
+  local k = { p = p, last = c[1], run = c[2], born = c[3], seams = c[4] or '', rules = c[5] or '', opening = {}, opened = 0 }
+  k.ms, k.seq = id_parse(c[1] or '')
+  local before_ms, before_age_ms = string.match(c[6] or '0 0', '^(%d+) (%d+)$')
+  k.before_ms, k.before_age_ms = tonumber(before_ms), tonumber(before_age_ms)
+  for i, name in ipairs(SETTINGS) do k[name] = tonumber(c[6 + i] or DEFAULTS[name]) end
+  k.now = time_ms()
+  return k
+end
+
+-- Whether a topic fits a pattern, in which each * stands for any text.
+local function fits(pattern, topic)
+  local star = string.find(pattern, '*', 1, true)
+  if not star then return topic == pattern end
+  if string.sub(topic, 1, star - 1) ~= string.sub(pattern, 1, star - 1) then return false end
+  local at = star
+  while true do
+    local another = string.find(pattern, '*', star + 1, true)
+    local piece = string.sub(pattern, star + 1, (another or 0) - 1)
+    if not another then return #topic - at + 1 >= #piece and string.sub(topic, #topic - #piece + 1) == piece end
+    local _, stop = string.find(topic, piece, at, true)
+    if not stop then return false end
+    star, at = another, stop + 1
+  end
+end
+
+-- Rules for some topics, one a line: `EVENTS_MAX AGE_MS PATTERN`; no events for topics that are
+-- not logged. A text is taken apart once, and kept until another one comes.
+local rules_text, rules_list = '', {}
+local function rules_of(text)
+  if text ~= rules_text then
+    rules_text, rules_list = text, {}
+    for events_max, age_ms, pattern in string.gmatch(text, '(%d+) (%d+) ([^\n]+)') do
+      rules_list[#rules_list + 1] = { events_max = tonumber(events_max), age_ms = tonumber(age_ms), pattern = pattern }
+    end
+  end
+  return rules_list
+end
+
+-- What is kept of a topic: by the first rule that it fits, or else by the settings.
+local function rule_of(k, topic)
+  for _, rule in ipairs(rules_of(k.rules)) do
+    if fits(rule.pattern, topic) then return rule end
+  end
+  return k
+end
+
+local function is_logged(k, topic) return rule_of(k, topic).events_max > 0 end
+
+-- What is kept of a log. A topic may have one from the time when it was logged.
+local function bounds(k, topic)
+  local rule = rule_of(k, topic)
+  return rule.events_max > 0 and rule or k
+end
+
+-- At a moment, events up to this millisecond may have expired with their whole log. What is older
+-- than the present ages was kept by the ages before.
+local function oldest(k, topic, at)
+  return math.max(0, at - bounds(k, topic).age_ms, math.min(k.before_ms, at - k.before_age_ms))
+end
+
+-- The first write of a process that did not write last leaves a seam: no id of a tail that this
+-- process may have lost is ever given out again.
+local function take_over(k)
+  if k.last and k.run == run() then return end
+  if not k.last then
+    k.ms, k.seq, k.born = k.now, 0, id_text(k.now, 0)
+  else
+    local after = id_text(math.max(k.now, k.ms) + k.leap_ms, 0)
+    local seams = {}
+    for seam in string.gmatch(k.seams, '%S+') do seams[#seams + 1] = seam end
+    seams[#seams + 1] = k.last .. ',' .. after
+    if #seams > SEAMS_MAX then table.remove(seams, 1) end
+    k.seams = table.concat(seams, ' ')
+    k.ms, k.seq = id_parse(after)
+  end
+  k.last, k.run = id_text(k.ms, k.seq), run()
+  redis.call('HSET', key(k.p, 'clock'), 'last', k.last, 'run', k.run, 'born', k.born, 'seams', k.seams)
+end
+
+local function head(p, topic)
+  return string.match(redis.call('HGET', key(p, 'heads'), topic) or '', '^(%S+) ?(%S*)$')
+end
+
+local function say(k, topic, id, prev, mark, kind, data)
+  redis.call('PUBLISH', key(k.p, 'live:' .. topic), '1 ' .. id .. ' ' .. prev .. ' ' .. mark .. ' ' .. kind .. '\n' .. data)
+end
+
+local function next_id(k)
+  if k.now > k.ms then return k.now, 1 end
+  return k.ms, k.seq + 1
+end
+
+-- One entry: id, log and live frame. `k` is the clock, `extra` more fields of the entry.
+local function append(k, topic, kind, data, mark, extra)
+  take_over(k)
+  local log, kept = key(k.p, 'log:' .. topic), bounds(k, topic)
+  k.ms, k.seq = next_id(k)
+  local id, prev = id_text(k.ms, k.seq), nil
+  if redis.call('EXISTS', log) == 1 then
+    prev = head(k.p, topic)
+    if not prev then
+      local entry = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
+      prev = entry and entry[1]
+    end
+  end
+  prev = prev or id_text(oldest(k, topic, k.ms), 0)
+  redis.call('XADD', log, 'MAXLEN', '=', kept.events_max, id, 'prev', prev, 'type', kind, 'data', data, unpack(extra or {}))
+  redis.call('XTRIM', log, 'MINID', '=', id_text(math.max(0, k.ms - kept.age_ms), 0))
+  redis.call('PEXPIREAT', log, int(k.ms + kept.age_ms + EXPIRY_SLACK_MS))
+  k.last = id
+  redis.call('HSET', key(k.p, 'clock'), 'last', id)
+  redis.call('HSET', key(k.p, 'heads'), topic, mark == 'x' and id .. ' end' or id)
+  if k.opening[topic] then k.opening[topic], k.opened = nil, k.opened - 1 end
+  say(k, topic, id, prev, mark, kind, data)
+  return id
+end
+
+-- An event. On a topic that is not logged it is a live frame and nothing else: it has no id, and
+-- the clock does not move.
+local function event(k, topic, kind, data, last)
+  if is_logged(k, topic) then return append(k, topic, kind, data, last and 'x' or 'e', last and { 'end', '1' }) end
+  say(k, topic, '0-0', '0-0', 'u', kind, data)
+  return ''
+end
+
+-- What is left of well-formed UTF-8 after each multi-byte form was taken out has no byte above 127.
+local FORMS = {
+  '[\194-\223][\128-\191]',
+  '\224[\160-\191][\128-\191]', '[\225-\236\238\239][\128-\191][\128-\191]', '\237[\128-\159][\128-\191]',
+  '\240[\144-\191][\128-\191][\128-\191]', '[\241-\243][\128-\191][\128-\191][\128-\191]', '\244[\128-\143][\128-\191][\128-\191]',
+}
+local function is_utf8(s)
+  if not string.find(s, '[\128-\255]') then return true end
+  for _, form in ipairs(FORMS) do s = string.gsub(s, form, ' ') end
+  return not string.find(s, '[\128-\255]')
+end
+
+local function topic_fault(topic)
+  if #topic < 1 or #topic > 255 then return 'a topic has 1 to 255 bytes' end
+  if string.find(topic, '[%c#*,]') or string.find(topic, '\194[\128-\159]') then return 'a topic has no control character and none of # * ,' end
+  if string.sub(topic, 1, 9) == 'tidegate.' then return 'topics that begin with "tidegate." are the gateway\'s own' end
+  if not is_utf8(topic) then return 'a topic is UTF-8' end
+end
+
+local function type_fault(kind)
+  if #kind > 255 then return 'an event type has at most 255 bytes' end
+  if string.find(kind, '[%z\r\n]') then return 'an event type has no line break and no NUL' end
+  if string.sub(kind, 1, 9) == 'tidegate.' then return 'event types that begin with "tidegate." are the gateway\'s own' end
+  if not is_utf8(kind) then return 'an event type is UTF-8' end
+end
+
+-- A call on a key that somebody else may have written: its reply, or nil and true if the key is of
+-- another type.
+local function try(...)
+  local reply = redis.pcall(...)
+  if type(reply) ~= 'table' or not reply.err then return reply end
+  if string.find(reply.err, 'WRONGTYPE', 1, true) then return nil, true end
+  error(reply)
+end
+
+-- Why the log of a topic does not take an event now; nil if it does.
+local function log_refusal(k, topic)
+  local log = key(k.p, 'log:' .. topic)
+  local above, foreign = try('XREVRANGE', log, '+', '(' .. (k.last or '0-0'), 'COUNT', 1)
+  if foreign then return refuse('TGFOREIGN', 'the key of the log of ' .. topic .. ' holds something else') end
+  -- The clock gave out no such id, and its own would not be taken after it.
+  if above[1] and not less(above[1][1], id_text(next_id(k))) then
+    return refuse('TGFOREIGN', 'the log of ' .. topic .. ' holds an entry from the future, ' .. above[1][1])
+  end
+  if redis.call('EXISTS', log) == 1 then
+    local _, flag = head(k.p, topic)
+    if flag == 'end' then return refuse('TGENDED', topic) end
+  elseif k.topics_max > 0 and not k.opening[topic] then
+    if redis.call('HLEN', key(k.p, 'heads')) + k.opened >= k.topics_max then return refuse('TGTOPICS', int(k.topics_max)) end
+    k.opening[topic], k.opened = true, k.opened + 1
+  end
+end
+
+-- Why an event cannot be published now; nil if it can.
+local function refusal(k, topic, kind, data, last)
+  local fault = topic_fault(topic) or type_fault(kind) or (not is_utf8(data) and 'event data is UTF-8')
+  if fault then return refuse('TGINVALID', fault) end
+  if #data > k.bytes_max then return refuse('TGLARGE', int(k.bytes_max)) end
+  if not is_logged(k, topic) then
+    if last then return refuse('TGUNLOGGED', topic) end
+  else
+    local no = log_refusal(k, topic)
+    if no then return no end
+  end
+  if not redis.acl_check_cmd('PUBLISH', key(k.p, 'live:' .. topic), '') then
+    return refuse('NOPERM', 'this user may not PUBLISH to ' .. key(k.p, 'live:' .. topic))
+  end
+end
+
+local function idem_key(p, item) return key(p, 'idem:' .. item.topic .. ':' .. item.key) end
+
+-- All of the batch, or nothing: what is refused is refused before the first write.
+local function publish(p, items)
+  local k, ends, known = clock(p), {}, {}
+  for i, item in ipairs(items) do
+    local foreign = false
+    if item.key ~= '' then known[i], foreign = try('GET', idem_key(p, item)) end
+    if foreign then return refuse('TGFOREIGN', idem_key(p, item) .. ' holds something else') end
+    if not known[i] then
+      if ends[item.topic] then return refuse('TGENDED', item.topic) end
+      local no = refusal(k, item.topic, item.kind, item.data, item.last)
+      if no then return no end
+      ends[item.topic] = item.last
+    end
+  end
+  local ids = {}
+  for i, item in ipairs(items) do
+    local id = known[i] or (item.key ~= '' and redis.call('GET', idem_key(p, item)))
+    if not id then
+      id = event(k, item.topic, item.kind, item.data, item.last)
+      if item.key ~= '' then redis.call('SET', idem_key(p, item), id, 'PX', int(k.idem_ms)) end
+    end
+    ids[i] = id
+  end
+  return ids
+end
+
+-- The last event of a log says that it was deleted; the log itself expires.
+local function delete(p, topic)
+  local k, log = clock(p), key(p, 'log:' .. topic)
+  if redis.call('TYPE', log).ok ~= 'stream' then return false end
+  local id = append(k, topic, 'tidegate.deleted', cjson.encode({ topic = topic }), 'd')
+  redis.call('XTRIM', log, 'MAXLEN', '=', 1)
+  return id
+end

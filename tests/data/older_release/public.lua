@@ -1,0 +1,41 @@
+-- The public functions: what people and programs call with FCALL.
+
+local function crc16(text)
+  local crc = 0
+  for i = 1, #text do
+    crc = bit.bxor(crc, bit.lshift(string.byte(text, i), 8))
+    for _ = 1, 8 do
+      crc = bit.band(bit.band(crc, 32768) == 0 and bit.lshift(crc, 1) or bit.bxor(bit.lshift(crc, 1), 4129), 65535)
+    end
+  end
+  return crc
+end
+
+-- The partition is the key's hash tag, or without a key follows from the topic.
+local function partition(keys, topic)
+  if keys[1] then return string.match(keys[1], '^{(%d+)}$') end
+  local count = tonumber(redis.call('HGET', PREFIX .. ':meta', 'partitions') or 1)
+  return int(count > 1 and crc16(topic) % count or 0)
+end
+
+-- FCALL @PREFIX@_publish 0 TOPIC DATA [TYPE] [end] [IDEMPOTENCY-KEY]  ->  id, or nil if the topic
+-- is not logged
+redis.register_function('@PREFIX@_publish', function(keys, a)
+  if #a < 2 or #a > 5 then return refuse('TGINVALID', 'usage: FCALL @PREFIX@_publish 0 TOPIC DATA [TYPE] [end] [IDEMPOTENCY-KEY]') end
+  if (a[4] or '') ~= '' and a[4] ~= 'end' then return refuse('TGINVALID', 'the fourth argument is end, or empty') end
+  local p = partition(keys, a[1])
+  if not p then return refuse('TGINVALID', 'the key, if there is one, is {PARTITION}') end
+  local ids = publish(p, { { topic = a[1], data = a[2], kind = a[3] or '', last = a[4] == 'end', key = a[5] or '' } })
+  if ids.err then return ids end
+  return ids[1] ~= '' and ids[1]
+end)
+
+-- FCALL @PREFIX@_delete 0 TOPIC  ->  id of the deletion, or nil if there was no log
+redis.register_function({ function_name = '@PREFIX@_delete', flags = { 'allow-oom' }, callback = function(keys, a)
+  if #a ~= 1 then return refuse('TGINVALID', 'usage: FCALL @PREFIX@_delete 0 TOPIC') end
+  local p = partition(keys, a[1])
+  if not p then return refuse('TGINVALID', 'the key, if there is one, is {PARTITION}') end
+  return delete(p, a[1])
+end })
+
+redis.register_function({ function_name = '@PREFIX@_version', flags = { 'no-writes' }, callback = function() return { @VERSION@, CODE } end })
