@@ -96,6 +96,9 @@ fn sweep(mix: Mix) -> BTreeMap<String, u64> {
             eprintln!("TIDEGATE_TEST_SEED={seed} runs it again");
             std::panic::resume_unwind(why);
         }
+        if number("TIDEGATE_TEST_SEED").is_some() {
+            eprintln!("seed {seed}:\n  {}", world.trace.join("\n  "));
+        }
         for (what, count) in &world.tally {
             *tally.entry(what.clone()).or_default() += count;
         }

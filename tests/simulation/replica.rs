@@ -74,7 +74,6 @@ pub struct Replica {
     /// On its way to the live path.
     interest: VecDeque<Interest>,
     connection: Option<Connection>,
-    connections: u64,
     pub operations: Vec<Operation>,
     /// The newest deletion of each topic that was heard here.
     pub deleted: BTreeMap<Topic, Id>,
@@ -104,7 +103,6 @@ impl Replica {
             subscriptions: Subscriptions::default(),
             interest: VecDeque::new(),
             connection: None,
-            connections: 0,
             operations: Vec::new(),
             deleted: BTreeMap::new(),
         }
@@ -157,8 +155,8 @@ impl Replica {
     pub fn work_on_connection(&mut self, server: &mut Server, now: Instant, trace: &mut Trace) {
         self.core.hub_wants(now);
         let Some(connection) = &mut self.connection else {
-            self.connections += 1;
-            let number = self.connections;
+            server.connections += 1;
+            let number = server.connections;
             let topics = self.subscriptions.begin_connection();
             let mut connection = Connection {
                 number,
@@ -205,6 +203,7 @@ impl Replica {
         let at = server.sent.len();
         match connection.orders.pop_front() {
             Some(Order::Subscribe(topics)) => {
+                trace.push(format!("is subscribed to {topics:?} at message {at}"));
                 for topic in &topics {
                     let stretches = connection.subscribed.entry(topic.clone()).or_default();
                     if stretches.last().is_none_or(|(_, until)| until.is_some()) {
@@ -215,6 +214,7 @@ impl Replica {
                 server.sent.push(confirmed);
             }
             Some(Order::Unsubscribe(topics)) => {
+                trace.push(format!("is unsubscribed from {topics:?} at message {at}"));
                 for topic in &topics {
                     let stretches = connection.subscribed.get_mut(topic);
                     if let Some((_, until)) = stretches.and_then(|stretches| stretches.last_mut()) {

@@ -39,6 +39,8 @@ pub struct Server {
     pub skew: i64,
     pub sent: Vec<Sent>,
     before: VecDeque<Vec<Ledger>>,
+    /// Connections of the live path that there were.
+    pub connections: u64,
     /// When each topic was seen as ended last, as a step of the simulation.
     pub ended_at: BTreeMap<Topic, usize>,
 }
@@ -68,6 +70,7 @@ impl Server {
             skew: 0,
             sent: Vec::new(),
             before: VecDeque::new(),
+            connections: 0,
             ended_at: BTreeMap::new(),
         }
     }
