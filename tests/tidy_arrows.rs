@@ -28,7 +28,7 @@ const ROOMS: [(&str, &[&str]); 11] = [
     ("broker", &["words", "metrics"]),
     ("follow", &["words", "metrics", "hub", "broker"]),
     ("stream", &["words", "metrics", "hub", "broker", "follow"]),
-    ("ingest", &["words", "metrics", "broker", "follow"]),
+    ("ingest", &["metrics", "broker", "follow"]),
     ("config", &["words", "hub", "broker"]),
     (
         "http",

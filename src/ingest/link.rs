@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// Pushes that are taken before the ear looks at its clock again.
+/// Pushes that are taken before the ear reads its clock again.
 const TAKE: usize = 512;
 /// The longest pause before a reconnect.
 const BACKOFF_MAX: Duration = Duration::from_secs(1);

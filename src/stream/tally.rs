@@ -32,7 +32,7 @@ impl Tally {
         self.clock = clock();
     }
 
-    /// Time since the Unix epoch, as of the last look.
+    /// Time since the Unix epoch, as of its last reading.
     pub(super) fn clock(&self) -> Duration {
         self.clock
     }

@@ -127,7 +127,6 @@ fn http_2_with_prior_knowledge_may_come_in_pieces() {
 #[test]
 fn a_connection_that_says_nothing_or_goes_leaves_nothing_behind() {
     let gateway = Gateway::start(&[("server.header_timeout", "300ms")]);
-    let before = gateway.metric("tidegate_sockets", &[]);
     let said: [&[u8]; 4] = [b"", b"P", b"GET /ev", STREAM.as_bytes()];
     for said in said {
         let mut gone = gateway.connect();
@@ -144,5 +143,6 @@ fn a_connection_that_says_nothing_or_goes_leaves_nothing_behind() {
             socket.read_to_end(&mut left).expect("an end in time");
         }
     }
-    gateway.wait_for_metric("tidegate_sockets", &[], before);
+    // The connection that asks.
+    gateway.wait_for_metric("tidegate_sockets", &[], 1.0);
 }

@@ -174,7 +174,7 @@ impl Redis {
         run.ok_or_else(|| self.unreadable())
     }
 
-    /// Rings when a command has failed: the master may be another one.
+    /// Told when a command has failed: the master may be another one.
     pub(super) fn doubts(&self) -> watch::Receiver<()> {
         self.0.doubts.subscribe()
     }

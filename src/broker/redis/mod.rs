@@ -108,7 +108,7 @@ pub struct Redis(Arc<Shared>);
 struct Shared {
     /// None until sentinels have named one.
     master: watch::Sender<Option<Arc<Node>>>,
-    /// Rung when a command fails: the master may be another one.
+    /// Told when a command fails: the master may be another one.
     doubts: watch::Sender<()>,
     settings: Arc<Settings>,
     /// What the log keeps now.

@@ -370,7 +370,7 @@ impl Connections {
             return;
         };
         let at = if connection.is_opening() {
-            // Nothing wakes it: it is looked at for the drain.
+            // Nothing wakes it: whether a drain has begun is checked now and then.
             connection.due.min(self.now + CHECK_EVERY)
         } else {
             connection.due
@@ -378,7 +378,7 @@ impl Connections {
         connection.found_at = Some(self.wheel.put(number, at, connection.found_at));
     }
 
-    /// A blocked connection is woken by its socket, and looked at for its age and the drain.
+    /// A blocked connection is woken by its socket; its age and the drain are checked now and then.
     fn schedule_blocked(&mut self, number: u32) {
         if let Some(connection) = self.all.get_mut(number) {
             connection.due = connection.due.max(self.now + CHECK_EVERY);

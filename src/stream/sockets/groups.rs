@@ -41,7 +41,7 @@ struct GroupWaker {
     number: u32,
     /// How many it wakes, give or take those that come and go just now.
     members: AtomicUsize,
-    /// On the thread's list, and its members have not looked at the hub since.
+    /// On the thread's list, and its members have not read the hub since.
     is_woken: AtomicBool,
 }
 
@@ -104,7 +104,7 @@ impl Groups {
     }
 
     /// Adds the members of `woken` groups to `ready`, and empties `woken`. What wakes them from here
-    /// on is heard again, and what woke them before is seen by whoever looks at the hub now.
+    /// on is heard again, and what woke them before is seen by whoever reads the hub now.
     pub(super) fn collect(&self, woken: &mut Vec<u32>, ready: &mut Vec<u32>) {
         for number in woken.iter() {
             if let Some(group) = self.all.get(*number as usize) {
@@ -112,7 +112,7 @@ impl Groups {
                 group.waker.is_woken.store(false, Ordering::Relaxed);
             }
         }
-        // The marks are clear before anything of the hub is looked at.
+        // The marks are clear before anything of the hub is read.
         fence(Ordering::SeqCst);
         for number in woken.drain(..) {
             if let Some(group) = self.all.get(number as usize) {

@@ -115,7 +115,7 @@ impl Mailbox {
     }
 
     /// Takes what is there. What comes later nudges again: the mark is cleared before the lists are
-    /// looked at, so what they do not show yet finds it clear.
+    /// read, so what they do not hold yet finds it clear.
     pub(super) fn take(&self, commands: &mut Vec<Command>, groups: &mut Vec<u32>) {
         self.nudged.store(false, Ordering::SeqCst);
         commands.append(&mut lock(&self.commands));

@@ -18,7 +18,7 @@ pub(super) struct Waits {
     all: HashMap<u64, Wait>,
     by_request: HashMap<LogRead, u64>,
     number: u64,
-    /// Waits after which those that were given up are looked for.
+    /// So many waits, and those that were given up are searched for.
     many: usize,
 }
 
@@ -45,7 +45,7 @@ pub(super) struct Awaited {
     _counted: Counted,
 }
 
-/// Fewer waits than this are not looked through.
+/// Fewer waits than this are not searched.
 const FEW: usize = 64;
 
 impl Waits {
