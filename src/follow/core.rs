@@ -265,6 +265,7 @@ impl FollowerCore {
                 if connection == self.connection {
                     self.settled = true;
                     self.owes_report = false;
+                    self.hub.begin_following();
                 }
             }
             Answer::Ticked(connection, partition, said) => {
@@ -300,6 +301,10 @@ impl FollowerCore {
     pub fn beat(&mut self, now: Instant) {
         self.tick_for_waiting(now);
         for partition in 0..self.hub.partitions() {
+            // A stream may have read what the live path does not show.
+            if self.settled && self.hub.partition(partition).began_anew() {
+                self.went_back(partition);
+            }
             let Some(clock) = self
                 .clocks
                 .get_mut(usize::from(partition))
@@ -358,9 +363,9 @@ impl FollowerCore {
         self.hub.break_off();
     }
 
-    /// The log has shown an id that was given out before: it has lost what it knew, by a restart
-    /// from an older state or by FLUSHALL, and its clock begins among ids that streams have seen.
-    /// It must be told, and goes on above them.
+    /// The log has lost what it knew, by a restart from an older state or by FLUSHALL: it has shown an
+    /// id that was given out before, a topic that begins anew, or another clock. It must be told, and
+    /// goes on above all ids that streams have seen.
     fn went_back(&mut self, partition: PartitionNo) {
         self.owes_report = true;
         if !self.resetting {
@@ -446,6 +451,10 @@ impl FollowerCore {
             let generation = partition.generation();
             self.hub
                 .learn(partition.number(), generation, &reading.horizon);
+            if partition.began_anew() {
+                self.went_back(partition.number());
+                return;
+            }
             self.hub.follow(partition.number(), &reading.horizon);
         }
         for (feed, page) in feeds.into_iter().zip(&reading.pages) {

@@ -75,7 +75,7 @@ struct State {
 pub struct Hearing {
     /// The topic has a hole and must be read.
     pub hole: bool,
-    /// The id is not above what was heard before: the log has gone back.
+    /// The id is not above what was heard before, or its topic's log was lost: the log has gone back.
     pub backwards: bool,
 }
 
@@ -311,7 +311,7 @@ impl Hub {
         }
         Hearing {
             hole: taken == Some(Taken::Hole),
-            backwards: order != cmp::Ordering::Greater,
+            backwards: order != cmp::Ordering::Greater || taken == Some(Taken::LogLost),
         }
     }
 
@@ -361,8 +361,14 @@ impl Hub {
         self.partition(partition).learn(horizon, generation)
     }
 
-    /// The live path follows this clock, as it was read on the present connection, after the log has
-    /// been told of all that was heard before.
+    /// The log has been told of all that was heard before: from here on what is heard is followed.
+    pub fn begin_following(&self) {
+        for partition in &self.partitions {
+            partition.begin_following();
+        }
+    }
+
+    /// The live path follows this clock, as it was read on the present connection.
     pub fn follow(&self, partition: PartitionNo, horizon: &Horizon) {
         self.partition(partition).follow(horizon);
     }

@@ -24,13 +24,28 @@ struct State {
     /// there.
     known: Id,
     horizon: Option<Arc<Horizon>>,
-    /// The clock that the live path followed, as it was read last. A stream may read the clock of a
-    /// new log before the log has heard of the old one; that does not count here.
-    followed: Option<Arc<Horizon>>,
+    followed: Following,
     /// How often the live path has broken. What was read before it broke counts for nothing.
     generation: Generation,
     /// By address, so that a stream that looks again is not listed twice.
     holding: BTreeMap<usize, Waker>,
+}
+
+/// Which clock the live path follows, or followed until it broke, and how far.
+///
+/// Only what was heard while it followed counts, and what was read of the same clock. Streams and
+/// frames may show ids of a new log before that log was told of the old one: to report those as heard
+/// of the old one would have it leap over ids that nobody lacks.
+#[derive(Debug, Default)]
+struct Following {
+    /// As it was read last; none until then.
+    clock: Option<Arc<Horizon>>,
+    /// The newest id.
+    to: Id,
+    /// The live path is whole, and the log has been told of all that was heard before.
+    live: bool,
+    /// Nothing was read since; the clock may be another one now.
+    stale: bool,
 }
 
 /// Names a stretch of time between two breaks of the live path.
@@ -77,6 +92,9 @@ impl Partition {
         }
         state.heard = id;
         state.known = state.known.max(id);
+        if state.followed.live {
+            state.followed.to = state.followed.to.max(id);
+        }
         let holding = std::mem::take(&mut state.holding);
         drop(state);
         holding.into_values().for_each(Waker::wake);
@@ -95,19 +113,42 @@ impl Partition {
         self.state().known
     }
 
-    /// The live path follows this clock: the log has been told of all that was heard before.
+    /// The log has been told of all that was heard before: from here on what is heard is followed.
+    pub(super) fn begin_following(&self) {
+        let mut state = self.state();
+        state.followed.live = true;
+        state.followed.stale = true;
+    }
+
+    /// The live path follows this clock, as it was read on the present connection.
     pub(super) fn follow(&self, horizon: &Horizon) {
-        self.state().followed = Some(Arc::new(horizon.clone()));
+        let mut state = self.state();
+        let followed = &mut state.followed;
+        followed.clock = Some(Arc::new(horizon.clone()));
+        followed.to = followed.to.max(horizon.last);
+        followed.stale = false;
+    }
+
+    /// Whether somebody has read another clock than the one that the live path follows: the same
+    /// process has lost everything, as by FLUSHALL.
+    #[must_use]
+    pub fn began_anew(&self) -> bool {
+        let state = self.state();
+        let Following {
+            clock, live, stale, ..
+        } = &state.followed;
+        let both = state.horizon.as_ref().zip(clock.as_ref());
+        *live && !*stale && both.is_some_and(|(read, followed)| !is_same(read, followed))
     }
 
     /// Which clock this replica has followed, and how far: what a log that may have gone back is
-    /// told. Nothing at or below [`Partition::last_known`] is shown here any more.
+    /// told.
     #[must_use]
     pub fn followed(&self) -> Followed {
-        let state = self.state();
-        match &state.followed {
-            Some(horizon) => Followed::by(horizon, state.known),
-            None => Followed::from(state.known),
+        let followed = &self.state().followed;
+        match &followed.clock {
+            Some(clock) => Followed::by(clock, followed.to),
+            None => Followed::from(followed.to),
         }
     }
 
@@ -125,6 +166,15 @@ impl Partition {
             return false;
         }
         state.known = state.known.max(horizon.last);
+        let followed = &mut state.followed;
+        if followed
+            .clock
+            .as_ref()
+            .is_some_and(|clock| is_same(clock, horizon))
+        {
+            // A stream may stand there, although the live path has not come as far.
+            followed.to = followed.to.max(horizon.last);
+        }
         // Replies overtake one another. A log that was begun anew is newer whatever its ids are.
         let newer = |known: &Arc<Horizon>| {
             known.run != horizon.run || (known.born, known.last) <= (horizon.born, horizon.last)
@@ -139,6 +189,7 @@ impl Partition {
     pub(super) fn begin_generation(&self) {
         let mut state = self.state();
         state.horizon = None;
+        state.followed.live = false;
         state.generation.0 += 1;
     }
 
@@ -152,4 +203,9 @@ impl Partition {
     pub fn is_waited_for(&self) -> bool {
         !self.state().holding.is_empty()
     }
+}
+
+/// Whether two readings are of one clock, that of one process which has not lost it in between.
+fn is_same(a: &Horizon, b: &Horizon) -> bool {
+    a.run == b.run && a.born == b.born
 }

@@ -130,6 +130,8 @@ pub struct Client {
     pub told: Vec<Told>,
     pub open: Option<Open>,
     pub streams: u64,
+    /// It was told that everything has ended.
+    pub stays_away: bool,
 }
 
 impl Client {
@@ -152,6 +154,7 @@ impl Client {
             told: Vec::new(),
             open: None,
             streams: 0,
+            stays_away: false,
         }
     }
 

@@ -231,7 +231,7 @@ fn a_log_that_was_emptied_is_told() {
     };
     told_only(
         &sweep(mix),
-        &["rewound", "ahead", "log_lost", "expired", "trimmed"],
+        &["rewound", "ahead", "log_lost", "expired", "trimmed", "late"],
     );
 }
 

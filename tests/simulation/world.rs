@@ -373,7 +373,11 @@ impl World {
 
     /// Goes on until nothing is left to be done.
     fn settle_down(&mut self) {
-        for round in 0..600 {
+        // Whoever was told to stay away comes once more: the topic may have been opened anew.
+        for client in &mut self.clients {
+            client.stays_away = false;
+        }
+        for round in 0..5_000 {
             self.step += 1;
             self.server.now += 5;
             self.server.note_ends(self.step);
@@ -390,7 +394,8 @@ impl World {
                 }
             }
             for client in 0..CLIENTS {
-                if self.clients[client].open.is_none() {
+                let idle = self.clients[client].open.is_none();
+                if idle && !self.clients[client].stays_away {
                     self.open(client);
                 }
                 self.turn(client);
@@ -412,6 +417,7 @@ impl World {
                 return;
             }
         }
+        panic!("it never becomes quiet");
     }
 
     // --- subscribers ---
@@ -630,6 +636,7 @@ impl World {
         self.has_ended(index);
         say!(self, "client {index}: over for good");
         self.clients[index].open = None;
+        self.clients[index].stays_away = true;
     }
 
     /// A stream may end only if every topic of it had ended, in the log, while it was there.

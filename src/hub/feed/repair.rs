@@ -8,6 +8,7 @@
 //! | opening | the state of the log was read, after the subscription was confirmed | live, from the clock of that reading on |
 //! | live | a frame that names the last known entry as its previous one | live |
 //! | live | a frame whose previous entry is unknown, or one that cannot be read | broken after the last known entry; the frame waits |
+//! | live | a frame that begins a log, although the last known entry had time to live | broken after that entry; the log must be told |
 //! | live | the live path breaks | broken after the last id that was heard |
 //! | broken | a frame | broken; the frame waits |
 //! | broken | a page that was cut short | broken further on |
@@ -92,6 +93,9 @@ pub enum Taken {
     Waits,
     /// Its predecessor is missing: the topic must be read.
     Hole,
+    /// It begins a log although the last known entry had time to live: the log was lost. It waits,
+    /// too.
+    LogLost,
 }
 
 /// What a topic needs next.
@@ -175,6 +179,13 @@ impl Track {
         let chain = self.chain();
         if frame.id <= chain {
             return Taken::Known;
+        }
+        let last = self.window.last().unwrap_or_default();
+        if frame.prev.is_position() && frame.prev < last {
+            // A fresh log names the oldest position from which it could still know an entry.
+            self.health = self.hole(base, heard);
+            self.pending.keep(frame);
+            return Taken::LogLost;
         }
         // The first entry of a fresh log names a position instead of a predecessor; there the
         // clock's word is enough.
