@@ -184,6 +184,9 @@ fn exercise(guarded: &mut Guarded, user: &str, ways: &[Way]) -> BTreeSet<String>
     });
     // A log that has expired leaves its head behind, which a tick takes away.
     guarded.redis.run::<u32>(&["DEL", "tidegate:{0}:log:other"]);
+    guarded
+        .redis
+        .run::<u32>(&["HSET", "tidegate:{0}:heads", "other", "1-1"]);
     eventually("what is left of an expired log goes", || {
         let left: u32 = guarded
             .redis

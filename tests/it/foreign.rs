@@ -313,6 +313,34 @@ fn what_was_trimmed_before_a_foreign_entry_is_told() {
     assert_eq!(replay.next_event().id(), kept);
 }
 
+/// Deleted by hand, or evicted: its head knows that there was a log, and how far it went.
+#[test]
+fn a_log_that_somebody_has_deleted_is_told() {
+    let redis = Redis::start();
+    let gateway = listening(&redis);
+    let cursor = gateway.publish("news", "seen");
+    let lost = gateway.publish("news", "lost");
+    redis.run::<u64>(&["DEL", "tidegate:{0}:log:news"]);
+    let path = format!("/events?topic=news&last_event_id={cursor}");
+    let mut kept = Vec::new();
+    for number in ["r2", "r3"] {
+        let reader = replica_at("127.0.0.1:0".parse().unwrap(), &redis, number, &[]);
+        reader.wait_ready();
+        let mut replay = reader.open(&path, &[]);
+        replay.opened();
+        let gap: serde_json::Value = serde_json::from_str(&replay.next_event().data).unwrap();
+        assert_eq!(
+            (&gap["from"], &gap["to"]),
+            (&cursor.as_str().into(), &lost.as_str().into())
+        );
+        // Behind it everything is there, now and for the next one who comes.
+        kept.push(gateway.publish("news", "kept"));
+        for id in &kept {
+            assert_eq!(replay.next_event().id(), *id);
+        }
+    }
+}
+
 /// A head that somebody has written over is found again in the log.
 #[test]
 fn a_head_that_is_no_id_is_not_believed() {

@@ -273,3 +273,25 @@ fn a_stream_that_wants_one_type_is_told_of_a_deletion_all_the_same() {
         );
     });
 }
+
+/// What expired logs leave behind would count as topics, and be looked at by every list.
+#[test]
+fn heads_of_expired_logs_are_forgotten_although_no_clock_is_ticked() {
+    let redis = Redis::start();
+    let config = [
+        ("redis.tick_after", "1h"),
+        ("redis.partitions", "2"),
+        ("limits.topics_max", "60"),
+    ];
+    let gateway = Gateway::over(&redis, &config);
+    for partition in 0..2 {
+        let heads = format!("tidegate:{{{partition}}}:heads");
+        for number in 0..80 {
+            redis.run::<u64>(&["HSET", &heads, &format!("topic-{number}"), "1-1"]);
+        }
+    }
+    gateway.post("/events/news", &[], "x").problem(507);
+    eventually("there is room again", || {
+        gateway.post("/events/news", &[], "x").status == 200
+    });
+}

@@ -153,6 +153,13 @@ local function head(p, topic)
   if is_id(id) then return id, flag end
 end
 
+-- Where a log begins that is not there. What it held may have expired; a head that is younger than that
+-- is of a log that somebody deleted, or that Redis has evicted.
+local function empty_floor(k, topic, at)
+  local floor, last = id_text(oldest(k, topic, at), 0), head(k.p, topic)
+  return last and less(floor, last) and not less(k.last or last, last) and last or floor
+end
+
 local function say(k, topic, id, prev, mark, kind, data)
   redis.call('PUBLISH', key(k.p, 'live:' .. topic), '1 ' .. id .. ' ' .. prev .. ' ' .. mark .. ' ' .. kind .. '\n' .. data)
 end
@@ -175,7 +182,7 @@ local function append(k, topic, kind, data, mark, extra)
       prev = entry and position(entry[1])
     end
   end
-  prev = prev or id_text(oldest(k, topic, k.ms), 0)
+  prev = prev or empty_floor(k, topic, k.ms)
   redis.call('XADD', log, 'MAXLEN', '=', kept.events_max, id, 'prev', prev, 'type', kind, 'data', data, unpack(extra or {}))
   redis.call('XTRIM', log, 'MINID', '=', id_text(math.max(0, k.ms - kept.age_ms), 0))
   redis.call('PEXPIREAT', log, int(k.ms + kept.age_ms + EXPIRY_SLACK_MS))
