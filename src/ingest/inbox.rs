@@ -1,7 +1,7 @@
 //! The inbox: `XADD <prefix>:inbox * topic T event E data D [end 1] [key K]`.
 //!
 //! Every ear watches it; the first by name moves entries at once, the others give it time. The
-//! function takes an entry once, by its id, so nothing is moved twice; then the entry is deleted.
+//! function deletes an entry in the same step in which it publishes it: nothing is moved twice.
 
 use super::link::rank;
 use crate::broker::raw::InboxEntry;

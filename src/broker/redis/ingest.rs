@@ -189,14 +189,6 @@ impl Redis {
             logged += count(done);
             refused += count(not);
         }
-        if !entries.is_empty() {
-            let mut cmd = redis::cmd("XDEL");
-            cmd.arg(self.inbox_key());
-            for entry in entries {
-                cmd.arg(&entry.entry);
-            }
-            self.command(&cmd).await?;
-        }
         Ok((logged, refused))
     }
 }

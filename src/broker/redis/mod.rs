@@ -3,15 +3,17 @@
 //! | key or channel | type | what |
 //! |---|---|---|
 //! | `tidegate:meta` | hash | `partitions`, written once |
-//! | `tidegate:{p}:clock` | hash | last id given out, `born`, run id of the process that wrote last, seams, settings and rules |
+//! | `tidegate:{p}:clock` | hash | last id given out, `born`, run id of the process that wrote last, seams, losses, settings and rules |
 //! | `tidegate:{p}:log:<topic>` | stream | `prev`, `type`, `data`, and `end` or `gap` |
 //! | `tidegate:{p}:heads` | hash | topic to last id, and `end` |
-//! | `tidegate:{p}:idem:<topic>:<key>` | string | id, with expiry |
-//! | `tidegate:{p}:ingest` | hash | epochs and positions of ingest |
+//! | `tidegate:{p}:gaps` | hash | topic to the gaps that its log tells of: `from,lost`, the newest last |
+//! | `tidegate:{p}:idem:<topic>:<key>` | string | id, with expiry; of a topic with a colon `idem::<bytes>:<topic>:<key>` |
+//! | `tidegate:{p}:ingest` | hash | epochs and positions of ingest, and of the inbox |
 //! | `tidegate:{p}:live:<topic>`, `tidegate:{p}:tick` | pub/sub | frames, ticks |
 //! | `tidegate:ingest` | pub/sub | `start` and `done` among the ears |
 //! | `tidegate:inbox` | stream | XADD ingestion |
 //! | `tidegate:replicas`, `tidegate:subscribers:<replica>` | hash | heartbeats |
+//! | `tidegate:libraries` | hash | function library to when a replica has used it last |
 //!
 //! `p` is the partition's number. Publishes go
 //! together on one connection (`lane`), other commands through a pool (`node`); the subscription has a connection of its own (`live`), so that Redis dropping a slow subscriber
