@@ -144,9 +144,12 @@ fn text(rng: &mut StdRng) -> Vec<u8> {
     let good = [0, 1, 2, 3, 4, 5, 6, 8, 9, 11, 12, 14, 15, 23];
     let all_good = rng.random_bool(0.5);
     let count = rng.random_range(0..24);
-    let piece = |_| match all_good {
-        true => pieces[*good.choose(rng).unwrap()],
-        false => pieces[rng.random_range(0..pieces.len())],
+    let piece = |_| {
+        if all_good {
+            pieces[*good.choose(rng).unwrap()]
+        } else {
+            pieces[rng.random_range(0..pieces.len())]
+        }
     };
     (0..count).flat_map(piece).copied().collect()
 }
@@ -169,7 +172,7 @@ fn lua_and_rust_take_the_same_bytes_for_text() {
         let data = text(&mut rng);
         let call = [&b"FCALL"[..], b"tidegate_publish", b"0", b"c", &data];
         let published: redis::RedisResult<String> = redis.run_bytes(&call);
-        let why = published.as_ref().err().map(|why| why.to_string());
+        let why = published.as_ref().err().map(ToString::to_string);
         assert_eq!(
             published.is_ok(),
             std::str::from_utf8(&data).is_ok(),

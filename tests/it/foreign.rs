@@ -291,7 +291,7 @@ fn what_was_trimmed_before_a_foreign_entry_is_told() {
     // All of one millisecond.
     let batch =
         ["seen", "lost"].map(|data| format!("{{\"topic\":\"news\",\"data\":\"{data}\"}}\n"));
-    assert_eq!(gateway.post("/events", &[], &batch.concat()).status, 200);
+    assert_eq!(gateway.post("/events", &[], batch.concat()).status, 200);
     let log: Vec<(String, Vec<String>)> = redis.run(&["XRANGE", "tidegate:{0}:log:news", "-", "+"]);
     let cursor = &log[0].0;
     let foreign = format!("{}-9", cursor.split('-').next().unwrap());
