@@ -156,8 +156,6 @@ pub struct FollowerCore {
     /// The log knows everything of the past that this replica knows; topics may be read.
     settled: bool,
     to_repair: VecDeque<Arc<Feed>>,
-    /// Feeds to be read again once the clock has moved on.
-    after_tick: Vec<Arc<Feed>>,
     /// Reads that are under way.
     reading: usize,
     clocks: Vec<Clock>,
@@ -195,7 +193,6 @@ impl FollowerCore {
             resetting: false,
             settled: false,
             to_repair: VecDeque::new(),
-            after_tick: Vec::new(),
             reading: 0,
             asks: VecDeque::new(),
             notes: Vec::new(),
@@ -356,7 +353,6 @@ impl FollowerCore {
         self.connection.0 += 1;
         self.settled = false;
         self.to_repair.clear();
-        self.after_tick.clear();
         for clock in &mut self.clocks {
             clock.awaited = None;
         }
@@ -400,7 +396,6 @@ impl FollowerCore {
         if self.hub.tick(partition, id) {
             self.went_back(partition);
         }
-        self.to_repair.extend(self.after_tick.drain(..));
         let Some(clock) = self.clocks.get_mut(usize::from(partition)) else {
             return;
         };
@@ -461,7 +456,6 @@ impl FollowerCore {
             match self.hub.repair(&feed, page, &reading.horizon) {
                 Repaired::Live => {}
                 Repaired::More => self.to_repair.push_back(feed),
-                Repaired::AwaitsClock => self.after_tick.push(feed),
             }
         }
     }
@@ -503,9 +497,7 @@ impl FollowerCore {
 
     fn tick_for_waiting(&mut self, now: Instant) {
         for partition in 0..self.hub.partitions() {
-            let is_here = |feed: &Arc<Feed>| feed.partition().number() == partition;
-            if self.hub.partition(partition).is_waited_for() || self.after_tick.iter().any(is_here)
-            {
+            if self.hub.partition(partition).is_waited_for() {
                 self.tick(partition, now);
             }
         }

@@ -29,14 +29,6 @@ pub enum Mark {
     /// An event of a topic that is not logged. It has no id and no predecessor; the hub numbers
     /// such events as they come.
     Unlogged,
-    /// Events up to `to` were found after streams had gone past them. Which streams are told the
-    /// hub decides; no log holds such an entry.
-    Late {
-        /// The last id before the hole.
-        from: Id,
-        /// The greatest id found late.
-        to: Id,
-    },
 }
 
 /// One entry as it stands in a log or in a live frame, before encoding.
@@ -180,7 +172,6 @@ impl Frame {
     pub fn gap_reason(&self) -> Option<GapReason> {
         match self.mark {
             Mark::Gap { .. } => Some(GapReason::Rewound),
-            Mark::Late { .. } => Some(GapReason::Late),
             Mark::Event | Mark::End | Mark::Deleted | Mark::Unlogged => None,
         }
     }
@@ -206,7 +197,6 @@ impl Draft {
             ),
             Mark::Unlogged => (entry.event_type.as_str(), event(Block::default())),
             Mark::Gap { from, .. } => ("", gap_block(topic, GapReason::Rewound, from, entry.id)),
-            Mark::Late { from, .. } => ("", gap_block(topic, GapReason::Late, from, entry.id)),
         };
         let id_line = match entry.mark {
             Mark::Unlogged => 0,

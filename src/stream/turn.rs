@@ -519,7 +519,7 @@ impl<F> Writer<'_, F> {
                 let options = self.options.as_ref();
                 options.is_none_or(|options| options.shows(frame.event_type()))
             }
-            Mark::Deleted | Mark::Gap { .. } | Mark::Late { .. } => true,
+            Mark::Deleted | Mark::Gap { .. } => true,
         }
     }
 
@@ -546,7 +546,7 @@ impl<F> Writer<'_, F> {
         if is_logged && std::mem::take(&mut self.sample) {
             self.out.fresh_ms = Some(frame.id.ms);
         }
-        if matches!(frame.mark, Mark::Gap { .. } | Mark::Late { .. }) {
+        if matches!(frame.mark, Mark::Gap { .. }) {
             return;
         }
         self.out.delivered += 1;

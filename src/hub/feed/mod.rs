@@ -4,10 +4,12 @@
 //! stream looks at a feed through a [`View`]: one lock, the window, and up to where the topic is
 //! complete as of that moment.
 
+mod late;
 mod pending;
 mod repair;
 mod unlogged;
 
+pub(super) use late::LateFind;
 pub use repair::{Repaired, Taken, Wanted};
 pub(super) use unlogged::Passed;
 
@@ -21,7 +23,7 @@ use crate::sse::Frame;
 use crate::topic::Topic;
 use repair::Track;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::task::Waker;
 use unlogged::Unlogged;
 
@@ -34,6 +36,8 @@ pub struct Feed {
     number: u64,
     /// The number of the last event that was not logged.
     passed: AtomicU64,
+    /// How often events were found late.
+    late: AtomicU32,
     state: Ranked<State>,
     wakers: WakerSet,
 }
@@ -62,6 +66,7 @@ impl Feed {
             partition,
             number,
             passed: AtomicU64::new(0),
+            late: AtomicU32::new(0),
             state: Ranked::new(Rank::Feed, state),
             wakers: WakerSet::default(),
         }
@@ -224,9 +229,15 @@ impl Feed {
     pub(super) fn repair(&self, page: &Page, horizon: &Horizon, serial: u64) -> Repaired {
         let heard = self.partition.heard();
         let mut state = self.state();
-        state
-            .track
-            .repair(&self.topic, page, horizon, heard, serial)
+        let repaired = state.track.repair(page, horizon, heard, serial);
+        // After the find: who reads this number finds it.
+        self.late.store(state.track.late.count(), Ordering::Release);
+        repaired
+    }
+
+    /// How often events were found after streams had gone past them.
+    pub(super) fn late_finds(&self) -> u32 {
+        self.late.load(Ordering::Acquire)
     }
 
     pub(super) fn offer(&self, page: &Page, horizon: &Horizon) {
@@ -262,9 +273,9 @@ impl View<'_> {
         self.state.track.ended
     }
 
-    /// Streams opened before this serial number are told that events were found late.
-    pub(super) fn late_serial(&self, id: Id) -> u64 {
-        self.state.track.late_serial(id)
+    /// Events that were found late, those after number `seen` of such finds.
+    pub(super) fn late_after(&self, seen: u32) -> impl Iterator<Item = &LateFind> {
+        self.state.track.late.after(seen)
     }
 
     /// Events that are not logged, those after number `seen`.

@@ -13,20 +13,19 @@
 //! | broken | a frame | broken; the frame waits |
 //! | broken | a page that was cut short | broken further on |
 //! | broken | a page whose first entry names one between the last known entry and the page | broken after the last known entry: there was an older hole |
-//! | broken | the last page, and no stream can have gone past what it found | live; the frames that waited follow |
-//! | broken | the last page, and streams may have gone past what it found | live, with an entry that tells them, if its id is above all that is shown; else broken, until the clock has moved on |
+//! | broken | the last page | live; the frames that waited follow. What was found and streams had gone past is noted in [`late`](super::late), and they are told |
 //! | broken | the live path breaks | broken, as before; the frames that waited are in the log |
 //! | any | a page that was asked for from another position than the present one | unchanged |
 //!
 //! Frames that waited may show the next hole; then the topic is broken again at once.
 
+use super::late::LateFinds;
 use super::pending::{Pending, Waiting};
 use crate::gap;
 use crate::hub::window::{Window, WindowBounds};
 use crate::id::Id;
 use crate::log::{Floor, Horizon, Page};
-use crate::sse::{Entry, Frame, Mark};
-use crate::topic::Topic;
+use crate::sse::{Frame, Mark};
 
 /// One topic as this replica knows it: a plain state machine, without a lock and without a clock.
 #[derive(Debug)]
@@ -41,13 +40,8 @@ pub(super) struct Track {
     /// be shown to anybody again.
     deleted: Id,
     pending: Pending,
-    /// Entries of the window that tell of events found late, with the hub's serial number at that
-    /// time: streams opened before it are told. None as a rule.
-    #[expect(
-        clippy::box_collection,
-        reason = "a pointer in each of very many topics, where a list would take three times that"
-    )]
-    late: Option<Box<Vec<(Id, u64)>>>,
+    /// Events that were found after streams had gone past them.
+    pub(super) late: LateFinds,
 }
 
 /// Up to where a topic is complete.
@@ -75,11 +69,9 @@ pub(super) enum Health {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stretch {
     /// The last id before the hole.
-    from: Id,
+    pub(super) from: Id,
     /// The greatest id found.
-    to: Id,
-    /// It could not be told at once, and the clock has been waited for.
-    waited: bool,
+    pub(super) to: Id,
 }
 
 /// What became of a live frame.
@@ -105,9 +97,6 @@ pub enum Repaired {
     Live,
     /// There is more to read.
     More,
-    /// Everything is read, but a gap must be told above it, and the clock stands there still: to
-    /// be read again after a tick.
-    AwaitsClock,
 }
 
 /// What is to be read for a topic.
@@ -129,7 +118,7 @@ impl Track {
             unlogged: false,
             deleted: Id::ZERO,
             pending: Pending::default(),
-            late: None,
+            late: LateFinds::default(),
         }
     }
 
@@ -160,14 +149,6 @@ impl Track {
     /// Whether a reading of the log with this clock was made before the topic was deleted.
     pub(super) fn was_deleted_after(&self, horizon: &Horizon) -> bool {
         horizon.last < self.deleted
-    }
-
-    /// Streams opened before this serial number are told of the entry at `id`, one that says that
-    /// events were found late.
-    pub(super) fn late_serial(&self, id: Id) -> u64 {
-        let late = self.late.iter().flat_map(|late| late.iter());
-        let found = late.rev().find(|(at, _)| *at == id);
-        found.map_or(0, |(_, serial)| *serial)
     }
 
     /// Takes a frame from the live path; `heard` is what the partition has heard before it.
@@ -262,7 +243,6 @@ impl Track {
     /// opened before it may have gone past what is found now.
     pub(super) fn repair(
         &mut self,
-        topic: &Topic,
         page: &Page,
         horizon: &Horizon,
         heard: Id,
@@ -294,28 +274,16 @@ impl Track {
                     .max(page.cut_at.unwrap_or(at));
                 let passed = extend(passed, at, floor, shown, page);
                 let base = horizon.last.max(reached);
-                let broken = |passed| Health::Broken {
-                    at: reached,
-                    shown,
-                    passed,
-                };
                 if page.cut_at.is_some() {
-                    self.health = broken(passed);
+                    self.health = Health::Broken {
+                        at: reached,
+                        shown,
+                        passed,
+                    };
                     return Repaired::More;
                 }
                 if let Some(stretch) = passed {
-                    // What tells those who went past must stand above where they are: they went no
-                    // further than `shown`. Streams that came since with a cursor may stand as far
-                    // as the clock was heard; for them the clock is waited for, once.
-                    let can_tell = base > reached.max(shown) && (base > heard || stretch.waited);
-                    if !can_tell {
-                        let waited = true;
-                        self.health = broken(Some(Stretch { waited, ..stretch }));
-                        return Repaired::AwaitsClock;
-                    }
-                }
-                if let Some(stretch) = passed {
-                    self.tell_late(topic, stretch, base, serial);
+                    self.late.note(stretch, base, serial);
                 }
                 self.health = Health::Live { base };
             }
@@ -347,7 +315,7 @@ impl Track {
                 self.ended = None;
                 self.deleted = frame.id;
             }
-            Mark::Gap { .. } | Mark::Late { .. } | Mark::Unlogged => {}
+            Mark::Gap { .. } | Mark::Unlogged => {}
         }
         self.window.append(frame);
     }
@@ -364,24 +332,6 @@ impl Track {
             self.append(frame.clone());
         }
         reached
-    }
-
-    fn tell_late(&mut self, topic: &Topic, stretch: Stretch, id: Id, serial: u64) {
-        let Stretch { from, to, .. } = stretch;
-        self.window.append(Frame::encode(
-            topic,
-            &Entry {
-                id,
-                prev: from,
-                mark: Mark::Late { from, to },
-                event_type: String::new(),
-                data: String::new(),
-            },
-        ));
-        let late = self.late.get_or_insert_default();
-        let floor = self.window.floor();
-        late.retain(|(at, _)| *at > floor);
-        late.push((id, serial));
     }
 
     /// Appends what was heard during the read.
@@ -420,7 +370,6 @@ fn extend(before: Option<Stretch>, at: Id, floor: Id, shown: Id, page: &Page) ->
     let to = found.chain([floor.min(shown)]).filter(|id| *id > at).max();
     to.map_or(before, |to| {
         let from = before.map_or(at, |passed| passed.from);
-        let waited = before.is_some_and(|passed| passed.waited);
-        Some(Stretch { from, to, waited })
+        Some(Stretch { from, to })
     })
 }

@@ -214,7 +214,12 @@ impl Part {
             resumed: self.resumed,
             serial,
         };
-        self.sources.iter_mut().for_each(Source::turn_page);
+        for source in &mut self.sources {
+            source.turn_page();
+            if source.tell_late(&teller, showing) == Flow::Full {
+                return Step::Full;
+            }
+        }
         if let [source] = self.sources.as_slice()
             && source.page.is_none()
         {
@@ -253,9 +258,7 @@ impl Part {
             }
             reached = frame.id;
             let anchored = true;
-            if teller.tells(frame, Some(&view))
-                && showing.show(Shown::Frame { frame, anchored }) == Flow::Full
-            {
+            if teller.tells(frame) && showing.show(Shown::Frame { frame, anchored }) == Flow::Full {
                 step = Step::Full;
                 break;
             }

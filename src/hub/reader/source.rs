@@ -3,11 +3,11 @@
 
 use super::{Flow, PAGE_EVENTS, Showing, Shown, Sink};
 use crate::gap;
-use crate::hub::feed::{Feed, View};
+use crate::hub::feed::{Feed, LateFind};
 use crate::hub::waker::WakerId;
 use crate::id::Id;
 use crate::log::{Page, ReadRequest, Reading};
-use crate::sse::{Frame, Gap, Mark};
+use crate::sse::{Frame, Gap, GapReason, Mark};
 use std::sync::Arc;
 
 #[derive(Debug)]
@@ -18,6 +18,8 @@ pub(super) struct Source {
     pub(super) done: Id,
     /// The last event that was not logged and was shown, by its number.
     pub(super) passed: u64,
+    /// Events that were found late and told, or that do not concern this stream, by their number.
+    late_seen: u32,
     /// What came before `done` is not missed: found for a first visit.
     pub(super) history: bool,
     pub(super) page: Option<Box<PageCursor>>,
@@ -65,20 +67,21 @@ pub(super) struct Teller {
 }
 
 impl Teller {
-    /// Whether the stream is told of this entry; `view` is where it stands, none for a page.
+    /// Whether the stream is told of this entry.
     ///
     /// A stream that came with a cursor may have gone past the lost ids before the gap was written
     /// down, on this replica or on another: it is told although it begins above them.
-    pub(super) fn tells(&self, frame: &Frame, view: Option<&View<'_>>) -> bool {
+    pub(super) fn tells(&self, frame: &Frame) -> bool {
         match frame.mark {
             Mark::Event | Mark::End | Mark::Deleted | Mark::Unlogged => true,
             Mark::Gap { lost, .. } => self.since < lost || self.resumed,
-            Mark::Late { from, to } => {
-                let serial = view.map_or(0, |view| view.late_serial(frame.id));
-                let was_open = self.serial < serial && self.since < to;
-                was_open || (self.resumed && self.since > from)
-            }
         }
+    }
+
+    /// Whether the stream may have gone past what was found late: here, or where it came from.
+    fn may_lack(&self, find: &LateFind) -> bool {
+        let was_open = self.serial < find.serial && self.since < find.to;
+        was_open || (self.resumed && find.from < self.since && self.since < find.at)
     }
 }
 
@@ -113,6 +116,7 @@ impl Source {
             waker_id,
             done: Id::ZERO,
             passed: 0,
+            late_seen: 0,
             history: false,
             page: None,
         }
@@ -239,7 +243,7 @@ impl Source {
             }
             for frame in view.after(reached).take_while(|frame| frame.id <= until) {
                 reached = frame.id;
-                if teller.tells(frame, Some(&view))
+                if teller.tells(frame)
                     && showing.show(Shown::Frame { frame, anchored }) == Flow::Full
                 {
                     return (reached, Flow::Full);
@@ -258,7 +262,7 @@ impl Source {
         }
         while let Some(frame) = page.left().first().filter(|frame| frame.id <= until) {
             reached = frame.id;
-            let flow = if teller.tells(frame, None) {
+            let flow = if teller.tells(frame) {
                 showing.show(Shown::Frame { frame, anchored })
             } else {
                 Flow::More
@@ -269,6 +273,40 @@ impl Source {
             }
         }
         (reached, Flow::More)
+    }
+
+    /// Tells of events that were found after the stream may have gone past them. The cursor stays
+    /// where it is, so the gap has no id.
+    pub(super) fn tell_late(
+        &mut self,
+        teller: &Teller,
+        showing: &mut Showing<'_, impl Sink>,
+    ) -> Flow {
+        if self.late_seen >= self.feed.late_finds() {
+            return Flow::More;
+        }
+        let mut lacks: Option<Gap> = None;
+        let view = self.feed.view();
+        for find in view
+            .late_after(self.late_seen)
+            .filter(|find| teller.may_lack(find))
+        {
+            let gap = lacks.get_or_insert_with(|| Gap {
+                topic: self.feed.topic().clone(),
+                reason: GapReason::Late,
+                from: Some(find.from),
+                to: find.to,
+            });
+            gap.from = gap.from.min(Some(find.from));
+            gap.to = gap.to.max(find.to);
+        }
+        drop(view);
+        self.late_seen = self.feed.late_finds();
+        let anchored = false;
+        match lacks {
+            Some(gap) => showing.show(Shown::Gap { gap, anchored }),
+            None => Flow::More,
+        }
     }
 
     /// Shows events that are not logged.

@@ -80,7 +80,7 @@ pub(super) struct Connection {
 
 /// What a quiet stream costs in the list of its thread: it must not grow unnoticed.
 #[cfg(target_pointer_width = "64")]
-const _: () = assert!(size_of::<Option<Connection>>() <= 352);
+const _: () = assert!(size_of::<Option<Connection>>() <= 360);
 
 /// What a write came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,0 +1,71 @@
+//! Events that were found in the log after streams had gone past them.
+//!
+//! They stand in no window: a window moves on, and a stream that is behind it would never be told.
+//! Each find is numbered, and a stream remembers the number up to which it has looked.
+
+use super::repair::Stretch;
+use crate::id::Id;
+
+/// Finds that are remembered. Older ones run together.
+const FINDS_MAX: usize = 16;
+
+/// Finds of one topic. Most topics have none, ever.
+#[derive(Debug, Default)]
+pub(super) struct LateFinds {
+    #[expect(
+        clippy::box_collection,
+        reason = "a pointer in each of very many topics, where a list would take three times that"
+    )]
+    finds: Option<Box<Vec<LateFind>>>,
+    count: u32,
+}
+
+/// Something above `from`, up to `to`, was found late.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::hub) struct LateFind {
+    /// Counts the finds of this topic, from 1.
+    number: u32,
+    /// The last id before the hole.
+    pub(in crate::hub) from: Id,
+    /// The greatest id found.
+    pub(in crate::hub) to: Id,
+    /// Where the clock stood when it was found.
+    pub(in crate::hub) at: Id,
+    /// Streams that began before this serial number of the hub may have gone past it here.
+    pub(in crate::hub) serial: u64,
+}
+
+impl LateFinds {
+    /// Notes a find.
+    pub(super) fn note(&mut self, stretch: Stretch, at: Id, serial: u64) {
+        self.count += 1;
+        let find = LateFind {
+            number: self.count,
+            from: stretch.from,
+            to: stretch.to,
+            at,
+            serial,
+        };
+        let finds = self.finds.get_or_insert_default();
+        finds.push(find);
+        if finds.len() > FINDS_MAX {
+            let oldest = finds.remove(0);
+            if let Some(next) = finds.first_mut() {
+                // Streams may be told more than they lack, and never less.
+                next.from = next.from.min(oldest.from);
+                next.to = next.to.max(oldest.to);
+            }
+        }
+    }
+
+    /// How many finds there were.
+    pub(super) fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// Finds after number `seen`.
+    pub(super) fn after(&self, seen: u32) -> impl Iterator<Item = &LateFind> {
+        let finds = self.finds.iter().flat_map(|finds| finds.iter());
+        finds.filter(move |find| find.number > seen)
+    }
+}
