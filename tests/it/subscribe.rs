@@ -106,6 +106,47 @@ fn history_is_merged_in_the_order_of_ids_and_goes_on_live() {
 }
 
 #[test]
+fn the_last_events_of_several_partitions_are_counted_together() {
+    let redis = Redis::start();
+    let gateway = Gateway::over(&redis, &[("redis.partitions", "4")]);
+    // Of the partitions 1, 2, 0, 1 and 3.
+    let topics = ["news", "chess", "finished", "weather", "sport"];
+    let asked: Vec<String> = topics
+        .iter()
+        .map(|topic| format!("topic={topic}"))
+        .collect();
+    let mut published: Vec<String> = Vec::new();
+    for (number, topic) in topics.iter().cycle().enumerate().take(40) {
+        // One millisecond after the other, so that ids of all clocks compare.
+        redis.run::<u64>(&["WAIT", "1", "2"]);
+        gateway.publish(topic, &number.to_string());
+        published.push(number.to_string());
+    }
+    for last in [1, 3, 17, 40, 50] {
+        let target = format!("/events?{}&last={last}", asked.join("&"));
+        let mut stream = gateway.open(&target, &[]);
+        stream.opened();
+        gateway.publish("news", "live");
+        published.push("live".to_owned());
+        let expected = &published[(published.len() - 1).saturating_sub(last)..];
+        let mut shown = data_of(&mut stream, expected.len());
+        let mut expected = expected.to_vec();
+        // Each partition is in its own order.
+        shown.sort_unstable();
+        expected.sort_unstable();
+        assert_eq!(shown, expected, "last={last}");
+    }
+}
+
+/// The data of the next events.
+fn data_of(stream: &mut Sse, count: usize) -> Vec<String> {
+    next(stream, count)
+        .into_iter()
+        .map(|(_, data)| data)
+        .collect()
+}
+
+#[test]
 fn a_history_that_is_empty_goes_on_live() {
     over_both_brokers(&[], |broker, gateway| {
         gateway.publish("other", "not asked for");
