@@ -22,6 +22,8 @@ pub struct Published {
     pub id: Id,
     /// It has the type that some clients filter by.
     pub typed: bool,
+    /// Greater ids were given out before it, by a log that was lost, with a clock that was ahead.
+    pub below: bool,
     /// The log has forgotten it before any replica that still knows it heard it.
     pub unknowable: bool,
     /// It vanished from a connection that stayed up. A stream that leaves before the hole shows,
@@ -46,6 +48,8 @@ impl Told {
     pub fn covers(&self, event: &Published, number: usize) -> bool {
         let above = match self.reason.as_str() {
             "ahead" | "bad_cursor" => true,
+            // Of a log that came and went in between, with a clock behind the cursor's.
+            "log_lost" if event.below => true,
             _ => self.from.is_some_and(|from| from < event.id),
         };
         self.topic == event.topic && number < self.published && above && event.id <= self.to

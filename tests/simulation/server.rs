@@ -43,6 +43,8 @@ pub struct Server {
     pub connections: u64,
     /// When each topic was seen as ended last, as a step of the simulation.
     pub ended_at: BTreeMap<Topic, usize>,
+    /// The greatest id that each partition ever gave out.
+    greatest: BTreeMap<usize, Id>,
 }
 
 impl Server {
@@ -72,6 +74,7 @@ impl Server {
             before: VecDeque::new(),
             connections: 0,
             ended_at: BTreeMap::new(),
+            greatest: BTreeMap::new(),
         }
     }
 
@@ -110,6 +113,15 @@ impl Server {
         let (ids, frames) = ledger.publish(batch, wall).ok()?;
         self.send(frames);
         Some(ids)
+    }
+
+    /// Whether a greater id was given out before, by a log that is gone.
+    pub fn goes_below(&mut self, topic: &Topic, id: Id) -> bool {
+        let partition = self.partition_of(topic);
+        let greatest = self.greatest.entry(partition).or_default();
+        let below = id < *greatest;
+        *greatest = id.max(*greatest);
+        below
     }
 
     pub fn delete(&mut self, topic: &Topic) -> Option<Id> {

@@ -180,11 +180,13 @@ impl World {
         for ((topic, typed), id) in batch.iter().zip(typed).zip(ids) {
             let id = id.expect("a logged topic");
             say!(self, "publish {topic} {}: {id}", self.published.len());
+            let below = self.server.goes_below(topic, id);
             self.published.push(Published {
                 partition: self.server.partition_of(topic).try_into().unwrap(),
                 topic: topic.clone(),
                 id,
                 typed,
+                below,
                 unknowable: false,
                 vanished: false,
             });
@@ -199,11 +201,13 @@ impl World {
         if let Some(ids) = self.server.publish(&[item]) {
             let id = ids[0].expect("a logged topic");
             say!(self, "end {topic} with {number}: {id}");
+            let below = self.server.goes_below(&topic, id);
             self.published.push(Published {
                 partition: self.server.partition_of(&topic).try_into().unwrap(),
                 topic,
                 id,
                 typed: true,
+                below,
                 unknowable: false,
                 vanished: false,
             });
@@ -603,7 +607,8 @@ impl World {
                         open.stage = Stage::Over;
                         open.woken.set();
                         if let Ending::Clean(_) = ending {
-                            self.has_ended(index);
+                            // It was shown the end, by a replica that may hear late of a deletion.
+                            self.has_ended(index, 0);
                         }
                     }
                 }
@@ -633,16 +638,20 @@ impl World {
 
     /// A client that came back is told to stay away.
     fn is_over_for_good(&mut self, index: usize) {
-        self.has_ended(index);
+        // For this the log was asked, after the client had come.
+        let asked_at = self.clients[index]
+            .open
+            .as_ref()
+            .map_or(0, |open| open.asked_at);
+        self.has_ended(index, asked_at);
         say!(self, "client {index}: over for good");
         self.clients[index].open = None;
         self.clients[index].stays_away = true;
     }
 
-    /// A stream may end only if every topic of it had ended, in the log, while it was there.
-    fn has_ended(&self, index: usize) {
+    /// A stream may end only if every topic of it had ended, in the log, at this step or later.
+    fn has_ended(&self, index: usize, since: usize) {
         let client = &self.clients[index];
-        let asked_at = client.open.as_ref().map_or(0, |open| open.asked_at);
         for topic in client
             .topics
             .iter()
@@ -652,7 +661,7 @@ impl World {
                 self.server
                     .ended_at
                     .get(topic)
-                    .is_some_and(|at| *at + 1 >= asked_at),
+                    .is_some_and(|at| *at + 1 >= since),
                 "client {index} is told that {topic} has ended, and it has not"
             );
         }
