@@ -82,9 +82,9 @@ impl Redis {
     /// Takes note of how a command went.
     fn note<T>(&self, answer: &Result<T, CommandError>) {
         let why = match answer {
-            Ok(_) => None,
-            // Somebody here does something about these, see `functions`.
-            Err(
+            // Somebody here does something about these errors, see `functions`.
+            Ok(_)
+            | Err(
                 CommandError::NoFunction
                 | CommandError::NoClock(_)
                 | CommandError::LibraryExists
