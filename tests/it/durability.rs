@@ -278,6 +278,8 @@ fn memory_replicas_and_eviction_are_watched_and_eviction_is_warned_of() {
     master.run::<()>(&["CONFIG", "SET", "maxmemory-policy", "volatile-ttl"]);
     gateway.wait_for_metric("tidegate_redis_may_evict", &[], 1.0);
     gateway.wait_for_metric("tidegate_redis_memory_max_bytes", &[], 1_073_741_824.0);
+    // The line is written after the gauge is set.
+    assert!(gateway.wait_for_log(MAY_EVICT).is_some());
     assert_eq!(gateway.logged(MAY_EVICT).len(), 1);
     let another = Gateway::over(&master, &[("redis.allow_eviction", "true")]);
     assert!(another.wait_for_log(MAY_EVICT).is_some());

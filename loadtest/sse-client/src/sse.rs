@@ -34,7 +34,7 @@ pub struct PassedOver {
 #[derive(Clone, Debug, Default)]
 pub struct Parser {
     line: Vec<u8>,
-    /// The last byte was CR: an LF right after it belongs to the same line end.
+    /// The last byte of all was CR: an LF right after it belongs to the same line end.
     after_cr: bool,
     /// A byte order mark may only lead.
     past_first_line: bool,
@@ -76,15 +76,22 @@ impl Parser {
     }
 
     /// Takes bytes, and adds what they complete to `events`.
-    pub fn feed(&mut self, bytes: &[u8], events: &mut impl Extend<Event>) {
-        for &byte in bytes {
-            let is_pair = mem::replace(&mut self.after_cr, byte == b'\r') && byte == b'\n';
-            match byte {
-                b'\n' if is_pair => {}
-                b'\n' | b'\r' => events.extend(self.end_line()),
-                _ => self.line.push(byte),
-            }
+    pub fn feed(&mut self, mut bytes: &[u8], events: &mut impl Extend<Event>) {
+        if self.after_cr && !bytes.is_empty() {
+            self.after_cr = false;
+            bytes = bytes.strip_prefix(b"\n").unwrap_or(bytes);
         }
+        while let Some(at) = bytes.iter().position(|byte| matches!(byte, b'\n' | b'\r')) {
+            let (line, end) = bytes.split_at(at);
+            self.line.extend_from_slice(line);
+            self.after_cr = end == b"\r";
+            bytes = match end {
+                [b'\r', b'\n', rest @ ..] | [_, rest @ ..] => rest,
+                [] => end,
+            };
+            events.extend(self.end_line());
+        }
+        self.line.extend_from_slice(bytes);
     }
 
     fn end_line(&mut self) -> Option<Event> {
