@@ -61,6 +61,7 @@ fn what_is_answered_is_on_the_replica_already() {
 fn what_no_replica_confirms_is_said_to_be_published_and_can_be_sent_again() {
     let (master, mut replica) = replicated();
     let gateway = Gateway::over(&master, &WAITING);
+    let other = Gateway::over(&master, &WAITING);
     let mut stream = gateway.listen(&["news"]);
     replica.pause();
     let key = [("Idempotency-Key", "k")];
@@ -71,10 +72,19 @@ fn what_no_replica_confirms_is_said_to_be_published_and_can_be_sent_again() {
     assert_eq!(answer.problem(503), why);
     let shown = stream.next_event();
     assert_eq!(shown.data, "once");
-    // Again, and as a batch: a repeat is no better confirmed than the first.
-    assert_eq!(gateway.post("/events/news", &key, "once").problem(503), why);
+    // Again, and as a batch: a repeat is no better confirmed than the first, be it over a connection
+    // that has written nothing yet.
     let line = json!({"topic": "news", "data": "once", "idempotency_key": "k"}).to_string();
-    assert_eq!(gateway.post("/events", &[], line).problem(503), why);
+    for gateway in [&gateway, &other] {
+        assert_eq!(gateway.post("/events/news", &key, "once").problem(503), why);
+        assert_eq!(gateway.post("/events", &[], &line).problem(503), why);
+    }
+    let mut publisher = master.connect();
+    let mut publish = redis::cmd("FCALL");
+    publish.arg(&["tidegate_publish", "0", "news", "once", "", "", "k"]);
+    let repeated: String = publish.query(&mut publisher).unwrap();
+    let wait = redis::cmd("WAIT").arg(&["1", "100"]).query(&mut publisher);
+    assert_eq!((repeated.as_str(), wait), (shown.id(), Ok(0)));
     gateway.wait_for_metric("tidegate_unreplicated_publishes_total", &[], 3.0);
     let refused = [("reason", "unavailable")];
     gateway.wait_for_metric("tidegate_publish_refused_total", &refused, 3.0);

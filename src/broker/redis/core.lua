@@ -321,6 +321,9 @@ local function publish(items)
   local ids = {}
   for i, item in ipairs(items) do
     local id = known[i] or (item.key ~= '' and redis.call('GET', idem_key(item)))
+    -- A repeat writes, too: WAIT asks for what its connection wrote last, and this event, written over
+    -- another one, may be on no replica yet.
+    if known[i] then redis.call('SET', idem_key(item), id, 'KEEPTTL') end
     if not id then
       local k = clocks[item.p]
       id = event(k, item.topic, item.kind, item.data, item.last)
