@@ -45,6 +45,7 @@ mod replay;
 mod retention;
 mod sentinel;
 mod shutdown;
+mod silent_links;
 mod slow_reader;
 mod sockets;
 mod streams;

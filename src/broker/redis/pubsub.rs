@@ -4,6 +4,9 @@
 //! as lost when another server becomes the master, since nothing is published here any more. When
 //! the queue is full the connection counts as lost from that push on, because Redis does not send
 //! twice; nothing waits for us in the socket either, so Redis has no reason to cut it.
+//!
+//! A connection that carries nothing is asked for a sign of life now and then: one behind a balancer
+//! whose server has vanished would be taken for quiet for ever, since nothing is ever sent on it.
 
 use super::error::CommandError;
 use super::master::Masters;
@@ -15,10 +18,13 @@ use redis::{
     AsyncConnectionConfig, Client, Cmd, PushInfo, PushKind, RedisError, RedisResult, ToRedisArgs,
     Value,
 };
+use std::fmt;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc::{self, error::TryRecvError};
+use tokio::time::Instant;
 
 /// What is heard.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,8 +49,11 @@ pub enum Push {
 /// Pushes that may wait, beside their bound in bytes.
 const PUSHES_MAX: usize = 65_536;
 
+/// Times that a silent connection is asked for a sign of life, each for as long as a command may
+/// take: in all, as long as bytes may stay unacknowledged.
+const SIGNS: usize = 4;
+
 /// A connection with subscriptions, and what it hears.
-#[derive(Debug)]
 pub struct PubSub {
     /// Sends SUBSCRIBE and its relatives.
     pub(super) commands: MultiplexedConnection,
@@ -52,6 +61,24 @@ pub struct PubSub {
     shared: Arc<Shared>,
     /// Changes when another server becomes the master.
     masters: Masters,
+    /// Something was heard then.
+    heard: Instant,
+    /// The question for a sign of life, while it is on its way: whether it was answered.
+    sign: Option<Sign>,
+    /// What may pass in silence before it is asked.
+    quiet: Duration,
+}
+
+type Sign = Pin<Box<dyn Future<Output = bool> + Send>>;
+
+impl fmt::Debug for PubSub {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let PubSub { shared, heard, .. } = self;
+        f.debug_struct("PubSub")
+            .field("shared", shared)
+            .field("heard", heard)
+            .finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug, Default)]
@@ -98,6 +125,9 @@ impl PubSub {
             queue,
             shared,
             masters,
+            heard: Instant::now(),
+            sign: None,
+            quiet: response * 2,
         })
     }
 
@@ -127,12 +157,36 @@ impl PubSub {
     /// The next push. After [`Push::Lost`] there is nothing more.
     ///
     /// # Cancel safety
-    /// Safe: a push that was not returned is kept.
+    /// Safe: a push that was not returned is kept, and so is the question for a sign of life.
     pub async fn recv(&mut self) -> Push {
-        tokio::select! {
-            biased;
-            _ = self.masters.changed() => Push::Lost { overflow: false },
-            push = self.queue.recv() => self.took(push),
+        loop {
+            let (ask_at, is_asked) = (self.heard + self.quiet, self.sign.is_some());
+            let sign = async {
+                match &mut self.sign {
+                    Some(sign) => sign.await,
+                    None => std::future::pending().await,
+                }
+            };
+            let is_answered = tokio::select! {
+                biased;
+                _ = self.masters.changed() => return Push::Lost { overflow: false },
+                push = self.queue.recv() => {
+                    // Whatever comes is a sign of life.
+                    (self.heard, self.sign) = (Instant::now(), None);
+                    return self.took(push);
+                }
+                is_answered = sign => is_answered,
+                () = tokio::time::sleep_until(ask_at), if !is_asked => {
+                    self.sign = Some(Box::pin(sign_of_life(self.commands.clone())));
+                    continue;
+                }
+            };
+            self.sign = None;
+            if !is_answered {
+                tracing::warn!("a subscription takes bytes and answers nothing");
+                return Push::Lost { overflow: false };
+            }
+            self.heard = Instant::now();
         }
     }
 
@@ -173,6 +227,18 @@ impl Shared {
             *queue = None;
         }
     }
+}
+
+/// Whether a connection answers. A server that is busy for longer than a command may take breaks no
+/// subscription: all replicas would subscribe and read anew just when it has come to itself.
+async fn sign_of_life(mut commands: MultiplexedConnection) -> bool {
+    for _ in 0..SIGNS {
+        match redis::cmd("PING").exec_async(&mut commands).await {
+            Err(why) if why.is_timeout() => {}
+            answer => return answer.is_ok(),
+        }
+    }
+    false
 }
 
 fn size(push: &Push) -> usize {

@@ -5,19 +5,9 @@
 //! Method: a real Redis behind a link whose standing connections fall silent, as behind a balancer
 //! whose server has vanished.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a failed step ends the test"
-)]
-
-mod support;
-
+use crate::support::{Gateway, Link, Redis, eventually, wait_for_ears};
 use std::io::{Read as _, Write as _};
 use std::time::Duration;
-use support::{Gateway, Link, Redis, eventually};
 
 /// A gateway whose way to Redis is this link.
 fn behind(link: &Link, config: &[(&str, &str)]) -> Gateway {
@@ -106,4 +96,21 @@ fn publishers_that_go_away_early_leave_no_silent_connection_behind() {
         let mut head = [0; 12];
         client.read_exact(&mut head).is_ok() && head == *b"HTTP/1.1 200"
     });
+}
+
+#[test]
+fn an_ear_whose_connection_is_silent_listens_again() {
+    let redis = Redis::start();
+    let link = Link::to(&redis);
+    let gateway = behind(&link, &[("redis.command_timeout", "500ms")]);
+    let mut stream = gateway.listen(&["news"]);
+    wait_for_ears(&redis, std::slice::from_ref(&gateway));
+    link.silence();
+    // Nothing is ever sent to it otherwise.
+    eventually("a raw publish is logged", || {
+        redis.publish_raw("events:news", b"x");
+        let log: Vec<redis::Value> = redis.run(&["XRANGE", "tidegate:{0}:log:news", "-", "+"]);
+        !log.is_empty()
+    });
+    assert_eq!(stream.next_event().data, "x");
 }
