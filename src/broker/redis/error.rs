@@ -120,3 +120,83 @@ fn of_server(code: &str, detail: &str, whole: &RedisError) -> CommandError {
     };
     error.into()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is made of an error as a server writes it.
+    fn of(line: &str) -> CommandError {
+        let answer = redis::parse_redis_value(format!("-{line}\r\n").as_bytes()).unwrap();
+        answer.extract_error().unwrap_err().into()
+    }
+
+    #[test]
+    fn what_a_server_says_is_read_by_its_first_word() {
+        let refused = |why: &str| CommandError::Broker(BrokerError::Refused(why.into()));
+        let table = [
+            ("ERR Function not found", CommandError::NoFunction),
+            ("ERR Library not found", CommandError::NoLibrary),
+            (
+                "ERR Library 'tidegate_0' already exists",
+                CommandError::LibraryExists,
+            ),
+            ("TGNOCLOCK 0 3", CommandError::NoClock(vec![0, 3])),
+            ("TGENDED news", BrokerError::Ended("news".into()).into()),
+            ("TGLARGE 65536", BrokerError::TooLarge(65_536).into()),
+            ("TGTOPICS 10", BrokerError::TooManyTopics(10).into()),
+            (
+                "OOM command not allowed when used memory > 'maxmemory'.",
+                BrokerError::OutOfMemory.into(),
+            ),
+            (
+                "WRONGTYPE Operation against a key",
+                refused("WRONGTYPE Operation against a key"),
+            ),
+            // Topics may be called anything.
+            (
+                "TGENDED Function not found",
+                BrokerError::Ended("Function not found".into()).into(),
+            ),
+            ("ERR no such thing", refused("ERR no such thing")),
+        ];
+        for (line, expected) in table {
+            assert_eq!(of(line), expected, "{line}");
+        }
+        for line in [
+            "READONLY You can't write against a read only replica.",
+            "UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)",
+            "MASTERDOWN Link with MASTER is down",
+        ] {
+            assert!(matches!(of(line), CommandError::Demoted(_)), "{line}");
+            assert!(of(line).ends_connection(), "{line}");
+        }
+        for line in ["LOADING Redis is loading", "BUSY Redis is busy", "MISCONF"] {
+            let why = of(line);
+            assert!(!why.ends_connection(), "{line}");
+            assert!(
+                matches!(BrokerError::from(why), BrokerError::Unavailable(_)),
+                "{line}"
+            );
+        }
+        for line in [
+            "NOPERM this user has no permissions to run the 'fcall' command",
+            "ERR The user executing the script can't run this command or subcommand",
+            "ERR ACL failure in script: this user has no permissions",
+        ] {
+            let BrokerError::Refused(why) = of(line).into() else {
+                panic!("{line}");
+            };
+            assert!(why.contains("lacks a right"), "{why}");
+        }
+    }
+
+    #[test]
+    fn what_no_server_has_said_ends_the_connection() {
+        use std::io::ErrorKind::{BrokenPipe, ConnectionRefused, TimedOut, UnexpectedEof};
+        for kind in [BrokenPipe, ConnectionRefused, TimedOut, UnexpectedEof] {
+            let why = CommandError::from(RedisError::from(std::io::Error::from(kind)));
+            assert!(why.ends_connection(), "{why:?}");
+        }
+    }
+}

@@ -39,25 +39,34 @@ impl Redis {
 
     /// Calls a function; loads the library or begins the clock if the server has lost them.
     pub(super) async fn call(&self, cmd: &Cmd) -> Result<Value, CommandError> {
-        self.call_by(|| self.command(cmd)).await
+        self.call_by(|| self.timed(self.command(cmd))).await
     }
 
     /// The same for what goes another way than [`Redis::command`].
+    ///
+    /// # Cancel safety
+    /// Dropped while something is brought, some of it may be there; whoever calls next brings the
+    /// rest. Dropped later, the function may or may not have run.
     pub(super) async fn call_by<T, F: Future<Output = Result<T, CommandError>>>(
         &self,
         command: impl Fn() -> F,
     ) -> Result<T, CommandError> {
         self.be_prepared().await?;
-        let began = Instant::now();
         match command().await {
-            // The function has not run, so that running it now is no repeat.
-            Err(why) if self.bring(&why).await? => command().await,
-            answer => {
-                self.metrics()
-                    .redis_answered(Role::Commands, began.elapsed());
-                answer
-            }
+            // The function has not run, so that running it now is no repeat. What was brought may be
+            // gone again by then; that is the caller's to know, since it need not end.
+            Err(why) if Box::pin(self.bring(&why)).await? => command().await,
+            answer => answer,
         }
+    }
+
+    /// Takes the time of a function.
+    pub(super) async fn timed<T>(&self, function: impl Future<Output = T>) -> T {
+        let began = Instant::now();
+        let answer = function.await;
+        self.metrics()
+            .redis_answered(Role::Commands, began.elapsed());
+        answer
     }
 
     /// Brings what a function failed for want of: the library, or clocks. False if it was something
@@ -84,6 +93,7 @@ impl Redis {
         match &done {
             Ok(()) => self.0.prepared.store(true, Ordering::Release),
             Err(BrokerError::Refused(_)) => self.0.prepared.store(false, Ordering::Release),
+            // A server that is away for a moment is still the one that was found fit.
             Err(_) => {}
         }
         done
@@ -95,6 +105,7 @@ impl Redis {
         if self.0.prepared.load(Ordering::Acquire) {
             return Ok(());
         }
+        // Boxed, as is what follows a failure below: rare, and larger than every call.
         match Box::pin(self.prepare()).await {
             Err(BrokerError::Refused(why)) => Err(BrokerError::Unavailable(why)),
             done => done,
@@ -237,7 +248,7 @@ impl Redis {
     /// loads its own again when it finds it missing.
     pub(super) async fn tidy_libraries(&self) {
         if self.is_time_to_tidy()
-            && let Err(why) = self.remove_unused_libraries().await
+            && let Err(why) = Box::pin(self.remove_unused_libraries()).await
         {
             tracing::debug!(%why, "function libraries that nobody uses are not removed yet");
         }

@@ -98,7 +98,8 @@ impl Redis {
         Ok(i64::try_from(entries).unwrap_or(i64::MAX))
     }
 
-    /// Waits a moment for the inbox to hold something. True if it does.
+    /// Waits a moment for the inbox to hold something. True if it does. It keeps a connection of the
+    /// pool for as long, and gives it back in time for whoever waits behind it.
     ///
     /// # Errors
     /// [`BrokerError`].
@@ -138,8 +139,10 @@ impl Redis {
             .collect()
     }
 
-    /// Publishes entries, each once, and deletes them. Says how many became events, and how many
-    /// were refused.
+    /// Publishes entries, each once, and deletes them in the same step. Says how many became events,
+    /// and how many were refused. Another ear may have moved some of them meanwhile; they count there.
+    ///
+    /// One call a partition. Dropped between two, the rest is still in the inbox.
     ///
     /// # Errors
     /// [`BrokerError`]; repeating it is harmless.

@@ -3,6 +3,15 @@
 //! It reconnects for ever, with back-off and jitter, and subscribes again to everything in
 //! batches. What was missed meanwhile is not its concern: it says [`Live::Down`], then
 //! [`Live::Confirmed`] for each batch, and the follower reads the log.
+//!
+//! | a session | ends when | what follows |
+//! |---|---|---|
+//! | is opened: library, connection, run id, ticks | any of it fails | a pause, another try |
+//! | stands: [`Live::Up`], then everything wanted is subscribed | a push says so (closed, silent, too much waits, another master), a subscription fails, [`Interest::Reset`] | [`Live::Down`], a pause, another one |
+//! | stands | the other end is dropped | the task ends |
+//!
+//! Its future may be dropped at any point (at a stop): the connection goes with it, and with it all
+//! that Redis knows of this replica's subscriptions.
 
 use super::error::CommandError;
 use super::pubsub::{PubSub, Push};
@@ -103,6 +112,7 @@ enum Order {
 
 impl Session {
     async fn open(redis: &Redis) -> Result<Self, BrokerError> {
+        // Each time: it may be another server than before, or an emptied one.
         redis.prepare().await?;
         let mut pubsub = redis.subscribe_connection().await?;
         let run = redis.run_id_of(&mut pubsub).await?;
@@ -139,6 +149,7 @@ impl Session {
         {
             return Ended::Stopped;
         }
+        // What became wanted or was given up since the last connection is in here, and in no order.
         let all = topics.begin_connection();
         self.subscribe(redis, topics, &all);
         let orders = self.orders.clone();
@@ -158,6 +169,8 @@ impl Session {
                         self.subscribe(redis, topics, &names);
                     }
                     Some(Interest::Remove(removed)) => {
+                        // Frames of these may come until Redis has read it; the follower knows them
+                        // no more and passes over them.
                         topics.give_up(&removed);
                         for batch in removed.chunks(BATCH) {
                             let channels = batch.iter().map(|topic| redis.live_channel(topic)).collect();
@@ -172,6 +185,7 @@ impl Session {
                         room.send(order);
                     }
                 }
+                // It ends only when a subscription has failed: nobody would hear those topics.
                 _ = self.clerk.join_next() => return Ended::Lost,
             }
         }
@@ -190,7 +204,11 @@ impl Session {
         }
     }
 
-    /// Passes on one push and those that wait behind it.
+    /// Passes on one push and those that wait behind it. Confirmations are gathered, and told before
+    /// the first frame behind them: from there on the follower may take a frame for the next one.
+    ///
+    /// It waits while the hub's queue is full. Pushes gather behind `redis.live_queue_bytes` meanwhile;
+    /// what is wanted waits, too, and nothing is lost of it.
     async fn hear(
         &mut self,
         redis: &Redis,
@@ -268,13 +286,16 @@ async fn pass(
     }
 }
 
+/// The clerk: sends orders one by one, each when the last was answered, so that the session need not
+/// wait for them.
 async fn carry_out(mut commands: MultiplexedConnection, mut orders: mpsc::Receiver<Order>) {
     while let Some(order) = orders.recv().await {
         let done = match order {
             Order::Subscribe(channels) => commands.subscribe(channels).await,
             Order::Unsubscribe(channels) => commands.unsubscribe(channels).await,
         };
-        if let Err(why) = done.map_err(|why| BrokerError::from(CommandError::from(why))) {
+        if let Err(why) = done {
+            let why = BrokerError::from(CommandError::from(why));
             tracing::warn!(%why, "a subscription failed");
             return;
         }

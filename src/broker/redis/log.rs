@@ -32,11 +32,15 @@ impl Redis {
 
     /// Calls a function that publishes. If `log.wait_replicas` asks for it, it is done only when so
     /// many replicas have it: [WAIT](https://redis.io/docs/latest/commands/wait/), on the same
-    /// connection.
+    /// connection. WAIT asks for the last write of that connection, so it relies on every call having
+    /// written something: the function writes for a repeated key, too.
+    ///
+    /// Dropped while it waits, the event is published; the connection leaves its pool, since the
+    /// answer to WAIT is still to come on it.
     async fn call_publish(&self, cmd: &Cmd) -> Result<Value, BrokerError> {
         let settings = self.settings();
         if settings.wait_replicas == 0 {
-            let answer = self.call_by(|| self.publish_on_lane(cmd)).await;
+            let answer = self.call_by(|| self.timed(self.publish_on_lane(cmd))).await;
             return answer.map_err(BrokerError::from);
         }
         let mut wait = redis::cmd("WAIT");

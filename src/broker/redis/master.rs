@@ -1,4 +1,12 @@
 //! Which node is the master, and how commands go to it.
+//!
+//! | what happens | what follows |
+//! |---|---|
+//! | sentinels name another server (`go_on_at`) | a new node in its place; what the old one answers from then on is not believed; subscriptions count as lost |
+//! | a server answers that it is a replica (`Demoted`) | a new node of the same address: without sentinels it may be the master again, and whatever stands there is asked for its role anew |
+//! | a command has no answer (`Lost`), or Redis cannot do it now | sentinels are asked at once (`doubts`) |
+//!
+//! A node that was replaced lives until the last command on it is done.
 
 use super::error::CommandError;
 use super::node::{Node, PoolCounts};
@@ -65,6 +73,8 @@ impl Redis {
     {
         let mut masters = self.0.master.subscribe();
         let node = named(&mut masters).await;
+        // Dropped here (its time is over, or the caller is gone), the node's guards see to its
+        // connections.
         let answer = ask(node.clone()).await;
         // Another one was named while this one was asked: what it has written will be thrown away,
         // and what it has read may be old.
@@ -73,6 +83,8 @@ impl Redis {
             return Err(BrokerError::Unavailable(why.into()).into());
         }
         if matches!(answer, Err(CommandError::Demoted(_))) {
+            // Others may be told the same at the same time. The first makes a new node, by which
+            // theirs is no longer the master, and they end above.
             tracing::warn!("this Redis has become a replica; all connections to it are made anew");
             self.begin_anew(node.info().clone());
         }
@@ -82,7 +94,7 @@ impl Redis {
     /// Takes note of how a command went.
     fn note<T>(&self, answer: &Result<T, CommandError>) {
         let why = match answer {
-            // Somebody here does something about these errors, see `functions`.
+            // The last four are no failures: `functions` does something about each.
             Ok(_)
             | Err(
                 CommandError::NoFunction

@@ -78,6 +78,9 @@ impl Node {
     }
 
     /// One command, on a connection that it has to itself.
+    ///
+    /// # Cancel safety
+    /// Dropped before the answer, it may or may not have been done, and the connection is closed.
     pub(super) async fn command(&self, cmd: &Cmd) -> Result<Value, CommandError> {
         let mut connection = Exclusive::of(self, &self.pool).await?;
         let answer = connection.ask(cmd).await;
@@ -86,7 +89,10 @@ impl Node {
     }
 
     /// Two commands, one after the other on one connection: a write, and the wait for replicas of
-    /// Redis that confirm it.
+    /// Redis that confirm it. If the write is refused, nothing waits.
+    ///
+    /// # Cancel safety
+    /// As [`Node::command`].
     pub(super) async fn write_and_wait(
         &self,
         write: &Cmd,
