@@ -15,9 +15,18 @@
 //! | `tidegate:replicas`, `tidegate:subscribers:<replica>` | hash | heartbeats |
 //! | `tidegate:libraries` | hash | function library to when a replica has used it last |
 //!
-//! `p` is the partition's number. Publishes go
-//! together on one connection (`lane`), other commands through a pool (`node`); the subscription has a connection of its own (`live`), so that Redis dropping a slow subscriber
-//! takes no command along.
+//! `p` is the partition's number.
+//!
+//! | file | what |
+//! |---|---|
+//! | `access` | how a server is reached: addresses, users, TLS |
+//! | `node` | one server: pools for commands, and the `lane` on which publishes go together |
+//! | `master`, `sentinel` | which server is asked, and what is done when it changes |
+//! | `error` | what a failure is, from what Redis says |
+//! | `library`, `functions` | the Lua sources; loading, calling and removing them |
+//! | `log`, `ingest` | what is asked: operations of the log; epochs, appends and the inbox |
+//! | `live`, `pubsub` | the connection that hears, on its own so that Redis dropping a slow subscriber takes no command along |
+//! | `decode` | reading answers, entries and frames |
 
 mod access;
 pub(crate) mod decode;
