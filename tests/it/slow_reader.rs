@@ -43,8 +43,9 @@ fn read_all(stream: &mut Sse, expected: std::ops::Range<usize>) {
 #[test]
 fn a_reader_that_stops_costs_a_cursor_and_harms_nobody() {
     const EVENTS: usize = 1_800;
-    const MEMORY_MAX: usize = 32 * MIB;
-    const { assert!(EVENTS * LARGE > 3 * MEMORY_MAX, "far more than may be held") }
+    // What Redis pushes while the machine is busy waits too, up to `redis.live_queue_bytes`.
+    const MEMORY_MAX: usize = 48 * MIB;
+    const { assert!(EVENTS * LARGE > 2 * MEMORY_MAX, "far more than may be held") }
     let redis = Redis::start();
     let replicas = fleet(&redis, 2, &[]);
     let mut stuck = replicas[0].listen(&["news"]);

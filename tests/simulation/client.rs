@@ -16,7 +16,10 @@ use tidegate::time::CoarseInstant;
 use tidegate::topic::{PartitionNo, Topic};
 
 /// An event as its publisher knows it.
-#[expect(clippy::struct_excessive_bools, reason = "each says something else of it")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each says something else of it"
+)]
 pub struct Published {
     pub topic: Topic,
     pub partition: PartitionNo,

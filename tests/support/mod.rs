@@ -76,7 +76,7 @@ pub use ways::{NewEvent, Way};
 use std::time::Duration;
 
 /// How long a test waits for something that must come before it fails.
-pub const FAILSAFE: Duration = Duration::from_secs(15);
+pub const FAILSAFE: Duration = Duration::from_secs(30);
 
 /// Between two looks of [`eventually`].
 const LOOK: Duration = Duration::from_millis(10);
