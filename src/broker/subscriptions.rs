@@ -39,7 +39,10 @@ impl Subscriptions {
     /// A new connection stands: nothing is subscribed on it. Everything that is wanted.
     pub fn begin_connection(&mut self) -> Vec<Topic> {
         self.unconfirmed = HashMap::new();
-        self.wanted.keys().cloned().collect()
+        let mut all: Vec<Topic> = self.wanted.keys().cloned().collect();
+        // In an order that can be repeated.
+        all.sort_unstable();
+        all
     }
 
     /// A SUBSCRIBE for this topic is on its way.

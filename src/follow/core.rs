@@ -151,6 +151,8 @@ pub struct FollowerCore {
     /// The log may have gone back, and has not been told yet what was heard of it. Stays set until
     /// a report has arrived, however often the connection breaks meanwhile.
     owes_report: bool,
+    /// What is asked for on this connection includes a report.
+    reports: bool,
     /// The live path was asked to begin anew.
     resetting: bool,
     /// The log knows everything of the past that this replica knows; topics may be read.
@@ -190,6 +192,7 @@ impl FollowerCore {
             connection: ConnectionNo::default(),
             run: None,
             owes_report: false,
+            reports: false,
             resetting: false,
             settled: false,
             to_repair: VecDeque::new(),
@@ -262,7 +265,7 @@ impl FollowerCore {
                 if connection == self.connection {
                     self.settled = true;
                     self.owes_report = false;
-                    self.hub.begin_following();
+                    self.hub.begin_following(self.reports);
                 }
             }
             Answer::Ticked(connection, partition, said) => {
@@ -323,7 +326,7 @@ impl FollowerCore {
                 self.tick(partition, now);
             }
         }
-        let gone = self.hub.sweep(now, self.settings.keep);
+        let gone = self.hub.sweep(now, self.settings.keep, !self.settled);
         if !gone.is_empty() {
             self.asks.push_back(Ask::Interest(Interest::Remove(gone)));
         }
@@ -338,7 +341,8 @@ impl FollowerCore {
             self.notes.push(Note::OtherProcess(run.clone()));
         }
         self.run = Some(run);
-        let reports = if self.owes_report {
+        self.reports = self.owes_report;
+        let reports = if self.reports {
             self.reports()
         } else {
             Vec::new()
@@ -379,7 +383,9 @@ impl FollowerCore {
 
     /// What this replica knows up to now, of every partition.
     fn reports(&self) -> Vec<Report> {
-        let feeds = self.hub.feeds();
+        let mut feeds = self.hub.feeds();
+        // In an order that can be repeated: gap entries get their ids in it.
+        feeds.sort_unstable_by(|a, b| a.topic().cmp(b.topic()));
         let report = |partition| Report {
             partition,
             followed: self.hub.partition(partition).followed(),

@@ -230,8 +230,11 @@ impl Hub {
     }
 
     /// Drops feeds that nobody has read for `keep`, and names them.
+    ///
+    /// With `may_be_asked`, those that know an entry stay: the log may have gone back, and is yet to
+    /// be told what was heard of it.
     #[must_use]
-    pub fn sweep(&self, now: Instant, keep: Duration) -> Vec<Topic> {
+    pub fn sweep(&self, now: Instant, keep: Duration, may_be_asked: bool) -> Vec<Topic> {
         let mut state = self.state();
         for topic in std::mem::take(&mut state.left) {
             let unread = state
@@ -243,7 +246,8 @@ impl Hub {
                 state.became_idle.push_back((now, topic));
             }
         }
-        let mut due = HashSet::new();
+        let mut due = Vec::new();
+        let mut stays = Vec::new();
         while let Some((since, topic)) = state.became_idle.front()
             && now.duration_since(*since) >= keep
         {
@@ -251,16 +255,26 @@ impl Hub {
             let Some((_, topic)) = state.became_idle.pop_front() else {
                 break;
             };
-            if is_idle {
+            let feed = state.feeds.get(&topic).filter(|_| may_be_asked);
+            if is_idle && feed.is_some_and(|feed| feed.last_entry().is_some()) {
+                stays.push(topic);
+            } else if is_idle {
                 state.idle.remove(&topic);
                 state.feeds.remove(&topic);
-                due.insert(topic);
+                due.push(topic);
             }
+        }
+        for topic in stays {
+            state.idle.insert(topic.clone(), now);
+            state.became_idle.push_back((now, topic));
         }
         // What nobody has asked to hear yet need not be asked for any more: the request would come
         // after the one to stop.
-        state.added.retain(|feed| !due.contains(feed.topic()));
-        due.into_iter().collect()
+        if !due.is_empty() {
+            let gone: HashSet<&Topic> = due.iter().collect();
+            state.added.retain(|feed| !gone.contains(feed.topic()));
+        }
+        due
     }
 
     /// Topics whose number of subscribers changed since the last call, with that number; `most` at
@@ -361,10 +375,11 @@ impl Hub {
         self.partition(partition).learn(horizon, generation)
     }
 
-    /// The log has been told of all that was heard before: from here on what is heard is followed.
-    pub fn begin_following(&self) {
+    /// The live path is whole, and from here on what is heard is followed. `told` says whether the log
+    /// was told what had been heard before.
+    pub fn begin_following(&self, told: bool) {
         for partition in &self.partitions {
-            partition.begin_following();
+            partition.begin_following(told);
         }
     }
 
@@ -414,16 +429,16 @@ mod tests {
             added.iter().map(|feed| feed.topic()).collect::<Vec<_>>(),
             [&topic]
         );
-        assert!(hub.sweep(now, KEEP).is_empty());
+        assert!(hub.sweep(now, KEEP, false).is_empty());
         // Read once more, and left: the time begins anew.
         drop(reader());
-        assert!(hub.sweep(now + KEEP / 2, KEEP).is_empty());
-        assert!(hub.sweep(now + KEEP, KEEP).is_empty());
+        assert!(hub.sweep(now + KEEP / 2, KEEP, false).is_empty());
+        assert!(hub.sweep(now + KEEP, KEEP, false).is_empty());
         let last = reader();
-        assert!(hub.sweep(now + KEEP * 2, KEEP).is_empty());
+        assert!(hub.sweep(now + KEEP * 2, KEEP, false).is_empty());
         drop(last);
-        assert!(hub.sweep(now + KEEP * 2, KEEP).is_empty());
-        assert_eq!(hub.sweep(now + KEEP * 3, KEEP), [topic]);
+        assert!(hub.sweep(now + KEEP * 2, KEEP, false).is_empty());
+        assert_eq!(hub.sweep(now + KEEP * 3, KEEP, false), [topic]);
         assert!(hub.take_added().is_empty() && hub.feeds().is_empty());
     }
 
@@ -433,7 +448,7 @@ mod tests {
         let topic = Topic::parse("news").unwrap();
         let (hub, reader) = hub_and_reader(&topic);
         drop(reader());
-        let gone = hub.sweep(Instant::now(), Duration::ZERO);
+        let gone = hub.sweep(Instant::now(), Duration::ZERO, false);
         assert_eq!(gone, std::slice::from_ref(&topic));
         assert!(hub.take_added().is_empty());
         let _again = reader();

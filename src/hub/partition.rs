@@ -44,7 +44,8 @@ struct Following {
     to: Id,
     /// The live path is whole, and the log has been told of all that was heard before.
     live: bool,
-    /// Nothing was read since; the clock may be another one now.
+    /// The log was told that it may have gone back, and nothing was read since: the clock may be
+    /// another one now.
     stale: bool,
 }
 
@@ -113,11 +114,12 @@ impl Partition {
         self.state().known
     }
 
-    /// The log has been told of all that was heard before: from here on what is heard is followed.
-    pub(super) fn begin_following(&self) {
+    /// From here on what is heard is followed. If the log was `told` what was heard before, its clock
+    /// may be another one than that which was followed; else it must be the same.
+    pub(super) fn begin_following(&self, told: bool) {
         let mut state = self.state();
         state.followed.live = true;
-        state.followed.stale = true;
+        state.followed.stale = told;
     }
 
     /// The live path follows this clock, as it was read on the present connection.

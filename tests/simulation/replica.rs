@@ -108,6 +108,16 @@ impl Replica {
         }
     }
 
+    /// Deletions that were heard here and stand in their place. One that was heard while its topic had
+    /// a hole waits for the repair, as every event does.
+    pub fn known_deletions(&self) -> BTreeMap<Topic, Id> {
+        let known = self.deleted.iter().filter(|(topic, id)| {
+            let complete = self.hub.feed(topic).and_then(|feed| feed.complete());
+            complete >= Some(**id)
+        });
+        known.map(|(topic, id)| (topic.clone(), *id)).collect()
+    }
+
     /// Sends what the follower asks for on its way.
     pub fn collect_asks(&mut self, step: usize, rng: &mut StdRng) {
         while let Some(ask) = self.core.next_ask() {

@@ -481,7 +481,7 @@ impl World {
             wire: Wire::default(),
             published: self.published.len(),
             asked_at: self.step,
-            deleted: self.replicas[replica].deleted.clone(),
+            deleted: self.replicas[replica].known_deletions(),
             last: None,
             whisper: None,
         });
