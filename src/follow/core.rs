@@ -142,6 +142,10 @@ pub enum Note {
 
 /// The follower's state.
 #[derive(Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "three say how the present connection stands, one what the log is owed"
+)]
 pub struct FollowerCore {
     hub: Arc<Hub>,
     settings: FollowSettings,
