@@ -7,7 +7,7 @@
 //! |---|---|
 //! | no test is ignored | what is not run holds nothing |
 //! | no test sleeps | a time that is long enough here is too short there; tests wait for conditions |
-//! | guards and scenarios that documents name are there | a promise without its test is a wish |
+//! | guards, old rules and scenarios that documents name are there | a promise without its test is only hoped for |
 
 #![allow(
     clippy::expect_used,
@@ -165,18 +165,60 @@ fn every_guard_of_an_invariant_exists() {
     let architecture = read("ARCHITECTURE.md");
     let mut guards = 0;
     let mut missing = Vec::new();
-    for guard in named(&architecture, "`tests/", '`') {
-        let Some((file, test)) = guard.split_once(": ") else {
-            continue;
-        };
-        let source = read(&format!("tests/{file}"));
-        if !source.contains(&format!("fn {test}()")) {
-            missing.push(format!("tests/{file}: {test}"));
+    for folder in ["tests", "src"] {
+        for guard in named(&architecture, &format!("`{folder}/"), '`') {
+            let Some((file, test)) = guard.split_once(": ") else {
+                continue;
+            };
+            let source = read(&format!("{folder}/{file}"));
+            if !source.contains(&format!("fn {test}()")) {
+                missing.push(format!("{folder}/{file}: {test}"));
+            }
+            guards += 1;
         }
-        guards += 1;
     }
     assert_none("ARCHITECTURE.md names tests that exist", &missing);
     assert!(guards > 15, "{guards} guards");
+}
+
+/// What holds a loss that was found is told beside it, and can be played.
+#[test]
+fn every_old_rule_is_told_names_a_mix_and_can_be_put_back() {
+    let simulation = read("tests/simulation/main.rs");
+    let mut rules = Vec::new();
+    let mut faults = Vec::new();
+    for patch in files(&["tests/simulation/old_rules"], "patch") {
+        let text = read(&patch);
+        let mix = text.lines().find_map(|line| line.strip_prefix("mix: "));
+        if !mix.is_some_and(|mix| simulation.contains(&format!("fn {mix}()"))) {
+            faults.push(format!("{patch}: no such mix"));
+        }
+        for part in text.split("\n+++ b/").skip(1) {
+            let (file, hunks) = part.split_once('\n').expect("hunks");
+            let file = read(file.split('\t').next().expect("a name"));
+            let hunks = hunks.split("\n--- a/").next().expect("hunks");
+            for hunk in hunks.split("@@ -").skip(1) {
+                let (place, _) = hunk.split_once(" @@").expect("a place");
+                if !file.contains(&before(hunk)) {
+                    faults.push(format!("{patch}: -{place} is not there any more"));
+                }
+            }
+        }
+        let name = Path::new(&patch).file_stem().expect("a name");
+        rules.push(name.to_string_lossy().into_owned());
+    }
+    assert_none("an old rule can be put back, and a mix finds it", &faults);
+    assert_eq!(named(&read("ARCHITECTURE.md"), "old rule `", '`'), rules);
+}
+
+/// What a hunk finds before it changes it.
+fn before(hunk: &str) -> String {
+    let lines = hunk.lines().skip(1);
+    let found = lines.filter_map(|line| {
+        let line = if line.is_empty() { " " } else { line };
+        line.strip_prefix([' ', '-'])
+    });
+    found.map(|line| format!("{line}\n")).collect()
 }
 
 /// A page may name a file of tests as a whole.
