@@ -1,8 +1,8 @@
 //! The gap rule: whether events between a cursor and what the log still holds may be missing.
 //!
-//! It looks at ids alone, never at a wall clock of the replica, so every replica judges alike.
-//! Simulated against a plain model of trimming, expiry, deletion and rewinds in
-//! `tests/simulation/`.
+//! It looks at ids alone, never at a wall clock of the replica, so every replica judges alike. In
+//! `tests/simulation/` logs are trimmed, deleted, expired, emptied and taken back, and each event
+//! that is not shown must be told.
 
 use crate::id::Id;
 use crate::log::{Floor, Horizon};

@@ -4,9 +4,12 @@
 //!
 //! ```text
 //! publish -> broker: id, log entry and live frame in one atomic step
-//!         -> follow::task: each live frame, and a read of the log where one is missing
-//!         -> hub: the topic's window; the wakers of all who read the topic
-//!         -> stream: sockets (or body) give the stream its turn: what its reader has, as bytes
+//!         -> broker::redis: the live path, one connection a replica
+//!         -> follow: task hears each frame, core has the log read where one is missing
+//!         -> hub: feed and window of the topic; the wakers of all who read it
+//!         -> stream: sockets (or body) give the stream its turn
+//!         -> stream::turn: hub::reader shows what comes after the cursor; a sink makes bytes of it
+//!         -> stream::sockets: one write, as much as the socket takes
 //! connect -> http::accept: a socket, a request
 //!         -> http::subscribe: what is asked for, whether it is admitted
 //!         -> stream::open: hub::reader, at the cursor

@@ -162,7 +162,7 @@ impl Metrics {
             redis_errors: r.counters_by("redis_errors_total", "Commands and attempts to connect that failed, by role of the connection and kind.", ["role", "kind"]),
             redis_round_trip: r.histograms_of("redis_round_trip_seconds", "commands: a function's answer, waiting for a connection of the pool included. live: a tick, from asking for it until it is heard.", "role", &[Role::Commands, Role::Live], &SHORT),
             redis_pool: r.gauges("redis_pool", "Command connections to Redis that are busy or idle, and tasks that wait for one.", "state"),
-            repair_reads: r.counter("repair_reads_total", "Reads of the log that mend a feed: at a first subscription, after a reconnect, at a hole."),
+            repair_reads: r.counter("repair_reads_total", "Reads of the log that open or repair a feed: at a first subscription, after a reconnect, at a hole."),
             log_reads: r.counter("log_reads_total", "Pages of the log read for streams behind their window."),
             ticks: r.counter("ticks_total", "Ticks asked for: silence probed, or a held stream helped on."),
             live_overflows: r.counter("live_overflows_total", "Times that the live queue was full and the subscription was begun anew. Rising: this replica cannot keep up."),

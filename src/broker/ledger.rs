@@ -1,8 +1,8 @@
-//! The log of one partition as plain data: publish, read, delete, report, seams.
+//! The log of one partition as plain data: publish, read, delete, report; seams and losses.
 //!
-//! The memory broker is a ledger behind a lock. The same rules stand in Lua in
-//! `redis/core.lua` and `redis/internal.lua`; `tests/ledger.rs` runs both side by side, and the simulations use the
-//! ledger as their Redis. Time comes in as an argument.
+//! The memory broker is a ledger behind a lock. The same rules stand in Lua in `redis/core.lua` and
+//! `redis/internal.lua`. `tests/ledger.rs` runs both side by side, so `tests/simulation/` may take a
+//! ledger for its Redis. Time comes in as an argument.
 
 use super::{BrokerError, Publication, TopicState};
 use crate::id::Id;

@@ -91,7 +91,7 @@ pub enum Live {
     Frame(Topic, Frame),
     /// An entry that cannot be read: the topic has a hole.
     Unreadable(Topic),
-    /// The clock said aloud: nothing below this id is still to come.
+    /// The clock said aloud: nothing at or below this id is still to come.
     Tick(PartitionNo, Id),
     /// The connection is gone; frames may be missing until the next `Confirmed`.
     Down,
@@ -105,7 +105,7 @@ pub enum Interest {
     Add(Vec<(Topic, u64)>),
     /// Stop hearing these topics.
     Remove(Vec<Topic>),
-    /// The connection is deaf or has shown an impossible order: begin anew.
+    /// The connection is deaf, or has shown that the log has gone back: begin anew.
     Reset,
 }
 
@@ -213,8 +213,8 @@ impl Broker {
         either!(self, broker => broker.tick(partition).await)
     }
 
-    /// Tells a log that may have gone back how far this replica has followed its clock, and which
-    /// id of each topic it has heard last (zero for none).
+    /// Tells a log that may have gone back which clock this replica has followed, how far, and the
+    /// last entry of each topic that it knows (zero for none).
     ///
     /// # Errors
     /// As [`Broker::read`].

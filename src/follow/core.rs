@@ -1,13 +1,15 @@
 //! The follower's rules, without I/O: what a replica asks of the log to keep its hub complete.
 //!
-//! Inputs are what the live path tells, answers, a wish of the hub, and time. Outputs are [`Ask`]s,
+//! Inputs are what the live path tells, answers, what the hub wants, and time. Outputs are [`Ask`]s,
 //! which somebody carries out in any time and in any order, but for [`Ask::Interest`], whose order
 //! is kept. [`super::task`] is the shell around it; `tests/simulation/` runs the same type.
 //!
 //! ```text
 //! Up ─► settle: report what was heard of a log that may have gone back, have the clock said
 //!         └► settled: topics that were confirmed are read, in batches ─► the hub repairs them
-//! frame ─► hub ─► a hole: that topic is read        ─► an id that is not new: begin anew, and report
+//! frame ─► hub ─► a hole: that topic is read
+//!             └► an id that is not new, a topic or a clock that begins anew: the log has gone back;
+//!                the path begins anew, and a report is owed until it has arrived
 //! Down ─► every topic is broken where it was; answers that are under way count for nothing
 //! ```
 

@@ -3,8 +3,8 @@
 //! One log, many cursors: a topic has one [`window::Window`] of encoded frames, a subscriber is a
 //! [`reader::Reader`] with a cursor into it, and no event is ever queued for a subscriber.
 //!
-//! The hub knows no socket, no Redis and no clock. The live path is told to it, what must be read
-//! from the log it asks for, and time comes in as an argument; so it can be simulated
+//! The hub knows no socket, no Redis and not what time it is. The live path is told to it, what must
+//! be read from the log it asks for, and time comes in as an argument; so it can be simulated
 //! (`tests/simulation/`).
 //!
 //! Invariants:

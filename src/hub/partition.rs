@@ -1,4 +1,11 @@
 //! What this replica knows of a partition's clock.
+//!
+//! | of the clock | what moves it on | what sets it back |
+//! |---|---|---|
+//! | *heard* | frames and ticks of the live path | nothing |
+//! | *known* | the same, and every reading of the log | nothing: streams may stand there |
+//! | the horizon | a newer reading, asked for in the present generation | a break of the live path: it is unknown then |
+//! | *followed* | what is heard once the log was told of all that was heard before; readings of the same clock | nothing; another clock takes its place once it is read on a settled path |
 
 use super::lock::{Rank, Ranked, RankedGuard};
 use crate::id::Id;

@@ -3,7 +3,7 @@
 //! A few replicas of the fleet are *ears*. All of them count the raw publishes of one Redis node,
 //! so that `(epoch, n)` names a publish alike at every ear, and append what they counted by a
 //! compare-and-set on n. Repeats, lost replies, two ears at once, one that wakes up an hour later
-//! are harmless; there is no guard.
+//! are harmless; there is no leader among them.
 //!
 //! - [`ear`] is the protocol as a state machine without I/O, simulated in `tests/simulation_ingest.rs`.
 //! - [`link`] gives it a connection, a clock and the append function. What both ask of Redis is in

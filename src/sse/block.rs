@@ -32,14 +32,14 @@ impl Block {
         self
     }
 
-    /// `event: <kind>`, left out when empty.
+    /// `event: <event_type>`, left out when empty.
     ///
-    /// The caller has checked that `kind` holds no line break ([`crate::event::EventType`]).
+    /// The caller has checked that it holds no line break ([`crate::event::EventType`]).
     #[must_use]
-    pub fn event(mut self, kind: &str) -> Self {
-        if !kind.is_empty() {
+    pub fn event(mut self, event_type: &str) -> Self {
+        if !event_type.is_empty() {
             self.text.push_str("event: ");
-            self.text.push_str(kind);
+            self.text.push_str(event_type);
             self.text.push('\n');
         }
         self
@@ -98,13 +98,14 @@ pub enum GapReason {
     Ahead,
     /// The cursor is older than the log itself: the log was lost and begun anew.
     LogLost,
-    /// Redis went back to an older state, and ids near the cursor may have been lost with it.
+    /// Redis went back to an older state, or began anew under streams that had seen more; what it
+    /// had last may be lost.
     Rewound,
     /// The log no longer reaches back to the cursor.
     Trimmed,
-    /// The topic's log has expired.
+    /// The topic's log has expired, or its key was removed.
     Expired,
-    /// Events were found only after the stream had gone past them.
+    /// Events were found only after the stream had gone past them. Told without an id.
     Late,
     /// The cursor could not be read.
     BadCursor,

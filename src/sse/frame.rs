@@ -18,8 +18,8 @@ pub enum Mark {
     End,
     /// The topic was deleted: everything before is gone. The next publish opens it anew.
     Deleted,
-    /// A stretch that a rewound log has lost: above `from`, up to `lost`. Told only to streams
-    /// that began below `lost`.
+    /// A stretch that the log has lost: above `from`, up to `lost`. Told to streams that began below
+    /// `lost`, and to those that came with a cursor: they may have gone past it untold.
     Gap {
         /// The last id before the stretch.
         from: Id,

@@ -3,8 +3,8 @@
 //! | module | what |
 //! |---|---|
 //! | [`request`] | what a subscriber asks for, checked |
-//! | [`open`] | how a stream begins: a future that waits for subscription, clock and history |
-//! | [`turn`] | the life of one stream as a state machine: what to write next, when to wake |
+//! | [`open`] | how a stream begins: a state machine that waits for history, subscription and clock, and its future |
+//! | [`turn`] | the life of one stream as a state machine: what to write next, what to read, when to wake |
 //! | `options`, `cursor`, [`out`] | its parts: what few ask for, what the client knows, what is to be written |
 //! | [`settings`] | what all streams of this replica go by, and the drain |
 //! | [`registry`] | how many are open, and what is said at their end |

@@ -1,4 +1,4 @@
-//! The Redis broker: the log in streams, live frames over pub/sub, one atomic function library.
+//! The Redis broker: the log in streams, live frames over pub/sub, each operation one atomic function.
 //!
 //! | key or channel | type | what |
 //! |---|---|---|

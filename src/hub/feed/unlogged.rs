@@ -1,6 +1,6 @@
 //! Events of a topic that is not logged.
 //!
-//! They pass beside everything else: they have no id, nothing is owed of them, and no state of
+//! They pass beside everything else: they have no id, none of them can be missed, and no state of
 //! health holds them back. The feed numbers them as they come and keeps the last ones, within the
 //! bounds of a window, for readers that look a moment later; a reader that is behind even that goes
 //! on with what is there.
