@@ -218,7 +218,8 @@ fn before(hunk: &str) -> String {
         let line = if line.is_empty() { " " } else { line };
         line.strip_prefix([' ', '-'])
     });
-    found.map(|line| format!("{line}\n")).collect()
+    let lines: Vec<&str> = found.collect();
+    lines.join("\n") + "\n"
 }
 
 /// A page may name a file of tests as a whole.

@@ -1,7 +1,7 @@
 //! A feed: what this replica knows of one topic, shared by all who read it here.
 //!
-//! The rules of health stand in [`repair`], as a state machine; here stands the lock around it. A
-//! stream looks at a feed through a [`View`]: one lock, the window, and up to where the topic is
+//! The rules of health stand in `repair`, as a state machine; here stands the lock around it. A
+//! stream looks at a feed through a `View`: one lock, the window, and up to where the topic is
 //! complete as of that moment.
 
 mod late;

@@ -2,7 +2,7 @@
 //! replies to chosen commands come late, or never.
 //!
 //! Each replica has a port of its own, so that one can lose Redis while the others keep it. A connection keeps one
-//! piece each way and what is due for [`UNDER_WAY_MAX`] commands; beyond that it reads no more.
+//! piece each way and what is due for `UNDER_WAY_MAX` commands; beyond that it reads no more.
 
 mod replies;
 mod resp;
