@@ -332,7 +332,7 @@ impl FollowerCore {
                 self.tick(partition, now);
             }
         }
-        let gone = self.hub.sweep(now, self.settings.keep, !self.settled);
+        let gone = self.hub.sweep(now, self.settings.keep);
         if !gone.is_empty() {
             self.asks.push_back(Ask::Interest(Interest::Remove(gone)));
         }
@@ -389,17 +389,10 @@ impl FollowerCore {
 
     /// What this replica knows up to now, of every partition.
     fn reports(&self) -> Vec<Report> {
-        let mut feeds = self.hub.feeds();
-        // In an order that can be repeated: gap entries get their ids in it.
-        feeds.sort_unstable_by(|a, b| a.topic().cmp(b.topic()));
         let report = |partition| Report {
             partition,
             followed: self.hub.partition(partition).followed(),
-            topics: feeds
-                .iter()
-                .filter(|feed| feed.partition().number() == partition)
-                .map(|feed| (feed.topic().clone(), feed.last_entry().unwrap_or_default()))
-                .collect(),
+            topics: self.hub.last_entries(partition),
         };
         (0..self.hub.partitions()).map(report).collect()
     }

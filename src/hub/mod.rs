@@ -36,7 +36,7 @@ use lock::{Rank, Ranked, RankedGuard};
 use partition::{Generation, Partition};
 use reader::{Reader, Start};
 use std::cmp;
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Poll, Waker};
@@ -44,6 +44,9 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use window::WindowBounds;
+
+/// Topics whose last entry is remembered although nobody reads them any more.
+const SWEPT_MAX: usize = 4096;
 
 /// All topics that somebody on this replica reads, or has read until a moment ago.
 #[derive(Debug)]
@@ -67,6 +70,8 @@ struct State {
     idle: HashMap<Topic, Instant>,
     /// The same in the order in which they became idle; some are read again.
     became_idle: VecDeque<(Instant, Topic)>,
+    /// The last entries of feeds that were dropped, the newest ones at the end.
+    swept: VecDeque<(Topic, Id)>,
     changed: BTreeSet<Topic>,
 }
 
@@ -190,6 +195,20 @@ impl Hub {
         self.state().feeds.values().cloned().collect()
     }
 
+    /// The last entry of each topic of a partition that this replica knows of, zero for none, in the
+    /// order of topics: what a log that may have gone back is told. A topic that nobody reads any more
+    /// is among them for a while, since nobody else may have heard its last events.
+    #[must_use]
+    pub fn last_entries(&self, partition: PartitionNo) -> Vec<(Topic, Id)> {
+        let mut entries: BTreeMap<Topic, Id> = self.state().swept.iter().cloned().collect();
+        for feed in self.feeds() {
+            let last = entries.entry(feed.topic().clone()).or_default();
+            *last = feed.last_entry().unwrap_or_default().max(*last);
+        }
+        entries.retain(|topic, _| topic.partition(self.partitions()) == partition);
+        entries.into_iter().collect()
+    }
+
     /// Waits until new topics are wanted, or a stream waits for the clock.
     ///
     /// # Cancel safety
@@ -229,12 +248,10 @@ impl Hub {
         std::mem::take(&mut self.state().added)
     }
 
-    /// Drops feeds that nobody has read for `keep`, and names them.
-    ///
-    /// With `may_be_asked`, those that know an entry stay: the log may have gone back, and is yet to
-    /// be told what was heard of it.
+    /// Drops feeds that nobody has read for `keep`, and names them. What was heard of them last is
+    /// remembered for a while ([`Hub::last_entries`]).
     #[must_use]
-    pub fn sweep(&self, now: Instant, keep: Duration, may_be_asked: bool) -> Vec<Topic> {
+    pub fn sweep(&self, now: Instant, keep: Duration) -> Vec<Topic> {
         let mut state = self.state();
         for topic in std::mem::take(&mut state.left) {
             let unread = state
@@ -247,7 +264,6 @@ impl Hub {
             }
         }
         let mut due = Vec::new();
-        let mut stays = Vec::new();
         while let Some((since, topic)) = state.became_idle.front()
             && now.duration_since(*since) >= keep
         {
@@ -255,19 +271,20 @@ impl Hub {
             let Some((_, topic)) = state.became_idle.pop_front() else {
                 break;
             };
-            let feed = state.feeds.get(&topic).filter(|_| may_be_asked);
-            if is_idle && feed.is_some_and(|feed| feed.last_entry().is_some()) {
-                stays.push(topic);
-            } else if is_idle {
+            if is_idle {
                 state.idle.remove(&topic);
-                state.feeds.remove(&topic);
+                let last = state
+                    .feeds
+                    .remove(&topic)
+                    .and_then(|feed| feed.last_entry());
+                if let Some(last) = last {
+                    state.swept.push_back((topic.clone(), last));
+                }
                 due.push(topic);
             }
         }
-        for topic in stays {
-            state.idle.insert(topic.clone(), now);
-            state.became_idle.push_back((now, topic));
-        }
+        let many = state.swept.len().saturating_sub(SWEPT_MAX);
+        state.swept.drain(..many);
         // What nobody has asked to hear yet need not be asked for any more: the request would come
         // after the one to stop.
         if !due.is_empty() {
@@ -378,6 +395,9 @@ impl Hub {
     /// The live path is whole, and from here on what is heard is followed. `told` says whether the log
     /// was told what had been heard before.
     pub fn begin_following(&self, told: bool) {
+        if told {
+            self.state().swept.clear();
+        }
         for partition in &self.partitions {
             partition.begin_following(told);
         }
@@ -429,16 +449,16 @@ mod tests {
             added.iter().map(|feed| feed.topic()).collect::<Vec<_>>(),
             [&topic]
         );
-        assert!(hub.sweep(now, KEEP, false).is_empty());
+        assert!(hub.sweep(now, KEEP).is_empty());
         // Read once more, and left: the time begins anew.
         drop(reader());
-        assert!(hub.sweep(now + KEEP / 2, KEEP, false).is_empty());
-        assert!(hub.sweep(now + KEEP, KEEP, false).is_empty());
+        assert!(hub.sweep(now + KEEP / 2, KEEP).is_empty());
+        assert!(hub.sweep(now + KEEP, KEEP).is_empty());
         let last = reader();
-        assert!(hub.sweep(now + KEEP * 2, KEEP, false).is_empty());
+        assert!(hub.sweep(now + KEEP * 2, KEEP).is_empty());
         drop(last);
-        assert!(hub.sweep(now + KEEP * 2, KEEP, false).is_empty());
-        assert_eq!(hub.sweep(now + KEEP * 3, KEEP, false), [topic]);
+        assert!(hub.sweep(now + KEEP * 2, KEEP).is_empty());
+        assert_eq!(hub.sweep(now + KEEP * 3, KEEP), [topic]);
         assert!(hub.take_added().is_empty() && hub.feeds().is_empty());
     }
 
@@ -448,7 +468,7 @@ mod tests {
         let topic = Topic::parse("news").unwrap();
         let (hub, reader) = hub_and_reader(&topic);
         drop(reader());
-        let gone = hub.sweep(Instant::now(), Duration::ZERO, false);
+        let gone = hub.sweep(Instant::now(), Duration::ZERO);
         assert_eq!(gone, std::slice::from_ref(&topic));
         assert!(hub.take_added().is_empty());
         let _again = reader();

@@ -266,9 +266,9 @@ impl World {
                 continue;
             }
             let knows = |replica: &Replica| {
-                let feed = replica.hub.feed(&event.topic);
-                feed.and_then(|feed| feed.last_entry())
-                    .is_some_and(|id| id >= event.id)
+                let known = replica.hub.last_entries(event.partition);
+                let mut known = known.iter();
+                known.any(|(topic, id)| *topic == event.topic && *id >= event.id)
             };
             event.unknowable = !self.replicas.iter().any(knows);
         }
