@@ -30,9 +30,11 @@ status: ## what of it is running
 
 # TIDEGATE_BIN names a program that is there already, and spares the build.
 .PHONY: build binary
-ifdef TIDEGATE_BIN
+ifneq ($(if $(TIDEGATE_BIN_IS_BUILT),,$(TIDEGATE_BIN)),)
 binary:
 else
+# Told to a make below this one, which would else take the program for one that is there already.
+export TIDEGATE_BIN_IS_BUILT := yes
 export TIDEGATE_BIN := $(abspath $(or $(CARGO_TARGET_DIR),target)/release/tidegate)
 binary: $(TIDEGATE_BIN)
 endif

@@ -342,6 +342,9 @@ impl FollowerCore {
         self.connection.0 += 1;
         self.settled = false;
         self.resetting = false;
+        // A read that was asked for between the two connections may be answered by the process
+        // before this one.
+        self.hub.begin_generation();
         if self.run.as_ref().is_some_and(|before| *before != run) {
             self.owes_report = true;
             self.notes.push(Note::OtherProcess(run.clone()));

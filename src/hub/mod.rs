@@ -362,6 +362,13 @@ impl Hub {
         }
     }
 
+    /// The live path is another one: readings that were asked for before are of another time.
+    pub fn begin_generation(&self) {
+        for partition in &self.partitions {
+            partition.begin_generation();
+        }
+    }
+
     /// A frame of this topic was lost on the way.
     pub fn lose_frame(&self, topic: &Topic) {
         if let Some(feed) = self.feed(topic) {

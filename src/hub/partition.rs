@@ -27,6 +27,9 @@ pub struct Partition {
 struct State {
     /// The newest frame or tick of the live path.
     heard: Id,
+    /// The same on a connection on which the log has not been told of what was heard before: it
+    /// counts from then on, or never.
+    unsettled: Id,
     /// The newest id that this replica has seen anywhere. It never goes back: streams may stand
     /// there.
     known: Id,
@@ -94,15 +97,19 @@ impl Partition {
     /// Called only after the frame stands in its window, so that "complete" is never said early.
     pub(super) fn hear(&self, id: Id) -> Ordering {
         let mut state = self.state();
-        let order = id.cmp(&state.heard);
+        let order = id.cmp(&state.heard.max(state.unsettled));
         if order != Ordering::Greater {
+            return order;
+        }
+        if !state.followed.live {
+            // Raised now and lost with the connection, it would stand above all that the next one
+            // shows: every frame would seem to go back, and no report would mend that.
+            state.unsettled = id;
             return order;
         }
         state.heard = id;
         state.known = state.known.max(id);
-        if state.followed.live {
-            state.followed.to = state.followed.to.max(id);
-        }
+        state.followed.to = state.followed.to.max(id);
         let holding = std::mem::take(&mut state.holding);
         drop(state);
         holding.into_values().for_each(Waker::wake);
@@ -127,6 +134,14 @@ impl Partition {
         let mut state = self.state();
         state.followed.live = true;
         state.followed.stale = told;
+        // What was heard on this connection before the log was told counts from here on.
+        let heard = std::mem::take(&mut state.unsettled);
+        state.heard = state.heard.max(heard);
+        state.known = state.known.max(heard);
+        state.followed.to = state.followed.to.max(heard);
+        let holding = std::mem::take(&mut state.holding);
+        drop(state);
+        holding.into_values().for_each(Waker::wake);
     }
 
     /// The live path follows this clock, as it was read on the present connection.
@@ -198,6 +213,7 @@ impl Partition {
     pub(super) fn begin_generation(&self) {
         let mut state = self.state();
         state.horizon = None;
+        state.unsettled = Id::ZERO;
         state.followed.live = false;
         state.generation.0 += 1;
     }

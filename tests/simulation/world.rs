@@ -261,6 +261,10 @@ impl World {
     /// Which events nobody can know to be lost: the log does not hold them, and no replica has heard
     /// them, or a later one of their topic.
     fn note_losses(&mut self) {
+        // A deletion may be lost itself, and then its events are there again.
+        for replica in &mut self.replicas {
+            replica.deleted.clear();
+        }
         for (number, event) in self.published.iter_mut().enumerate() {
             if event.unknowable || self.server.holds(number, &event.topic) {
                 continue;

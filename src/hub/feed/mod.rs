@@ -136,7 +136,7 @@ impl Feed {
     /// The last entry that was heard or read, for a log that may have gone back.
     #[must_use]
     pub fn last_entry(&self) -> Option<Id> {
-        self.state().track.window.last()
+        self.state().track.last_entry()
     }
 
     /// Whether a reading of the log with this clock was made before the topic was deleted.

@@ -10,7 +10,7 @@
 //! | live | a frame whose previous entry is unknown, or one that cannot be read | broken after the last known entry; the frame waits |
 //! | live | a frame that begins a log, although the last known entry had time to live | broken after that entry; the log must be told |
 //! | live | the live path breaks | broken after the last id that was heard |
-//! | broken | a frame | broken; the frame waits |
+//! | broken | a frame | broken; the frame waits. A deletion empties the window at once: what it deletes is shown no more |
 //! | broken | a page that was cut short | broken further on |
 //! | broken | a page whose first entry names one between the last known entry and the page | broken after the last known entry: there was an older hole |
 //! | broken | the last page | live; the frames that waited follow. What was found and streams had gone past is noted in [`late`](super::late), and they are told |
@@ -146,6 +146,12 @@ impl Track {
         }
     }
 
+    /// The last entry that was heard or read: in the window, or a deletion that waits for a repair.
+    pub(super) fn last_entry(&self) -> Option<Id> {
+        let deleted = Some(self.deleted).filter(|id| *id > Id::ZERO);
+        self.window.last().max(deleted)
+    }
+
     /// Whether a reading of the log with this clock was made before the topic was deleted.
     pub(super) fn was_deleted_after(&self, horizon: &Horizon) -> bool {
         horizon.last < self.deleted
@@ -154,6 +160,13 @@ impl Track {
     /// Takes a frame from the live path; `heard` is what the partition has heard before it.
     pub(super) fn hear(&mut self, frame: Frame, heard: Id) -> Taken {
         let Health::Live { base } = self.health else {
+            if frame.mark == Mark::Deleted {
+                // It cannot wait: what stands here is shown meanwhile.
+                self.deleted = self.deleted.max(frame.id);
+                if let Health::Broken { at, .. } = self.health {
+                    self.window.restart(at.max(self.window.floor()));
+                }
+            }
             self.pending.keep(frame);
             return Taken::Waits;
         };
@@ -256,6 +269,7 @@ impl Track {
         serial: u64,
     ) -> Repaired {
         self.unlogged = page.floor == Floor::Unlogged;
+        let mut gone_past = Id::ZERO;
         match self.health {
             Health::Live { .. } => return Repaired::Live,
             Health::Opening => {
@@ -292,11 +306,12 @@ impl Track {
                 if let Some(stretch) = passed {
                     self.late.note(stretch, base, serial);
                 }
+                gone_past = shown;
                 self.health = Health::Live { base };
             }
         }
         self.ended = page.ended;
-        self.catch_up(heard)
+        self.catch_up(heard, gone_past)
     }
 
     /// Broken after the last entry that is certain.
@@ -341,15 +356,31 @@ impl Track {
         reached
     }
 
-    /// Appends what was heard during the read.
-    fn catch_up(&mut self, heard: Id) -> Repaired {
+    /// Appends what was heard during the read. Streams have gone no further than `shown`.
+    fn catch_up(&mut self, heard: Id, shown: Id) -> Repaired {
+        let repaired = self.hear_what_waited(heard);
+        // The next hole shows at once: nobody has seen the topic whole in between.
+        if let Health::Broken { at, shown: to, .. } = &mut self.health {
+            *to = shown.max(*at);
+        }
+        repaired
+    }
+
+    fn hear_what_waited(&mut self, heard: Id) -> Repaired {
         let Waiting { frames, lost } = self.pending.take();
+        let Health::Live { base: read } = self.health else {
+            return Repaired::More;
+        };
         // After a hole the rest is found in the log.
         for frame in frames {
             if !matches!(self.health, Health::Live { .. }) {
                 break;
             }
-            self.hear(frame, heard);
+            // What the log does not hold although it was read up to there, it has lost: its
+            // predecessor would be looked for without end.
+            if frame.id > read {
+                self.hear(frame, heard);
+            }
         }
         if let Health::Live { base } = self.health {
             if !lost {

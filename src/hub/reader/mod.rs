@@ -328,7 +328,7 @@ impl Reader {
                         && source.page.is_none()
                         && source.position(part.cursor) == page.after;
                     if fits {
-                        source.take_page(reading, index, page);
+                        source.take_page(reading, index, page, part.since);
                     }
                 }
             }

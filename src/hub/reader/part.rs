@@ -18,7 +18,7 @@ pub(super) struct Part {
     pub(super) sources: SmallVec<[Source; 1]>,
     opening: Option<Box<Opening>>,
     pub(super) cursor: Id,
-    since: Id,
+    pub(super) since: Id,
     /// The stream goes on from a cursor that it got elsewhere.
     resumed: bool,
     /// Events that are not logged have filled the last step.
@@ -139,17 +139,18 @@ impl Part {
             Start::After(_) if ahead.is_some() => self.tell_all(ahead, GapReason::Ahead, tell),
             Start::After(id) => {
                 if let Some(missing) = gap::rewound(id, &horizon) {
-                    // Sources behind their window are told when their page is judged.
+                    // All are told, whether or not the window covers the cursor now: it may grow
+                    // before the first look. What follows is judged by its own page.
                     for source in &mut self.sources {
-                        if source.feed.covers(id) && source.feed.is_logged() {
+                        if source.feed.is_logged() {
                             source.skip(missing);
                         }
                     }
                 }
             }
-            Start::History(id) => {
+            Start::History(_) => {
                 for source in &mut self.sources {
-                    source.history = !source.feed.covers(id);
+                    source.history = true;
                 }
             }
             Start::Live => {}

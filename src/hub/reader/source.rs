@@ -170,13 +170,20 @@ impl Source {
     }
 
     /// Takes a page that this topic has asked for, unless the topic was deleted since it was read.
-    pub(super) fn take_page(&mut self, reading: &Arc<Reading>, index: usize, page: &Page) {
+    pub(super) fn take_page(
+        &mut self,
+        reading: &Arc<Reading>,
+        index: usize,
+        page: &Page,
+        since: Id,
+    ) {
         if self.feed.was_deleted_after(&reading.horizon) {
             return;
         }
         let missing = gap::judge(page.after, &reading.horizon, page.floor)
             .filter(|missing| missing.to > page.after);
-        let history = std::mem::take(&mut self.history);
+        // Only where the stream began: what is trimmed while it reads is missed like anything else.
+        let history = std::mem::take(&mut self.history) && page.after == since;
         let from = missing.map_or(page.after, |missing| missing.to);
         let cap = page.cut_at.unwrap_or(reading.horizon.last);
         let gap = missing.filter(|_| !history);

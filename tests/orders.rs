@@ -1,0 +1,493 @@
+//! Goal: orders of events that a hostile reader found, each once and for good: what one order does is
+//! read off step by step here, where the simulation only meets it by chance.
+//!
+//! Method: the real follower, hub and readers over the real ledger; each step is told by hand.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a step that cannot be ends the test"
+)]
+
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::Duration;
+use tidegate::broker::{Bounds, Interest, Ledger, Live, Publication, Retention};
+use tidegate::cursor::Cursor;
+use tidegate::event::EventType;
+use tidegate::follow::core::{Answer, Ask, FollowSettings, FollowerCore};
+use tidegate::hub::Hub;
+use tidegate::hub::reader::{Flow, OpenStep, Reader, Shown, Sink, Start, Step};
+use tidegate::hub::window::WindowBounds;
+use tidegate::id::Id;
+use tidegate::log::{LogRead, Reading};
+use tidegate::topic::Topic;
+use tokio::time::Instant;
+
+struct Seen(Vec<String>);
+impl Sink for Seen {
+    fn show(&mut self, shown: Shown<'_>, _: &Cursor) -> Flow {
+        self.0.push(match &shown {
+            Shown::Frame { frame, .. } => format!("{}", frame.id),
+            Shown::Gap { gap, .. } => format!("GAP {:?} {:?}..{}", gap.reason, gap.from, gap.to),
+        });
+        Flow::More
+    }
+}
+fn topic() -> Topic {
+    Topic::parse("a").unwrap()
+}
+fn retention(events_max: usize) -> Retention {
+    Retention {
+        bounds: Bounds {
+            events_max,
+            age_ms: 1 << 40,
+        },
+        rules: vec![],
+        event_bytes_max: 100,
+        topics_max: 0,
+        idempotency_ms: 1,
+        leap_ms: 2000,
+    }
+}
+fn publish(l: &mut Ledger, n: usize, now: u64) -> Vec<(Topic, tidegate::sse::Frame)> {
+    let e = Publication {
+        topic: topic(),
+        event_type: EventType::default(),
+        data: "x".into(),
+        end: false,
+        idempotency_key: None,
+    };
+    l.publish(&vec![e; n], now).unwrap().1
+}
+fn settings() -> FollowSettings {
+    FollowSettings {
+        reads_max: 2,
+        tick_after: Duration::from_secs(15),
+        deaf_after: Duration::from_secs(5),
+        keep: Duration::from_secs(60),
+    }
+}
+/// Carries out everything the core asks; returns whether a Reset was asked, and feeds it ticks.
+fn drive(core: &mut FollowerCore, l: &mut Ledger, now_ms: u64, now: Instant) -> usize {
+    let mut resets = 0;
+    loop {
+        let Some(ask) = core.next_ask() else {
+            return resets;
+        };
+        match ask {
+            Ask::Interest(Interest::Add(added)) => core.hear(Live::Confirmed(added), now),
+            Ask::Interest(Interest::Reset) => resets += 1,
+            Ask::Interest(_) => {}
+            Ask::Settle {
+                connection,
+                reports,
+            } => {
+                for r in reports {
+                    for (t, f) in l.report(r.followed, &r.topics, now_ms) {
+                        core.hear(Live::Frame(t, f), now);
+                    }
+                }
+                let id = l.tick(now_ms);
+                core.hear(Live::Tick(0, id), now);
+                core.answer(Answer::Settled(connection), now);
+            }
+            Ask::Read {
+                connection,
+                feeds,
+                requests,
+                ..
+            } => {
+                let reading = l.read(&requests, now_ms);
+                core.answer(
+                    Answer::Read {
+                        connection,
+                        feeds,
+                        reading: Ok(reading),
+                    },
+                    now,
+                );
+            }
+            Ask::Tick(c, p) => {
+                let id = l.tick(now_ms);
+                core.hear(Live::Tick(0, id), now);
+                core.answer(Answer::Ticked(c, p, Ok(id)), now);
+            }
+        }
+    }
+}
+fn up(run: u64) -> Live {
+    Live::Up {
+        run: run.to_string().into(),
+    }
+}
+fn read(l: &mut Ledger, hub: &Hub, read: &LogRead, now: u64) -> Arc<Reading> {
+    let g = hub.partition(0).generation();
+    let reading = l.read(read.requests(), now);
+    assert!(hub.learn(0, g, &reading.horizon));
+    hub.offer(&reading);
+    Arc::new(reading)
+}
+fn open(l: &mut Ledger, hub: &Arc<Hub>, r: &mut Reader, now: u64) {
+    loop {
+        match r.open(&mut vec![]) {
+            OpenStep::Open => return,
+            OpenStep::Read(q) => {
+                read(l, hub, &q, now);
+            }
+            OpenStep::Wait => panic!("waits"),
+        }
+    }
+}
+
+/// The flag of a first visit outlived its first page when another stream had read that page for it.
+#[test]
+fn a_first_visit_forgives_only_what_was_gone_when_it_began() {
+    let now = Instant::now();
+    let mut l = Ledger::new(retention(6), 1000);
+    publish(&mut l, 4, 1001);
+    let hub = Hub::new(
+        1,
+        WindowBounds {
+            events_max: 4,
+            bytes_max: 1 << 20,
+        },
+    );
+    let mut core = FollowerCore::new(hub.clone(), settings(), now);
+    core.hear(up(0), now);
+    drive(&mut core, &mut l, 1002, now);
+    let start = |_| Start::History(Id::new(1000, 0));
+    let mut one = hub.reader(&[topic()], Waker::noop(), start);
+    let mut two = hub.reader(&[topic()], Waker::noop(), start);
+    core.hub_wants(now);
+    drive(&mut core, &mut l, 1003, now);
+    open(&mut l, &hub, &mut one, 1003);
+    open(&mut l, &hub, &mut two, 1003);
+    let mut seen = Seen(vec![]);
+    let Step::Behind(q) = one.step(&mut seen) else {
+        panic!()
+    };
+    let page = read(&mut l, &hub, &q, 1003);
+    one.take_pages(&page);
+    // The other looks only now: the window covers it.
+    assert_eq!(two.step(&mut Seen(vec![])), Step::Idle);
+    for i in 0..20 {
+        for (t, f) in publish(&mut l, 1, 2000 + i) {
+            core.hear(Live::Frame(t, f), now);
+        }
+    }
+    let mut seen = Seen(vec![]);
+    let Step::Behind(q) = two.step(&mut seen) else {
+        panic!()
+    };
+    let page = read(&mut l, &hub, &q, 3000);
+    two.take_pages(&page);
+    two.step(&mut seen);
+    assert!(
+        seen.0.iter().any(|s| s.starts_with("GAP")),
+        "14 events were trimmed and nothing told"
+    );
+}
+
+/// A page that another stream had read covered the cursor, and the gap was left to a page that was never read.
+#[test]
+fn a_cursor_inside_a_seam_is_told_although_the_window_grows_before_the_first_look() {
+    let now = Instant::now();
+    let mut l = Ledger::new(retention(100), 1000);
+    publish(&mut l, 4, 1001);
+    // another process, without the tail: ids 1001-5.. were given out and lost
+    l.run = 1;
+    let hub = Hub::new(
+        1,
+        WindowBounds {
+            events_max: 100,
+            bytes_max: 1 << 20,
+        },
+    );
+    let mut core = FollowerCore::new(hub.clone(), settings(), now);
+    core.hear(up(1), now);
+    drive(&mut core, &mut l, 1100, now);
+    publish(&mut l, 2, 1200);
+    let mut one = hub.reader(&[topic()], Waker::noop(), |_| {
+        Start::After(Id::new(1000, 0))
+    });
+    let mut two = hub.reader(&[topic()], Waker::noop(), |_| {
+        Start::After(Id::new(1001, 6))
+    });
+    core.hub_wants(now);
+    drive(&mut core, &mut l, 1203, now);
+    open(&mut l, &hub, &mut one, 1203);
+    open(&mut l, &hub, &mut two, 1203);
+    let mut seen = Seen(vec![]);
+    let Step::Behind(q) = one.step(&mut seen) else {
+        panic!()
+    };
+    let page = read(&mut l, &hub, &q, 1203);
+    one.take_pages(&page);
+    let mut seen = Seen(vec![]);
+    let step = two.step(&mut seen);
+    if let Step::Behind(q) = step {
+        let page = read(&mut l, &hub, &q, 1203);
+        two.take_pages(&page);
+    }
+    assert!(
+        seen.0.iter().any(|s| s.starts_with("GAP")),
+        "cursor inside a seam and nothing told"
+    );
+}
+
+/// It stood above all that the next process showed: the path was begun anew without end, and streams began there.
+#[test]
+fn what_was_heard_before_the_report_is_forgotten_with_its_connection() {
+    let now = Instant::now();
+    let mut l = Ledger::new(retention(100), 100_000);
+    publish(&mut l, 1, 100_001);
+    let hub = Hub::new(
+        1,
+        WindowBounds {
+            events_max: 100,
+            bytes_max: 1 << 20,
+        },
+    );
+    let mut core = FollowerCore::new(hub.clone(), settings(), now);
+    core.hear(up(0), now);
+    let mut one = hub.reader(&[topic()], Waker::noop(), |_| Start::Live);
+    core.hub_wants(now);
+    drive(&mut core, &mut l, 100_002, now);
+    open(&mut l, &hub, &mut one, 100_003);
+    let before = l.clone();
+    // reconnect; frames are heard before the report and the ticks are answered
+    core.hear(Live::Down, now);
+    core.hear(up(0), now);
+    let tick = l.tick(160_000);
+    core.hear(Live::Tick(0, tick), now);
+    // it breaks before Settled; another process whose clock is 50 s behind
+    core.hear(Live::Down, now);
+    while core.next_ask().is_some() {}
+    let mut l = before;
+    l.run = 1;
+    let mut clock = 110_000;
+    let mut resets = 0;
+    for _ in 0..20 {
+        core.hear(up(1), now);
+        core.hear(
+            Live::Confirmed(vec![(topic(), hub.feed(&topic()).unwrap().number())]),
+            now,
+        );
+        let mut r = drive(&mut core, &mut l, clock, now);
+        let mut live = hub.reader(&[topic()], Waker::noop(), |_| Start::Live);
+        live.open(&mut vec![]);
+        for (t, f) in publish(&mut l, 1, clock + 1) {
+            core.hear(Live::Frame(t, f), now);
+        }
+        r += drive(&mut core, &mut l, clock + 2, now);
+        let mut seen = Seen(vec![]);
+        live.step(&mut seen);
+        if r > 0 {
+            resets += 1;
+            core.hear(Live::Down, now);
+        } else {
+            assert_eq!(seen.0.len(), 1, "the stream is deaf: {:?}", live.cursor());
+            break;
+        }
+        clock += 100;
+    }
+    assert!(resets < 3, "resets in a loop: {resets}");
+}
+
+/// A page asked for between Down and Up, answered by the process before, arrives after the new one was settled.
+#[test]
+fn a_reading_of_the_process_before_counts_for_nothing_however_late() {
+    let now = Instant::now();
+    let mut l = Ledger::new(retention(100), 100_000);
+    publish(&mut l, 1, 100_001);
+    let hub = Hub::new(
+        1,
+        WindowBounds {
+            events_max: 100,
+            bytes_max: 1 << 20,
+        },
+    );
+    let mut core = FollowerCore::new(hub.clone(), settings(), now);
+    core.hear(up(0), now);
+    let mut one = hub.reader(&[topic()], Waker::noop(), |_| Start::Live);
+    core.hub_wants(now);
+    drive(&mut core, &mut l, 100_002, now);
+    open(&mut l, &hub, &mut one, 100_003);
+    for (t, f) in publish(&mut l, 1, 100_010) {
+        core.hear(Live::Frame(t, f), now);
+    }
+    // the path breaks; somebody asks for the clock or a page; it is answered by the old process
+    core.hear(Live::Down, now);
+    let asked = hub.partition(0).generation();
+    let old = l.read(&[], 100_020);
+    // Redis restarts, nothing is lost
+    l.run = 1;
+    core.hear(up(1), now);
+    core.hear(
+        Live::Confirmed(vec![(topic(), hub.feed(&topic()).unwrap().number())]),
+        now,
+    );
+    drive(&mut core, &mut l, 100_500, now);
+    for i in 0..5 {
+        for (t, f) in publish(&mut l, 1, 110_000 + i) {
+            core.hear(Live::Frame(t, f), now);
+        }
+    }
+    // The old reply arrives.
+    assert!(!hub.learn(0, asked, &old.horizon));
+    core.beat(now);
+    let resets = drive(&mut core, &mut l, 110_020, now);
+    if resets > 0 {
+        core.hear(Live::Down, now);
+        core.hear(up(1), now);
+        core.hear(
+            Live::Confirmed(vec![(topic(), hub.feed(&topic()).unwrap().number())]),
+            now,
+        );
+        drive(&mut core, &mut l, 110_030, now);
+    }
+    let q = tidegate::log::ReadRequest {
+        topic: topic(),
+        after: Id::ZERO,
+        limit: 100,
+    };
+    let page = l.read(&[q], 110_050);
+    let gaps: Vec<String> = page.pages[0]
+        .frames
+        .iter()
+        .filter(|f| matches!(f.mark, tidegate::sse::Mark::Gap { .. }))
+        .map(|f| format!("{} {:?}", f.id, f.mark))
+        .collect();
+    assert!(
+        gaps.is_empty() || resets == 0,
+        "a gap was written without a cause"
+    );
+}
+
+/// More frames than are kept are heard while the topic waits for its repair: nobody went past any of them.
+#[test]
+fn what_overflows_while_a_topic_waits_is_late_for_nobody() {
+    let now = Instant::now();
+    let mut l = Ledger::new(retention(10_000), 100_000);
+    publish(&mut l, 1, 100_001);
+    let hub = Hub::new(
+        1,
+        WindowBounds {
+            events_max: 5000,
+            bytes_max: 1 << 20,
+        },
+    );
+    let mut core = FollowerCore::new(hub.clone(), settings(), now);
+    core.hear(up(0), now);
+    let mut one = hub.reader(&[topic()], Waker::noop(), |_| Start::Live);
+    core.hub_wants(now);
+    drive(&mut core, &mut l, 100_002, now);
+    open(&mut l, &hub, &mut one, 100_003);
+    core.hear(Live::Down, now);
+    core.hear(up(0), now);
+    core.hear(
+        Live::Confirmed(vec![(topic(), hub.feed(&topic()).unwrap().number())]),
+        now,
+    );
+    // Settle is asked and takes a moment; meanwhile frames are heard
+    let mut replies = vec![];
+    while let Some(ask) = core.next_ask() {
+        match ask {
+            Ask::Settle { connection, .. } => {
+                let id = l.tick(100_009);
+                core.hear(Live::Tick(0, id), now);
+                core.answer(Answer::Settled(connection), now);
+            }
+            Ask::Read {
+                connection,
+                feeds,
+                requests,
+                ..
+            } => {
+                let r = l.read(&requests, 100_009);
+                replies.push(Answer::Read {
+                    connection,
+                    feeds,
+                    reading: Ok(r),
+                });
+            }
+            _ => {}
+        }
+    }
+    // the log has answered; before the answer is taken 1,100 frames come
+    for (t, f) in publish(&mut l, 1100, 100_010) {
+        core.hear(Live::Frame(t, f), now);
+    }
+    for r in replies {
+        core.answer(r, now);
+    }
+    drive(&mut core, &mut l, 100_020, now);
+    let mut seen = Seen(vec![]);
+    one.step(&mut seen);
+    let gaps: Vec<&String> = seen.0.iter().filter(|s| s.starts_with("GAP")).collect();
+    assert!(gaps.is_empty(), "a gap without a cause");
+}
+/// A topic was given up during the outage, and with it what was heard of it.
+#[test]
+fn what_only_this_replica_heard_is_reported_although_nobody_reads_it() {
+    let now = Instant::now();
+    let mut l = Ledger::new(retention(100), 100_000);
+    publish(&mut l, 1, 100_001);
+    let hub = Hub::new(
+        1,
+        WindowBounds {
+            events_max: 100,
+            bytes_max: 1 << 20,
+        },
+    );
+    let mut core = FollowerCore::new(hub.clone(), settings(), now);
+    core.hear(up(0), now);
+    let mut one = hub.reader(&[topic()], Waker::noop(), |_| Start::Live);
+    core.hub_wants(now);
+    drive(&mut core, &mut l, 100_002, now);
+    open(&mut l, &hub, &mut one, 100_003);
+    let before = l.clone();
+    for (t, f) in publish(&mut l, 1, 100_010) {
+        core.hear(Live::Frame(t, f), now);
+    }
+    core.hear(Live::Down, now);
+    drop(one);
+    core.beat(now);
+    core.beat(now + Duration::from_secs(61));
+    // Redis comes back without its last write
+    let mut l = before;
+    l.run = 1;
+    core.hear(up(1), now);
+    drive(&mut core, &mut l, 170_000, now);
+    publish(&mut l, 1, 170_001);
+    let mut two = hub.reader(&[topic()], Waker::noop(), |_| {
+        Start::After(Id::new(100_001, 1))
+    });
+    core.hub_wants(now);
+    drive(&mut core, &mut l, 170_003, now);
+    open(&mut l, &hub, &mut two, 170_003);
+    let mut seen = Seen(vec![]);
+    let step = two.step(&mut seen);
+    if let Step::Behind(q) = step {
+        let page = read(&mut l, &hub, &q, 170_003);
+        two.take_pages(&page);
+        two.step(&mut seen);
+    }
+    let page = l.read(
+        &[tidegate::log::ReadRequest {
+            topic: topic(),
+            after: Id::ZERO,
+            limit: 100,
+        }],
+        170_050,
+    );
+    assert!(
+        page.pages[0]
+            .frames
+            .iter()
+            .any(|f| matches!(f.mark, tidegate::sse::Mark::Gap { .. })),
+        "100010-1 is lost and nothing written"
+    );
+}
