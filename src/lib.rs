@@ -18,10 +18,10 @@
 //! ```
 //!
 //! The words ([`id`], [`topic`], [`event`], [`cursor`], [`sse`], [`log`], [`gap`], [`time`],
-//! [`swap`]) know nothing of their users. Above them stand [`hub`] and [`broker`], which do not know
-//! one another; [`follow`] brings the two together; [`stream`] takes what it shows from the hub, and
-//! what it is behind by from [`follow`]; [`ingest`] brings raw publishes to the broker. Then comes
-//! [`http`], and [`app`] starts and stops it all for [`cli`]. `tests/tidy_arrows.rs` holds the
+//! [`swap`], `sync`) know nothing of their users. Above them stand [`hub`] and [`broker`], which do
+//! not know one another; [`follow`] brings the two together; [`stream`] takes what it shows from the
+//! hub, and what it is behind by from [`follow`]; [`ingest`] brings raw publishes to the broker. Then
+//! comes [`http`], and [`app`] starts and stops it all for [`cli`]. `tests/tidy_arrows.rs` holds the
 //! direction.
 
 pub mod app;
@@ -41,5 +41,6 @@ pub mod metrics;
 pub mod sse;
 pub mod stream;
 pub mod swap;
+mod sync;
 pub mod time;
 pub mod topic;

@@ -45,8 +45,8 @@ const ROOMS: [(&str, &[&str]); 11] = [
     ("cli", &["broker", "config", "app"]),
 ];
 /// What the words are.
-const WORDS: [&str; 9] = [
-    "id", "topic", "event", "cursor", "log", "gap", "sse", "time", "swap",
+const WORDS: [&str; 10] = [
+    "id", "topic", "event", "cursor", "log", "gap", "sse", "time", "swap", "sync",
 ];
 /// Rooms whose files go in circles still: a room that no longer does is taken off.
 const CIRCULAR: [&str; 2] = ["broker", "hub"];

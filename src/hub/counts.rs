@@ -2,10 +2,10 @@
 
 use super::waker::{WakerId, WakerSet};
 use crate::sse::Block;
+use crate::sync::{Mutex, MutexGuard, PoisonError};
 use crate::topic::Topic;
 use bytes::Bytes;
 use serde::Serialize;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
 /// Open streams of the fleet and of this replica.

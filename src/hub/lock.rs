@@ -10,8 +10,8 @@
 //! A thread takes a lock only of a greater rank than all that it holds, so no two threads wait for
 //! each other, and never two feeds at a time.
 
+use crate::sync::{Mutex, MutexGuard, PoisonError};
 use std::ops::{Deref, DerefMut};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Where a lock stands in the order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -83,12 +83,13 @@ mod held {
     use super::Rank;
     use std::cell::RefCell;
 
-    thread_local! {
+    crate::sync::thread_local! {
         static HELD: RefCell<Vec<Rank>> = const { RefCell::new(Vec::new()) };
     }
 
     pub(super) fn enter(rank: Rank) {
-        HELD.with_borrow_mut(|held| {
+        HELD.with(|held| {
+            let mut held = held.borrow_mut();
             assert!(
                 held.iter().all(|other| *other < rank),
                 "a lock of rank {rank:?} is taken while {held:?} are held"
@@ -98,7 +99,8 @@ mod held {
     }
 
     pub(super) fn leave(rank: Rank) {
-        HELD.with_borrow_mut(|held| {
+        HELD.with(|held| {
+            let mut held = held.borrow_mut();
             if let Some(at) = held.iter().rposition(|other| *other == rank) {
                 held.remove(at);
             }

@@ -20,10 +20,10 @@ use super::window::WindowBounds;
 use crate::id::Id;
 use crate::log::{Horizon, Page};
 use crate::sse::Frame;
+use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::topic::Topic;
 use repair::Track;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::task::Waker;
 use unlogged::Unlogged;
 

@@ -4,12 +4,12 @@
 //! group of each of its topics, which finds it when there is something to show; and, while it waits
 //! for pages of the log, in the waits.
 
+use super::command::Command;
 use super::connection::{Connection, Written};
-use super::groups::Groups;
 use super::handoff::HandedOff;
-use super::mailbox::{Command, Mailbox};
+use super::mailbox::Mailbox;
+use super::run_queue::{Batch, RunQueue};
 use super::table::{Key, Table};
-use super::timer_wheel::TimerWheel;
 use super::waits::Waits;
 use crate::follow::reads::Reads;
 use crate::log::LogRead;
@@ -48,23 +48,18 @@ pub(super) struct Connections {
     registry: Registry,
     mailbox: Arc<Mailbox>,
     all: Table<Connection>,
-    groups: Groups,
+    queue: RunQueue,
     waits: Waits,
     /// Of the connection that came last: tells those apart that had the same number.
     serial: u32,
-    wheel: TimerWheel,
     /// The time of this round. All that is done in it is done at one time.
     now: CoarseInstant,
-    /// Connections that have more to write than the turns of one go.
-    again: Vec<u32>,
     /// What a turn makes; empty between turns.
     out: Out,
     /// Counted here and told once a round: threads that share counters wait for one another.
     tally: Tally,
     /// Where what peers say is read into, to be forgotten.
     scratch: Box<[u8]>,
-    /// Connections that are to be advanced; empty between rounds.
-    ready: Vec<u32>,
 }
 
 impl Connections {
@@ -74,27 +69,20 @@ impl Connections {
             tally: Tally::new(&shared.settings.metrics),
             shared,
             registry,
-            groups: Groups::new(mailbox.clone()),
+            queue: RunQueue::new(mailbox.clone(), now),
             mailbox,
             all: Table::new(),
             waits: Waits::default(),
             serial: 0,
-            wheel: TimerWheel::new(now),
             now,
-            again: Vec::new(),
             out: Out::chunked(),
             scratch: vec![0; 4096].into(),
-            ready: Vec::new(),
         }
     }
 
     /// How long until there may be something to do; none if only somebody else can tell.
     pub(super) fn wait(&self) -> Option<Duration> {
-        if self.again.is_empty() {
-            self.wheel.wait(CoarseInstant::now())
-        } else {
-            Some(Duration::ZERO)
-        }
+        self.queue.wait()
     }
 
     /// A round begins: all that is done in it is done at this time.
@@ -106,38 +94,31 @@ impl Connections {
     /// All are advanced whose group was woken, whose time has come, or who had more to write.
     /// `woken` is empty then.
     pub(super) fn end_round(&mut self, woken: &mut Vec<u32>) {
-        self.ready.append(&mut self.again);
-        self.wheel.turn(self.now, &mut self.ready);
-        self.advance_ready(woken);
+        let batch = self.queue.take(self.now, woken);
+        self.advance_all(batch);
     }
 
     /// Only those are advanced whose group was woken. False if that leaves something for the thread
     /// to do, or something to be done sooner than it would wake.
     pub(super) fn advance_woken(&mut self, woken: &mut Vec<u32>) -> bool {
         self.now = CoarseInstant::now();
-        let planned = self.wheel.len();
-        self.advance_ready(woken);
-        self.again.is_empty() && self.wheel.len() <= planned
+        let batch = self.queue.take_woken(woken);
+        self.advance_all(batch)
     }
 
-    fn advance_ready(&mut self, woken: &mut Vec<u32>) {
-        let mut ready = std::mem::take(&mut self.ready);
-        self.groups.collect(woken, &mut ready);
-        if !ready.is_empty() {
+    /// False if that leaves something for the thread ([`RunQueue::finish`]).
+    fn advance_all(&mut self, batch: Batch) -> bool {
+        if !batch.numbers.is_empty() {
             let began = Instant::now();
-            // Each once, and in the order of their memory.
-            ready.sort_unstable();
-            ready.dedup();
-            for few in ready.chunks(AHEAD) {
+            for few in batch.numbers.chunks(AHEAD) {
                 self.warm(few);
                 self.tally.read_clock();
                 few.iter().for_each(|number| self.advance(*number));
             }
-            ready.clear();
             self.tally.swept(began.elapsed());
         }
-        self.ready = ready;
         self.tally.flush();
+        self.queue.finish(batch)
     }
 
     /// The memory of these connections is cold, and is asked for all at once.
@@ -186,7 +167,7 @@ impl Connections {
                 for key in self.waits.end(number, &request) {
                     // It shows them when it has its turn.
                     if self.get(key).is_some_and(|it| it.resume(&reading)) {
-                        self.again.push(key.number);
+                        self.queue.put_again(key.number);
                     }
                 }
             }
@@ -246,13 +227,13 @@ impl Connections {
         let Some(connection) = self.all.get_mut(number) else {
             return;
         };
-        connection.join(|source| self.groups.join(source, number));
+        connection.join(|source| self.queue.join(source, number));
     }
 
     fn remove(&mut self, number: u32) -> Option<Connection> {
         let connection = self.all.remove(number)?;
         for membership in &connection.memberships {
-            self.groups.leave(*membership);
+            self.queue.leave(*membership);
         }
         Some(connection)
     }
@@ -332,7 +313,7 @@ impl Connections {
                 (Turn::Over(ending), _) => return self.end(number, ending),
             }
         }
-        self.again.push(number);
+        self.queue.put_again(number);
     }
 
     /// Ends a connection whose socket still takes something: it goes once its last bytes are out.
@@ -375,7 +356,7 @@ impl Connections {
         } else {
             connection.due
         };
-        connection.found_at = Some(self.wheel.put(number, at, connection.found_at));
+        connection.found_at = Some(self.queue.put(number, at, connection.found_at));
     }
 
     /// A blocked connection is woken by its socket; its age and the drain are checked now and then.

@@ -3,10 +3,10 @@
 
 use super::mailbox::Mailbox;
 use crate::hub::{WakeSource, WakerId};
+use crate::sync::Arc;
+use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use slab::Slab;
 use std::collections::HashMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use std::task::{Wake, Waker};
 
 /// All groups of a thread.

@@ -2,29 +2,9 @@
 //!
 //! Everybody writes, the thread and its helper take. No lock is held while another thread is woken.
 
-use super::handoff::HandedOff;
-use super::table::Key;
-use crate::log::{LogRead, Reading};
-use crate::stream::listing::Top;
-use crate::stream::turn::Stream;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::{Notify, oneshot};
-
-/// Something for the thread to do.
-#[derive(Debug)]
-pub(super) enum Command {
-    /// A new connection, and its number.
-    Adopt(u32, Box<HandedOff>),
-    /// The stream of a connection has opened.
-    Opened(Key, Box<Stream>),
-    /// The answer to a wait of this number.
-    Pages(u64, LogRead, Arc<Reading>),
-    /// Offer the connections from this number on to a list, some at a time.
-    List(usize, Top, oneshot::Sender<Top>),
-    /// End: the streams that are left are cut.
-    Stop,
-}
+use super::command::Command;
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{Arc, Mutex, MutexGuard, Notify, PoisonError, ThreadWaker};
 
 /// Connections that are advanced by whoever wakes them: more are worth waking a thread.
 const FEW: usize = 16;
@@ -36,7 +16,7 @@ pub(super) struct Mailbox {
     woken: Mutex<Woken>,
     /// The thread was nudged and has not taken the lists since.
     nudged: AtomicBool,
-    nudge: mio::Waker,
+    nudge: ThreadWaker,
     help: Arc<Notify>,
 }
 
@@ -50,7 +30,7 @@ struct Woken {
 
 impl Mailbox {
     /// `nudge` wakes the thread, `help` whoever advances a few connections for it.
-    pub(super) fn new(nudge: mio::Waker, help: Arc<Notify>) -> Self {
+    pub(super) fn new(nudge: ThreadWaker, help: Arc<Notify>) -> Self {
         Self {
             commands: Mutex::default(),
             woken: Mutex::default(),

@@ -58,6 +58,7 @@
 //! So nobody may take a thread's rounds while holding a lock of the hub. A waker, which the hub calls
 //! under a lock of its own, does not: it only puts a number on a list.
 
+mod command;
 mod connection;
 mod connections;
 mod cores;
@@ -65,6 +66,7 @@ mod gate;
 mod groups;
 mod handoff;
 mod mailbox;
+mod run_queue;
 mod send;
 mod table;
 mod thread;
@@ -74,16 +76,17 @@ mod waits;
 use super::listing::Top;
 use super::settings::StreamSettings;
 use crate::follow::reads::Reads;
+use command::Command;
 use connections::Shared;
 pub use cores::Threads;
 pub use gate::{Gate, Place};
 pub use handoff::{HandedOff, Handoff};
-use mailbox::{Command, Mailbox};
+use mailbox::Mailbox;
 use std::io;
 use std::os::fd::AsRawFd as _;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use thread::{Worker, end_process_on_panic};
+use thread::{end_process_on_panic, help_all};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::AbortHandle;
 
@@ -186,15 +189,6 @@ impl Sockets {
         }
         self.helper.abort();
         self.nudger.abort();
-    }
-}
-
-/// Advances a few connections whenever there are some: one task for all threads, because the
-/// runtime keeps the core for the last task that was woken there, and only for that.
-async fn help_all(workers: Vec<Arc<Worker>>, help: Arc<Notify>) {
-    loop {
-        help.notified().await;
-        workers.iter().for_each(|worker| worker.help());
     }
 }
 

@@ -3,12 +3,11 @@
 //! What they share is one [`Connections`] under a lock. The thread holds it while it does a round
 //! and lets go of it while it sleeps; the helper takes it only if it is free.
 
+use super::command::Command;
 use super::connections::{Connections, Shared};
-use super::mailbox::{Command, Mailbox};
-use mio::{Events, Poll, Token};
+use super::mailbox::Mailbox;
+use crate::sync::{Arc, Events, Mutex, MutexGuard, Notify, PoisonError, Poll, ThreadWaker, Token};
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::Notify;
 
 const NUDGE: Token = Token(usize::MAX);
 
@@ -40,7 +39,10 @@ pub(super) fn prepare(
     help: Arc<Notify>,
 ) -> io::Result<(Arc<Worker>, impl FnOnce() + Send)> {
     let poll = Poll::new()?;
-    let mailbox = Arc::new(Mailbox::new(mio::Waker::new(poll.registry(), NUDGE)?, help));
+    let mailbox = Arc::new(Mailbox::new(
+        ThreadWaker::new(poll.registry(), NUDGE)?,
+        help,
+    ));
     let connections = Connections::new(shared, poll.registry().try_clone()?, mailbox.clone());
     let worker = Arc::new(Worker {
         mailbox: mailbox.clone(),
@@ -83,7 +85,7 @@ impl Worker {
     /// Waking a thread takes longer than writing to a few sockets, above all one that sleeps on
     /// another core: whoever has woken few connections advances them itself, if the thread is not
     /// at work.
-    pub(super) fn help(&self) {
+    fn help(&self) {
         if !self.mailbox.has_woken() {
             return;
         }
@@ -94,6 +96,15 @@ impl Worker {
         if !is_all {
             self.mailbox.nudge();
         }
+    }
+}
+
+/// Advances a few connections whenever there are some: one task for all threads, because the
+/// runtime keeps the core for the last task that was woken there, and only for that.
+pub(super) async fn help_all(workers: Vec<Arc<Worker>>, help: Arc<Notify>) {
+    loop {
+        help.notified().await;
+        workers.iter().for_each(|worker| worker.help());
     }
 }
 
