@@ -4,7 +4,7 @@
 use super::mailbox::Mailbox;
 use crate::hub::{WakeSource, WakerId};
 use crate::sync::Arc;
-use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
+use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use slab::Slab;
 use std::collections::HashMap;
 use std::task::{Wake, Waker};
@@ -106,16 +106,11 @@ impl Groups {
     /// Adds the members of `woken` groups to `ready`, and empties `woken`. What wakes them from here
     /// on is heard again, and what woke them before is seen by whoever reads the hub now.
     pub(super) fn collect(&self, woken: &mut Vec<u32>, ready: &mut Vec<u32>) {
-        for number in woken.iter() {
-            if let Some(group) = self.all.get(*number as usize) {
-                // Relaxed: the fence below orders it, once for all of them.
-                group.waker.is_woken.store(false, Ordering::Relaxed);
-            }
-        }
-        // The marks are clear before anything of the hub is read.
-        fence(Ordering::SeqCst);
         for number in woken.drain(..) {
             if let Some(group) = self.all.get(number as usize) {
+                // A swap rather than a store: it reads what the last waker wrote, and so what that
+                // had changed is seen by the members.
+                group.waker.is_woken.swap(false, Ordering::AcqRel);
                 ready.extend(group.members.iter().map(|(_, member)| *member));
             }
         }
@@ -141,7 +136,7 @@ impl Wake for GroupWaker {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        if !self.is_woken.swap(true, Ordering::SeqCst) {
+        if !self.is_woken.swap(true, Ordering::AcqRel) {
             let members = self.members.load(Ordering::Relaxed);
             self.mailbox.put_group(self.number, members);
         }

@@ -87,7 +87,7 @@ impl Mailbox {
     }
 
     pub(super) fn nudge(&self) {
-        if !self.nudged.swap(true, Ordering::SeqCst)
+        if !self.nudged.swap(true, Ordering::AcqRel)
             && let Err(why) = self.nudge.wake()
         {
             tracing::error!(%why, "a thread that writes streams cannot be woken");
@@ -97,7 +97,7 @@ impl Mailbox {
     /// Takes what is there. What comes later nudges again: the mark is cleared before the lists are
     /// read, so what they do not hold yet finds it clear.
     pub(super) fn take(&self, commands: &mut Vec<Command>, groups: &mut Vec<u32>) {
-        self.nudged.store(false, Ordering::SeqCst);
+        self.nudged.swap(false, Ordering::AcqRel);
         commands.append(&mut lock(&self.commands));
         lock(&self.woken).take(groups);
     }

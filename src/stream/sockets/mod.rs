@@ -10,7 +10,8 @@
 //! | `thread` | one thread: its sleep, its rounds, and the helper that may do a short one |
 //! | `connections` | what a round does with each connection: adopt, advance, turn, end |
 //! | `connection`, `send` | one connection: its states, and writing without blocking |
-//! | `mailbox`, `groups` | how others wake a thread: by a command, or by an event of a topic |
+//! | `mailbox`, `command`, `groups` | how others wake a thread: by a command, or by an event of a topic |
+//! | `run_queue` | which connections are to be advanced, and when the thread must wake for the next |
 //! | `waits`, `timer_wheel`, `table` | pages that several wait for; times; the list in order of sockets |
 //! | `cores` | which core a thread stays on |
 //!
@@ -32,11 +33,10 @@
 //! connections, or nudges the thread. No wake-up is lost:
 //!
 //! - A connection is in its groups before it first reads the hub.
-//! - Before its members read, the group's mark is cleared (R), then comes a fence, then they read
-//!   the hub (L). The hub is changed first (C), then the mark is set (S). Suppose that L does not
-//!   see C. What the hub keeps under a lock, L has then read before C took the lock, so R happens
-//!   before S; what it keeps in an atomic, the fence orders: R before L, and C before S, which is
-//!   sequentially consistent. In both cases S finds the mark clear, the number goes on the list,
+//! - The hub is changed first, then the group's mark is set. The mark is cleared first, then the
+//!   members read the hub. Setting and clearing are one atomic swap each, so one comes after the
+//!   other. If it is the clearing, it reads what the setting wrote, and the members see all that was
+//!   changed before that. If it is the setting, it finds the mark clear: the number goes on the list,
 //!   and the members read again.
 //! - The nudge is one write to an eventfd for however many connections. Its mark is cleared before
 //!   the list is taken, so a number that comes later nudges again.
@@ -46,7 +46,7 @@
 //!   wake by itself.
 //!
 //! A number on the list twice, or of a group that has gone and come again, costs a turn that shows
-//! nothing.
+//! nothing. `tests/model` runs all this, as it ships, in every order of its steps.
 //!
 //! Locks are taken in this order:
 //!
