@@ -48,7 +48,7 @@ $(abspath $(or $(CARGO_TARGET_DIR),target)/release/tidegate): Cargo.toml Cargo.l
 
 # --- checks -----------------------------------------------------------------------------------------------------------
 
-.PHONY: old-rules test quick ci test-tools fmt fmt-check lint doc test-rust test-valkey test-config test-dashboards test-load test-fault deny
+.PHONY: old-rules model test quick ci test-tools fmt fmt-check lint doc test-rust test-valkey test-config test-dashboards test-load test-fault deny
 checks = test-tools fmt-check lint doc test-rust test-config test-dashboards test-load test-fault
 
 test: ## all checks: the one command that tells whether a change is good
@@ -70,6 +70,11 @@ quick: fmt-check ## what takes less than a minute while working: format, clippy 
 
 old-rules: ## puts rules back that lost events, one at a time, and sees that the simulation finds each; ARGS name some
 	tests/simulation/old_rules/run $(ARGS)
+
+# As one package, because `cargo rustc`, which compiles what is broken, knows no workspace.
+model: ## plays wake-ups and cursors in more orders than `make test` does, then breaks their rules one at a time; ARGS name some
+	cargo test --locked --package tidegate --test model -- --more 1
+	tests/model/broken/run $(ARGS)
 
 ci: ## what the build machine runs
 	@.ci/run

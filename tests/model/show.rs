@@ -1,0 +1,149 @@
+//! Show against hear: a cursor never passes an event, and a held event is not left lying.
+
+use crate::hub::Hub;
+use crate::hub::reader::Step;
+use crate::id::Id;
+use crate::scenario::{Scenario, Seen, frame, horizon, hub, id, page, reader, topic};
+use crate::sync::{Arc, Bell};
+use loom::thread;
+use std::task::Waker;
+
+pub(crate) const ALL: &[Scenario] = &[
+    Scenario {
+        name: "refresh",
+        preemptions: 3,
+        what: "the cursor of a quiet stream is refreshed while events of its topic are heard",
+        run: || {
+            refresh(&[0], |hub| {
+                for ms in 1..=2 {
+                    hub.hear(&topic(0), frame(0, ms));
+                }
+            });
+        },
+    },
+    Scenario {
+        name: "refresh-merged",
+        preemptions: 3,
+        what: "the same, of a stream over two topics",
+        run: || {
+            refresh(&[0, 1], |hub| {
+                hub.hear(&topic(0), frame(0, 1));
+                hub.hear(&topic(1), frame(1, 2));
+            });
+        },
+    },
+    Scenario {
+        name: "refresh-tick",
+        preemptions: 3,
+        what: "the same, while the clock is said aloud",
+        run: || {
+            refresh(&[0], |hub| {
+                hub.tick(0, id(0));
+                hub.hear(&topic(0), frame(0, 1));
+                hub.tick(0, Id::new(1, 9));
+            });
+        },
+    },
+    Scenario {
+        name: "refresh-repair",
+        preemptions: 3,
+        what: "the same, while a hole shows and is read from the log",
+        run: || {
+            refresh(&[0], |hub| {
+                hub.hear(&topic(0), frame(0, 1));
+                // The second was lost on the way.
+                assert!(hub.hear(&topic(0), frame(0, 3)).hole);
+                let feed = hub.feed(&topic(0)).unwrap();
+                let read = page(0, 1, &[2, 3]);
+                hub.repair(&feed, &read, &horizon(3));
+            });
+        },
+    },
+    Scenario {
+        name: "held",
+        preemptions: 3,
+        what: "a stream over two topics sleeps until it is woken, with and without an event held",
+        run: held,
+    },
+    Scenario {
+        name: "held-tick",
+        preemptions: 3,
+        what: "the same, and nothing but the clock will tell that its event may be shown",
+        run: held_tick,
+    },
+];
+
+/// One thread hears, the other shows, and refreshes its cursor whenever there is no more.
+fn refresh(topics: &[usize], hear: fn(&Hub)) {
+    let hub = hub();
+    let (mut reader, mut seen) = (reader(&hub, topics, Waker::noop()), Seen::default());
+    let heard = {
+        let hub = hub.clone();
+        thread::spawn(move || hear(&hub))
+    };
+    for _ in 0..2 {
+        if reader.step(seen.begin()) == Step::Idle && reader.refresh(&mut seen) {
+            let cursor = reader.oldest().unwrap();
+            let all: Vec<u64> = (1..=cursor.ms).collect();
+            assert_eq!(
+                seen.all, all,
+                "shown by the time that the cursor stood at {cursor}"
+            );
+        }
+    }
+    heard.join().unwrap();
+    assert_eq!(reader.step(seen.begin()), Step::Idle);
+    let all: Vec<u64> = (1..=hub.partition(0).heard().ms).collect();
+    assert_eq!(seen.all, all, "shown in the end");
+}
+
+fn held() {
+    sleep_until_shown(
+        |_| {},
+        |hub| {
+            hub.hear(&topic(0), frame(0, 1));
+            hub.hear(&topic(1), frame(1, 2));
+        },
+        &[1, 2],
+    );
+}
+
+fn held_tick() {
+    let is_read_ahead = |hub: &Hub| {
+        hub.lose_frame(&topic(0));
+        let feed = hub.feed(&topic(0)).unwrap();
+        hub.repair(&feed, &page(0, 0, &[1]), &horizon(1));
+    };
+    sleep_until_shown(
+        is_read_ahead,
+        |hub| {
+            hub.tick(0, id(1));
+        },
+        &[1],
+    );
+}
+
+/// One thread changes the hub, the other shows a stream over two topics whenever it is woken.
+fn sleep_until_shown(before: fn(&Hub), change: fn(&Hub), all: &[u64]) {
+    let hub = hub();
+    let bell = Arc::new(Bell::default());
+    let waker = Waker::from(bell.clone());
+    let (mut reader, mut seen) = (reader(&hub, &[0, 1], &waker), Seen::default());
+    before(&hub);
+    // Whatever that woke was woken before the stream looks.
+    bell.forget();
+    let changing = {
+        let hub = hub.clone();
+        thread::spawn(move || change(&hub))
+    };
+    loop {
+        let step = reader.step(seen.begin());
+        assert!(matches!(step, Step::Idle | Step::Held), "{step:?}");
+        if seen.all.len() == all.len() {
+            break;
+        }
+        bell.wait();
+    }
+    changing.join().unwrap();
+    assert_eq!(seen.all, all);
+}
