@@ -30,6 +30,7 @@
 //! | a cursor is refreshed whatever was heard since the last look | `refresh` |
 //! | a cursor is refreshed up to what is heard after the look at what is next | `refresh-merged` |
 //! | a stream that waits for the clock does not look again | `held-tick` |
+//! | nobody is woken when what was heard before the live path is followed begins to count | `held-settle` |
 //!
 //! Loom knows no total order of operations that are sequentially consistent, and lets a swap read
 //! past a plain store to the same place. Code that needs either would fail here although it is

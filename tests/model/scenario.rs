@@ -72,13 +72,15 @@ pub(crate) fn page(number: usize, after: u64, events: &[u64]) -> Page {
     }
 }
 
-/// A hub of one partition.
+/// A hub of one partition, whose live path is whole.
 pub(crate) fn hub() -> Arc<Hub> {
     let bounds = WindowBounds {
         events_max: 8,
         bytes_max: 1 << 20,
     };
-    Hub::new(1, bounds)
+    let hub = Hub::new(1, bounds);
+    hub.begin_following(true);
+    hub
 }
 
 /// A reader of topics that are live, and have no events yet.

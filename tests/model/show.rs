@@ -71,6 +71,12 @@ pub(crate) const ALL: &[Scenario] = &[
         what: "the same, and nothing but the clock will tell that its event may be shown",
         run: held_tick,
     },
+    Scenario {
+        name: "held-settle",
+        preemptions: 3,
+        what: "the same, and its event counts only once the live path is followed",
+        run: held_settle,
+    },
 ];
 
 /// One thread hears, the other shows, and refreshes its cursor whenever there is no more.
@@ -118,6 +124,17 @@ fn held_tick() {
         is_read_ahead,
         |hub| {
             hub.tick(0, id(1));
+        },
+        &[1],
+    );
+}
+
+fn held_settle() {
+    sleep_until_shown(
+        Hub::begin_generation,
+        |hub| {
+            hub.hear(&topic(0), frame(0, 1));
+            hub.begin_following(true);
         },
         &[1],
     );
