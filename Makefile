@@ -30,19 +30,19 @@ status: ## what of it is running
 
 # TIDEGATE_BIN names a program that is there already, and spares the build.
 .PHONY: build binary
-ifneq ($(if $(TIDEGATE_BIN_IS_BUILT),,$(TIDEGATE_BIN)),)
+# A make below this one is told the path that is built here, and builds it, too, if it must.
+built := $(abspath $(or $(CARGO_TARGET_DIR),target)/release/tidegate)
+ifneq ($(filter-out $(built),$(TIDEGATE_BIN)),)
 binary:
 else
-# Told to a make below this one, which would else take the program for one that is there already.
-export TIDEGATE_BIN_IS_BUILT := yes
-export TIDEGATE_BIN := $(abspath $(or $(CARGO_TARGET_DIR),target)/release/tidegate)
+export TIDEGATE_BIN := $(built)
 binary: $(TIDEGATE_BIN)
 endif
 
 build: ## builds the release binary
 	cargo build --release --locked
 
-$(abspath $(or $(CARGO_TARGET_DIR),target)/release/tidegate): Cargo.toml Cargo.lock $(shell find src -type f)
+$(built): Cargo.toml Cargo.lock $(shell find src -type f)
 	cargo build --release --locked
 	@touch $@  # cargo leaves it alone when nothing changed, and it would seem old for ever
 
