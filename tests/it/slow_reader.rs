@@ -44,10 +44,10 @@ fn read_all(stream: &mut Sse, expected: std::ops::Range<usize>) {
 fn a_reader_that_stops_costs_a_cursor_and_harms_nobody() {
     const EVENTS: usize = 1_800;
     const MEMORY_MAX: usize = 32 * MIB;
-    const { assert!(EVENTS * LARGE > 3 * MEMORY_MAX, "far more than may be held") }
-    /// Events under way to those who read: on a busy machine what Redis pushes would wait in the
-    /// replica, and be taken for what the reader that stops costs.
+    // Events under way to those who read: on a busy machine what Redis pushes would wait in the
+    // replica, and be taken for what the reader that stops costs.
     const AHEAD: usize = 50;
+    const { assert!(EVENTS * LARGE > 3 * MEMORY_MAX, "far more than may be held") }
     let redis = Redis::start();
     let replicas = fleet(&redis, 2, &[]);
     let mut stuck = replicas[0].listen(&["news"]);
