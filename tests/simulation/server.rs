@@ -43,7 +43,7 @@ pub struct Server {
     pub connections: u64,
     /// When each topic was seen as ended last, as a step of the simulation.
     pub ended_at: BTreeMap<Topic, usize>,
-    /// The greatest id that each partition ever gave out.
+    /// The greatest id that each partition ever gave out or said.
     greatest: BTreeMap<usize, Id>,
 }
 
@@ -115,7 +115,7 @@ impl Server {
         Some(ids)
     }
 
-    /// Whether a greater id was given out before, by a log that is gone.
+    /// Whether a greater id was given out or said before, by a log that is gone.
     pub fn goes_below(&mut self, topic: &Topic, id: Id) -> bool {
         let partition = self.partition_of(topic);
         let greatest = self.greatest.entry(partition).or_default();
@@ -173,6 +173,8 @@ impl Server {
         let wall = self.wall();
         let id = self.ledgers[usize::from(partition)].tick(wall);
         self.sent.push(Sent::Tick(partition, id));
+        let greatest = self.greatest.entry(usize::from(partition)).or_default();
+        *greatest = id.max(*greatest);
         id
     }
 
