@@ -60,7 +60,8 @@ fn a_reader_that_stops_costs_a_cursor_and_harms_nobody() {
             scope.spawn(move || {
                 for number in 0..EVENTS {
                     read_all(&mut stream, number..number + 1);
-                    read.send(()).unwrap();
+                    // The last ones nobody waits for.
+                    drop(read.send(()));
                 }
             });
             reads
