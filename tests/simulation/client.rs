@@ -187,9 +187,11 @@ impl Client {
                 if let Some(cursor) = cursor {
                     self.began.get_or_insert((cursor, open.published));
                 }
-                None
+                Some(format!("begins with {}", block.data))
             }
-            "tidegate.cursor" | "tidegate.deleted" => None,
+            "tidegate.cursor" | "tidegate.deleted" => {
+                Some(format!("gets {} at {:?}", block.event, block.id))
+            }
             "tidegate.gap" => {
                 let gap = block.json();
                 let told = Told {
