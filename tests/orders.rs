@@ -85,9 +85,7 @@ fn drive(core: &mut FollowerCore, l: &mut Ledger, now_ms: u64, now: Instant) -> 
                 reports,
             } => {
                 for r in reports {
-                    for (t, f) in l.report(r.followed, &r.topics, now_ms) {
-                        core.hear(Live::Frame(t, f), now);
-                    }
+                    hear(core, l.report(r.followed, &r.topics, now_ms), now);
                 }
                 let id = l.tick(now_ms);
                 core.hear(Live::Tick(0, id), now);
@@ -141,21 +139,43 @@ fn open(l: &mut Ledger, hub: &Arc<Hub>, r: &mut Reader, now: u64) {
     }
 }
 
+/// A replica that keeps a topic's last `events_max`, and has heard `up`.
+fn replica(events_max: usize, up: Live, now: Instant) -> (Arc<Hub>, FollowerCore) {
+    let bounds = WindowBounds {
+        events_max,
+        bytes_max: 1 << 20,
+    };
+    let hub = Hub::new(1, bounds);
+    let mut core = FollowerCore::new(hub.clone(), settings(), now);
+    core.hear(up, now);
+    (hub, core)
+}
+/// A reader that is live, of a log that was written up to 100,001 ms.
+fn live(hub: &Arc<Hub>, core: &mut FollowerCore, l: &mut Ledger, now: Instant) -> Reader {
+    let mut reader = hub.reader(&[topic()], Waker::noop(), |_| Start::Live);
+    core.hub_wants(now);
+    drive(core, l, 100_002, now);
+    open(l, hub, &mut reader, 100_003);
+    reader
+}
+/// The live path says that it hears the topic.
+fn confirmed(hub: &Hub) -> Live {
+    Live::Confirmed(vec![(topic(), hub.feed(&topic()).unwrap().number())])
+}
+/// The live path shows frames.
+fn hear(core: &mut FollowerCore, frames: Vec<(Topic, tidegate::sse::Frame)>, now: Instant) {
+    for (topic, frame) in frames {
+        core.hear(Live::Frame(topic, frame), now);
+    }
+}
+
 /// The flag of a first visit outlived its first page when another stream had read that page for it.
 #[test]
 fn a_first_visit_forgives_only_what_was_gone_when_it_began() {
     let now = Instant::now();
     let mut l = Ledger::new(retention(6), 1000);
     publish(&mut l, 4, 1001);
-    let hub = Hub::new(
-        1,
-        WindowBounds {
-            events_max: 4,
-            bytes_max: 1 << 20,
-        },
-    );
-    let mut core = FollowerCore::new(hub.clone(), settings(), now);
-    core.hear(up(0), now);
+    let (hub, mut core) = replica(4, up(0), now);
     drive(&mut core, &mut l, 1002, now);
     let start = |_| Start::History(Id::new(1000, 0));
     let mut one = hub.reader(&[topic()], Waker::noop(), start);
@@ -173,9 +193,7 @@ fn a_first_visit_forgives_only_what_was_gone_when_it_began() {
     // The other looks only now: the window covers it.
     assert_eq!(two.step(&mut Seen(vec![])), Step::Idle);
     for i in 0..20 {
-        for (t, f) in publish(&mut l, 1, 2000 + i) {
-            core.hear(Live::Frame(t, f), now);
-        }
+        hear(&mut core, publish(&mut l, 1, 2000 + i), now);
     }
     let mut seen = Seen(vec![]);
     let Step::Behind(q) = two.step(&mut seen) else {
@@ -198,15 +216,7 @@ fn a_cursor_inside_a_seam_is_told_although_the_window_grows_before_the_first_loo
     publish(&mut l, 4, 1001);
     // another process, without the tail: ids 1001-5.. were given out and lost
     l.run = 1;
-    let hub = Hub::new(
-        1,
-        WindowBounds {
-            events_max: 100,
-            bytes_max: 1 << 20,
-        },
-    );
-    let mut core = FollowerCore::new(hub.clone(), settings(), now);
-    core.hear(up(1), now);
+    let (hub, mut core) = replica(100, up(1), now);
     drive(&mut core, &mut l, 1100, now);
     publish(&mut l, 2, 1200);
     let mut one = hub.reader(&[topic()], Waker::noop(), |_| {
@@ -243,19 +253,8 @@ fn what_was_heard_before_the_report_is_forgotten_with_its_connection() {
     let now = Instant::now();
     let mut l = Ledger::new(retention(100), 100_000);
     publish(&mut l, 1, 100_001);
-    let hub = Hub::new(
-        1,
-        WindowBounds {
-            events_max: 100,
-            bytes_max: 1 << 20,
-        },
-    );
-    let mut core = FollowerCore::new(hub.clone(), settings(), now);
-    core.hear(up(0), now);
-    let mut one = hub.reader(&[topic()], Waker::noop(), |_| Start::Live);
-    core.hub_wants(now);
-    drive(&mut core, &mut l, 100_002, now);
-    open(&mut l, &hub, &mut one, 100_003);
+    let (hub, mut core) = replica(100, up(0), now);
+    let _one = live(&hub, &mut core, &mut l, now);
     let before = l.clone();
     // reconnect; frames are heard before the report and the ticks are answered
     core.hear(Live::Down, now);
@@ -271,16 +270,11 @@ fn what_was_heard_before_the_report_is_forgotten_with_its_connection() {
     let mut resets = 0;
     for _ in 0..20 {
         core.hear(up(1), now);
-        core.hear(
-            Live::Confirmed(vec![(topic(), hub.feed(&topic()).unwrap().number())]),
-            now,
-        );
+        core.hear(confirmed(&hub), now);
         let mut r = drive(&mut core, &mut l, clock, now);
         let mut live = hub.reader(&[topic()], Waker::noop(), |_| Start::Live);
         live.open(&mut vec![]);
-        for (t, f) in publish(&mut l, 1, clock + 1) {
-            core.hear(Live::Frame(t, f), now);
-        }
+        hear(&mut core, publish(&mut l, 1, clock + 1), now);
         r += drive(&mut core, &mut l, clock + 2, now);
         let mut seen = Seen(vec![]);
         live.step(&mut seen);
@@ -302,22 +296,9 @@ fn a_reading_of_the_process_before_counts_for_nothing_however_late() {
     let now = Instant::now();
     let mut l = Ledger::new(retention(100), 100_000);
     publish(&mut l, 1, 100_001);
-    let hub = Hub::new(
-        1,
-        WindowBounds {
-            events_max: 100,
-            bytes_max: 1 << 20,
-        },
-    );
-    let mut core = FollowerCore::new(hub.clone(), settings(), now);
-    core.hear(up(0), now);
-    let mut one = hub.reader(&[topic()], Waker::noop(), |_| Start::Live);
-    core.hub_wants(now);
-    drive(&mut core, &mut l, 100_002, now);
-    open(&mut l, &hub, &mut one, 100_003);
-    for (t, f) in publish(&mut l, 1, 100_010) {
-        core.hear(Live::Frame(t, f), now);
-    }
+    let (hub, mut core) = replica(100, up(0), now);
+    let _one = live(&hub, &mut core, &mut l, now);
+    hear(&mut core, publish(&mut l, 1, 100_010), now);
     // the path breaks; somebody asks for the clock or a page; it is answered by the old process
     core.hear(Live::Down, now);
     let asked = hub.partition(0).generation();
@@ -325,15 +306,10 @@ fn a_reading_of_the_process_before_counts_for_nothing_however_late() {
     // Redis restarts, nothing is lost
     l.run = 1;
     core.hear(up(1), now);
-    core.hear(
-        Live::Confirmed(vec![(topic(), hub.feed(&topic()).unwrap().number())]),
-        now,
-    );
+    core.hear(confirmed(&hub), now);
     drive(&mut core, &mut l, 100_500, now);
     for i in 0..5 {
-        for (t, f) in publish(&mut l, 1, 110_000 + i) {
-            core.hear(Live::Frame(t, f), now);
-        }
+        hear(&mut core, publish(&mut l, 1, 110_000 + i), now);
     }
     // The old reply arrives.
     assert!(!hub.learn(0, asked, &old.horizon));
@@ -342,10 +318,7 @@ fn a_reading_of_the_process_before_counts_for_nothing_however_late() {
     if resets > 0 {
         core.hear(Live::Down, now);
         core.hear(up(1), now);
-        core.hear(
-            Live::Confirmed(vec![(topic(), hub.feed(&topic()).unwrap().number())]),
-            now,
-        );
+        core.hear(confirmed(&hub), now);
         drive(&mut core, &mut l, 110_030, now);
     }
     let q = tidegate::log::ReadRequest {
@@ -372,25 +345,11 @@ fn what_overflows_while_a_topic_waits_is_late_for_nobody() {
     let now = Instant::now();
     let mut l = Ledger::new(retention(10_000), 100_000);
     publish(&mut l, 1, 100_001);
-    let hub = Hub::new(
-        1,
-        WindowBounds {
-            events_max: 5000,
-            bytes_max: 1 << 20,
-        },
-    );
-    let mut core = FollowerCore::new(hub.clone(), settings(), now);
-    core.hear(up(0), now);
-    let mut one = hub.reader(&[topic()], Waker::noop(), |_| Start::Live);
-    core.hub_wants(now);
-    drive(&mut core, &mut l, 100_002, now);
-    open(&mut l, &hub, &mut one, 100_003);
+    let (hub, mut core) = replica(5000, up(0), now);
+    let mut one = live(&hub, &mut core, &mut l, now);
     core.hear(Live::Down, now);
     core.hear(up(0), now);
-    core.hear(
-        Live::Confirmed(vec![(topic(), hub.feed(&topic()).unwrap().number())]),
-        now,
-    );
+    core.hear(confirmed(&hub), now);
     // Settle is asked and takes a moment; meanwhile frames are heard
     let mut replies = vec![];
     while let Some(ask) = core.next_ask() {
@@ -417,9 +376,7 @@ fn what_overflows_while_a_topic_waits_is_late_for_nobody() {
         }
     }
     // the log has answered; before the answer is taken 1,100 frames come
-    for (t, f) in publish(&mut l, 1100, 100_010) {
-        core.hear(Live::Frame(t, f), now);
-    }
+    hear(&mut core, publish(&mut l, 1100, 100_010), now);
     for r in replies {
         core.answer(r, now);
     }
@@ -435,23 +392,10 @@ fn what_only_this_replica_heard_is_reported_although_nobody_reads_it() {
     let now = Instant::now();
     let mut l = Ledger::new(retention(100), 100_000);
     publish(&mut l, 1, 100_001);
-    let hub = Hub::new(
-        1,
-        WindowBounds {
-            events_max: 100,
-            bytes_max: 1 << 20,
-        },
-    );
-    let mut core = FollowerCore::new(hub.clone(), settings(), now);
-    core.hear(up(0), now);
-    let mut one = hub.reader(&[topic()], Waker::noop(), |_| Start::Live);
-    core.hub_wants(now);
-    drive(&mut core, &mut l, 100_002, now);
-    open(&mut l, &hub, &mut one, 100_003);
+    let (hub, mut core) = replica(100, up(0), now);
+    let one = live(&hub, &mut core, &mut l, now);
     let before = l.clone();
-    for (t, f) in publish(&mut l, 1, 100_010) {
-        core.hear(Live::Frame(t, f), now);
-    }
+    hear(&mut core, publish(&mut l, 1, 100_010), now);
     core.hear(Live::Down, now);
     drop(one);
     core.beat(now);
