@@ -17,11 +17,14 @@ use tidegate::broker::{Bounds, Interest, Ledger, Live, Publication, Retention};
 use tidegate::cursor::Cursor;
 use tidegate::event::EventType;
 use tidegate::follow::core::{Answer, Ask, FollowSettings, FollowerCore};
+use tidegate::follow::reads::shared::{Begun, Finished, SharedReads};
 use tidegate::hub::Hub;
+use tidegate::hub::partition::Learned;
 use tidegate::hub::reader::{Flow, OpenStep, Reader, Shown, Sink, Start, Step};
 use tidegate::hub::window::WindowBounds;
 use tidegate::id::Id;
-use tidegate::log::{LogRead, Reading};
+use tidegate::log::{LogRead, ReadRequest, Reading};
+use tidegate::sse::Mark;
 use tidegate::topic::Topic;
 use tokio::time::Instant;
 
@@ -121,9 +124,12 @@ fn up(run: u64) -> Live {
     }
 }
 fn read(l: &mut Ledger, hub: &Hub, read: &LogRead, now: u64) -> Arc<Reading> {
-    let g = hub.partition(0).generation();
+    let g = hub
+        .partition(0)
+        .settled()
+        .expect("the live path is settled");
     let reading = l.read(read.requests(), now);
-    assert!(hub.learn(0, g, &reading.horizon));
+    assert_eq!(hub.learn(0, g, &reading.horizon), Learned::Counts);
     hub.offer(&reading);
     Arc::new(reading)
 }
@@ -290,7 +296,8 @@ fn what_was_heard_before_the_report_is_forgotten_with_its_connection() {
     assert!(resets < 3, "resets in a loop: {resets}");
 }
 
-/// A page asked for between Down and Up, answered by the process before, arrives after the new one was settled.
+/// A page asked for between Down and Up was answered by the process before, and arrived after the new
+/// one was settled. Nothing is asked then any more; what was asked before counts for nothing.
 #[test]
 fn a_reading_of_the_process_before_counts_for_nothing_however_late() {
     let now = Instant::now();
@@ -299,20 +306,22 @@ fn a_reading_of_the_process_before_counts_for_nothing_however_late() {
     let (hub, mut core) = replica(100, up(0), now);
     let _one = live(&hub, &mut core, &mut l, now);
     hear(&mut core, publish(&mut l, 1, 100_010), now);
-    // the path breaks; somebody asks for the clock or a page; it is answered by the old process
-    core.hear(Live::Down, now);
-    let asked = hub.partition(0).generation();
+    // somebody asks for the clock or a page; the path breaks; it is answered by the old process
+    let asked = hub.partition(0).settled().unwrap();
     let old = l.read(&[], 100_020);
+    core.hear(Live::Down, now);
+    assert_eq!(hub.partition(0).settled(), None);
     // Redis restarts, nothing is lost
     l.run = 1;
     core.hear(up(1), now);
+    assert_eq!(hub.partition(0).settled(), None);
     core.hear(confirmed(&hub), now);
     drive(&mut core, &mut l, 100_500, now);
     for i in 0..5 {
         hear(&mut core, publish(&mut l, 1, 110_000 + i), now);
     }
     // The old reply arrives.
-    assert!(!hub.learn(0, asked, &old.horizon));
+    assert_eq!(hub.learn(0, asked, &old.horizon), Learned::Outdated);
     core.beat(now);
     let resets = drive(&mut core, &mut l, 110_020, now);
     if resets > 0 {
@@ -321,7 +330,7 @@ fn a_reading_of_the_process_before_counts_for_nothing_however_late() {
         core.hear(confirmed(&hub), now);
         drive(&mut core, &mut l, 110_030, now);
     }
-    let q = tidegate::log::ReadRequest {
+    let q = ReadRequest {
         topic: topic(),
         after: Id::ZERO,
         limit: 100,
@@ -330,7 +339,7 @@ fn a_reading_of_the_process_before_counts_for_nothing_however_late() {
     let gaps: Vec<String> = page.pages[0]
         .frames
         .iter()
-        .filter(|f| matches!(f.mark, tidegate::sse::Mark::Gap { .. }))
+        .filter(|f| matches!(f.mark, Mark::Gap { .. }))
         .map(|f| format!("{} {:?}", f.id, f.mark))
         .collect();
     assert!(
@@ -420,7 +429,7 @@ fn what_only_this_replica_heard_is_reported_although_nobody_reads_it() {
         two.step(&mut seen);
     }
     let page = l.read(
-        &[tidegate::log::ReadRequest {
+        &[ReadRequest {
             topic: topic(),
             after: Id::ZERO,
             limit: 100,
@@ -431,7 +440,90 @@ fn what_only_this_replica_heard_is_reported_although_nobody_reads_it() {
         page.pages[0]
             .frames
             .iter()
-            .any(|f| matches!(f.mark, tidegate::sse::Mark::Gap { .. })),
+            .any(|f| matches!(f.mark, Mark::Gap { .. })),
         "100010-1 is lost and nothing written"
     );
+}
+
+/// A page that was read of the next process before it was told of the last one's tail moved a cursor
+/// past that tail. The gap that was written then was gone with FLUSHALL before the client came back.
+#[test]
+fn no_page_is_taken_of_a_log_that_was_not_told_of_the_one_before() {
+    let now = Instant::now();
+    let mut l = Ledger::new(retention(100), 100_000);
+    publish(&mut l, 1, 100_001);
+    let (hub, mut core) = replica(100, up(0), now);
+    let _one = live(&hub, &mut core, &mut l, now);
+    let before = l.clone();
+    hear(&mut core, publish(&mut l, 1, 100_010), now);
+    let mut reads = SharedReads::default();
+    let page = LogRead::Pages(
+        0,
+        vec![ReadRequest {
+            topic: topic(),
+            after: Id::new(100_001, 1),
+            limit: 100,
+        }],
+    );
+    assert!(reads.join(page.clone(), ()));
+    // Redis comes back without its last write, and somebody publishes there.
+    core.hear(Live::Down, now);
+    let mut l = before;
+    l.run = 1;
+    publish(&mut l, 1, 100_020);
+    assert_eq!(reads.begin(&page, &hub, |()| true), Begun::Wait);
+    core.hear(up(1), now);
+    assert_eq!(reads.begin(&page, &hub, |()| true), Begun::Wait);
+    core.hear(confirmed(&hub), now);
+    drive(&mut core, &mut l, 100_030, now);
+    assert_eq!(reads.begin(&page, &hub, |()| true), Begun::Ask);
+    let reading = l.read(page.requests(), 100_040);
+    let served = reads.finish(&page, &reading, &hub);
+    assert_eq!(served, Finished::Done(vec![()]));
+    let frames = &reading.pages[0].frames;
+    assert!(
+        frames.iter().any(|f| matches!(f.mark, Mark::Gap { .. })),
+        "100010-1 is lost and nothing written"
+    );
+}
+
+/// The same process has lost everything, and a stream is the first to read it: what it read is of
+/// another log than its windows.
+#[test]
+fn no_page_is_taken_of_a_log_that_was_emptied_before_the_live_path_began_anew() {
+    let now = Instant::now();
+    let mut l = Ledger::new(retention(100), 100_000);
+    publish(&mut l, 1, 100_001);
+    let (hub, mut core) = replica(100, up(0), now);
+    let _one = live(&hub, &mut core, &mut l, now);
+    let page = LogRead::Pages(
+        0,
+        vec![ReadRequest {
+            topic: topic(),
+            after: Id::new(100_001, 1),
+            limit: 100,
+        }],
+    );
+    let mut reads = SharedReads::default();
+    assert!(reads.join(page.clone(), ()));
+    assert_eq!(reads.begin(&page, &hub, |()| true), Begun::Ask);
+    // FLUSHALL
+    let mut l = Ledger::new(retention(100), 100_500);
+    publish(&mut l, 1, 100_501);
+    let reading = l.read(page.requests(), 100_510);
+    let known = hub.partition(0).last_known();
+    let nothing = reads.finish(&page, &reading, &hub);
+    assert_eq!(nothing, Finished::Again(vec![]));
+    assert_eq!(hub.partition(0).last_known(), known);
+    assert_eq!(reads.begin(&page, &hub, |()| true), Begun::Wait);
+    core.beat(now);
+    assert_eq!(drive(&mut core, &mut l, 100_520, now), 1, "it begins anew");
+    core.hear(Live::Down, now);
+    core.hear(up(0), now);
+    core.hear(confirmed(&hub), now);
+    drive(&mut core, &mut l, 100_530, now);
+    assert_eq!(reads.begin(&page, &hub, |()| true), Begun::Ask);
+    let reading = l.read(page.requests(), 100_540);
+    let served = reads.finish(&page, &reading, &hub);
+    assert_eq!(served, Finished::Done(vec![()]));
 }

@@ -15,6 +15,7 @@
 
 use crate::broker::{Interest, Live};
 use crate::hub::feed::{Feed, Repaired, Wanted};
+use crate::hub::partition::Learned;
 use crate::hub::reader::PAGE_EVENTS;
 use crate::hub::{Hearing, Hub};
 use crate::id::Id;
@@ -450,15 +451,19 @@ impl FollowerCore {
         };
         self.notes.push(Note::ClockRead(reading.horizon.now_ms));
         if let Some(partition) = feeds.first().map(|feed| feed.partition()) {
-            // The connection has not changed, so the live path has not broken since it was asked.
-            let generation = partition.generation();
-            self.hub
-                .learn(partition.number(), generation, &reading.horizon);
-            if partition.began_anew() {
-                self.went_back(partition.number());
-                return;
+            let learned = partition.settled().map(|generation| {
+                self.hub
+                    .learn(partition.number(), generation, &reading.horizon)
+            });
+            match learned {
+                Some(Learned::Counts) => {}
+                // The connection has not changed, so the live path has not broken since it was
+                // asked: it is estranged, or is now.
+                Some(Learned::Foreign | Learned::Outdated) | None => {
+                    self.went_back(partition.number());
+                    return;
+                }
             }
-            self.hub.follow(partition.number(), &reading.horizon);
         }
         for (feed, page) in feeds.into_iter().zip(&reading.pages) {
             match self.hub.repair(&feed, page, &reading.horizon) {

@@ -13,8 +13,8 @@
 //! 2. A window holds every entry of its topic between its floor and where the topic is complete.
 //! 3. A reader shows an id only if all of its topics in that partition are complete up to it.
 //! 4. Locks are taken in one order: hub, feed, partition, wakers (`lock`, checked in debug builds).
-//! 5. What was read from the log counts only in the generation of the live path in which it was
-//!    asked for ([`partition::Generation`]).
+//! 5. What was read from the log counts only if it was asked for while the live path was settled, in
+//!    the present generation, and is of the log that the path follows ([`partition`]).
 
 pub mod counts;
 pub mod feed;
@@ -34,7 +34,7 @@ use crate::topic::{PartitionNo, Topic};
 use counts::Counts;
 use feed::{Feed, Repaired, Taken};
 use lock::{Rank, Ranked, RankedGuard};
-use partition::{Generation, Partition};
+use partition::{Generation, Learned, Partition};
 use reader::{Reader, Start};
 use std::cmp;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
@@ -57,6 +57,7 @@ pub struct Hub {
     /// Numbers feeds, readers and repairs in the order in which they came.
     serial: AtomicU64,
     wanted: Notify,
+    settled: Notify,
     counts: Counts,
 }
 
@@ -96,6 +97,7 @@ impl Hub {
             state: Ranked::new(Rank::Hub, State::default()),
             serial: AtomicU64::new(1),
             wanted: Notify::new(),
+            settled: Notify::new(),
             counts: Counts::default(),
         })
     }
@@ -215,6 +217,22 @@ impl Hub {
     /// Safe: a notice that was not awaited is kept.
     pub async fn wanted(&self) {
         self.wanted.notified().await;
+    }
+
+    /// Waits until the log may be read for streams of this partition.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn settled(&self, partition: PartitionNo) {
+        loop {
+            // Listens before it looks, so that nothing happens in between.
+            let mut settled = std::pin::pin!(self.settled.notified());
+            settled.as_mut().enable();
+            if self.partition(partition).settled().is_some() {
+                return;
+            }
+            settled.await;
+        }
     }
 
     /// A stream holds an event until the clock has moved on.
@@ -393,9 +411,13 @@ impl Hub {
         self.counts.wake_all();
     }
 
-    /// Takes a reading of the clock that was asked for in `generation`. False if the live path has
-    /// broken since: the reading is of a log that may be gone, and counts for nothing.
-    pub fn learn(&self, partition: PartitionNo, generation: Generation, horizon: &Horizon) -> bool {
+    /// Takes a reading of the clock that was asked for in `generation`.
+    pub fn learn(
+        &self,
+        partition: PartitionNo,
+        generation: Generation,
+        horizon: &Horizon,
+    ) -> Learned {
         self.partition(partition).learn(horizon, generation)
     }
 
@@ -408,11 +430,7 @@ impl Hub {
         for partition in &self.partitions {
             partition.begin_following(told);
         }
-    }
-
-    /// The live path follows this clock, as it was read on the present connection.
-    pub fn follow(&self, partition: PartitionNo, horizon: &Horizon) {
-        self.partition(partition).follow(horizon);
+        self.settled.notify_waiters();
     }
 
     /// Offers pages that a stream has read to the windows of their topics.

@@ -4,8 +4,18 @@
 //! |---|---|---|
 //! | *heard* | frames and ticks of the live path | nothing |
 //! | *known* | the same, and every reading of the log | nothing: streams may stand there |
-//! | the horizon | a newer reading, asked for in the present generation | a break of the live path: it is unknown then |
-//! | *followed* | what is heard once the log was told of all that was heard before; readings of the same clock | nothing; another clock takes its place once it is read on a settled path |
+//! | the horizon | a newer reading of the clock that is followed | a break of the live path: it is unknown then |
+//! | *followed* | what is heard once the log was told of all that was heard before; readings of the same clock | nothing; another clock takes its place once the log was told and is read |
+//!
+//! ```text
+//! broken ──begin_following──► settled ──a reading of another clock──► estranged
+//!    ▲                           │                                       │
+//!    └──────begin_generation─────┴───────────────────────────────────────┘
+//! ```
+//!
+//! The log is read for streams only while the live path is settled ([`Partition::settled`]). In the
+//! other two states the windows may be of a log that is gone, and the log that answers may not have
+//! been told of it: a stream that put the two together would pass what was lost without a word.
 
 use super::lock::{Rank, Ranked, RankedGuard};
 use crate::id::Id;
@@ -52,11 +62,34 @@ struct Following {
     clock: Option<Arc<Horizon>>,
     /// The newest id.
     to: Id,
-    /// The live path is whole, and the log has been told of all that was heard before.
-    live: bool,
+    path: Path,
     /// The log was told that it may have gone back, and nothing was read since: the clock may be
     /// another one now.
     stale: bool,
+}
+
+/// What the live path is worth.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Path {
+    /// It is down, or the log has not been told yet of what was heard before.
+    #[default]
+    Broken,
+    /// It is whole, and the log has been told of all that was heard before.
+    Settled,
+    /// It is whole, but another clock was read than the one that is followed.
+    Estranged,
+}
+
+/// What a reading of the log was worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Learned {
+    /// It is of the log that the live path follows.
+    Counts,
+    /// It was asked for before the live path broke, or while it was broken.
+    Outdated,
+    /// It is of another log: the same process has lost everything, as by FLUSHALL, or another
+    /// process answers. The live path must begin anew.
+    Foreign,
 }
 
 /// Names a stretch of time between two breaks of the live path.
@@ -101,7 +134,7 @@ impl Partition {
         if order != Ordering::Greater {
             return order;
         }
-        if !state.followed.live {
+        if state.followed.path == Path::Broken {
             // Raised now and lost with the connection, it would stand above all that the next one
             // shows: every frame would seem to go back, and no report would mend that.
             state.unsettled = id;
@@ -132,7 +165,7 @@ impl Partition {
     /// may be another one than that which was followed; else it must be the same.
     pub(super) fn begin_following(&self, told: bool) {
         let mut state = self.state();
-        state.followed.live = true;
+        state.followed.path = Path::Settled;
         state.followed.stale = told;
         // What was heard on this connection before the log was told counts from here on.
         let heard = std::mem::take(&mut state.unsettled);
@@ -144,25 +177,10 @@ impl Partition {
         holding.into_values().for_each(Waker::wake);
     }
 
-    /// The live path follows this clock, as it was read on the present connection.
-    pub(super) fn follow(&self, horizon: &Horizon) {
-        let mut state = self.state();
-        let followed = &mut state.followed;
-        followed.clock = Some(Arc::new(horizon.clone()));
-        followed.to = followed.to.max(horizon.last);
-        followed.stale = false;
-    }
-
-    /// Whether somebody has read another clock than the one that the live path follows: the same
-    /// process has lost everything, as by FLUSHALL.
+    /// Whether another clock was read than the one that the live path follows.
     #[must_use]
     pub fn began_anew(&self) -> bool {
-        let state = self.state();
-        let Following {
-            clock, live, stale, ..
-        } = &state.followed;
-        let both = state.horizon.as_ref().zip(clock.as_ref());
-        *live && !*stale && both.is_some_and(|(read, followed)| !is_same(read, followed))
+        self.state().followed.path == Path::Estranged
     }
 
     /// Which clock this replica has followed, and how far: what a log that may have gone back is
@@ -176,37 +194,49 @@ impl Partition {
         }
     }
 
-    /// Which stretch between two breaks of the live path this is.
+    /// The present stretch between two breaks of the live path, if the log may be read in it.
     #[must_use]
-    pub fn generation(&self) -> Generation {
-        self.state().generation
+    pub fn settled(&self) -> Option<Generation> {
+        let state = self.state();
+        (state.followed.path == Path::Settled).then_some(state.generation)
     }
 
-    /// Takes a reading of the clock that was asked for in `generation`. False if the live path has
-    /// broken since: then the reading counts for nothing.
-    pub(super) fn learn(&self, horizon: &Horizon, generation: Generation) -> bool {
+    /// Takes a reading of the clock that was asked for in `generation`, when the path was settled.
+    pub(super) fn learn(&self, horizon: &Horizon, generation: Generation) -> Learned {
         let mut state = self.state();
-        if state.generation != generation {
-            return false;
+        let State {
+            generation: present,
+            followed,
+            known,
+            horizon: newest,
+            ..
+        } = &mut *state;
+        if *present != generation || followed.path == Path::Broken {
+            return Learned::Outdated;
         }
-        state.known = state.known.max(horizon.last);
-        let followed = &mut state.followed;
-        if followed
+        let other = followed
             .clock
             .as_ref()
-            .is_some_and(|clock| is_same(clock, horizon))
+            .filter(|clock| !is_same(clock, horizon));
+        if followed.path == Path::Estranged || (other.is_some() && !followed.stale) {
+            followed.path = Path::Estranged;
+            return Learned::Foreign;
+        }
+        if followed.stale || followed.clock.is_none() {
+            followed.clock = Some(Arc::new(horizon.clone()));
+            followed.stale = false;
+        }
+        // A stream may stand there, although the live path has not come as far.
+        followed.to = followed.to.max(horizon.last);
+        *known = horizon.last.max(*known);
+        // Replies overtake one another.
+        if newest
+            .as_ref()
+            .is_none_or(|newest| newest.last <= horizon.last)
         {
-            // A stream may stand there, although the live path has not come as far.
-            followed.to = followed.to.max(horizon.last);
+            *newest = Some(Arc::new(horizon.clone()));
         }
-        // Replies overtake one another. A log that was begun anew is newer whatever its ids are.
-        let newer = |known: &Arc<Horizon>| {
-            known.run != horizon.run || (known.born, known.last) <= (horizon.born, horizon.last)
-        };
-        if state.horizon.as_ref().is_none_or(newer) {
-            state.horizon = Some(Arc::new(horizon.clone()));
-        }
-        true
+        Learned::Counts
     }
 
     /// The live path broke: readings that are under way are of another time.
@@ -214,7 +244,7 @@ impl Partition {
         let mut state = self.state();
         state.horizon = None;
         state.unsettled = Id::ZERO;
-        state.followed.live = false;
+        state.followed.path = Path::Broken;
         state.generation.0 += 1;
     }
 

@@ -2,6 +2,7 @@
 
 use crate::cursor::Cursor;
 use crate::hub::Hub;
+use crate::hub::partition::Learned;
 use crate::hub::reader::{Flow, OpenStep, Reader, Shown, Sink, Start};
 use crate::hub::window::WindowBounds;
 use crate::id::Id;
@@ -91,7 +92,8 @@ pub(crate) fn reader(hub: &Arc<Hub>, numbers: &[usize], waker: &Waker) -> Reader
         let feed = hub.feed(&topic(*number)).unwrap();
         hub.repair(&feed, &page(*number, 0, &[]), &horizon(0));
     }
-    assert!(hub.learn(0, hub.partition(0).generation(), &horizon(0)));
+    let generation = hub.partition(0).settled().unwrap();
+    assert_eq!(hub.learn(0, generation, &horizon(0)), Learned::Counts);
     let mut gaps = Vec::new();
     assert_eq!(reader.open(&mut gaps), OpenStep::Open);
     assert!(gaps.is_empty());

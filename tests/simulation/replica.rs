@@ -419,10 +419,13 @@ impl Replica {
             Command::Shared(read) => {
                 if matches!(operation.state, State::Waiting) {
                     // It has got its place.
-                    if self.reads.begin(read, &self.hub, |_| true) {
-                        operation.state = State::Sent;
-                    } else {
-                        self.operations.swap_remove(index);
+                    use tidegate::follow::reads::shared::Begun;
+                    match self.reads.begin(read, &self.hub, |_| true) {
+                        Begun::Ask => operation.state = State::Sent,
+                        Begun::Wait => {}
+                        Begun::Off => {
+                            self.operations.swap_remove(index);
+                        }
                     }
                 } else {
                     operation.state = State::Read(server.read(read, most));

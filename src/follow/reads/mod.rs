@@ -2,7 +2,7 @@
 //!
 //! Streams that want the same pages share one read ([`shared`]), reads at the same time are bounded,
 //! and a read that fails is tried again for as long as somebody waits: streams outlive an outage of
-//! Redis.
+//! Redis. While the live path is broken nothing is read.
 //!
 //! A thread of sockets coalesces the same reads once more (`stream::sockets`): there it spares a
 //! task for each stream, here a question to Redis for each thread and each body.
@@ -15,7 +15,7 @@ use crate::id::Id;
 use crate::log::{History, LogRead, Reading};
 use crate::metrics::Metrics;
 use crate::topic::{PartitionNo, Topic};
-use shared::{Finished, SharedReads};
+use shared::{Begun, Finished, SharedReads};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Semaphore, oneshot};
@@ -134,8 +134,18 @@ async fn carry_out(shared: Arc<Shared>, read: LogRead) {
     loop {
         let place = shared.places.acquire().await;
         let waits = |waiter: &Waiter| !waiter.is_closed();
-        if !shared.lock().begin(&read, &shared.hub, waits) {
-            return;
+        let begun = shared.lock().begin(&read, &shared.hub, waits);
+        match begun {
+            Begun::Ask => {}
+            Begun::Wait => {
+                drop(place);
+                // Looks from time to time whether somebody waits at all: in an outage visitors come
+                // and go, each with a read of its own.
+                let settled = shared.hub.settled(read.partition());
+                drop(tokio::time::timeout(PAUSE_MAX, settled).await);
+                continue;
+            }
+            Begun::Off => return,
         }
         let answer = shared.broker.read(read.partition(), read.requests()).await;
         drop(place);

@@ -5,11 +5,12 @@
 //! | pages | all who want the same pages while it is under way: what it lacks is read next |
 //! | the clock, the state of topics | all who asked before it was asked of the log; who comes later waits for the next |
 //!
-//! A reading that was asked for before the live path broke counts for nothing, and is made again
-//! ([`Generation`]).
+//! The log is asked only while the live path is settled. A reading that was asked for before the path
+//! broke, or that is of another log than the path follows, counts for nothing and is made again
+//! ([`crate::hub::partition`]).
 
 use crate::hub::Hub;
-use crate::hub::partition::Generation;
+use crate::hub::partition::{Generation, Learned};
 use crate::log::{LogRead, Reading};
 use std::collections::HashMap;
 
@@ -26,6 +27,17 @@ struct UnderWay<W> {
     next: Vec<W>,
     /// When it was asked of the log.
     begun: Option<Generation>,
+}
+
+/// What is to be done with a read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begun {
+    /// Ask the log, and bring the answer to [`SharedReads::finish`].
+    Ask,
+    /// Begin again once the live path is settled ([`Hub::settled`]).
+    Wait,
+    /// Nobody waits for it any more.
+    Off,
 }
 
 /// What a reading led to.
@@ -66,11 +78,10 @@ impl<W> SharedReads<W> {
         true
     }
 
-    /// The log is about to be asked. False if nobody waits any more, as `waits` says of each: then
-    /// the read is off.
-    pub fn begin(&mut self, read: &LogRead, hub: &Hub, waits: impl Fn(&W) -> bool) -> bool {
+    /// The log is about to be asked. `waits` says of each whether it still waits.
+    pub fn begin(&mut self, read: &LogRead, hub: &Hub, waits: impl Fn(&W) -> bool) -> Begun {
         let Some(under_way) = self.under_way.get_mut(read) else {
-            return false;
+            return Begun::Off;
         };
         // Asked again after a failure, it is new enough for all.
         let next = std::mem::take(&mut under_way.next);
@@ -78,10 +89,14 @@ impl<W> SharedReads<W> {
         under_way.waiting.retain(|waiter| waits(waiter));
         if under_way.waiting.is_empty() {
             self.under_way.remove(read);
-            return false;
+            return Begun::Off;
         }
-        under_way.begun = Some(hub.partition(read.partition()).generation());
-        true
+        under_way.begun = hub.partition(read.partition()).settled();
+        if under_way.begun.is_some() {
+            Begun::Ask
+        } else {
+            Begun::Wait
+        }
     }
 
     /// The log has answered. The hub learns of the reading, unless it counts for nothing.
@@ -89,11 +104,10 @@ impl<W> SharedReads<W> {
         let Some(under_way) = self.under_way.get_mut(read) else {
             return Finished::Done(Vec::new());
         };
-        let counts = under_way
-            .begun
-            .take()
-            .is_some_and(|generation| hub.learn(read.partition(), generation, &reading.horizon));
-        if !counts {
+        let begun = under_way.begun.take();
+        let learned =
+            begun.map(|generation| hub.learn(read.partition(), generation, &reading.horizon));
+        if learned != Some(Learned::Counts) {
             return Finished::Again(Vec::new());
         }
         hub.offer(reading);
@@ -133,7 +147,9 @@ mod tests {
             events_max: 1,
             bytes_max: 1,
         };
-        Hub::new(1, bounds)
+        let hub = Hub::new(1, bounds);
+        hub.begin_following(false);
+        hub
     }
 
     fn reading(ms: u64) -> Reading {
@@ -167,7 +183,7 @@ mod tests {
         let (mut reads, hub) = (SharedReads::default(), hub());
         assert!(reads.join(pages(), 1));
         assert!(!reads.join(pages(), 2));
-        assert!(reads.begin(&pages(), &hub, |_| true));
+        assert_eq!(reads.begin(&pages(), &hub, |_| true), Begun::Ask);
         assert!(!reads.join(pages(), 3));
         let done = reads.finish(&pages(), &reading(5), &hub);
         assert_eq!(done, Finished::Done(vec![1, 2, 3]));
@@ -179,11 +195,11 @@ mod tests {
         let (mut reads, hub) = (SharedReads::default(), hub());
         let clock = LogRead::Clock(0);
         assert!(reads.join(clock.clone(), 1));
-        assert!(reads.begin(&clock, &hub, |_| true));
+        assert_eq!(reads.begin(&clock, &hub, |_| true), Begun::Ask);
         assert!(!reads.join(clock.clone(), 2));
         let first = reads.finish(&clock, &reading(5), &hub);
         assert_eq!(first, Finished::Again(vec![1]));
-        assert!(reads.begin(&clock, &hub, |_| true));
+        assert_eq!(reads.begin(&clock, &hub, |_| true), Begun::Ask);
         let second = reads.finish(&clock, &reading(6), &hub);
         assert_eq!(second, Finished::Done(vec![2]));
     }
@@ -192,21 +208,46 @@ mod tests {
     fn a_reading_from_before_the_live_path_broke_counts_for_nothing() {
         let (mut reads, hub) = (SharedReads::default(), hub());
         assert!(reads.join(pages(), 1));
-        assert!(reads.begin(&pages(), &hub, |_| true));
+        assert_eq!(reads.begin(&pages(), &hub, |_| true), Begun::Ask);
         hub.break_off();
         let old = reads.finish(&pages(), &reading(5), &hub);
         assert_eq!(old, Finished::Again(Vec::new()));
         assert!(hub.partition(0).horizon().is_none());
-        assert!(reads.begin(&pages(), &hub, |_| true));
+        assert_eq!(reads.begin(&pages(), &hub, |_| true), Begun::Wait);
+        hub.begin_following(true);
+        assert_eq!(reads.begin(&pages(), &hub, |_| true), Begun::Ask);
         let new = reads.finish(&pages(), &reading(6), &hub);
         assert_eq!(new, Finished::Done(vec![1]));
+    }
+
+    #[test]
+    fn a_reading_of_another_log_than_the_live_path_follows_counts_for_nothing() {
+        let (mut reads, hub) = (SharedReads::default(), hub());
+        assert!(reads.join(pages(), 1));
+        assert_eq!(reads.begin(&pages(), &hub, |_| true), Begun::Ask);
+        let first = reads.finish(&pages(), &reading(5), &hub);
+        assert_eq!(first, Finished::Done(vec![1]));
+        assert!(reads.join(pages(), 2));
+        assert_eq!(reads.begin(&pages(), &hub, |_| true), Begun::Ask);
+        let mut foreign = reading(9);
+        foreign.horizon.born = Id::new(8, 0);
+        let nothing = reads.finish(&pages(), &foreign, &hub);
+        assert_eq!(nothing, Finished::Again(Vec::new()));
+        assert_eq!(hub.partition(0).last_known(), Id::new(5, 0));
+        assert!(hub.partition(0).began_anew());
+        assert_eq!(reads.begin(&pages(), &hub, |_| true), Begun::Wait);
+        hub.break_off();
+        hub.begin_following(true);
+        assert_eq!(reads.begin(&pages(), &hub, |_| true), Begun::Ask);
+        let second = reads.finish(&pages(), &foreign, &hub);
+        assert_eq!(second, Finished::Done(vec![2]));
     }
 
     #[test]
     fn a_read_that_nobody_waits_for_is_off() {
         let (mut reads, hub) = (SharedReads::default(), hub());
         assert!(reads.join(pages(), 1));
-        assert!(!reads.begin(&pages(), &hub, |_| false));
+        assert_eq!(reads.begin(&pages(), &hub, |_| false), Begun::Off);
         assert!(reads.is_empty());
     }
 }
