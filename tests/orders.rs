@@ -124,10 +124,7 @@ fn up(run: u64) -> Live {
     }
 }
 fn read(l: &mut Ledger, hub: &Hub, read: &LogRead, now: u64) -> Arc<Reading> {
-    let g = hub
-        .partition(0)
-        .settled()
-        .expect("the live path is settled");
+    let g = hub.partition(0).settled().unwrap();
     let reading = l.read(read.requests(), now);
     assert_eq!(hub.learn(0, g, &reading.horizon), Learned::Counts);
     hub.offer(&reading);
@@ -526,4 +523,54 @@ fn no_page_is_taken_of_a_log_that_was_emptied_before_the_live_path_began_anew() 
     let reading = l.read(page.requests(), 100_540);
     let served = reads.finish(&page, &reading, &hub);
     assert_eq!(served, Finished::Done(vec![()]));
+}
+
+/// Each frame that went back began the connection anew, and took it away from the report that would have
+/// ended it: while somebody published, streams stood still for as long as the replicas' reports lost the
+/// race.
+#[test]
+fn frames_from_before_the_report_do_not_keep_it_from_being_made() {
+    let now = Instant::now();
+    let mut l = Ledger::new(retention(100), 100_000);
+    publish(&mut l, 1, 100_001);
+    let (hub, mut core) = replica(100, up(0), now);
+    let _one = live(&hub, &mut core, &mut l, now);
+    hear(&mut core, publish(&mut l, 1, 200_000), now);
+    drive(&mut core, &mut l, 200_001, now);
+    // FLUSHALL, and the clock is put back
+    let mut l = Ledger::new(retention(100), 150_000);
+    hear(&mut core, publish(&mut l, 1, 150_001), now);
+    assert_eq!(drive(&mut core, &mut l, 150_002, now), 1, "it begins anew");
+    core.hear(Live::Down, now);
+    core.hear(up(0), now);
+    core.hear(confirmed(&hub), now);
+    let Some(settle @ Ask::Settle { .. }) = core.next_ask() else {
+        panic!("it reports first")
+    };
+    hear(&mut core, publish(&mut l, 3, 150_010), now);
+    assert!(core.next_ask().is_none(), "the report has its connection");
+    let Ask::Settle {
+        connection,
+        reports,
+    } = settle
+    else {
+        unreachable!()
+    };
+    assert!(!reports.is_empty());
+    for r in reports {
+        hear(&mut core, l.report(r.followed, &r.topics, 150_020), now);
+    }
+    let id = l.tick(150_020);
+    core.hear(Live::Tick(0, id), now);
+    // The log goes back once more before the answer: now it is another log that must be told.
+    let mut l = Ledger::new(retention(100), 150_030);
+    hear(&mut core, publish(&mut l, 1, 150_031), now);
+    core.answer(Answer::Settled(connection), now);
+    assert_eq!(drive(&mut core, &mut l, 150_040, now), 1, "it begins anew");
+    core.hear(Live::Down, now);
+    core.hear(up(0), now);
+    let Some(Ask::Settle { reports, .. }) = core.next_ask() else {
+        panic!("it reports first")
+    };
+    assert!(!reports.is_empty(), "the second loss is not reported");
 }

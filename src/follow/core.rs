@@ -178,6 +178,8 @@ struct Clock {
     asked: Option<Instant>,
     asking: bool,
     heard: Instant,
+    /// An id above all that was heard before has come on the present connection.
+    moved_on: bool,
     /// A tick that was said and has not come back.
     awaited: Option<(Id, Instant)>,
 }
@@ -190,6 +192,7 @@ impl FollowerCore {
             asked: None,
             asking: false,
             heard: now,
+            moved_on: false,
             awaited: None,
         };
         Self {
@@ -242,13 +245,15 @@ impl FollowerCore {
             }
             Live::Frame(topic, frame) => {
                 let partition = topic.partition(self.hub.partitions());
-                if let Some(clock) = self.clocks.get_mut(usize::from(partition)) {
-                    clock.heard = now;
-                }
-                if matches!(frame.mark, Mark::Event | Mark::End) {
-                    self.notes.push(Note::Heard(frame.id.ms));
+                let (mark, ms) = (frame.mark, frame.id.ms);
+                if matches!(mark, Mark::Event | Mark::End) {
+                    self.notes.push(Note::Heard(ms));
                 }
                 let Hearing { hole, backwards } = self.hub.hear(&topic, frame);
+                if let Some(clock) = self.clocks.get_mut(usize::from(partition)) {
+                    clock.heard = now;
+                    clock.moved_on |= !backwards && mark != Mark::Unlogged;
+                }
                 if backwards {
                     self.went_back(partition);
                 } else if hole {
@@ -269,7 +274,8 @@ impl FollowerCore {
     pub fn answer(&mut self, answer: Answer, now: Instant) {
         match answer {
             Answer::Settled(connection) => {
-                if connection == self.connection {
+                // What has gone back since the report must be reported on the next connection.
+                if connection == self.connection && !self.resetting {
                     self.settled = true;
                     self.owes_report = false;
                     self.hub.begin_following(self.reports);
@@ -369,6 +375,7 @@ impl FollowerCore {
         self.to_repair.clear();
         for clock in &mut self.clocks {
             clock.awaited = None;
+            clock.moved_on = false;
         }
         self.hub.break_off();
     }
@@ -376,7 +383,15 @@ impl FollowerCore {
     /// The log has lost what it knew, by a restart from an older state or by FLUSHALL: it has shown an
     /// id that was given out before, a topic that begins anew, or another clock. It must be told, and
     /// goes on above all ids that streams have seen.
+    ///
+    /// Until the report has arrived the log shows ids from before, as it must: to begin anew for each of
+    /// them would take the connection away from the very report that ends it.
     fn went_back(&mut self, partition: PartitionNo) {
+        let clock = self.clocks.get(usize::from(partition));
+        let has_moved_on = clock.is_some_and(|clock| clock.moved_on);
+        if self.reports && !self.settled && !has_moved_on {
+            return;
+        }
         self.owes_report = true;
         if !self.resetting {
             self.notes.push(Note::WentBack(partition));
@@ -402,13 +417,15 @@ impl FollowerCore {
     }
 
     fn heard_tick(&mut self, partition: PartitionNo, id: Id, now: Instant) {
-        if self.hub.tick(partition, id) {
+        let backwards = self.hub.tick(partition, id);
+        if backwards {
             self.went_back(partition);
         }
         let Some(clock) = self.clocks.get_mut(usize::from(partition)) else {
             return;
         };
         clock.heard = now;
+        clock.moved_on |= !backwards;
         if let Some((awaited, _)) = clock.awaited
             && awaited <= id
         {

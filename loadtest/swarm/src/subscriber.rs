@@ -111,6 +111,8 @@ pub struct Gap {
     pub to: Id,
     /// Where the stream stood before.
     pub after: Option<Id>,
+    /// Whether the stream stands elsewhere after it. What it has gone past already is told without an id.
+    pub moves: bool,
     /// How many events the subscriber had seen by then.
     pub seen: usize,
     /// As it came.
@@ -119,7 +121,7 @@ pub struct Gap {
 
 impl Gap {
     /// None if it cannot be read.
-    fn read(text: &str, after: Option<Id>, seen: usize) -> Option<Self> {
+    fn read(text: &str, after: Option<Id>, moves: bool, seen: usize) -> Option<Self> {
         let value: Value = serde_json::from_str(text).ok()?;
         let field = |name: &str| value.get(name).and_then(Value::as_str);
         Some(Self {
@@ -128,15 +130,18 @@ impl Gap {
             from: field("from").and_then(|id| id.parse().ok()),
             to: field("to")?.parse().ok()?,
             after,
+            moves,
             seen,
             text: text.to_owned(),
         })
     }
 
-    /// Whether it stands where an event with the id `to` would. A cursor that was ahead of the log goes back.
+    /// Whether it stands where an event with the id `to` would. A cursor that was ahead of the log goes back; and a gap
+    /// among what the stream has gone past moves no cursor, so it is told again after a drop.
     #[must_use]
     pub fn is_in_order(&self) -> bool {
-        self.goes_back() || self.after < Some(self.to)
+        let is_behind = !self.moves && self.from < self.after;
+        self.goes_back() || is_behind || self.after < Some(self.to)
     }
 
     /// The cursor was ahead of the log, which has begun anew: what the log holds now is shown from `to` on.
@@ -430,7 +435,8 @@ impl Subscriber {
                     self.diary.deleted.extend(topic.zip(position));
                 }
                 "tidegate.gap" => {
-                    match Gap::read(&event.data, self.position, self.diary.seen.len()) {
+                    let (after, seen) = (self.position, self.diary.seen.len());
+                    match Gap::read(&event.data, after, position != after, seen) {
                         Some(gap) => self.diary.gaps.push(gap),
                         None => self
                             .diary

@@ -20,15 +20,13 @@ pub(super) struct LateFinds {
     count: u32,
 }
 
-/// Something above `from`, up to `to`, was found late.
+/// Something above its stretch's `from`, up to its `to`, was found late.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::hub) struct LateFind {
     /// Counts the finds of this topic, from 1.
     number: u32,
-    /// The last id before the hole.
-    pub(in crate::hub) from: Id,
-    /// The greatest id found.
-    pub(in crate::hub) to: Id,
+    /// What was found.
+    pub(in crate::hub) stretch: Stretch,
     /// Where the clock stood when it was found.
     pub(in crate::hub) at: Id,
     /// Streams that began before this serial number of the hub may have gone past it here.
@@ -41,8 +39,7 @@ impl LateFinds {
         self.count += 1;
         let find = LateFind {
             number: self.count,
-            from: stretch.from,
-            to: stretch.to,
+            stretch,
             at,
             serial,
         };
@@ -52,8 +49,7 @@ impl LateFinds {
             let oldest = finds.remove(0);
             if let Some(next) = finds.first_mut() {
                 // Streams may be told more than they lack, and never less.
-                next.from = next.from.min(oldest.from);
-                next.to = next.to.max(oldest.to);
+                next.stretch = next.stretch.and(oldest.stretch);
             }
         }
     }

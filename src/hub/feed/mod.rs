@@ -10,6 +10,7 @@ mod repair;
 mod unlogged;
 
 pub(super) use late::LateFind;
+pub(super) use repair::Stretch;
 pub use repair::{Repaired, Taken, Wanted};
 pub(super) use unlogged::Passed;
 

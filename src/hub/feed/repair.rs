@@ -21,11 +21,11 @@
 
 use super::late::LateFinds;
 use super::pending::{Pending, Waiting};
-use crate::gap;
+use crate::gap::{self, Missing};
 use crate::hub::window::{Window, WindowBounds};
 use crate::id::Id;
 use crate::log::{Floor, Horizon, Page};
-use crate::sse::{Frame, Mark};
+use crate::sse::{Frame, GapReason, Mark};
 
 /// One topic as this replica knows it: a plain state machine, without a lock and without a clock.
 #[derive(Debug)]
@@ -65,13 +65,32 @@ pub(super) enum Health {
     },
 }
 
-/// Entries that were found after streams had gone past them: above `from`, up to `to`.
+/// Entries that were found, or found to be gone, after streams had gone past them: above `from`, up
+/// to `to`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Stretch {
+pub(in crate::hub) struct Stretch {
     /// The last id before the hole.
-    pub(super) from: Id,
+    pub(in crate::hub) from: Id,
     /// The greatest id found.
-    pub(super) to: Id,
+    pub(in crate::hub) to: Id,
+    /// Why they are told of.
+    pub(in crate::hub) reason: GapReason,
+}
+
+impl Stretch {
+    /// Both in one. For two reasons there is only the one that says no more than that.
+    pub(in crate::hub) fn and(self, other: Self) -> Self {
+        let reason = if self.reason == other.reason {
+            self.reason
+        } else {
+            GapReason::Late
+        };
+        Self {
+            from: self.from.min(other.from),
+            to: self.to.max(other.to),
+            reason,
+        }
+    }
 }
 
 /// What became of a live frame.
@@ -289,11 +308,12 @@ impl Track {
                     };
                     return Repaired::More;
                 }
-                let floor = gap::judge(at, horizon, page.floor).map_or(at, |m| m.to.max(at));
+                let missing = gap::judge(at, horizon, page.floor).filter(|gap| at < gap.to);
+                let floor = missing.map_or(at, |gap| gap.to);
                 let reached = self
                     .take_page(at, floor, page)
                     .max(page.cut_at.unwrap_or(at));
-                let passed = extend(passed, at, floor, shown, page);
+                let passed = extend(passed, at, missing, shown, page);
                 let base = horizon.last.max(reached);
                 if page.cut_at.is_some() {
                     self.health = Health::Broken {
@@ -400,14 +420,28 @@ fn is_behind_older_hole(page: &Page, chain: Id, at: Id) -> bool {
         .is_some_and(|first| !first.prev.is_position() && chain < first.prev && first.prev <= at)
 }
 
-/// What streams may have gone past, this page included: entries found, and entries that the log
-/// has dropped before they could be found.
-fn extend(before: Option<Stretch>, at: Id, floor: Id, shown: Id, page: &Page) -> Option<Stretch> {
+/// What streams may have gone past, this page included: entries found, and entries that the log has
+/// lost or dropped before they could be found.
+fn extend(
+    before: Option<Stretch>,
+    at: Id,
+    missing: Option<Missing>,
+    shown: Id,
+    page: &Page,
+) -> Option<Stretch> {
     let found = page.frames.iter().map(|frame| frame.id);
-    let found = found.filter(|id| *id <= shown);
-    let to = found.chain([floor.min(shown)]).filter(|id| *id > at).max();
-    to.map_or(before, |to| {
-        let from = before.map_or(at, |passed| passed.from);
-        Some(Stretch { from, to })
+    let found = found.filter(|id| at < *id && *id <= shown).max();
+    let gone = missing.map(|gap| gap.to.min(shown)).filter(|to| at < *to);
+    let reason = match (missing, found) {
+        (Some(gap), None) => gap.reason,
+        (_, Some(_)) | (None, None) => GapReason::Late,
+    };
+    found.max(gone).map_or(before, |to| {
+        let first = Stretch {
+            from: at,
+            to,
+            reason,
+        };
+        Some(before.map_or(first, |before| before.and(first)))
     })
 }

@@ -3,11 +3,11 @@
 
 use super::{Flow, PAGE_EVENTS, Showing, Shown, Sink};
 use crate::gap;
-use crate::hub::feed::{Feed, LateFind};
+use crate::hub::feed::{Feed, LateFind, Stretch};
 use crate::hub::waker::WakerId;
 use crate::id::Id;
 use crate::log::{Page, ReadRequest, Reading};
-use crate::sse::{Frame, Gap, GapReason, Mark};
+use crate::sse::{Frame, Gap, Mark};
 use std::sync::Arc;
 
 #[derive(Debug)]
@@ -80,8 +80,8 @@ impl Teller {
 
     /// Whether the stream may have gone past what was found late: here, or where it came from.
     fn may_lack(&self, find: &LateFind) -> bool {
-        let was_open = self.serial < find.serial && self.since < find.to;
-        was_open || (self.resumed && find.from < self.since && self.since < find.at)
+        let was_open = self.serial < find.serial && self.since < find.stretch.to;
+        was_open || (self.resumed && find.stretch.from < self.since && self.since < find.at)
     }
 }
 
@@ -292,26 +292,25 @@ impl Source {
         if self.late_seen >= self.feed.late_finds() {
             return Flow::More;
         }
-        let mut lacks: Option<Gap> = None;
         let view = self.feed.view();
-        for find in view
-            .late_after(self.late_seen)
+        let finds = view.late_after(self.late_seen);
+        let lacks = finds
             .filter(|find| teller.may_lack(find))
-        {
-            let gap = lacks.get_or_insert_with(|| Gap {
-                topic: self.feed.topic().clone(),
-                reason: GapReason::Late,
-                from: Some(find.from),
-                to: find.to,
-            });
-            gap.from = gap.from.min(Some(find.from));
-            gap.to = gap.to.max(find.to);
-        }
+            .map(|find| find.stretch)
+            .reduce(Stretch::and);
         drop(view);
         self.late_seen = self.feed.late_finds();
         let anchored = false;
         match lacks {
-            Some(gap) => showing.show(Shown::Gap { gap, anchored }),
+            Some(Stretch { from, to, reason }) => {
+                let gap = Gap {
+                    topic: self.feed.topic().clone(),
+                    reason,
+                    from: Some(from),
+                    to,
+                };
+                showing.show(Shown::Gap { gap, anchored })
+            }
             None => Flow::More,
         }
     }

@@ -75,6 +75,7 @@ fn gap(reason: &str, from: u32, to: u32) -> Gap {
         from: Some(id(from)),
         to: id(to),
         after: Some(id(from)),
+        moves: true,
         seen: 1,
         text: String::new(),
     }
