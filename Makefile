@@ -48,8 +48,8 @@ $(built): Cargo.toml Cargo.lock $(shell find src -type f)
 
 # --- checks -----------------------------------------------------------------------------------------------------------
 
-.PHONY: old-rules model test quick ci test-tools fmt fmt-check lint doc test-rust test-valkey test-config test-dashboards test-load test-fault deny
-checks = test-tools fmt-check lint doc test-rust test-config test-dashboards test-load test-fault
+.PHONY: old-rules test-old-rule mutants model test quick ci test-tools fmt fmt-check lint doc test-rust test-valkey test-config test-dashboards test-load test-fault deny
+checks = test-tools fmt-check lint doc test-rust test-old-rule test-config test-dashboards test-load test-fault
 
 test: ## all checks: the one command that tells whether a change is good
 	@told=; trap 'printf "%s" "$$told"' EXIT; \
@@ -70,6 +70,12 @@ quick: fmt-check ## what takes less than a minute while working: format, clippy 
 
 old-rules: ## puts rules back that lost events, one at a time, and sees that the simulation finds each; ARGS name some
 	tests/simulation/old_rules/run $(ARGS)
+
+test-old-rule: # One of them, another for each commit.
+	tests/simulation/old_rules/run --one
+
+mutants: ## changes the core at random, one small thing at a time, and sees whether a test notices: hours, in shares; ARGS go to tests/mutants/run
+	tests/mutants/run $(ARGS)
 
 # As one package, because `cargo rustc`, which compiles what is broken, knows no workspace.
 model: ## plays wake-ups and cursors in more orders than `make test` does, then breaks their rules one at a time; ARGS name some

@@ -90,6 +90,8 @@ pub async fn run(
     };
     let mut pause = Duration::from_millis(20);
     loop {
+        // Answers may have come since the last work, and an ear that was replaced works no more.
+        link.tell_metrics();
         if !link.elected(&replicas) {
             if link.ear.owes() > 0 && !stop.is_cancelled() {
                 // Whoever listens now has not heard it.
@@ -160,13 +162,13 @@ impl Link {
         loop {
             self.work(confirmed >= 3);
             let wake = self.wake_at();
+            // All have their turn: publishes that never end would keep the answers to appends from being
+            // taken, and what is owed would only grow.
             tokio::select! {
-                biased;
                 () = stop.cancelled() => return Ended::Retired,
-                push = pubsub.recv() => {
-                    let mut next = Some(push);
-                    let mut taken = 0;
-                    while let Some(push) = next {
+                first = pubsub.recv() => {
+                    let more = std::iter::from_fn(|| pubsub.try_recv());
+                    for push in std::iter::once(first).chain(more).take(TAKE) {
                         match push {
                             Push::Lost { .. } => return Ended::Lost,
                             Push::Subscribed(_) => {
@@ -181,8 +183,6 @@ impl Link {
                                 }
                             }
                         }
-                        taken += 1;
-                        next = if taken < TAKE { pubsub.try_recv() } else { None };
                     }
                 }
                 Some(outcome) = self.appends.join_next() => self.answered(outcome),
@@ -260,6 +260,11 @@ impl Link {
             self.appends
                 .spawn(async move { carry(&redis, &name, &append).await });
         }
+        self.tell_metrics();
+    }
+
+    fn tell_metrics(&self) {
+        let now = Instant::now();
         let metrics = self.redis.metrics();
         metrics
             .ingest_owed

@@ -304,6 +304,10 @@ impl Stream {
             return Turn::Over(Ending::Clean(CloseReason::Limit));
         }
         self.caught_up |= step == Step::Idle;
+        if !matches!(step, Step::Held | Step::Opening) {
+            // It goes on, however slowly its client reads.
+            self.held_since = None;
+        }
         match step {
             Step::Full => return Turn::More,
             Step::Behind(read) => return Turn::Read(read),
@@ -320,7 +324,7 @@ impl Stream {
                     return Turn::Over(Ending::Cut(CloseReason::Held));
                 }
             }
-            Step::Idle | Step::Ended => self.held_since = None,
+            Step::Idle | Step::Ended => {}
         }
         others();
         self.beat(now, out, &mut others);

@@ -29,6 +29,8 @@ use tokio::time::Instant;
 
 /// Channels of one SUBSCRIBE.
 const BATCH: usize = 256;
+/// Pushes passed on in a row. Then what is wanted has its turn, however many wait.
+const PUSHES: usize = 256;
 /// The first pause before a reconnect; it doubles up to `redis.backoff_max`.
 const BACKOFF_MIN: Duration = Duration::from_millis(20);
 
@@ -155,8 +157,8 @@ impl Session {
         let orders = self.orders.clone();
         loop {
             tokio::select! {
-                // Frames first: what is wanted can wait, a full queue cannot.
-                biased;
+                // All have their turn: pushes that never end would keep topics from being subscribed,
+                // and a path that must begin anew from ending.
                 push = self.pubsub.recv() => match self.hear(redis, live, topics, push).await {
                     None => {}
                     Some(ended) => return ended,
@@ -216,9 +218,9 @@ impl Session {
         topics: &mut Subscriptions,
         first: Push,
     ) -> Option<Ended> {
-        let mut next = Some(first);
+        let more = std::iter::from_fn(|| self.pubsub.try_recv());
         let mut confirmed = Vec::new();
-        while let Some(push) = next {
+        for push in std::iter::once(first).chain(more).take(PUSHES) {
             match push {
                 Push::Subscribed(channel) => {
                     if let Some(Heard::Live(topic)) = redis.channel(&channel) {
@@ -237,7 +239,6 @@ impl Session {
                     return Some(Ended::Lost);
                 }
             }
-            next = self.pubsub.try_recv();
         }
         flush(live, &mut confirmed)
             .await

@@ -129,7 +129,28 @@ impl Shared {
     }
 }
 
+/// Takes a read back that is not finished when its task ends: by a panic, or with the process. Left
+/// where it is, everybody who wants the same would wait for it for ever.
+struct UnderWay {
+    shared: Arc<Shared>,
+    read: LogRead,
+    is_over: bool,
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.shared.lock().abandon(&self.read);
+        }
+    }
+}
+
 async fn carry_out(shared: Arc<Shared>, read: LogRead) {
+    let mut under_way = UnderWay {
+        shared: shared.clone(),
+        read: read.clone(),
+        is_over: false,
+    };
     let mut pause = Pause::default();
     loop {
         let place = shared.places.acquire().await;
@@ -145,7 +166,10 @@ async fn carry_out(shared: Arc<Shared>, read: LogRead) {
                 drop(tokio::time::timeout(PAUSE_MAX, settled).await);
                 continue;
             }
-            Begun::Off => return,
+            Begun::Off => {
+                under_way.is_over = true;
+                return;
+            }
         }
         let answer = shared.broker.read(read.partition(), read.requests()).await;
         drop(place);
@@ -158,16 +182,20 @@ async fn carry_out(shared: Arc<Shared>, read: LogRead) {
         };
         shared.metrics.log_reads.inc_by(reading.pages.len() as u64);
         let finished = shared.lock().finish(&read, &reading, &shared.hub);
-        let (served, is_done) = match finished {
-            Finished::Done(served) => (served, true),
-            Finished::Again(served) => (served, false),
+        // From here on the read may be another task's.
+        let served = match finished {
+            Finished::Done(served) => {
+                under_way.is_over = true;
+                served
+            }
+            Finished::Again(served) => served,
         };
         let reading = Arc::new(reading);
         for waiter in served {
             // Whoever waited may have gone.
             drop(waiter.send(reading.clone()));
         }
-        if is_done {
+        if under_way.is_over {
             return;
         }
     }

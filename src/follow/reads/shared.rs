@@ -120,6 +120,11 @@ impl<W> SharedReads<W> {
         Finished::Again(served)
     }
 
+    /// Nobody carries it out any more. Who waits for it learns that by the loss of its waiter.
+    pub fn abandon(&mut self, read: &LogRead) {
+        self.under_way.remove(read);
+    }
+
     /// How many reads are under way.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -241,6 +246,14 @@ mod tests {
         assert_eq!(reads.begin(&pages(), &hub, |_| true), Begun::Ask);
         let second = reads.finish(&pages(), &foreign, &hub);
         assert_eq!(second, Finished::Done(vec![2]));
+    }
+
+    #[test]
+    fn a_read_that_was_abandoned_is_begun_anew_by_who_joins_next() {
+        let mut reads = SharedReads::default();
+        assert!(reads.join(pages(), 1));
+        reads.abandon(&pages());
+        assert!(reads.join(pages(), 2));
     }
 
     #[test]

@@ -4,69 +4,17 @@
 //! `redis/internal.lua`. `tests/ledger.rs` runs both side by side, so `tests/simulation/` may take a
 //! ledger for its Redis. Time comes in as an argument.
 
+mod report;
+mod retention;
+
+pub use retention::{Bounds, Retention, Rule};
+
 use super::{BrokerError, Publication, TopicState};
 use crate::id::Id;
-use crate::log::{Floor, Followed, History, Horizon, Loss, Page, ReadRequest, Reading, Seam};
+use crate::log::{Floor, History, Horizon, Loss, Page, ReadRequest, Reading, Seam};
 use crate::sse::{Entry, Frame, Mark};
-use crate::topic::{Pattern, Topic};
+use crate::topic::Topic;
 use std::collections::{BTreeMap, HashMap, VecDeque};
-
-/// What is kept of one topic.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bounds {
-    /// Entries.
-    pub events_max: usize,
-    /// Age of an entry, in milliseconds.
-    pub age_ms: u64,
-}
-
-/// What is kept of the topics that fit a pattern.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rule {
-    /// The topics.
-    pub topics: Pattern,
-    /// None: they are not logged. Their events are sent live and have no id.
-    pub bounds: Option<Bounds>,
-}
-
-/// How much a ledger keeps.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Retention {
-    /// What is kept of a topic that fits no rule.
-    pub bounds: Bounds,
-    /// Rules for some topics: the first that fits holds.
-    pub rules: Vec<Rule>,
-    /// Bytes of one event's data.
-    pub event_bytes_max: usize,
-    /// Topics; 0 for no limit.
-    pub topics_max: usize,
-    /// How long an idempotency key is remembered, in milliseconds.
-    pub idempotency_ms: u64,
-    /// How far the clock leaps when another process takes the log over, in milliseconds.
-    pub leap_ms: u64,
-}
-
-impl Retention {
-    /// What is kept of a topic; none if it is not logged.
-    #[must_use]
-    pub fn of(&self, topic: &Topic) -> Option<Bounds> {
-        let rule = self.rules.iter().find(|rule| rule.topics.fits(topic));
-        rule.map_or(Some(self.bounds), |rule| rule.bounds)
-    }
-
-    /// What decides how old an event may become.
-    fn ages(&self) -> (u64, Vec<(&Pattern, Option<u64>)>) {
-        let age = |rule: &Rule| rule.bounds.map(|bounds| bounds.age_ms);
-        let rules = self.rules.iter().map(|rule| (&rule.topics, age(rule)));
-        (self.bounds.age_ms, rules.collect())
-    }
-
-    /// The least of all ages.
-    fn least_age_ms(&self) -> u64 {
-        let rules = self.rules.iter().filter_map(|rule| rule.bounds);
-        rules.fold(self.bounds.age_ms, |least, bounds| least.min(bounds.age_ms))
-    }
-}
 
 /// Frames to be sent live, in order.
 pub type LiveFrames = Vec<(Topic, Frame)>;
@@ -374,144 +322,6 @@ impl Ledger {
         Some(frame)
     }
 
-    /// Hears how far a replica followed the clock, and which id of each topic it knew last, before
-    /// this process wrote. Returns gap entries to be sent live.
-    pub fn report(
-        &mut self,
-        followed: impl Into<Followed>,
-        topics: &[(Topic, Id)],
-        now_ms: u64,
-    ) -> LiveFrames {
-        let followed = followed.into();
-        self.expire(now_ms);
-        self.take_over(now_ms);
-        let since = self.unfollowed_since(&followed);
-        if self.is_beyond_seams(followed.heard) {
-            self.leap_over(followed.heard);
-        }
-        let mut told = Vec::new();
-        for (topic, id) in topics {
-            if let Some(frame) = self.report_one(topic, *id, followed.heard, since, now_ms) {
-                told.push((topic.clone(), frame));
-            }
-        }
-        told
-    }
-
-    /// From where on the log was written by processes that a replica did not follow.
-    fn unfollowed_since(&self, followed: &Followed) -> Option<Id> {
-        if followed.born.is_some_and(|born| born != self.born) {
-            return Some(self.born);
-        }
-        let known = followed.seam?;
-        let newer = self.seams.iter().find(|seam| known < seam.before);
-        newer.map(|seam| seam.before)
-    }
-
-    /// Whether this id is above everything that the newest seam covers.
-    fn is_beyond_seams(&self, id: Id) -> bool {
-        id >= self.seams.back().map_or(self.born, |seam| seam.after)
-    }
-
-    /// Where the seam begins that an id lies in.
-    fn seam_around(&self, id: Id) -> Option<Id> {
-        let around = |seam: &&Seam| seam.before < id && id < seam.after;
-        self.seams.iter().find(around).map(|seam| seam.before)
-    }
-
-    /// Widens the newest seam so that it covers `id`, and goes on behind it.
-    fn leap_over(&mut self, id: Id) {
-        let beyond = Id::before_ms(self.last.max(id).ms + 1);
-        self.last = beyond;
-        match self.seams.back_mut() {
-            Some(seam) => seam.after = beyond,
-            None => self.seams.push_back(Seam {
-                before: self.born,
-                after: beyond,
-            }),
-        }
-    }
-
-    /// What a replica knew of one topic: `id` last, and nothing at or below `heard` is shown there
-    /// any more, although `since` the log was written by processes that it did not follow.
-    fn report_one(
-        &mut self,
-        topic: &Topic,
-        id: Id,
-        heard: Id,
-        since: Option<Id>,
-        now_ms: u64,
-    ) -> Option<Frame> {
-        if let Some(from) = since.or_else(|| self.seam_around(heard))
-            && self.has_between(topic, from, heard)
-        {
-            return self.write_gap(topic, from, heard, now_ms);
-        }
-        if let Some(from) = since.filter(|since| *since < id) {
-            return self.write_gap(topic, from, id, now_ms);
-        }
-        if self.is_beyond_seams(id) && self.lacks(topic, id) {
-            self.leap_over(id);
-        }
-        let from = self.seam_around(id)?;
-        self.write_gap(topic, from, id, now_ms)
-    }
-
-    /// Whether the topic's log has, or had, an entry above `since` and at or below `heard`.
-    fn has_between(&self, topic: &Topic, since: Id, heard: Id) -> bool {
-        let Some(log) = self.logs.get(topic).filter(|_| since < heard) else {
-            return false;
-        };
-        let mut ids = log.entries.iter().map(|(entry, _)| entry.id);
-        let trimmed = |(first, _): &(Entry, Frame)| since < first.prev;
-        ids.any(|id| since < id && id <= heard) || log.entries.front().is_some_and(trimmed)
-    }
-
-    /// A stretch of a topic was lost: above `from`, up to `lost`. None if that is written down.
-    fn write_gap(&mut self, topic: &Topic, from: Id, lost: Id, now_ms: u64) -> Option<Frame> {
-        let covers = |(above, up_to): &(Id, Id)| *above <= from && lost <= *up_to;
-        if self
-            .logs
-            .get(topic)
-            .is_some_and(|log| log.gaps.iter().any(covers))
-        {
-            return None;
-        }
-        let mark = Mark::Gap { from, lost };
-        let frame = self.append(topic, mark, "tidegate.gap".into(), String::new(), now_ms);
-        if let Some(log) = self.logs.get_mut(topic) {
-            log.gaps.push_back((from, lost));
-            if log.gaps.len() > GAPS_MAX {
-                log.gaps.pop_front();
-            }
-        }
-        self.losses.retain(|loss| loss.from != from);
-        self.losses.push_back(Loss {
-            from,
-            told: frame.id,
-        });
-        if self.losses.len() > LOSSES_MAX {
-            self.losses.pop_front();
-        }
-        Some(frame)
-    }
-
-    /// Whether an id that must be in the log is not.
-    fn lacks(&self, topic: &Topic, id: Id) -> bool {
-        if id > self.last {
-            return true;
-        }
-        match self.logs.get(topic).map(|log| &log.entries) {
-            Some(entries) => {
-                entries.front().is_some_and(|(first, _)| first.prev < id)
-                    && entries
-                        .binary_search_by_key(&id, |(entry, _)| entry.id)
-                        .is_err()
-            }
-            None => Id::before_ms(self.oldest(topic, self.last.ms)) < id,
-        }
-    }
-
     /// Topics that have a log.
     pub fn topics(&mut self, after: &str, limit: usize, now_ms: u64) -> Vec<Topic> {
         self.expire(now_ms);
@@ -605,14 +415,14 @@ impl Ledger {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::event::EventType;
 
     const LEAP: u64 = 50;
     const AGE: u64 = 1_000;
 
-    fn ledger(events_max: usize) -> Ledger {
+    pub(in crate::broker::ledger) fn ledger(events_max: usize) -> Ledger {
         let retention = Retention {
             bounds: Bounds {
                 events_max,
@@ -627,12 +437,16 @@ mod tests {
         Ledger::new(retention, 10_000)
     }
 
-    fn topic() -> Topic {
+    pub(in crate::broker::ledger) fn topic() -> Topic {
         Topic::parse("a").unwrap()
     }
 
     /// Publishes so many events at once.
-    fn publish(ledger: &mut Ledger, count: usize, now_ms: u64) -> Vec<Id> {
+    pub(in crate::broker::ledger) fn publish(
+        ledger: &mut Ledger,
+        count: usize,
+        now_ms: u64,
+    ) -> Vec<Id> {
         let event = Publication {
             topic: topic(),
             event_type: EventType::default(),
@@ -644,113 +458,13 @@ mod tests {
         ids.into_iter().flatten().collect()
     }
 
-    fn read(ledger: &mut Ledger, now_ms: u64) -> Reading {
+    pub(in crate::broker::ledger) fn read(ledger: &mut Ledger, now_ms: u64) -> Reading {
         let request = ReadRequest {
             topic: topic(),
             after: Id::ZERO,
             limit: 100,
         };
         ledger.read(&[request], now_ms)
-    }
-
-    /// What a report has written down as lost: above the one, up to the other.
-    fn gap_of(frames: &LiveFrames) -> Option<(Id, Id)> {
-        frames.iter().find_map(|(_, frame)| match frame.mark {
-            Mark::Gap { from, lost } => Some((from, lost)),
-            _ => None,
-        })
-    }
-
-    /// A replica had followed a clock that was ahead; Redis lost all it had, and began below. What
-    /// was published before the report is at or below what the replica has heard, and not shown.
-    #[test]
-    fn what_a_clock_that_began_anew_gave_out_before_the_report_is_told() {
-        let heard = Id::new(99_000, 3);
-        let followed = Followed {
-            heard,
-            born: Some(Id::new(90_000, 0)),
-            seam: Some(Id::ZERO),
-        };
-        let mut log = ledger(10);
-        let born = log.horizon(10_000).born;
-        publish(&mut log, 2, 10_001);
-        let told = log.report(followed, &[(topic(), Id::ZERO)], 10_002);
-        assert_eq!(gap_of(&told), Some((born, heard)));
-        assert!(log.last() > heard, "it goes on above what was heard");
-        // The process ends before the report: what it gave out is below the seam.
-        let mut log = ledger(10);
-        publish(&mut log, 2, 10_001);
-        log.run += 1;
-        publish(&mut log, 1, 10_002);
-        let told = log.report(followed, &[(topic(), Id::ZERO)], 10_003);
-        assert_eq!(gap_of(&told), Some((born, heard)));
-        // Trimmed already: the log does not say what it was.
-        let mut log = ledger(1);
-        publish(&mut log, 2, 10_001);
-        log.last = Id::new(99_500, 0);
-        publish(&mut log, 1, 10_002);
-        let told = log.report(followed, &[(topic(), Id::ZERO)], 10_003);
-        assert_eq!(gap_of(&told), Some((born, heard)));
-        // Nothing was published: nothing is lost.
-        let mut log = ledger(10);
-        let told = log.report(followed, &[(topic(), Id::ZERO)], 10_002);
-        assert_eq!(gap_of(&told), None);
-        assert!(log.last() > heard);
-    }
-
-    /// The process that a replica followed went, and so did the next one before the report.
-    #[test]
-    fn what_two_processes_wrote_that_a_replica_did_not_follow_is_told() {
-        let mut log = ledger(10);
-        let known = publish(&mut log, 1, 10_001)[0];
-        let seen = log.horizon(10_001);
-        // It followed a clock that was ahead, and which the log has forgotten.
-        let followed = Followed::by(&seen, Id::new(10_400, 0));
-        for run in 1..=2 {
-            log.run = run;
-            publish(&mut log, 1, 10_100 * run);
-        }
-        let seams: Vec<Id> = log.seams.iter().map(|seam| seam.before).collect();
-        assert_eq!(seams.len(), 2);
-        let told = log.report(followed, &[(topic(), known)], 20_300);
-        assert_eq!(gap_of(&told), Some((seams[0], followed.heard)));
-        // A second replica that had heard no more is told by the same entry.
-        let told = log.report(followed, &[(topic(), known)], 20_400);
-        assert_eq!(gap_of(&told), None);
-    }
-
-    /// Told as lost is only what a replica did not follow.
-    #[test]
-    fn a_replica_that_has_followed_everything_writes_no_gap() {
-        let mut log = ledger(10);
-        publish(&mut log, 1, 10_001);
-        log.run = 1;
-        let last = publish(&mut log, 2, 10_100)[1];
-        let followed = Followed::by(&log.horizon(10_100), last);
-        log.run = 2;
-        publish(&mut log, 1, 10_200);
-        let told = log.report(followed, &[(topic(), last)], 10_300);
-        assert_eq!(gap_of(&told), None);
-    }
-
-    #[test]
-    fn a_loss_outlives_the_entry_that_tells_of_it() {
-        let mut log = ledger(2);
-        let kept = publish(&mut log, 1, 10_001)[0];
-        let lost = Id::new(10_002, 1);
-        log.run = 1;
-        publish(&mut log, 1, 10_010);
-        let told = log.report(lost, &[(topic(), lost)], 10_020);
-        let entry = told[0].1.id;
-        publish(&mut log, 3, 10_030);
-        let horizon = read(&mut log, 10_040).horizon;
-        let loss = Loss {
-            from: kept,
-            told: entry,
-        };
-        assert_eq!(horizon.losses, [loss]);
-        // Another replica reports the same: whoever is before the entry is told by its loss.
-        assert!(log.report(lost, &[(topic(), lost)], 10_050).is_empty());
     }
 
     /// Events of the very millisecond in which other ages were configured were kept by the old ones.
