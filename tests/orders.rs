@@ -574,3 +574,22 @@ fn frames_from_before_the_report_do_not_keep_it_from_being_made() {
     };
     assert!(!reports.is_empty(), "the second loss is not reported");
 }
+
+/// What was heard of a log that went back was reported on the next connection only; if that broke first,
+/// nobody reported.
+#[test]
+fn a_report_that_did_not_arrive_is_made_on_the_next_connection() {
+    let now = Instant::now();
+    let mut l = Ledger::new(retention(100), 100_000);
+    publish(&mut l, 1, 100_001);
+    let (hub, mut core) = replica(100, up(0), now);
+    let _one = live(&hub, &mut core, &mut l, now);
+    for _ in 0..3 {
+        core.hear(Live::Down, now);
+        core.hear(up(1), now);
+        let Some(Ask::Settle { reports, .. }) = core.next_ask() else {
+            panic!("it settles first")
+        };
+        assert_eq!(reports.len(), 1);
+    }
+}
