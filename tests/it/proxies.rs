@@ -69,10 +69,18 @@ impl Proxy {
         nginx::write(&directory.0, "key.pem", &key);
         nginx::write(&directory.0, "both.pem", &format!("{cert}{key}"));
         let (http, https) = (free_address(), free_address());
+        let setup = Setup {
+            directory: &directory.0,
+            http,
+            https,
+            replicas: &replicas,
+            checks,
+            changes,
+        };
         let mut command = match kind {
-            Kind::Nginx => prepare_nginx(&directory.0, http, https, &replicas, changes),
-            Kind::Haproxy => prepare_haproxy(&directory.0, http, https, &replicas, checks, changes),
-            Kind::Caddy => prepare_caddy(&directory.0, http, https, &replicas, checks, changes),
+            Kind::Nginx => setup.nginx(),
+            Kind::Haproxy => setup.haproxy(),
+            Kind::Caddy => setup.caddy(),
         };
         let process = Process::spawn(&format!("{kind:?}"), &mut command).unwrap();
         let proxy = Self {
@@ -203,65 +211,165 @@ impl Drop for Proxy {
     }
 }
 
-fn prepare_nginx(
-    directory: &Path,
+/// Where a proxy listens, what is behind it, and what is changed in its shipped configuration.
+struct Setup<'a> {
+    directory: &'a Path,
     http: SocketAddr,
     https: SocketAddr,
-    replicas: &[SocketAddr],
-    changes: &[(&str, &str)],
-) -> Command {
-    nginx::write_shared(directory, replicas);
-    let proxy = directory.join("tidegate-proxy.conf");
-    let (of_proxy, of_main): (Vec<_>, Vec<_>) = changes
-        .iter()
-        .copied()
-        .partition(|(old, _)| fs::read_to_string(&proxy).unwrap().contains(old));
-    fs::write(&proxy, changed(&proxy, &of_proxy)).unwrap();
-    let (http, https) = (http.to_string(), https.to_string());
-    let values = [
-        ("NGINX_SERVER_NAME", NAME),
-        ("NGINX_HTTP_LISTEN", &http),
-        ("NGINX_HTTPS_LISTEN", &https),
-        ("NGINX_CERTIFICATE", "cert.pem"),
-        ("NGINX_CERTIFICATE_KEY", "key.pem"),
-        ("NGINX_TRUSTED", "127.0.0.1"),
-        ("NGINX_BACKENDS", "127.0.0.1"),
-        ("NGINX_STREAMS_PER_ADDRESS", "2"),
-        ("NGINX_REQUESTS_PER_SECOND", "1"),
-        ("NGINX_WORKER_CONNECTIONS", "1024"),
-        ("NGINX_WORKER_FILES", "1224"),
-    ];
-    let main = directory.join("nginx.conf");
-    fs::write(&main, nginx::render("production.conf", &values)).unwrap();
-    let temporary: String = ["client_body", "proxy", "fastcgi", "scgi", "uwsgi"]
-        .map(|kind| format!("{kind}_temp_path {kind};\n"))
-        .concat();
-    let http_begins = format!("http {{\n{temporary}");
-    let mut local = vec![
-        // What belongs to the distribution's nginx.
-        ("user www-data;\n", ""),
-        ("/run/nginx.pid", "nginx.pid"),
-        (
-            "/var/log/nginx/tidegate.log tidegate buffer=64k flush=1s",
-            "/dev/stdout tidegate",
-        ),
-        ("/var/log/nginx/error.log", "stderr"),
-        ("http {\n", http_begins.as_str()),
-    ];
-    // As the file itself says.
-    let old = format!("listen {https} ssl;");
-    let new = format!("listen {https} ssl http2;");
-    let (old_default, new_default) = (" ssl default_server ", " ssl http2 default_server ");
-    if nginx_version() < (1, 25, 1) {
-        local.extend([
-            ("        http2 on;\n", ""),
-            (old.as_str(), new.as_str()),
-            (old_default, new_default),
-        ]);
+    replicas: &'a [SocketAddr],
+    /// The port that answers health checks, if it is not that of the replicas.
+    checks: Option<u16>,
+    changes: &'a [(&'a str, &'a str)],
+}
+
+impl Setup<'_> {
+    fn nginx(&self) -> Command {
+        let &Self {
+            directory,
+            http,
+            https,
+            replicas,
+            changes,
+            ..
+        } = self;
+        nginx::write_shared(directory, replicas);
+        let proxy = directory.join("tidegate-proxy.conf");
+        let (of_proxy, of_main): (Vec<_>, Vec<_>) = changes
+            .iter()
+            .copied()
+            .partition(|(old, _)| fs::read_to_string(&proxy).unwrap().contains(old));
+        fs::write(&proxy, changed(&proxy, &of_proxy)).unwrap();
+        let (http, https) = (http.to_string(), https.to_string());
+        let values = [
+            ("NGINX_SERVER_NAME", NAME),
+            ("NGINX_HTTP_LISTEN", &http),
+            ("NGINX_HTTPS_LISTEN", &https),
+            ("NGINX_CERTIFICATE", "cert.pem"),
+            ("NGINX_CERTIFICATE_KEY", "key.pem"),
+            ("NGINX_TRUSTED", "127.0.0.1"),
+            ("NGINX_BACKENDS", "127.0.0.1"),
+            ("NGINX_STREAMS_PER_ADDRESS", "2"),
+            ("NGINX_REQUESTS_PER_SECOND", "1"),
+            ("NGINX_WORKER_CONNECTIONS", "1024"),
+            ("NGINX_WORKER_FILES", "1224"),
+        ];
+        let main = directory.join("nginx.conf");
+        fs::write(&main, nginx::render("production.conf", &values)).unwrap();
+        let temporary: String = ["client_body", "proxy", "fastcgi", "scgi", "uwsgi"]
+            .map(|kind| format!("{kind}_temp_path {kind};\n"))
+            .concat();
+        let http_begins = format!("http {{\n{temporary}");
+        let mut local = vec![
+            // What belongs to the distribution's nginx.
+            ("user www-data;\n", ""),
+            ("/run/nginx.pid", "nginx.pid"),
+            (
+                "/var/log/nginx/tidegate.log tidegate buffer=64k flush=1s",
+                "/dev/stdout tidegate",
+            ),
+            ("/var/log/nginx/error.log", "stderr"),
+            ("http {\n", http_begins.as_str()),
+        ];
+        // As the file itself says.
+        let old = format!("listen {https} ssl;");
+        let new = format!("listen {https} ssl http2;");
+        let (old_default, new_default) = (" ssl default_server ", " ssl http2 default_server ");
+        if nginx_version() < (1, 25, 1) {
+            local.extend([
+                ("        http2 on;\n", ""),
+                (old.as_str(), new.as_str()),
+                (old_default, new_default),
+            ]);
+        }
+        local.extend(of_main);
+        fs::write(&main, changed(&main, &local)).unwrap();
+        nginx::command(directory)
     }
-    local.extend(of_main);
-    fs::write(&main, changed(&main, &local)).unwrap();
-    nginx::command(directory)
+
+    fn haproxy(&self) -> Command {
+        let &Self {
+            directory,
+            http,
+            https,
+            replicas,
+            checks,
+            changes,
+        } = self;
+        let text = changed(
+            &deploy("haproxy/haproxy.cfg"),
+            &[("maxconn 100000", "maxconn 1000")],
+        );
+        let file = directory.join("haproxy.cfg");
+        fs::write(&file, text).unwrap();
+        fs::write(&file, changed(&file, changes)).unwrap();
+        fs::copy(
+            deploy("haproxy/come-back.http"),
+            directory.join("come-back.http"),
+        )
+        .unwrap();
+        let mut command = Command::new(program("haproxy"));
+        command
+            .env_clear()
+            .env("TIDEGATE_HTTP", http.to_string())
+            .env("TIDEGATE_HTTPS", https.to_string())
+            .env("TIDEGATE_CERTIFICATE", directory.join("both.pem"))
+            .envs((1..).zip(replicas).map(|(number, address)| {
+                (format!("TIDEGATE_REPLICA_{number}"), address.to_string())
+            }))
+            .envs(checks.map(|port| ("TIDEGATE_CHECK_PORT", port.to_string())))
+            .args(["-W", "-f"])
+            .arg(file);
+        command
+    }
+
+    fn caddy(&self) -> Command {
+        let &Self {
+            directory,
+            http,
+            https,
+            replicas,
+            checks,
+            changes,
+        } = self;
+        let local = format!(
+            "{{\n\tadmin {}\n\tdefault_bind 127.0.0.1\n\thttp_port {}\n\t# Every line",
+            free_address(),
+            http.port()
+        );
+        let replicas: Vec<String> = replicas.iter().map(ToString::to_string).collect();
+        let replicas = replicas.join(" ");
+        let (cert, key) = (directory.join("cert.pem"), directory.join("key.pem"));
+        let tls = format!("{} {}", cert.display(), key.display());
+        let site = format!("https://{NAME}:{}", https.port());
+        let text = changed(
+            &deploy("caddy/Caddyfile"),
+            &[
+                ("{\n\t# Every line", local.as_str()),
+                // Set here rather than by the environment: a reload by another process reads it again.
+                ("{$TIDEGATE_SITE}", &site),
+                ("{$TIDEGATE_TLS}", &tls),
+                ("{$TIDEGATE_REPLICAS}", &replicas),
+            ],
+        );
+        let file = directory.join("Caddyfile");
+        fs::write(&file, text).unwrap();
+        if let Some(port) = checks {
+            let port = port.to_string();
+            fs::write(
+                &file,
+                changed(&file, &[("{$TIDEGATE_CHECK_PORT:0}", &port)]),
+            )
+            .unwrap();
+        }
+        fs::write(&file, changed(&file, changes)).unwrap();
+        let mut command = Command::new(program("caddy"));
+        command
+            .env_clear()
+            .env("HOME", directory)
+            .args(["run", "--adapter", "caddyfile", "--config"])
+            .arg(file);
+        command
+    }
 }
 
 fn nginx_version() -> (u32, u32, u32) {
@@ -274,91 +382,6 @@ fn nginx_version() -> (u32, u32, u32) {
     let mut parts = version.split(['.', ' ']).map(|part| part.parse().unwrap());
     let mut next = || parts.next().unwrap();
     (next(), next(), next())
-}
-
-fn prepare_haproxy(
-    directory: &Path,
-    http: SocketAddr,
-    https: SocketAddr,
-    replicas: &[SocketAddr],
-    checks: Option<u16>,
-    changes: &[(&str, &str)],
-) -> Command {
-    let text = changed(
-        &deploy("haproxy/haproxy.cfg"),
-        &[("maxconn 100000", "maxconn 1000")],
-    );
-    let file = directory.join("haproxy.cfg");
-    fs::write(&file, text).unwrap();
-    fs::write(&file, changed(&file, changes)).unwrap();
-    fs::copy(
-        deploy("haproxy/come-back.http"),
-        directory.join("come-back.http"),
-    )
-    .unwrap();
-    let mut command = Command::new(program("haproxy"));
-    command
-        .env_clear()
-        .env("TIDEGATE_HTTP", http.to_string())
-        .env("TIDEGATE_HTTPS", https.to_string())
-        .env("TIDEGATE_CERTIFICATE", directory.join("both.pem"))
-        .envs(
-            (1..).zip(replicas).map(|(number, address)| {
-                (format!("TIDEGATE_REPLICA_{number}"), address.to_string())
-            }),
-        )
-        .envs(checks.map(|port| ("TIDEGATE_CHECK_PORT", port.to_string())))
-        .args(["-W", "-f"])
-        .arg(file);
-    command
-}
-
-fn prepare_caddy(
-    directory: &Path,
-    http: SocketAddr,
-    https: SocketAddr,
-    replicas: &[SocketAddr],
-    checks: Option<u16>,
-    changes: &[(&str, &str)],
-) -> Command {
-    let local = format!(
-        "{{\n\tadmin {}\n\tdefault_bind 127.0.0.1\n\thttp_port {}\n\t# Every line",
-        free_address(),
-        http.port()
-    );
-    let replicas: Vec<String> = replicas.iter().map(ToString::to_string).collect();
-    let replicas = replicas.join(" ");
-    let (cert, key) = (directory.join("cert.pem"), directory.join("key.pem"));
-    let tls = format!("{} {}", cert.display(), key.display());
-    let site = format!("https://{NAME}:{}", https.port());
-    let text = changed(
-        &deploy("caddy/Caddyfile"),
-        &[
-            ("{\n\t# Every line", local.as_str()),
-            // Set here rather than by the environment: a reload by another process reads it again.
-            ("{$TIDEGATE_SITE}", &site),
-            ("{$TIDEGATE_TLS}", &tls),
-            ("{$TIDEGATE_REPLICAS}", &replicas),
-        ],
-    );
-    let file = directory.join("Caddyfile");
-    fs::write(&file, text).unwrap();
-    if let Some(port) = checks {
-        let port = port.to_string();
-        fs::write(
-            &file,
-            changed(&file, &[("{$TIDEGATE_CHECK_PORT:0}", &port)]),
-        )
-        .unwrap();
-    }
-    fs::write(&file, changed(&file, changes)).unwrap();
-    let mut command = Command::new(program("caddy"));
-    command
-        .env_clear()
-        .env("HOME", directory)
-        .args(["run", "--adapter", "caddyfile", "--config"])
-        .arg(file);
-    command
 }
 
 /// What one request was answered.
