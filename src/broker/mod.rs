@@ -3,142 +3,25 @@
 //! A broker publishes, reads, deletes and lists, carries what replicas say to one another, and feeds
 //! this one with live frames. It knows neither subscribers nor HTTP.
 
+mod error;
 mod ledger;
+mod live_path;
 mod memory;
 pub mod raw;
+mod record;
 pub mod redis;
 mod subscriptions;
 
+pub use error::BrokerError;
 pub use ledger::{Bounds, Ledger, LiveFrames, Retention, Rule};
+pub use live_path::{Interest, Live, LivePath};
 pub use memory::Memory;
+pub use record::{Fleet, Publication, TopicState};
 pub use subscriptions::Subscriptions;
 
-use crate::event::EventType;
 use crate::id::Id;
 use crate::log::{Followed, History, ReadRequest, Reading};
-use crate::sse::Frame;
 use crate::topic::{PartitionNo, Topic};
-use std::collections::BTreeMap;
-use tokio::sync::mpsc;
-
-/// One event to be published.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Publication {
-    /// The topic; never a reserved one.
-    pub topic: Topic,
-    /// The type.
-    pub event_type: EventType,
-    /// The data, verbatim.
-    pub data: String,
-    /// This is the topic's last event.
-    pub end: bool,
-    /// A repeat of the same key on the same topic, within the window, answers the first id.
-    pub idempotency_key: Option<String>,
-}
-
-/// Why something was not done. The caller's fault or the server's: `http` turns it into a status.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BrokerError {
-    /// The topic has ended; retrying helps only once it has expired or been deleted.
-    #[error("topic {0} has ended")]
-    Ended(String),
-    /// The key of the topic's log, or of an idempotency key, holds what is not the gateway's.
-    /// Retrying helps once somebody has removed it.
-    #[error("{0}")]
-    Foreign(String),
-    /// The topic is not logged, so it cannot end; retrying does not help.
-    #[error("topic {0} is not logged, so it has no end")]
-    Unlogged(String),
-    /// The data is larger than `publish.event_bytes_max`.
-    #[error("the event has more than {0} bytes")]
-    TooLarge(u64),
-    /// `limits.topics_max` topics exist already.
-    #[error("there are {0} topics already, no more are allowed")]
-    TooManyTopics(u64),
-    /// It is published, but fewer replicas of Redis than `log.wait_replicas` have confirmed it in
-    /// time: a failover now may lose it. Retry with the same idempotency key.
-    #[error("{replicas} of {wanted} replicas have confirmed it in time")]
-    Unreplicated {
-        /// Those that have it.
-        replicas: u64,
-        /// Those that should.
-        wanted: u64,
-    },
-    /// Redis refused for want of memory; retry later.
-    #[error("the log is out of memory")]
-    OutOfMemory,
-    /// No answer, or no connection; whether it was done is unknown. Retry with the same
-    /// idempotency key.
-    #[error("the log cannot be reached: {0}")]
-    Unavailable(String),
-    /// Redis refused for a reason that retrying does not mend.
-    #[error("the log refused: {0}")]
-    Refused(String),
-}
-
-/// What the live path tells a replica, in the order in which it happened.
-#[derive(Clone, Debug)]
-pub enum Live {
-    /// A connection stands; nothing is subscribed on it yet. `run` names the server's process.
-    Up {
-        /// The process that the connection leads to.
-        run: Box<str>,
-    },
-    /// From here on every frame of these topics is heard, each with the number under which it was
-    /// wanted last.
-    Confirmed(Vec<(Topic, u64)>),
-    /// A new entry.
-    Frame(Topic, Frame),
-    /// An entry that cannot be read: the topic has a hole.
-    Unreadable(Topic),
-    /// The clock said aloud: nothing at or below this id is still to come.
-    Tick(PartitionNo, Id),
-    /// The connection is gone; frames may be missing until the next `Confirmed`.
-    Down,
-}
-
-/// What a replica wants of the live path.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Interest {
-    /// Hear these topics. The number comes back when each is heard: a topic may be given up and
-    /// wanted again while an earlier confirmation is on its way.
-    Add(Vec<(Topic, u64)>),
-    /// Stop hearing these topics.
-    Remove(Vec<Topic>),
-    /// The connection is deaf, or has shown that the log has gone back: begin anew.
-    Reset,
-}
-
-/// The two ends of a live path.
-#[derive(Debug)]
-pub struct LivePath {
-    /// What happens, in order; bounded, see `redis.live_queue_bytes`.
-    pub events: mpsc::Receiver<Live>,
-    /// What is wanted.
-    pub interest: mpsc::Sender<Interest>,
-}
-
-/// What a log holds of one topic.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TopicState {
-    /// Ids of the first and the last retained entry.
-    pub range: Option<(Id, Id)>,
-    /// Entries retained.
-    pub length: u64,
-    /// Whether the topic has ended.
-    pub ended: bool,
-    /// Subscribers over all replicas, this one's not counted.
-    pub subscribers_elsewhere: u64,
-}
-
-/// What replicas say of themselves to one another.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Fleet {
-    /// Open streams by replica, those that were heard of in the last seconds.
-    pub streams: BTreeMap<String, u64>,
-    /// What this replica has said of its subscribers is no longer there.
-    pub forgotten: bool,
-}
 
 /// A log, of one of the kinds that exist.
 #[derive(Debug)]

@@ -80,7 +80,7 @@ impl<T> Drop for RankedGuard<'_, T> {
 
 #[cfg(debug_assertions)]
 mod held {
-    use super::Rank;
+    use crate::hub::lock::Rank;
     use std::cell::RefCell;
 
     crate::sync::thread_local! {
@@ -110,7 +110,7 @@ mod held {
 
 #[cfg(not(debug_assertions))]
 mod held {
-    use super::Rank;
+    use crate::hub::lock::Rank;
 
     pub(super) fn enter(_: Rank) {}
     pub(super) fn leave(_: Rank) {}

@@ -21,10 +21,11 @@ pub mod feed;
 mod lock;
 pub mod partition;
 pub mod reader;
+pub mod wake_source;
 mod waker;
 pub mod window;
 
-pub use waker::{TaskWaker, WakeSource, WakerId};
+pub use waker::{TaskWaker, WakerId};
 
 use crate::id::Id;
 use crate::log::{Horizon, Page, Reading};
@@ -35,7 +36,6 @@ use counts::Counts;
 use feed::{Feed, Repaired, Taken};
 use lock::{Rank, Ranked, RankedGuard};
 use partition::{Generation, Learned, Partition};
-use reader::{Reader, Start};
 use std::cmp;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -133,32 +133,6 @@ impl Hub {
     #[must_use]
     pub fn counts(&self) -> &Counts {
         &self.counts
-    }
-
-    /// A reader of `topics`, each once; unknown ones become feeds that open. `waker` is woken
-    /// whenever there may be something to show.
-    #[must_use]
-    pub fn reader(
-        self: &Arc<Self>,
-        topics: &[Topic],
-        waker: &Waker,
-        starts: impl Fn(PartitionNo) -> Start,
-    ) -> Reader {
-        let serial = self.next_serial();
-        let mut state = self.state();
-        let feeds = topics
-            .iter()
-            .map(|topic| self.feed_for(&mut state, topic))
-            .collect();
-        state.changed.extend(topics.iter().cloned());
-        // Feeds are joined under the hub's lock, so that no sweep takes one away in between.
-        let reader = Reader::new(self.clone(), waker, feeds, serial, starts);
-        let wanted = !state.added.is_empty();
-        drop(state);
-        if wanted {
-            self.wanted.notify_one();
-        }
-        reader
     }
 
     fn feed_for(&self, state: &mut State, topic: &Topic) -> Arc<Feed> {
@@ -445,6 +419,7 @@ impl Hub {
 
 #[cfg(test)]
 mod tests {
+    use super::reader::{Reader, Start};
     use super::*;
 
     const KEEP: Duration = Duration::from_secs(30);

@@ -1,7 +1,5 @@
 //! Waking streams: every feed that is read has a set of wakers, one for each stream, or one for many.
 
-use super::Hub;
-use super::feed::Feed;
 use super::lock::{Rank, Ranked, RankedGuard};
 use atomic_waker::AtomicWaker;
 use slab::Slab;
@@ -28,43 +26,6 @@ impl Wake for TaskWaker {
 
     fn wake_by_ref(self: &Arc<Self>) {
         self.0.wake();
-    }
-}
-
-/// Something that wakes who waits for it.
-#[derive(Clone, Debug)]
-pub enum WakeSource {
-    /// A topic.
-    Feed(Arc<Feed>),
-    /// The number of open streams.
-    Counts(Arc<Hub>),
-}
-
-impl WakeSource {
-    /// Tells it from all others that are there at the same time.
-    #[must_use]
-    pub fn address(&self) -> usize {
-        match self {
-            Self::Feed(feed) => Arc::as_ptr(feed).addr(),
-            Self::Counts(hub) => Arc::as_ptr(hub).addr(),
-        }
-    }
-
-    /// Has `waker` woken at each change, until it is removed.
-    #[must_use]
-    pub fn add_waker(&self, waker: Waker) -> WakerId {
-        match self {
-            Self::Feed(feed) => feed.add_waker(waker),
-            Self::Counts(hub) => hub.counts().add_waker(waker),
-        }
-    }
-
-    /// Stops waking.
-    pub fn remove_waker(&self, waker_id: WakerId) {
-        match self {
-            Self::Feed(feed) => feed.remove_waker(waker_id),
-            Self::Counts(hub) => hub.counts().remove_waker(waker_id),
-        }
     }
 }
 

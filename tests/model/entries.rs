@@ -6,8 +6,9 @@
 use super::command::Command;
 use super::mailbox::Mailbox;
 use super::run_queue::{Batch, RunQueue};
+use crate::hub::Hub;
 use crate::hub::reader::{Reader, Step};
-use crate::hub::{Hub, WakeSource};
+use crate::hub::wake_source::WakeSource;
 use crate::scenario::Seen;
 use crate::sync::{Arc, Event, Notify, Registry};
 use crate::time::CoarseInstant;

@@ -9,7 +9,7 @@
 //! A node that was replaced lives until the last command on it is done.
 
 use super::error::CommandError;
-use super::node::{Node, PoolCounts};
+use super::node::{Masters, Node, PoolCounts};
 use super::pubsub::PubSub;
 use super::sentinel::Word;
 use super::{Redis, decode};
@@ -20,10 +20,6 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
-
-/// Changes whenever another server, or the same one anew, becomes the master. None until sentinels
-/// have named one.
-pub(super) type Masters = watch::Receiver<Option<Arc<Node>>>;
 
 /// The same refusal is said again after this time.
 const SAY_AGAIN: Duration = Duration::from_secs(10);

@@ -14,6 +14,7 @@ use redis::{
 };
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// A server. It knows the ways to one address and nothing of other servers: who the master is, and
 /// what to do when it changes, is the affair of `master`.
@@ -33,6 +34,10 @@ pub(super) struct Node {
     /// Makes connections for pushes.
     pushes: Client,
 }
+
+/// Changes whenever another server, or the same one anew, becomes the master. None until sentinels
+/// have named one.
+pub(super) type Masters = watch::Receiver<Option<Arc<Node>>>;
 
 /// How many connections a node has.
 #[derive(Clone, Copy, Debug, Default)]

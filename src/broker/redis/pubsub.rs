@@ -9,8 +9,7 @@
 //! whose server has vanished would be taken for quiet for ever, since nothing is ever sent on it.
 
 use super::error::CommandError;
-use super::master::Masters;
-use super::node::check_role;
+use super::node::{Masters, check_role};
 use crate::broker::BrokerError;
 use bytes::Bytes;
 use redis::aio::MultiplexedConnection;

@@ -3,8 +3,8 @@
 //! They stand in no window: a window moves on, and a stream that is behind it would never be told.
 //! Each find is numbered, and a stream remembers the number up to which it has looked.
 
-use super::repair::Stretch;
 use crate::id::Id;
+use crate::sse::GapReason;
 
 /// Finds that are remembered. Older ones run together.
 const FINDS_MAX: usize = 16;
@@ -31,6 +31,34 @@ pub(in crate::hub) struct LateFind {
     pub(in crate::hub) at: Id,
     /// Streams that began before this serial number of the hub may have gone past it here.
     pub(in crate::hub) serial: u64,
+}
+
+/// Entries that were found, or found to be gone, after streams had gone past them: above `from`, up
+/// to `to`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::hub) struct Stretch {
+    /// The last id before the hole.
+    pub(in crate::hub) from: Id,
+    /// The greatest id found.
+    pub(in crate::hub) to: Id,
+    /// Why they are told of.
+    pub(in crate::hub) reason: GapReason,
+}
+
+impl Stretch {
+    /// Both in one. For two reasons there is only the one that says no more than that.
+    pub(in crate::hub) fn and(self, other: Self) -> Self {
+        let reason = if self.reason == other.reason {
+            self.reason
+        } else {
+            GapReason::Late
+        };
+        Self {
+            from: self.from.min(other.from),
+            to: self.to.max(other.to),
+            reason,
+        }
+    }
 }
 
 impl LateFinds {

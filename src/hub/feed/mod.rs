@@ -9,8 +9,7 @@ mod pending;
 mod repair;
 mod unlogged;
 
-pub(super) use late::LateFind;
-pub(super) use repair::Stretch;
+pub(super) use late::{LateFind, Stretch};
 pub use repair::{Repaired, Taken, Wanted};
 pub(super) use unlogged::Passed;
 

@@ -19,7 +19,7 @@
 //!
 //! Frames that waited may show the next hole; then the topic is broken again at once.
 
-use super::late::LateFinds;
+use super::late::{LateFinds, Stretch};
 use super::pending::{Pending, Waiting};
 use crate::gap::{self, Missing};
 use crate::hub::window::{Window, WindowBounds};
@@ -63,34 +63,6 @@ pub(super) enum Health {
         /// What was read since, and streams may have gone past.
         passed: Option<Stretch>,
     },
-}
-
-/// Entries that were found, or found to be gone, after streams had gone past them: above `from`, up
-/// to `to`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::hub) struct Stretch {
-    /// The last id before the hole.
-    pub(in crate::hub) from: Id,
-    /// The greatest id found.
-    pub(in crate::hub) to: Id,
-    /// Why they are told of.
-    pub(in crate::hub) reason: GapReason,
-}
-
-impl Stretch {
-    /// Both in one. For two reasons there is only the one that says no more than that.
-    pub(in crate::hub) fn and(self, other: Self) -> Self {
-        let reason = if self.reason == other.reason {
-            self.reason
-        } else {
-            GapReason::Late
-        };
-        Self {
-            from: self.from.min(other.from),
-            to: self.to.max(other.to),
-            reason,
-        }
-    }
 }
 
 /// What became of a live frame.

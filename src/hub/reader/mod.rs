@@ -16,135 +16,30 @@
 //! |---|---|
 //! | `part` | the merge rule, over the topics of one partition |
 //! | `source` | one topic: its page of the log, or its window |
+//! | `step` | where a step begins, what it shows and to whom, how far it came |
 //!
 //! A reader of one topic costs some 150 bytes and no allocation; pages only while it is behind.
 
 mod part;
 mod source;
+mod step;
+
+pub use step::{Flow, OpenStep, PAGE_EVENTS, Shown, Sink, Start, Step};
 
 use super::Hub;
 use super::feed::Feed;
 use super::waker::WakerId;
 use crate::cursor::Cursor;
 use crate::id::Id;
-use crate::log::{LogRead, Reading};
-use crate::sse::{Frame, Gap};
+use crate::log::Reading;
+use crate::sse::Gap;
 use crate::topic::{PartitionNo, Topic};
 use part::Part;
 use smallvec::SmallVec;
 use source::Source;
 use std::sync::Arc;
 use std::task::Waker;
-
-/// Entries of one page. A page is bounded in bytes as well, by the broker.
-pub const PAGE_EVENTS: usize = 256;
-
-const _: () = assert!(
-    PAGE_EVENTS > 0,
-    "a page that holds nothing never catches up"
-);
-
-/// Where a stream begins, in one partition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Start {
-    /// With what comes next.
-    Live,
-    /// After this id, and what is missing is told.
-    After(Id),
-    /// After this id, which was found for a first visit: nothing is missing.
-    History(Id),
-    /// The cursor could not be read: with what comes next, after a gap that says so.
-    Unreadable,
-}
-
-/// What a reader shows its stream.
-#[derive(Clone, Debug)]
-pub enum Shown<'a> {
-    /// An entry.
-    Frame {
-        /// The entry.
-        frame: &'a Frame,
-        /// Its id may be written as the cursor: nothing else with the same id follows.
-        anchored: bool,
-    },
-    /// A gap that this reader alone is told.
-    Gap {
-        /// What may be missing.
-        gap: Gap,
-        /// Its id may be written as the cursor: nothing else with the same id follows.
-        anchored: bool,
-    },
-}
-
-impl Shown<'_> {
-    /// The id that it stands at.
-    #[must_use]
-    pub fn id(&self) -> Id {
-        match self {
-            Self::Frame { frame, .. } => frame.id,
-            Self::Gap { gap, .. } => gap.to,
-        }
-    }
-
-    /// Whether its id may be written as the cursor.
-    #[must_use]
-    pub fn is_anchored(&self) -> bool {
-        match self {
-            Self::Frame { anchored, .. } | Self::Gap { anchored, .. } => *anchored,
-        }
-    }
-}
-
-/// What becomes of what a reader shows.
-pub trait Sink {
-    /// Takes one thing. `cursor` is the stream's cursor once that was shown.
-    ///
-    /// It is called while a topic is locked: it copies references, and neither waits nor calls the
-    /// hub.
-    fn show(&mut self, shown: Shown<'_>, cursor: &Cursor) -> Flow;
-
-    /// Called wherever the reader holds no lock between two looks at the hub, so that other threads
-    /// may change it. It does nothing; a simulation lets them run here.
-    fn others_run(&mut self) {}
-}
-
-/// Whether a sink takes more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Flow {
-    /// It does.
-    More,
-    /// Not for now.
-    Full,
-}
-
-/// How far one step came.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// Everything that can be shown was shown; the stream is woken when there is more.
-    Idle,
-    /// A topic is not open yet; the stream is woken when it is.
-    Opening,
-    /// An event is known, but another topic is not complete up to it; the stream is woken when the
-    /// clock has moved on, or the topic was repaired.
-    Held,
-    /// The sink takes no more for now.
-    Full,
-    /// This must be read from the log, and given to [`Reader::take_pages`].
-    Behind(LogRead),
-    /// Every topic has ended, and the cursor is past it.
-    Ended,
-}
-
-/// What a reader that has not begun needs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum OpenStep {
-    /// Nothing: it has begun.
-    Open,
-    /// It is woken when there is reason to look again.
-    Wait,
-    /// This must be read first; the hub must have learnt of it.
-    Read(LogRead),
-}
+use step::Showing;
 
 /// How far a stream is behind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -168,27 +63,37 @@ pub struct Reader {
     shares_wakers: bool,
 }
 
-/// A step under way: where what is shown goes, and the stream's cursor as it moves.
-struct Showing<'a, S> {
-    sink: &'a mut S,
-    cursor: Cursor,
-    partition: PartitionNo,
-    /// Events that were not logged and are gone.
-    skipped: u64,
-}
-
-impl<S: Sink> Showing<'_, S> {
-    fn show(&mut self, shown: Shown<'_>) -> Flow {
-        if shown.is_anchored() {
-            self.cursor.set(self.partition, shown.id());
+impl Hub {
+    /// A reader of `topics`, each once; unknown ones become feeds that open. `waker` is woken
+    /// whenever there may be something to show.
+    #[must_use]
+    pub fn reader(
+        self: &Arc<Self>,
+        topics: &[Topic],
+        waker: &Waker,
+        starts: impl Fn(PartitionNo) -> Start,
+    ) -> Reader {
+        let serial = self.next_serial();
+        let mut state = self.state();
+        let feeds = topics
+            .iter()
+            .map(|topic| self.feed_for(&mut state, topic))
+            .collect();
+        state.changed.extend(topics.iter().cloned());
+        // Feeds are joined under the hub's lock, so that no sweep takes one away in between.
+        let reader = Reader::new(self.clone(), waker, feeds, serial, starts);
+        let wanted = !state.added.is_empty();
+        drop(state);
+        if wanted {
+            self.wanted.notify_one();
         }
-        self.sink.show(shown, &self.cursor)
+        reader
     }
 }
 
 impl Reader {
     /// A reader of `feeds`, grouped by partition. Use [`Hub::reader`].
-    pub(super) fn new(
+    fn new(
         hub: Arc<Hub>,
         waker: &Waker,
         feeds: Vec<Arc<Feed>>,

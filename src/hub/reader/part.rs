@@ -1,7 +1,7 @@
 //! The merge of the topics of one partition into one stream.
 
 use super::source::{Front, Source, Teller};
-use super::{Flow, OpenStep, Showing, Shown, Sink, Start, Step};
+use super::step::{Flow, OpenStep, Showing, Shown, Sink, Start, Step};
 use crate::gap;
 use crate::hub::partition::Partition;
 use crate::id::Id;

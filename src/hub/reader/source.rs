@@ -1,7 +1,7 @@
 //! One topic of a stream: a page of the log while the stream is behind the topic's window, and the
 //! window after that.
 
-use super::{Flow, PAGE_EVENTS, Showing, Shown, Sink};
+use super::step::{Flow, PAGE_EVENTS, Showing, Shown, Sink};
 use crate::gap;
 use crate::hub::feed::{Feed, LateFind, Stretch};
 use crate::hub::waker::WakerId;

@@ -2,7 +2,8 @@
 //! thread costs, not what a stream does.
 
 use super::mailbox::Mailbox;
-use crate::hub::{WakeSource, WakerId};
+use crate::hub::WakerId;
+use crate::hub::wake_source::WakeSource;
 use crate::sync::Arc;
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use slab::Slab;

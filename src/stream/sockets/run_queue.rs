@@ -3,7 +3,8 @@
 use super::groups::{Groups, Membership};
 use super::mailbox::Mailbox;
 use super::timer_wheel::TimerWheel;
-use crate::hub::{WakeSource, WakerId};
+use crate::hub::WakerId;
+use crate::hub::wake_source::WakeSource;
 use crate::sync::Arc;
 use crate::time::CoarseInstant;
 use std::time::Duration;

@@ -1,0 +1,99 @@
+//! A log in Redis: what its operations share.
+
+use super::library::Library;
+use super::node::Node;
+use super::settings::Settings;
+use crate::broker::{BrokerError, Interest, Live, LivePath, Retention};
+use crate::metrics::Metrics;
+use crate::swap::Swap;
+use crate::topic::PartitionNo;
+use std::collections::HashMap;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+/// Live events that may wait for the hub; the bound in bytes is `live_queue_bytes`.
+const LIVE_QUEUE: usize = 8192;
+
+/// A log in Redis. Cloning shares its connections.
+#[derive(Clone, Debug)]
+pub struct Redis(pub(super) Arc<Shared>);
+
+#[derive(Debug)]
+pub(super) struct Shared {
+    /// None until sentinels have named one.
+    pub(super) master: watch::Sender<Option<Arc<Node>>>,
+    /// Told when a command fails: the master may be another one.
+    pub(super) doubts: watch::Sender<()>,
+    pub(super) settings: Arc<Settings>,
+    /// What the log keeps now.
+    pub(super) retention: Swap<Retention>,
+    pub(super) library: Library,
+    pub(super) metrics: Arc<Metrics>,
+    /// This server was found fit for these settings, and not found unfit since.
+    pub(super) prepared: AtomicBool,
+    /// What Redis refused, and when that was said last.
+    pub(super) refused: Mutex<HashMap<String, Instant>>,
+    /// When libraries that nobody uses are looked for again.
+    pub(super) tidy_at: Mutex<Instant>,
+}
+
+impl Redis {
+    /// Prepares the ways there; connects to nothing yet.
+    ///
+    /// # Errors
+    /// A sentence, if the URL cannot be used.
+    pub fn open(settings: Settings, metrics: Arc<Metrics>) -> Result<Self, String> {
+        let settings = Arc::new(settings);
+        let server = settings.access.server(settings.silence());
+        let master = server.map(|info| Node::new(info, &settings)).transpose()?;
+        let library = Library::new(&settings.prefix);
+        Ok(Self(Arc::new(Shared {
+            master: watch::Sender::new(master.map(Arc::new)),
+            doubts: watch::Sender::new(()),
+            retention: Swap::new(settings.retention.clone()),
+            settings,
+            library,
+            metrics,
+            prepared: AtomicBool::new(false),
+            refused: Mutex::default(),
+            tidy_at: Mutex::new(Instant::now()),
+        })))
+    }
+
+    /// The ends of a live path, and what [`run_live`](super::run_live) needs to keep it going.
+    #[must_use]
+    pub fn live_path() -> (LivePath, mpsc::Sender<Live>, mpsc::Receiver<Interest>) {
+        let (live, events) = mpsc::channel(LIVE_QUEUE);
+        let (interest, wanted) = mpsc::channel(64);
+        (LivePath { events, interest }, live, wanted)
+    }
+
+    /// The settings.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.0.settings
+    }
+
+    /// The metrics of this process.
+    #[must_use]
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.0.metrics
+    }
+
+    /// The key or channel of this name.
+    pub(super) fn key(&self, tail: &str) -> String {
+        format!("{}:{tail}", self.settings().prefix)
+    }
+
+    pub(in crate::broker) fn partitions(&self) -> PartitionNo {
+        self.settings().partitions
+    }
+
+    /// What to say of an answer that is none of the functions'.
+    pub(super) fn unreadable(&self) -> BrokerError {
+        self.0.metrics.unreadable.inc();
+        BrokerError::Refused("the answer cannot be read".into())
+    }
+}
