@@ -114,3 +114,27 @@ fn an_ear_whose_connection_is_silent_listens_again() {
     });
     assert_eq!(stream.next_event().data, "x");
 }
+
+/// What Redis has sent to an ear is nowhere else. The ear gave its connection up although no other one
+/// could be had, and what came through afterwards was for nobody.
+#[test]
+fn a_way_that_is_silent_altogether_for_long_costs_no_raw_publish() {
+    let redis = Redis::start();
+    let link = Link::to(&redis);
+    let gateway = behind(&link, &[("redis.command_timeout", "200ms")]);
+    let mut stream = gateway.listen(&["news"]);
+    wait_for_ears(&redis, std::slice::from_ref(&gateway));
+    link.hold(true);
+    for number in 0..20 {
+        redis.publish_raw("events:news", number.to_string().as_bytes());
+    }
+    // Of live path and ear, each more than once: a connection that is given up says it once.
+    eventually("subscriptions have asked in vain", || {
+        let said = "a subscription takes bytes and answers nothing; another connection is tried";
+        gateway.logged(said).len() >= 4
+    });
+    link.hold(false);
+    for number in 0..20 {
+        assert_eq!(stream.next_event().data, number.to_string());
+    }
+}

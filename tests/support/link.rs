@@ -4,7 +4,7 @@ use super::Redis;
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 
 /// Passes connections on to a Redis. Its threads end with the connections; the one that accepts
 /// ends with the process.
@@ -22,6 +22,9 @@ struct State {
     silent: AtomicUsize,
     /// A connection on which these bytes have come is silent from then on.
     lost: Mutex<Option<Vec<u8>>>,
+    /// Nothing moves on any connection.
+    held: Mutex<bool>,
+    moves: Condvar,
 }
 
 impl Link {
@@ -42,6 +45,7 @@ impl Link {
                 let ((from, to), state, silent) = (ends(), shared.clone(), is_silent.clone());
                 std::thread::spawn(move || {
                     pump(from, to, |bytes| {
+                        state.wait_while_held();
                         let passes = !silent.load(Ordering::SeqCst) && state.passes(number);
                         if state.loses(bytes) {
                             silent.store(true, Ordering::SeqCst);
@@ -52,6 +56,7 @@ impl Link {
                 let ((to, from), state) = (ends(), shared.clone());
                 std::thread::spawn(move || {
                     pump(from, to, |_| {
+                        state.wait_while_held();
                         !is_silent.load(Ordering::SeqCst) && state.passes(number)
                     });
                 });
@@ -78,6 +83,13 @@ impl Link {
             .store(self.connections(), Ordering::SeqCst);
     }
 
+    /// From now on bytes stay where they are, on connections that stand and on new ones; `false` has
+    /// all of them move on.
+    pub fn hold(&self, held: bool) {
+        *self.state.held.lock().unwrap() = held;
+        self.state.moves.notify_all();
+    }
+
     /// The next command with this text reaches the server; its answer, and everything after it on
     /// that connection, is lost.
     pub fn lose_answer(&self, text: &str) {
@@ -86,6 +98,11 @@ impl Link {
 }
 
 impl State {
+    fn wait_while_held(&self) {
+        let held = self.held.lock().unwrap();
+        drop(self.moves.wait_while(held, |held| *held).unwrap());
+    }
+
     fn passes(&self, number: usize) -> bool {
         number >= self.silent.load(Ordering::SeqCst)
     }

@@ -6,7 +6,9 @@
 //! twice; nothing waits for us in the socket either, so Redis has no reason to cut it.
 //!
 //! A connection that carries nothing is asked for a sign of life now and then: one behind a balancer
-//! whose server has vanished would be taken for quiet for ever, since nothing is ever sent on it.
+//! whose server has vanished would be taken for quiet for ever, since nothing is ever sent on it. It
+//! is given up only once another one can be had: on a way that is silent altogether the server has
+//! sent what was published meanwhile, and it may still come.
 
 use super::error::CommandError;
 use super::node::{Masters, check_role};
@@ -66,6 +68,8 @@ pub struct PubSub {
     sign: Option<Sign>,
     /// What may pass in silence before it is asked.
     quiet: Duration,
+    /// Makes another connection, to see whether one can be had.
+    client: Client,
 }
 
 type Sign = Pin<Box<dyn Future<Output = bool> + Send>>;
@@ -127,6 +131,7 @@ impl PubSub {
             heard: Instant::now(),
             sign: None,
             quiet: response * 2,
+            client: client.clone(),
         })
     }
 
@@ -176,13 +181,12 @@ impl PubSub {
                 }
                 is_answered = sign => is_answered,
                 () = tokio::time::sleep_until(ask_at), if !is_asked => {
-                    self.sign = Some(Box::pin(sign_of_life(self.commands.clone())));
+                    self.sign = Some(Box::pin(sign_of_life(self.commands.clone(), self.client.clone(), self.quiet)));
                     continue;
                 }
             };
             self.sign = None;
             if !is_answered {
-                tracing::warn!("a subscription takes bytes and answers nothing");
                 return Push::Lost { overflow: false };
             }
             self.heard = Instant::now();
@@ -228,16 +232,33 @@ impl Shared {
     }
 }
 
-/// Whether a connection answers. A server that is busy for longer than a command may take breaks no
-/// subscription: all replicas would subscribe and read anew just when it has come to itself.
-async fn sign_of_life(mut commands: MultiplexedConnection) -> bool {
-    for _ in 0..SIGNS {
-        match redis::cmd("PING").exec_async(&mut commands).await {
-            Err(why) if why.is_timeout() => {}
-            answer => return answer.is_ok(),
+/// Whether a connection answers; false once it does not and another one does, within `patience`.
+///
+/// A server that is busy for longer than a command may take breaks no subscription: all replicas
+/// would subscribe and read anew just when it has come to itself.
+async fn sign_of_life(
+    mut commands: MultiplexedConnection,
+    client: Client,
+    patience: Duration,
+) -> bool {
+    loop {
+        for _ in 0..SIGNS {
+            match redis::cmd("PING").exec_async(&mut commands).await {
+                Err(why) if why.is_timeout() => {}
+                answer => return answer.is_ok(),
+            }
+        }
+        tracing::warn!(
+            "a subscription takes bytes and answers nothing; another connection is tried"
+        );
+        let another = async {
+            let mut another = client.get_multiplexed_async_connection().await?;
+            redis::cmd("PING").exec_async(&mut another).await
+        };
+        if matches!(tokio::time::timeout(patience, another).await, Ok(Ok(()))) {
+            return false;
         }
     }
-    false
 }
 
 fn size(push: &Push) -> usize {
