@@ -34,10 +34,16 @@ pub fn judge_partition(cursor: Id, horizon: &Horizon) -> Option<Missing> {
         });
     }
     if cursor < horizon.born {
+        // With a clock that was ahead, the log before this one gave out ids above the birth of this one.
+        // Replicas have reported how far: up to there the ids of both are mixed.
+        let of_both = horizon
+            .seams
+            .iter()
+            .find(|seam| seam.before == horizon.born);
         return Some(Missing {
             reason: GapReason::LogLost,
             from: cursor,
-            to: horizon.born,
+            to: of_both.map_or(horizon.born, |seam| seam.after.min(horizon.last)),
         });
     }
     rewound(cursor, horizon)

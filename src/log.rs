@@ -64,6 +64,15 @@ impl Followed {
     }
 }
 
+/// A clock as it is said aloud on the live path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tick {
+    /// Nothing at or below this id is still to come.
+    pub id: Id,
+    /// When the clock began; none if that was not said.
+    pub born: Option<Id>,
+}
+
 /// The state of a partition's clock at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Horizon {

@@ -335,7 +335,7 @@ impl Both {
         let lua = self.lua.tick(partition).await.unwrap();
         let side = &mut self.rust[usize::from(partition)];
         let now = side.now(lua);
-        assert_eq!(lua, side.ledger.tick(now));
+        assert_eq!(lua, side.ledger.tick(now).id);
     }
 
     /// A replica that knows ids of a past that this log may have lost, and perhaps which clock it

@@ -13,7 +13,7 @@
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
-use tidegate::broker::{Bounds, Interest, Ledger, Live, Publication, Retention};
+use tidegate::broker::{Bounds, Interest, Ledger, Live, Publication, Retention, Rule};
 use tidegate::cursor::Cursor;
 use tidegate::event::EventType;
 use tidegate::follow::core::{Answer, Ask, FollowSettings, FollowerCore};
@@ -23,9 +23,9 @@ use tidegate::hub::partition::Learned;
 use tidegate::hub::reader::{Flow, OpenStep, Reader, Shown, Sink, Start, Step};
 use tidegate::hub::window::WindowBounds;
 use tidegate::id::Id;
-use tidegate::log::{LogRead, ReadRequest, Reading};
+use tidegate::log::{History, LogRead, ReadRequest, Reading};
 use tidegate::sse::Mark;
-use tidegate::topic::Topic;
+use tidegate::topic::{Pattern, Topic};
 use tokio::time::Instant;
 
 struct Seen(Vec<String>);
@@ -90,8 +90,8 @@ fn drive(core: &mut FollowerCore, l: &mut Ledger, now_ms: u64, now: Instant) -> 
                 for r in reports {
                     hear(core, l.report(r.followed, &r.topics, now_ms), now);
                 }
-                let id = l.tick(now_ms);
-                core.hear(Live::Tick(0, id), now);
+                let tick = l.tick(now_ms);
+                core.hear(Live::Tick(0, tick), now);
                 core.answer(Answer::Settled(connection), now);
             }
             Ask::Read {
@@ -111,9 +111,9 @@ fn drive(core: &mut FollowerCore, l: &mut Ledger, now_ms: u64, now: Instant) -> 
                 );
             }
             Ask::Tick(c, p) => {
-                let id = l.tick(now_ms);
-                core.hear(Live::Tick(0, id), now);
-                core.answer(Answer::Ticked(c, p, Ok(id)), now);
+                let tick = l.tick(now_ms);
+                core.hear(Live::Tick(0, tick), now);
+                core.answer(Answer::Ticked(c, p, Ok(tick.id)), now);
             }
         }
     }
@@ -592,4 +592,139 @@ fn a_report_that_did_not_arrive_is_made_on_the_next_connection() {
         };
         assert_eq!(reports.len(), 1);
     }
+}
+
+/// A replica without frames of its own went on following after FLUSHALL: it took the ids of the next log
+/// for heard of the last one, and its report put the whole life of that log into a seam.
+#[test]
+fn a_tick_of_another_clock_is_not_taken_for_one_of_the_clock_that_is_followed() {
+    let now = Instant::now();
+    let mut l = Ledger::new(retention(100), 100_000);
+    publish(&mut l, 1, 100_001);
+    let (hub, mut core) = replica(100, up(0), now);
+    let _one = live(&hub, &mut core, &mut l, now);
+    let heard = hub.partition(0).followed().heard;
+    // FLUSHALL; others publish on topics that nobody reads here
+    let mut l = Ledger::new(retention(100), 100_500);
+    let tick = l.tick(100_600);
+    core.hear(Live::Tick(0, tick), now);
+    assert_eq!(hub.partition(0).followed().heard, heard);
+    assert_eq!(drive(&mut core, &mut l, 100_600, now), 1, "it begins anew");
+    publish(&mut l, 3, 100_700);
+    core.hear(Live::Down, now);
+    core.hear(up(0), now);
+    core.hear(confirmed(&hub), now);
+    drive(&mut core, &mut l, 100_800, now);
+    let horizon = l.horizon(100_900);
+    assert!(horizon.seams.is_empty(), "a seam where nothing was lost");
+}
+
+/// What a first visit asks for was found in this log, and it lay in a seam: it was left out without a
+/// word.
+#[test]
+fn a_first_visit_is_shown_what_stands_in_a_seam() {
+    let now = Instant::now();
+    let mut l = Ledger::new(retention(100), 100_000);
+    publish(&mut l, 3, 100_001);
+    // A replica had heard ids of a log before this one, up to here.
+    l.report(Id::new(100_001, 2), &[], 100_002);
+    assert_eq!(l.horizon(100_003).seams.len(), 1);
+    let (hub, mut core) = replica(100, up(0), now);
+    let first = l.history(&[topic()], History::Earliest, 100_003);
+    let mut one = hub.reader(&[topic()], Waker::noop(), |_| Start::History(first));
+    core.hub_wants(now);
+    drive(&mut core, &mut l, 100_004, now);
+    open(&mut l, &hub, &mut one, 100_005);
+    let mut seen = Seen(vec![]);
+    let Step::Behind(q) = one.step(&mut seen) else {
+        panic!()
+    };
+    let page = read(&mut l, &hub, &q, 100_006);
+    one.take_pages(&page);
+    one.step(&mut seen);
+    assert_eq!(seen.0.len(), 3, "{:?}", seen.0);
+}
+
+/// A first visit found nothing, waited, and fell behind its window: what was trimmed then was forgiven as
+/// if it had been gone when it came.
+#[test]
+fn a_first_visit_that_has_caught_up_is_told_what_it_misses() {
+    let now = Instant::now();
+    let mut l = Ledger::new(retention(6), 100_000);
+    let (hub, mut core) = replica(4, up(0), now);
+    let mut one = hub.reader(&[topic()], Waker::noop(), |_| {
+        Start::History(Id::new(100_000, 0))
+    });
+    core.hub_wants(now);
+    drive(&mut core, &mut l, 100_000, now);
+    open(&mut l, &hub, &mut one, 100_000);
+    assert_eq!(one.step(&mut Seen(vec![])), Step::Idle);
+    for ms in 0..20 {
+        hear(&mut core, publish(&mut l, 1, 100_010 + ms), now);
+    }
+    let mut seen = Seen(vec![]);
+    let Step::Behind(q) = one.step(&mut seen) else {
+        panic!()
+    };
+    let page = read(&mut l, &hub, &q, 100_100);
+    one.take_pages(&page);
+    one.step(&mut seen);
+    assert!(
+        seen.0.iter().any(|s| s.starts_with("GAP")),
+        "14 events were trimmed and nothing told"
+    );
+}
+
+/// A log that went back under the same process, as by REPLICAOF, names an entry before the last one that
+/// was heard.
+#[test]
+fn an_entry_that_follows_an_older_one_than_the_last_shows_that_the_log_has_gone_back() {
+    let now = Instant::now();
+    let mut l = Ledger::new(retention(100), 100_000);
+    publish(&mut l, 1, 100_001);
+    let (hub, mut core) = replica(100, up(0), now);
+    let mut one = live(&hub, &mut core, &mut l, now);
+    let before = l.clone();
+    hear(&mut core, publish(&mut l, 2, 100_010), now);
+    assert_eq!(drive(&mut core, &mut l, 100_011, now), 0);
+    let mut l = before;
+    hear(&mut core, publish(&mut l, 1, 100_020), now);
+    assert_eq!(drive(&mut core, &mut l, 100_021, now), 1, "it begins anew");
+    core.hear(Live::Down, now);
+    core.hear(up(0), now);
+    core.hear(confirmed(&hub), now);
+    drive(&mut core, &mut l, 100_030, now);
+    let gaps = |frames: &[tidegate::sse::Frame]| {
+        let gaps = frames.iter().filter(|f| matches!(f.mark, Mark::Gap { .. }));
+        gaps.count()
+    };
+    let all = ReadRequest {
+        topic: topic(),
+        after: Id::ZERO,
+        limit: 100,
+    };
+    let page = l.read(&[all], 100_050);
+    assert_eq!(gaps(&page.pages[0].frames), 1, "two events are lost");
+    one.step(&mut Seen(vec![]));
+}
+
+/// The flag of a topic that was not logged outlived the rule: its readers were told of no gap.
+#[test]
+fn a_logged_frame_shows_that_its_topic_is_logged_now() {
+    let now = Instant::now();
+    let unlogged = Retention {
+        rules: vec![Rule {
+            topics: Pattern::parse("a").unwrap(),
+            bounds: None,
+        }],
+        ..retention(100)
+    };
+    let mut l = Ledger::new(unlogged, 100_000);
+    let (hub, mut core) = replica(100, up(0), now);
+    let _one = live(&hub, &mut core, &mut l, now);
+    let feed = hub.feed(&topic()).unwrap();
+    assert!(!feed.is_logged());
+    l.configure(retention(100), 100_010);
+    hear(&mut core, publish(&mut l, 1, 100_011), now);
+    assert!(feed.is_logged());
 }

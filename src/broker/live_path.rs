@@ -1,6 +1,6 @@
 //! The way from the log to a replica: what is heard, and what is wanted.
 
-use crate::id::Id;
+use crate::log::Tick;
 use crate::sse::Frame;
 use crate::topic::{PartitionNo, Topic};
 use tokio::sync::mpsc;
@@ -20,8 +20,8 @@ pub enum Live {
     Frame(Topic, Frame),
     /// An entry that cannot be read: the topic has a hole.
     Unreadable(Topic),
-    /// The clock said aloud: nothing at or below this id is still to come.
-    Tick(PartitionNo, Id),
+    /// The clock of this partition, said aloud.
+    Tick(PartitionNo, Tick),
     /// The connection is gone; frames may be missing until the next `Confirmed`.
     Down,
 }

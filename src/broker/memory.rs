@@ -87,11 +87,11 @@ impl Memory {
     pub(super) async fn tick(&self, _: PartitionNo) -> Result<Id, BrokerError> {
         let mut room = self.room(1).await?;
         let mut ledger = self.ledger();
-        let id = ledger.tick(now_ms());
+        let tick = ledger.tick(now_ms());
         if let Some(place) = room.next() {
-            place.send(Live::Tick(0, id));
+            place.send(Live::Tick(0, tick));
         }
-        Ok(id)
+        Ok(tick.id)
     }
 
     #[expect(

@@ -19,7 +19,7 @@ use crate::hub::partition::Learned;
 use crate::hub::reader::PAGE_EVENTS;
 use crate::hub::{Hearing, Hub};
 use crate::id::Id;
-use crate::log::{Followed, ReadRequest, Reading};
+use crate::log::{Followed, ReadRequest, Reading, Tick};
 use crate::sse::Mark;
 use crate::topic::{PartitionNo, Topic};
 use std::collections::VecDeque;
@@ -184,6 +184,15 @@ struct Clock {
     awaited: Option<(Id, Instant)>,
 }
 
+impl Clock {
+    /// Whether a tick is due: in silence, and now and then although events flow, since only a tick says
+    /// which clock it is.
+    fn is_due(&self, now: Instant, after: Duration) -> bool {
+        let is_long_ago = |at: Instant| now.duration_since(at) > after;
+        is_long_ago(self.heard) || self.asked.is_none_or(is_long_ago)
+    }
+}
+
 impl FollowerCore {
     /// A follower of `hub` that has not heard anything yet.
     #[must_use]
@@ -266,7 +275,7 @@ impl FollowerCore {
                 self.to_repair.extend(self.hub.feed(&topic));
                 self.notes.push(Note::Unreadable(topic));
             }
-            Live::Tick(partition, id) => self.heard_tick(partition, id, now),
+            Live::Tick(partition, tick) => self.heard_tick(partition, tick, now),
         }
     }
 
@@ -331,9 +340,7 @@ impl FollowerCore {
                 clock.awaited = None;
                 self.notes.push(Note::Deaf(partition));
                 self.begin_anew();
-            } else if now.duration_since(clock.heard) > self.settings.tick_after
-                && clock.awaited.is_none()
-            {
+            } else if clock.awaited.is_none() && clock.is_due(now, self.settings.tick_after) {
                 // Counted as heard, so that the next silence begins here.
                 clock.heard = now;
                 self.tick(partition, now);
@@ -416,8 +423,8 @@ impl FollowerCore {
         (0..self.hub.partitions()).map(report).collect()
     }
 
-    fn heard_tick(&mut self, partition: PartitionNo, id: Id, now: Instant) {
-        let backwards = self.hub.tick(partition, id);
+    fn heard_tick(&mut self, partition: PartitionNo, tick: Tick, now: Instant) {
+        let backwards = self.hub.tick(partition, tick);
         if backwards {
             self.went_back(partition);
         }
@@ -427,7 +434,7 @@ impl FollowerCore {
         clock.heard = now;
         clock.moved_on |= !backwards;
         if let Some((awaited, _)) = clock.awaited
-            && awaited <= id
+            && awaited <= tick.id
         {
             clock.awaited = None;
             let asked = clock.asked.unwrap_or(now);

@@ -246,6 +246,7 @@ mod tests {
     use crate::hub::reader::Start;
     use crate::hub::window::WindowBounds;
     use crate::id::Id;
+    use crate::log::Tick;
     use crate::topic::Topic;
     use std::task::Waker;
     use tokio::sync::mpsc;
@@ -291,7 +292,8 @@ mod tests {
         let (live, events) = mpsc::channel(FRAMES);
         let (interest, mut wanted) = mpsc::channel(8);
         for ms in 1..=FRAMES as u64 {
-            live.try_send(Live::Tick(0, Id::new(ms, 0))).unwrap();
+            let (id, born) = (Id::new(ms, 0), None);
+            live.try_send(Live::Tick(0, Tick { id, born })).unwrap();
         }
         let topic = Topic::parse("news").unwrap();
         let _reader = hub.reader(&[topic], Waker::noop(), |_| Start::Live);

@@ -28,7 +28,7 @@ pub mod window;
 pub use waker::{TaskWaker, WakerId};
 
 use crate::id::Id;
-use crate::log::{Horizon, Page, Reading};
+use crate::log::{Horizon, Page, Reading, Tick};
 use crate::sse::{Frame, Mark};
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::topic::{PartitionNo, Topic};
@@ -327,8 +327,14 @@ impl Hub {
         }
         let id = frame.id;
         let taken = feed.as_ref().map(|feed| feed.hear(frame));
+        if taken == Some(Taken::LogLost) {
+            partition.estrange();
+        }
         // Only now: whoever sees this id as heard finds the frame in the window.
         let order = partition.hear(id);
+        if order != cmp::Ordering::Greater {
+            partition.estrange();
+        }
         if let Some(feed) = feed.filter(|_| taken == Some(Taken::Appended)) {
             feed.wake_all();
         }
@@ -338,9 +344,18 @@ impl Hub {
         }
     }
 
-    /// The clock was said aloud. True if it has gone back.
-    pub fn tick(&self, partition: PartitionNo, id: Id) -> bool {
-        self.partition(partition).hear(id) == cmp::Ordering::Less
+    /// The clock was said aloud. True if it has gone back, or is another one.
+    pub fn tick(&self, partition: PartitionNo, tick: Tick) -> bool {
+        let partition = self.partition(partition);
+        let is_other = tick.born.is_some_and(|born| partition.is_other_clock(born));
+        if is_other {
+            partition.estrange();
+        }
+        let order = partition.hear(tick.id);
+        if order == cmp::Ordering::Less {
+            partition.estrange();
+        }
+        is_other || order == cmp::Ordering::Less
     }
 
     /// The live path is gone: every feed keeps what it has and waits to be read again, and readings

@@ -8,9 +8,9 @@
 //! | *followed* | what is heard once the log was told of all that was heard before; readings of the same clock | nothing; another clock takes its place once the log was told and is read |
 //!
 //! ```text
-//! broken ──begin_following──► settled ──a reading of another clock──► estranged
-//!    ▲                           │                                       │
-//!    └──────begin_generation─────┴───────────────────────────────────────┘
+//! broken ──begin_following──► settled ──another clock, or one that has gone back──► estranged
+//!    ▲                           │                                                     │
+//!    └──────begin_generation─────┴─────────────────────────────────────────────────────┘
 //! ```
 //!
 //! The log is read for streams only while the live path is settled ([`Partition::settled`]). In the
@@ -76,7 +76,8 @@ enum Path {
     Broken,
     /// It is whole, and the log has been told of all that was heard before.
     Settled,
-    /// It is whole, but another clock was read than the one that is followed.
+    /// It is whole, but another clock was read or heard than the one that is followed, or the same one
+    /// has gone back. What is heard meanwhile is of a log that was not told of the one before.
     Estranged,
 }
 
@@ -142,7 +143,9 @@ impl Partition {
         }
         state.heard = id;
         state.known = state.known.max(id);
-        state.followed.to = state.followed.to.max(id);
+        if state.followed.path == Path::Settled {
+            state.followed.to = state.followed.to.max(id);
+        }
         let holding = std::mem::take(&mut state.holding);
         drop(state);
         holding.into_values().for_each(Waker::wake);
@@ -177,7 +180,24 @@ impl Partition {
         holding.into_values().for_each(Waker::wake);
     }
 
-    /// Whether another clock was read than the one that the live path follows.
+    /// The log has gone back, as its frames and ticks show: what is heard from here on is not of the
+    /// clock that is followed.
+    pub(super) fn estrange(&self) {
+        let mut state = self.state();
+        if state.followed.path == Path::Settled {
+            state.followed.path = Path::Estranged;
+        }
+    }
+
+    /// Whether the clock that was born then is another one than that which the live path follows.
+    pub(super) fn is_other_clock(&self, born: Id) -> bool {
+        let state = self.state();
+        let followed = &state.followed;
+        let clock = followed.clock.as_ref().filter(|_| !followed.stale);
+        followed.path != Path::Broken && clock.is_some_and(|clock| clock.born != born)
+    }
+
+    /// Whether another clock was read or heard than the one that the live path follows.
     #[must_use]
     pub fn began_anew(&self) -> bool {
         self.state().followed.path == Path::Estranged

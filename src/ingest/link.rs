@@ -24,6 +24,8 @@ const START_WAIT: Duration = Duration::from_secs(2);
 /// Between two tries of a `start` that failed. Until it succeeds this ear is a receiver of raw publishes that
 /// counts none, and publishers take it for one that does.
 const START_RETRY: Duration = Duration::from_millis(50);
+/// So many fail in a row before it is none, and listens again once Redis takes writes.
+const STARTS_MAX: u32 = 3;
 /// Time to append what is owed, at a stop.
 const FLUSH: Duration = Duration::from_secs(5);
 /// Between two log lines about publishes that are no events.
@@ -62,6 +64,7 @@ struct Link {
     appends: JoinSet<Outcome>,
     starts: JoinSet<Result<(), BrokerError>>,
     start_again: Instant,
+    failed_starts: u32,
     complained: Option<Instant>,
 }
 
@@ -86,6 +89,7 @@ pub async fn run(
         appends: JoinSet::new(),
         starts: JoinSet::new(),
         start_again: Instant::now(),
+        failed_starts: 0,
         complained: None,
     };
     let mut pause = Duration::from_millis(20);
@@ -137,7 +141,11 @@ impl Link {
     }
 
     /// Subscribes in the order that the protocol asks for. Confirmations are awaited one by one.
+    ///
+    /// A publisher is told how many hear it. While Redis takes no writes (it loads, or lacks replicas) no
+    /// ear can count, so none subscribes.
     async fn connect(&self) -> Result<PubSub, BrokerError> {
+        self.redis.tick(0).await?;
         let mut pubsub = self.redis.subscribe_connection().await?;
         pubsub.subscribe(&self.settings.channel).await?;
         let pattern = format!("{}:*", self.settings.channel);
@@ -187,8 +195,15 @@ impl Link {
                 }
                 Some(outcome) = self.appends.join_next() => self.answered(outcome),
                 Some(started) = self.starts.join_next() => {
-                    if !matches!(started, Ok(Ok(()))) {
+                    if matches!(started, Ok(Ok(()))) {
+                        self.failed_starts = 0;
+                    } else {
                         self.start_again = Instant::now() + START_RETRY;
+                        self.failed_starts += 1;
+                        if self.failed_starts >= STARTS_MAX {
+                            self.failed_starts = 0;
+                            return Ended::Lost;
+                        }
                     }
                 }
                 () = tokio::time::sleep_until(wake) => {}

@@ -332,6 +332,12 @@ impl Stream {
         Turn::Wait(self.wake_at())
     }
 
+    /// Whether it has shown everything that there was, once at least.
+    #[must_use]
+    pub fn is_caught_up(&self) -> bool {
+        self.caught_up
+    }
+
     fn count_replay(&mut self, step: &Step) {
         let outcome = match step {
             Step::Behind(_) => ReplaySource::Log,

@@ -163,6 +163,12 @@ fn exercise(guarded: &mut Guarded, user: &str, ways: &[Way]) -> BTreeSet<String>
         .run::<u32>(&["CLIENT", "KILL", "TYPE", "pubsub"]);
     replicas[0].publish("news", "after the cut");
     assert_eq!(stream.next_data(1), ["after the cut"]);
+    // Of several events, each log is asked whether it takes them before the first is written.
+    for _ in 0..2 {
+        let two = "{\"topic\":\"two\",\"data\":\"1\"}\n{\"topic\":\"two\",\"data\":\"2\"}\n";
+        let ndjson = [("Content-Type", "application/x-ndjson")];
+        assert_eq!(replicas[0].post("/events", &ndjson, two).status, 200);
+    }
     let mut used = guarded.used();
     guarded.redis.restart();
     let answer = || {

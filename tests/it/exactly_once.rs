@@ -2,7 +2,7 @@
 //! the stream resumes. Method: three replicas on one real Redis, publishing by raw `PUBLISH`, by
 //! the function, by the inbox and over HTTP, with a stream that hops from replica to replica.
 
-use crate::support::{Gateway, Redis, Sse, eventually};
+use crate::support::{Gateway, Redis, Sse, eventually, wait_for_ears};
 
 /// Enough for every replica to be told of all others and for the ears to listen.
 fn three(redis: &Redis) -> [Gateway; 3] {
@@ -74,4 +74,31 @@ fn equal_raw_publishes_are_as_many_events_in_their_order() {
     }
     let logged: usize = redis.run(&["XLEN", "tidegate:{0}:log:news"]);
     assert_eq!(logged, published.len() + 1);
+}
+
+/// An ear that cannot begin to count was a receiver all the same: a publisher was told that it is heard,
+/// and the event was in no log.
+#[test]
+fn no_ear_listens_while_redis_takes_no_writes() {
+    let redis = Redis::start();
+    let gateway = Gateway::start(&[("redis.url", &redis.url())]);
+    wait_for_ears(&redis, std::slice::from_ref(&gateway));
+    redis.run::<()>(&["CONFIG", "SET", "min-replicas-to-write", "1"]);
+    redis.run::<u64>(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+    eventually("the ear has tried in vain", || {
+        let tried = gateway.logged("no connection for the ear; trying again");
+        tried.len() >= 3
+    });
+    assert_eq!(
+        redis.publish_raw("events:news", b"x"),
+        0,
+        "somebody listens"
+    );
+    redis.run::<()>(&["CONFIG", "SET", "min-replicas-to-write", "0"]);
+    let mut stream = gateway.listen(&["news"]);
+    wait_for_ears(&redis, std::slice::from_ref(&gateway));
+    eventually("somebody listens", || {
+        redis.publish_raw("events:news", b"y") > 0
+    });
+    assert_eq!(stream.next_event().data, "y");
 }

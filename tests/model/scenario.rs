@@ -6,7 +6,7 @@ use crate::hub::partition::Learned;
 use crate::hub::reader::{Flow, OpenStep, Reader, Shown, Sink, Start};
 use crate::hub::window::WindowBounds;
 use crate::id::Id;
-use crate::log::{Floor, Horizon, Page};
+use crate::log::{Floor, Horizon, Page, Tick};
 use crate::sse::{Entry, Frame, Mark};
 use crate::sync::Arc;
 use crate::topic::Topic;
@@ -23,6 +23,11 @@ pub(crate) struct Scenario {
 
 pub(crate) fn topic(number: usize) -> Topic {
     Topic::parse(["a", "b"][number]).unwrap()
+}
+
+/// A clock that does not say when it was born.
+pub(crate) fn tick(id: Id) -> Tick {
+    Tick { id, born: None }
 }
 
 pub(crate) fn id(ms: u64) -> Id {

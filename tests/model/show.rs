@@ -3,7 +3,7 @@
 use crate::hub::Hub;
 use crate::hub::reader::Step;
 use crate::id::Id;
-use crate::scenario::{Scenario, Seen, frame, horizon, hub, id, page, reader, topic};
+use crate::scenario::{Scenario, Seen, frame, horizon, hub, id, page, reader, tick, topic};
 use crate::sync::{Arc, Bell};
 use loom::thread;
 use std::task::Waker;
@@ -38,9 +38,9 @@ pub(crate) const ALL: &[Scenario] = &[
         what: "the same, while the clock is said aloud",
         run: || {
             refresh(&[0], |hub| {
-                hub.tick(0, id(0));
+                hub.tick(0, tick(id(0)));
                 hub.hear(&topic(0), frame(0, 1));
-                hub.tick(0, Id::new(1, 9));
+                hub.tick(0, tick(Id::new(1, 9)));
             });
         },
     },
@@ -123,7 +123,7 @@ fn held_tick() {
     sleep_until_shown(
         is_read_ahead,
         |hub| {
-            hub.tick(0, id(1));
+            hub.tick(0, tick(id(1)));
         },
         &[1],
     );

@@ -83,6 +83,8 @@ pub struct Open {
     pub last: Option<Cursor>,
     /// The last event seen that was not logged.
     pub whisper: Option<usize>,
+    /// It has asked for history, and not caught up since.
+    pub reads_history: bool,
 }
 
 pub enum Stage {
@@ -130,6 +132,10 @@ pub struct Client {
     pub filters: bool,
     /// Its first visit asks for everything that is retained.
     pub asks_history: bool,
+    /// What the log held when its first visit asked for history, and until that had read it.
+    pub history: BTreeSet<usize>,
+    /// Events published by then; what comes later is due in any case.
+    pub history_until: usize,
     pub cursor: Option<Cursor>,
     /// The first position, and the events published by then.
     pub began: Option<(Cursor, usize)>,
@@ -156,6 +162,8 @@ impl Client {
             topics,
             filters: rng.random_bool(0.2),
             asks_history: history && rng.random_bool(0.5),
+            history: BTreeSet::new(),
+            history_until: 0,
             cursor: None,
             began: None,
             seen: BTreeSet::new(),
@@ -255,7 +263,12 @@ impl Client {
             let (cursor, since) = began?;
             let after = cursor.position(event.partition).unwrap_or_default();
             // A first visit that asks for history begins before events that were there already.
-            let due = (number >= *since || self.asks_history)
+            let since = if self.asks_history {
+                self.history_until
+            } else {
+                *since
+            };
+            let due = (number >= since || self.history.contains(&number))
                 && event.id > after
                 && self.topics.contains(&event.topic)
                 && (event.typed || !self.filters);

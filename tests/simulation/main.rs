@@ -155,6 +155,7 @@ fn a_frame_that_vanishes_is_found_or_told_as_late() {
     let mix = Mix {
         cuts: true,
         vanishing: true,
+        history: true,
         ..Mix::default()
     };
     told_only(&sweep(mix), &["late"]);
@@ -166,11 +167,35 @@ fn what_was_trimmed_is_told_and_nothing_else() {
         cuts: true,
         trimming: true,
         sweeps: true,
+        history: true,
         ..Mix::default()
     };
     let tally = sweep(mix);
     told_only(&tally, &["trimmed"]);
     assert!(!tally.contains_key("needless trimmed"), "{tally:?}");
+}
+
+#[test]
+fn a_reply_that_is_late_hides_nothing() {
+    let mix = Mix {
+        slow_replies: true,
+        sweeps: true,
+        history: true,
+        ..Mix::default()
+    };
+    told_only(&sweep(mix), &[]);
+}
+
+#[test]
+fn a_reply_that_is_late_brings_nothing_back() {
+    let mix = Mix {
+        slow_replies: true,
+        deletion: true,
+        sweeps: true,
+        history: true,
+        ..Mix::default()
+    };
+    told_only(&sweep(mix), &["trimmed"]);
 }
 
 #[test]
@@ -182,6 +207,7 @@ fn deletion_and_expiry_are_told() {
         expiry: true,
         clock_steps: true,
         sweeps: true,
+        history: true,
         ..Mix::default()
     };
     told_only(&sweep(mix), &["trimmed", "expired"]);
@@ -194,6 +220,7 @@ fn an_end_is_an_end_only_as_long_as_the_log_has_it() {
         deletion: true,
         ends: true,
         expiry: true,
+        history: true,
         ..Mix::default()
     };
     told_only(&sweep(mix), &["trimmed", "expired"]);
@@ -205,6 +232,7 @@ fn other_ages_lose_nothing_silently() {
         cuts: true,
         expiry: true,
         settings: true,
+        history: true,
         ..Mix::default()
     };
     told_only(&sweep(mix), &["trimmed", "expired"]);
@@ -216,6 +244,7 @@ fn a_log_that_goes_back_is_told() {
         cuts: true,
         rewinds: true,
         sweeps: true,
+        history: true,
         ..Mix::default()
     };
     told_only(&sweep(mix), &["rewound", "ahead"]);
@@ -227,6 +256,7 @@ fn a_log_that_was_emptied_is_told() {
         cuts: true,
         flushes: true,
         clock_steps: true,
+        history: true,
         ..Mix::default()
     };
     told_only(
@@ -244,6 +274,7 @@ fn a_log_that_goes_back_while_its_clock_is_wrong_is_told() {
         flushes: true,
         clock_steps: true,
         sweeps: true,
+        history: true,
         ..Mix::default()
     };
     sweep(mix);
@@ -263,7 +294,8 @@ fn everything_at_once() {
         clock_steps: true,
         settings: true,
         sweeps: true,
-        history: false,
+        slow_replies: false,
+        history: true,
     };
     sweep(mix);
 }

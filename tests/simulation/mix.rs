@@ -26,6 +26,8 @@ pub struct Mix {
     pub settings: bool,
     /// Topics are given up as soon as nobody reads them, so that feeds open behind a log.
     pub sweeps: bool,
+    /// Half of all replies take very long, and streams come and go meanwhile.
+    pub slow_replies: bool,
     /// First visits ask for everything that is retained.
     pub history: bool,
 }

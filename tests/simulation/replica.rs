@@ -75,6 +75,8 @@ pub struct Replica {
     interest: VecDeque<Interest>,
     connection: Option<Connection>,
     pub operations: Vec<Operation>,
+    /// Half of all replies take very long.
+    pub slow_replies: bool,
     /// The newest deletion of each topic that was heard here.
     pub deleted: BTreeMap<Topic, Id>,
 }
@@ -104,6 +106,7 @@ impl Replica {
             interest: VecDeque::new(),
             connection: None,
             operations: Vec::new(),
+            slow_replies: false,
             deleted: BTreeMap::new(),
         }
     }
@@ -146,17 +149,12 @@ impl Replica {
         drop(self.core.notes());
     }
 
-    /// Sends a command. Some take very long.
+    /// Sends a command. Some take very long until they are carried out.
     pub fn send(&mut self, command: Command, step: usize, rng: &mut StdRng) {
-        let late = if rng.random_bool(0.08) {
-            rng.random_range(0..150)
-        } else {
-            0
-        };
         self.operations.push(Operation {
             command,
             state: State::Waiting,
-            not_before: step + late,
+            not_before: step + lateness(rng, false),
         });
     }
 
@@ -326,7 +324,15 @@ impl Replica {
         let index = due[rng.random_range(0..due.len())];
         let answered = !matches!(self.operations[index].state, State::Waiting | State::Sent);
         if !answered {
-            return self.carry_out(index, server, rng);
+            let (many, served) = (self.operations.len(), self.carry_out(index, server, rng));
+            if self.operations.len() == many
+                && let operation = &mut self.operations[index]
+                && !matches!(operation.state, State::Waiting | State::Sent)
+            {
+                // And some replies take very long to come.
+                operation.not_before = step + lateness(rng, self.slow_replies);
+            }
+            return served;
         }
         // The reply may be lost on the way: then it is asked again.
         if loses_replies && rng.random_bool(0.1) {
@@ -442,6 +448,15 @@ impl Replica {
             && self.connection.as_ref().is_some_and(|connection| {
                 connection.next == server.sent.len() && connection.orders.is_empty()
             })
+    }
+}
+
+/// Steps that something takes longer than it must: none, as a rule.
+fn lateness(rng: &mut StdRng, often: bool) -> usize {
+    if rng.random_bool(if often { 0.5 } else { 0.08 }) {
+        rng.random_range(0..150)
+    } else {
+        0
     }
 }
 

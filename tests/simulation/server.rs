@@ -2,11 +2,11 @@
 //! that was ever sent over the live path, in its order.
 
 use crate::mix::Mix;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use tidegate::broker::{Bounds, Ledger, Publication, Retention, Rule};
 use tidegate::id::Id;
-use tidegate::log::{Followed, LogRead, Reading};
-use tidegate::sse::Frame;
+use tidegate::log::{Followed, LogRead, Reading, Tick};
+use tidegate::sse::{Frame, Mark};
 use tidegate::topic::{PartitionNo, Pattern, Topic};
 
 /// Milliseconds that the log keeps an entry, where time matters.
@@ -23,7 +23,7 @@ pub enum Sent {
     /// A frame, to all who have subscribed to its topic.
     Frame(Topic, Frame),
     /// The clock, to all.
-    Tick(PartitionNo, Id),
+    Tick(PartitionNo, Tick),
     /// To one connection: a SUBSCRIBE was carried out.
     Confirmed(u64, Vec<Topic>),
 }
@@ -115,11 +115,11 @@ impl Server {
         Some(ids)
     }
 
-    /// Whether a greater id was given out or said before, by a log that is gone.
+    /// Whether this id, or a greater one, was given out or said before, by a log that is gone.
     pub fn goes_below(&mut self, topic: &Topic, id: Id) -> bool {
         let partition = self.partition_of(topic);
         let greatest = self.greatest.entry(partition).or_default();
-        let below = id < *greatest;
+        let below = id <= *greatest;
         *greatest = id.max(*greatest);
         below
     }
@@ -171,8 +171,9 @@ impl Server {
 
     pub fn tick(&mut self, partition: PartitionNo) -> Id {
         let wall = self.wall();
-        let id = self.ledgers[usize::from(partition)].tick(wall);
-        self.sent.push(Sent::Tick(partition, id));
+        let tick = self.ledgers[usize::from(partition)].tick(wall);
+        self.sent.push(Sent::Tick(partition, tick));
+        let id = tick.id;
         let greatest = self.greatest.entry(usize::from(partition)).or_default();
         *greatest = id.max(*greatest);
         id
@@ -199,8 +200,8 @@ impl Server {
         }
     }
 
-    /// Everything that the log holds, by its data.
-    pub fn holds(&mut self, number: usize, topic: &Topic) -> bool {
+    /// Everything that the log holds of a topic, by its number.
+    pub fn held(&mut self, topic: &Topic) -> BTreeSet<usize> {
         let wall = self.wall();
         let request = tidegate::log::ReadRequest {
             topic: topic.clone(),
@@ -208,7 +209,15 @@ impl Server {
             limit: 1 << 20,
         };
         let reading = self.ledger_of(topic).read(&[request], wall);
-        let mut frames = reading.pages.iter().flat_map(|page| &page.frames);
-        frames.any(|frame| super::number_of(&frame.data()) == Some(number))
+        let frames = reading.pages.iter().flat_map(|page| &page.frames);
+        let events = frames.filter(|frame| matches!(frame.mark, Mark::Event | Mark::End));
+        events
+            .filter_map(|frame| super::number_of(&frame.data()))
+            .collect()
+    }
+
+    /// Whether the log holds this event.
+    pub fn holds(&mut self, number: usize, topic: &Topic) -> bool {
+        self.held(topic).contains(&number)
     }
 }

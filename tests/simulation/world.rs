@@ -10,7 +10,7 @@ use crate::{TYPE, UNLOGGED, topics};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, SeedableRng as _};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
@@ -94,6 +94,9 @@ impl World {
         // Everything heals; then all is quiet, and one more event on each topic shows who is deaf.
         say!(self, "EVERYTHING HEALS");
         self.mix = Mix::default();
+        for replica in &mut self.replicas {
+            replica.slow_replies = false;
+        }
         self.settle_down();
         for topic in topics() {
             self.publish(&[topic]);
@@ -106,6 +109,17 @@ impl World {
     fn step(&mut self) {
         self.step += 1;
         self.server.now += [0, 0, 1, 1, 5, 30].choose(&mut self.rng).unwrap();
+        for replica in &mut self.replicas {
+            replica.slow_replies = self.mix.slow_replies;
+        }
+        if self.mix.slow_replies && self.rng.random_bool(0.2) {
+            if self.rng.random_bool(0.5) {
+                self.drop_some();
+            } else {
+                self.open_some();
+            }
+            return;
+        }
         match self.rng.random_range(0..100) {
             0..12 => {
                 let batch = if self.rng.random_bool(0.15) {
@@ -248,6 +262,10 @@ impl World {
         for replica in 0..REPLICAS {
             self.cut(replica);
         }
+        for client in 0..CLIENTS {
+            // What was gone may be there again afterwards.
+            self.note_history(client);
+        }
         let back = self.rng.random_range(0..4);
         self.server.rewind(back);
         say!(
@@ -313,9 +331,27 @@ impl World {
     fn serve_some(&mut self) {
         let replica = self.rng.random_range(0..REPLICAS);
         match self.rng.random_range(0..12) {
-            0 | 1 => self.work_on_connection(replica),
-            2..6 => self.hear(replica),
-            6 | 7 => self.operate(replica),
+            0 | 1 => {
+                for _ in 0..self.rng.random_range(1..5) {
+                    self.work_on_connection(replica);
+                }
+            }
+            2..6 => {
+                // More than is sent, all in all: a replica that only lags finds its windows where
+                // they were, however late a reply is.
+                let many = *[1, 1, 2, 5, 20].choose(&mut self.rng).unwrap();
+                for _ in 0..many {
+                    self.hear(replica);
+                }
+            }
+            // Each takes several steps to be done: at one a time, replicas would be opening and settling
+            // nearly always, and streams would read only when all is quiet.
+            6 | 7 => {
+                for _ in 0..self.rng.random_range(1..8) {
+                    self.operate(replica);
+                    self.collect_asks(replica);
+                }
+            }
             8 => {
                 let now = self.now();
                 self.replicas[replica].core.beat(now);
@@ -488,6 +524,7 @@ impl World {
             deleted: self.replicas[replica].known_deletions(),
             last: None,
             whisper: None,
+            reads_history: false,
         });
     }
 
@@ -523,11 +560,26 @@ impl World {
         }
     }
 
+    /// Whatever goes before a first visit has read it was not asked for.
+    fn note_history(&mut self, index: usize) {
+        let client = &mut self.clients[index];
+        if !client.open.as_ref().is_some_and(|open| open.reads_history) {
+            return;
+        }
+        let held = client.topics.iter().map(|topic| self.server.held(topic));
+        let held: BTreeSet<usize> = held.flatten().collect();
+        let mut known = std::mem::take(&mut client.history);
+        known.extend(client.history_until..self.published.len());
+        client.history = known.intersection(&held).copied().collect();
+        client.history_until = self.published.len();
+    }
+
     /// The stream goes on as far as it can, if there is a reason to look.
     fn turn(&mut self, index: usize) {
         for _ in 0..3 {
             self.arrive(index);
         }
+        self.note_history(index);
         let now = Now {
             instant: CoarseInstant::from(self.now()),
             wall: Duration::from_millis(self.server.now),
@@ -549,6 +601,10 @@ impl World {
                 Opened::Wait => {}
                 Opened::Read(read) => self.ask(stream_no, read),
                 Opened::History(topics, history) => {
+                    let held = client.topics.iter().map(|topic| self.server.held(topic));
+                    client.history = held.flatten().collect();
+                    client.history_until = self.published.len();
+                    open.reads_history = true;
                     let wall = self.server.wall();
                     let mut starts = BTreeMap::new();
                     for topic in topics {
@@ -605,7 +661,10 @@ impl World {
                 let replica = open.replica;
                 match turn {
                     Turn::More => open.woken.set(),
-                    Turn::Wait(until) => open.due = Some(until),
+                    Turn::Wait(until) => {
+                        open.due = Some(until);
+                        open.reads_history &= !stream.is_caught_up();
+                    }
                     Turn::Read(read) => self.ask(stream_no, read),
                     Turn::Over(ending) => {
                         open.stage = Stage::Over;

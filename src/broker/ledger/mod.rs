@@ -11,7 +11,7 @@ pub use retention::{Bounds, Retention, Rule};
 
 use super::{BrokerError, Publication, TopicState};
 use crate::id::Id;
-use crate::log::{Floor, History, Horizon, Loss, Page, ReadRequest, Reading, Seam};
+use crate::log::{Floor, History, Horizon, Loss, Page, ReadRequest, Reading, Seam, Tick};
 use crate::sse::{Entry, Frame, Mark};
 use crate::topic::Topic;
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -298,10 +298,13 @@ impl Ledger {
     }
 
     /// Moves the clock to the present and says it.
-    pub fn tick(&mut self, now_ms: u64) -> Id {
+    pub fn tick(&mut self, now_ms: u64) -> Tick {
         self.take_over(now_ms);
         self.last = self.last.max(Id::before_ms(now_ms));
-        self.last
+        Tick {
+            id: self.last,
+            born: Some(self.born),
+        }
     }
 
     /// Appends `tidegate.deleted` and drops everything before it. None if there is no log.

@@ -60,10 +60,14 @@ impl Ledger {
         self.seams.iter().find(around).map(|seam| seam.before)
     }
 
-    /// Widens the newest seam so that it covers `id`, and goes on behind it.
+    /// Widens the newest seam so that it covers `id`. What was not given out up to there never will be.
     fn leap_over(&mut self, id: Id) {
-        let beyond = Id::before_ms(self.last.max(id).ms + 1);
-        self.last = beyond;
+        let beyond = if self.last < id {
+            self.last = Id::before_ms(id.ms + 1);
+            self.last
+        } else {
+            Id::new(id.ms, id.seq + 1)
+        };
         match self.seams.back_mut() {
             Some(seam) => seam.after = beyond,
             None => self.seams.push_back(Seam {

@@ -169,12 +169,18 @@ local function next_id(k)
   return k.ms, k.seq + 1
 end
 
--- One entry: id, log and live frame. `k` is the clock, `extra` more fields of the entry.
+local function from_the_future(topic, what)
+  return refuse('TGFOREIGN', 'the log of ' .. topic .. ' holds an entry from the future, ' .. what)
+end
+
+-- One entry: id, log and live frame; nil and a refusal, before anything else is written, if the log has
+-- given out a greater id: somebody wrote it, and it need not stand there any more. `k` is the clock,
+-- `extra` more fields of the entry.
 local function append(k, topic, kind, data, mark, extra)
   take_over(k)
   local log, kept = key(k.p, 'log:' .. topic), bounds(k, topic)
-  k.ms, k.seq = next_id(k)
-  local id, prev = id_text(k.ms, k.seq), nil
+  local ms, seq = next_id(k)
+  local id, prev = id_text(ms, seq), nil
   if redis.call('EXISTS', log) == 1 then
     prev = head(k.p, topic)
     if not prev or not less(prev, id) then
@@ -182,8 +188,13 @@ local function append(k, topic, kind, data, mark, extra)
       prev = entry and position(entry[1])
     end
   end
-  prev = prev or empty_floor(k, topic, k.ms)
-  redis.call('XADD', log, 'MAXLEN', '=', kept.events_max, id, 'prev', prev, 'type', kind, 'data', data, unpack(extra or {}))
+  prev = prev or empty_floor(k, topic, ms)
+  local added = redis.pcall('XADD', log, 'MAXLEN', '=', kept.events_max, id, 'prev', prev, 'type', kind, 'data', data, unpack(extra or {}))
+  if type(added) == 'table' and added.err then
+    if string.find(added.err, 'equal or smaller', 1, true) then return nil, from_the_future(topic, 'or did') end
+    error(added)
+  end
+  k.ms, k.seq = ms, seq
   redis.call('XTRIM', log, 'MINID', '=', id_text(math.max(0, k.ms - kept.age_ms), 0))
   redis.call('PEXPIREAT', log, int(k.ms + kept.age_ms + EXPIRY_SLACK_MS))
   k.last = id
@@ -263,16 +274,28 @@ local function try(...)
   error(reply)
 end
 
--- Why the log of a topic does not take an event now; nil if it does.
-local function log_refusal(k, topic)
+-- The greatest id that a log has ever held, whether or not it stands there still; zero if this user may
+-- not ask.
+local function greatest(log)
+  local told = redis.pcall('XINFO', 'STREAM', log)
+  for i = 1, #told, 2 do
+    if told[i] == 'last-generated-id' then return told[i + 1] end
+  end
+  return '0-0'
+end
+
+-- Why the log of a topic does not take an event now; nil if it does. One of `many` must be refused
+-- before the first of them is written; one alone is refused by its log.
+local function log_refusal(k, topic, many)
   local log = key(k.p, 'log:' .. topic)
   local above, foreign = try('XREVRANGE', log, '+', '(' .. (k.last or '0-0'), 'COUNT', 1)
   if foreign then return refuse('TGFOREIGN', 'the key of the log of ' .. topic .. ' holds something else') end
   -- The clock gave out no such id, and its own would not be taken after it.
   if above[1] and not less(above[1][1], id_text(next_id(k))) then
-    return refuse('TGFOREIGN', 'the log of ' .. topic .. ' holds an entry from the future, ' .. above[1][1])
+    return from_the_future(topic, above[1][1])
   end
   if redis.call('EXISTS', log) == 1 then
+    if many and not less(greatest(log), id_text(next_id(k))) then return from_the_future(topic, 'or did') end
     local _, flag = head(k.p, topic)
     if flag == 'end' then return refuse('TGENDED', topic) end
   elseif k.topics_max > 0 and not k.opening[topic] then
@@ -282,14 +305,14 @@ local function log_refusal(k, topic)
 end
 
 -- Why an event cannot be published now; nil if it can.
-local function refusal(k, topic, kind, data, last)
+local function refusal(k, topic, kind, data, last, many)
   local fault = topic_fault(topic) or type_fault(kind) or (not is_utf8(data) and 'event data is UTF-8')
   if fault then return refuse('TGINVALID', fault) end
   if #data > k.bytes_max then return refuse('TGLARGE', int(k.bytes_max)) end
   if not is_logged(k, topic) then
     if last then return refuse('TGUNLOGGED', topic) end
   else
-    local no = log_refusal(k, topic)
+    local no = log_refusal(k, topic, many)
     if no then return no end
   end
   if not redis.acl_check_cmd('PUBLISH', key(k.p, 'live:' .. topic), '') then
@@ -313,7 +336,7 @@ local function publish(items)
     if not known[i] then
       clocks[item.p] = clocks[item.p] or clock(item.p)
       if ends[item.topic] then return refuse('TGENDED', item.topic) end
-      local no = refusal(clocks[item.p], item.topic, item.kind, item.data, item.last)
+      local no = refusal(clocks[item.p], item.topic, item.kind, item.data, item.last, #items > 1)
       if no then return no end
       ends[item.topic] = item.last
     end
@@ -326,7 +349,9 @@ local function publish(items)
     if known[i] then redis.call('SET', idem_key(item), id, 'KEEPTTL') end
     if not id then
       local k = clocks[item.p]
-      id = event(k, item.topic, item.kind, item.data, item.last)
+      local no
+      id, no = event(k, item.topic, item.kind, item.data, item.last)
+      if not id then return no end
       if item.key ~= '' then redis.call('SET', idem_key(item), id, 'PX', int(k.idem_ms)) end
     end
     ids[i] = id
@@ -338,7 +363,8 @@ end
 local function delete(p, topic)
   local k, log = clock(p), key(p, 'log:' .. topic)
   if redis.call('TYPE', log).ok ~= 'stream' then return false end
-  local id = append(k, topic, 'tidegate.deleted', cjson.encode({ topic = topic }), 'd')
+  local id, no = append(k, topic, 'tidegate.deleted', cjson.encode({ topic = topic }), 'd')
+  if not id then return no end
   redis.call('XTRIM', log, 'MAXLEN', '=', 1)
   return id
 end

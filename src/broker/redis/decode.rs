@@ -2,7 +2,7 @@
 //! what cannot be read says so.
 
 use crate::id::Id;
-use crate::log::{Floor, Horizon, Loss, Page, ReadRequest, Reading, Seam};
+use crate::log::{Floor, Horizon, Loss, Page, ReadRequest, Reading, Seam, Tick};
 use crate::sse::{Entry, Frame, Mark};
 use crate::topic::Topic;
 use redis::Value;
@@ -44,6 +44,16 @@ pub(crate) fn maybe_id(value: &Value) -> Result<Option<Id>, Unreadable> {
         "" => Ok(None),
         text => text.parse().map(Some).map_err(|_| Unreadable),
     }
+}
+
+/// A clock said aloud: its last id, and when it was born, which earlier builds do not say.
+pub(crate) fn tick(payload: &[u8]) -> Option<Tick> {
+    let mut ids = std::str::from_utf8(payload).ok()?.split(' ');
+    let tick = Tick {
+        id: ids.next()?.parse().ok()?,
+        born: ids.next().map(str::parse).transpose().ok()?,
+    };
+    ids.next().is_none().then_some(tick)
 }
 
 pub(crate) fn list(value: &Value) -> Result<&[Value], Unreadable> {

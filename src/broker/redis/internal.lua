@@ -80,12 +80,15 @@ local function lacks(k, topic, id)
   return less(floor or '0-0', id) and #redis.call('XRANGE', log, id, id) == 0
 end
 
--- Widens the newest seam so that it covers `id`, and goes on behind it.
+-- Widens the newest seam so that it covers `id`. What was not given out up to there never will be.
 local function leap_over(k, id)
-  local beyond = id_text(math.max(k.ms, (id_parse(id))) + 1, 0)
+  local ms, seq = id_parse(id)
+  local beyond = id_text(ms, seq + 1)
+  if less(k.last, id) then
+    beyond = id_text(ms + 1, 0)
+    k.last, k.ms, k.seq = beyond, ms + 1, 0
+  end
   if #k.seams > 0 then k.seams[#k.seams][2] = beyond else k.seams[1] = { k.born, beyond } end
-  k.last = beyond
-  k.ms, k.seq = id_parse(beyond)
   redis.call('HSET', key(k.p, 'clock'), 'last', k.last, 'seams', pairs_text(k.seams))
 end
 
@@ -138,6 +141,8 @@ local function write_gap(k, topic, from, lost)
   end
   local span = from .. ',' .. lost
   local id = append(k, topic, 'tidegate.gap', '', 'g' .. span, { 'gap', span })
+  -- A log that takes no entry keeps no other topic from being told.
+  if not id then return end
   gaps[#gaps + 1] = { from, lost }
   if #gaps > GAPS_MAX then table.remove(gaps, 1) end
   redis.call('HSET', key(k.p, 'gaps'), topic, pairs_text(gaps))
@@ -264,6 +269,8 @@ redis.register_function({ function_name = F .. 'tick', flags = { 'allow-oom' }, 
   k.last = id_text(k.ms, k.seq)
   redis.call('HSET', key(k.p, 'clock'), 'last', k.last)
   sweep(k)
+  redis.call('PUBLISH', key(k.p, 'tick'), k.last .. ' ' .. k.born)
+  -- As earlier builds say and read it.
   redis.call('PUBLISH', key(k.p, 'tick'), k.last)
   return { k.last, redis.call('HEXISTS', key(k.p, 'clock'), 'age_ms') }
 end })
@@ -440,8 +447,7 @@ redis.register_function(F .. 'append', function(_, a)
     if i > n then
       local k = clocks[p] or clock(p)
       clocks[p] = k
-      if topic ~= '' and not refusal(k, topic, kind, data) then
-        event(k, topic, kind, data)
+      if topic ~= '' and not refusal(k, topic, kind, data) and event(k, topic, kind, data) then
         logged = logged + 1
       else
         refused = refused + 1

@@ -17,7 +17,6 @@ use super::error::CommandError;
 use super::pubsub::{PubSub, Push};
 use super::{Redis, decode};
 use crate::broker::{BrokerError, Interest, Live, Subscriptions};
-use crate::id::Id;
 use crate::metrics::Role;
 use crate::topic::{PartitionNo, Topic};
 use redis::aio::MultiplexedConnection;
@@ -273,11 +272,8 @@ async fn pass(
             }
         }
         Some(Heard::Tick(partition)) => {
-            let id = std::str::from_utf8(payload)
-                .ok()
-                .and_then(|text| text.parse::<Id>().ok());
-            if let Some(id) = id {
-                live.send(Live::Tick(partition, id)).await
+            if let Some(tick) = decode::tick(payload) {
+                live.send(Live::Tick(partition, tick)).await
             } else {
                 redis.metrics().unreadable.inc();
                 Ok(())

@@ -120,7 +120,11 @@ impl Redis {
         }
     }
 
-    pub(in crate::broker) async fn tick(&self, partition: PartitionNo) -> Result<Id, BrokerError> {
+    /// Has the partition's clock said aloud: the least that Redis does only if it takes writes.
+    ///
+    /// # Errors
+    /// [`BrokerError::Unavailable`] or [`BrokerError::Refused`].
+    pub async fn tick(&self, partition: PartitionNo) -> Result<Id, BrokerError> {
         let answer = self.call(&self.function("tick", partition)).await?;
         let Ok([last, configured]) = decode::list(&answer) else {
             return Err(self.unreadable());

@@ -150,6 +150,8 @@ impl Track {
 
     /// Takes a frame from the live path; `heard` is what the partition has heard before it.
     pub(super) fn hear(&mut self, frame: Frame, heard: Id) -> Taken {
+        // It may have been logged only since it was read.
+        self.unlogged = false;
         let Health::Live { base } = self.health else {
             if frame.mark == Mark::Deleted {
                 // It cannot wait: what stands here is shown meanwhile.
@@ -166,8 +168,9 @@ impl Track {
             return Taken::Known;
         }
         let last = self.window.last().unwrap_or_default();
-        if frame.prev.is_position() && frame.prev < last {
-            // A fresh log names the oldest position from which it could still know an entry.
+        if frame.prev < last {
+            // A fresh log names the oldest position from which it could still know an entry. One that
+            // went back, in the same process or in another, names an entry before the last one.
             self.health = self.hole(base, heard);
             self.pending.keep(frame);
             return Taken::LogLost;

@@ -251,6 +251,7 @@ impl Part {
             let requests = vec![source.request(position)];
             return Step::Behind(LogRead::Pages(self.partition.number(), requests));
         }
+        source.history = false;
         let mut step = Step::Idle;
         for frame in view.after(position) {
             if frame.id > complete {
@@ -287,6 +288,10 @@ impl Part {
             let fronts = self.fronts();
             if !fronts.behind.is_empty() {
                 return Step::Behind(LogRead::Pages(self.partition.number(), fronts.behind));
+            }
+            for source in &mut self.sources {
+                // It has found what it came for. What is gone from here on, it misses.
+                source.history = false;
             }
             let Some((index, id)) = fronts.first else {
                 return Step::Idle;

@@ -184,9 +184,11 @@ impl Source {
             .filter(|missing| missing.to > page.after);
         // Only where the stream began: what is trimmed while it reads is missed like anything else.
         let history = std::mem::take(&mut self.history) && page.after == since;
-        let from = missing.map_or(page.after, |missing| missing.to);
         let cap = page.cut_at.unwrap_or(reading.horizon.last);
+        // A first visit begins where this very log was asked for it: what stands there is shown, though
+        // it lies in a seam.
         let gap = missing.filter(|_| !history);
+        let from = gap.map_or(page.after, |missing| missing.to);
         self.page = Some(Box::new(PageCursor {
             gap: gap.map(|missing| self.gap(missing)),
             frames: Some(SharedFrames {
