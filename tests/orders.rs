@@ -125,8 +125,8 @@ fn up(run: u64) -> Live {
 }
 fn read(l: &mut Ledger, hub: &Hub, read: &LogRead, now: u64) -> Arc<Reading> {
     let g = hub.partition(0).settled().unwrap();
-    let reading = l.read(read.requests(), now);
-    assert_eq!(hub.learn(0, g, &reading.horizon), Learned::Counts);
+    let mut reading = l.read(read.requests(), now);
+    assert_eq!(hub.learn(0, g, &mut reading.horizon), Learned::Counts);
     hub.offer(&reading);
     Arc::new(reading)
 }
@@ -305,7 +305,7 @@ fn a_reading_of_the_process_before_counts_for_nothing_however_late() {
     hear(&mut core, publish(&mut l, 1, 100_010), now);
     // somebody asks for the clock or a page; the path breaks; it is answered by the old process
     let asked = hub.partition(0).settled().unwrap();
-    let old = l.read(&[], 100_020);
+    let mut old = l.read(&[], 100_020);
     core.hear(Live::Down, now);
     assert_eq!(hub.partition(0).settled(), None);
     // Redis restarts, nothing is lost
@@ -318,7 +318,7 @@ fn a_reading_of_the_process_before_counts_for_nothing_however_late() {
         hear(&mut core, publish(&mut l, 1, 110_000 + i), now);
     }
     // The old reply arrives.
-    assert_eq!(hub.learn(0, asked, &old.horizon), Learned::Outdated);
+    assert_eq!(hub.learn(0, asked, &mut old.horizon), Learned::Outdated);
     core.beat(now);
     let resets = drive(&mut core, &mut l, 110_020, now);
     if resets > 0 {
@@ -474,8 +474,8 @@ fn no_page_is_taken_of_a_log_that_was_not_told_of_the_one_before() {
     core.hear(confirmed(&hub), now);
     drive(&mut core, &mut l, 100_030, now);
     assert_eq!(reads.begin(&page, &hub, |()| true), Begun::Ask);
-    let reading = l.read(page.requests(), 100_040);
-    let served = reads.finish(&page, &reading, &hub);
+    let mut reading = l.read(page.requests(), 100_040);
+    let served = reads.finish(&page, &mut reading, &hub);
     assert_eq!(served, Finished::Done(vec![()]));
     let frames = &reading.pages[0].frames;
     assert!(
@@ -507,9 +507,9 @@ fn no_page_is_taken_of_a_log_that_was_emptied_before_the_live_path_began_anew() 
     // FLUSHALL
     let mut l = Ledger::new(retention(100), 100_500);
     publish(&mut l, 1, 100_501);
-    let reading = l.read(page.requests(), 100_510);
+    let mut reading = l.read(page.requests(), 100_510);
     let known = hub.partition(0).last_known();
-    let nothing = reads.finish(&page, &reading, &hub);
+    let nothing = reads.finish(&page, &mut reading, &hub);
     assert_eq!(nothing, Finished::Again(vec![]));
     assert_eq!(hub.partition(0).last_known(), known);
     assert_eq!(reads.begin(&page, &hub, |()| true), Begun::Wait);
@@ -520,8 +520,8 @@ fn no_page_is_taken_of_a_log_that_was_emptied_before_the_live_path_began_anew() 
     core.hear(confirmed(&hub), now);
     drive(&mut core, &mut l, 100_530, now);
     assert_eq!(reads.begin(&page, &hub, |()| true), Begun::Ask);
-    let reading = l.read(page.requests(), 100_540);
-    let served = reads.finish(&page, &reading, &hub);
+    let mut reading = l.read(page.requests(), 100_540);
+    let served = reads.finish(&page, &mut reading, &hub);
     assert_eq!(served, Finished::Done(vec![()]));
 }
 

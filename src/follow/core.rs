@@ -469,7 +469,7 @@ impl FollowerCore {
     }
 
     fn take_reading(&mut self, feeds: Vec<Arc<Feed>>, reading: Result<Reading, Failed>) {
-        let Ok(reading) = reading else {
+        let Ok(mut reading) = reading else {
             self.to_repair.extend(feeds);
             return;
         };
@@ -477,7 +477,7 @@ impl FollowerCore {
         if let Some(partition) = feeds.first().map(|feed| feed.partition()) {
             let learned = partition.settled().map(|generation| {
                 self.hub
-                    .learn(partition.number(), generation, &reading.horizon)
+                    .learn(partition.number(), generation, &mut reading.horizon)
             });
             match learned {
                 Some(Learned::Counts) => {}

@@ -405,7 +405,7 @@ impl Hub {
         &self,
         partition: PartitionNo,
         generation: Generation,
-        horizon: &Horizon,
+        horizon: &mut Horizon,
     ) -> Learned {
         self.partition(partition).learn(horizon, generation)
     }

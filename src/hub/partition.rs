@@ -19,7 +19,7 @@
 
 use super::lock::{Rank, Ranked, RankedGuard};
 use crate::id::Id;
-use crate::log::{Followed, Horizon};
+use crate::log::{Followed, Horizon, Loss};
 use crate::topic::PartitionNo;
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -45,6 +45,9 @@ struct State {
     known: Id,
     horizon: Option<Arc<Horizon>>,
     followed: Following,
+    /// Those that the clock remembers, as they were read last, and those of clocks before it.
+    losses: Vec<Loss>,
+    past_losses: Vec<Loss>,
     /// How often the live path has broken. What was read before it broke counts for nothing.
     generation: Generation,
     /// By address, so that a stream that looks again is not listed twice.
@@ -92,6 +95,9 @@ pub enum Learned {
     /// process answers. The live path must begin anew.
     Foreign,
 }
+
+/// Losses of earlier clocks that are remembered.
+const LOSSES_MAX: usize = 64;
 
 /// Names a stretch of time between two breaks of the live path.
 ///
@@ -222,13 +228,18 @@ impl Partition {
     }
 
     /// Takes a reading of the clock that was asked for in `generation`, when the path was settled.
-    pub(super) fn learn(&self, horizon: &Horizon, generation: Generation) -> Learned {
+    ///
+    /// The losses of earlier clocks are added to it: a log that is emptied forgets what it had written
+    /// down, and a stream may stand between a loss and the place where it was to be told.
+    pub(super) fn learn(&self, horizon: &mut Horizon, generation: Generation) -> Learned {
         let mut state = self.state();
         let State {
             generation: present,
             followed,
             known,
             horizon: newest,
+            losses,
+            past_losses,
             ..
         } = &mut *state;
         if *present != generation || followed.path == Path::Broken {
@@ -242,6 +253,13 @@ impl Partition {
             followed.path = Path::Estranged;
             return Learned::Foreign;
         }
+        if other.is_some_and(|clock| clock.born != horizon.born) {
+            past_losses.append(losses);
+            let many = past_losses.len().saturating_sub(LOSSES_MAX);
+            past_losses.drain(..many);
+        }
+        losses.clone_from(&horizon.losses);
+        horizon.losses.extend(past_losses.iter().copied());
         if followed.stale || followed.clock.is_none() {
             followed.clock = Some(Arc::new(horizon.clone()));
             followed.stale = false;

@@ -98,7 +98,7 @@ pub(crate) fn reader(hub: &Arc<Hub>, numbers: &[usize], waker: &Waker) -> Reader
         hub.repair(&feed, &page(*number, 0, &[]), &horizon(0));
     }
     let generation = hub.partition(0).settled().unwrap();
-    assert_eq!(hub.learn(0, generation, &horizon(0)), Learned::Counts);
+    assert_eq!(hub.learn(0, generation, &mut horizon(0)), Learned::Counts);
     let mut gaps = Vec::new();
     assert_eq!(reader.open(&mut gaps), OpenStep::Open);
     assert!(gaps.is_empty());

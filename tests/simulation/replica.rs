@@ -367,7 +367,7 @@ impl Replica {
                     now,
                 );
             }
-            (Command::Shared(read), State::Read(reading)) => {
+            (Command::Shared(read), State::Read(mut reading)) => {
                 use tidegate::follow::reads::shared::Finished;
                 let pages = reading.pages.iter().map(|page| {
                     let last = page.frames.last().map(|frame| frame.id);
@@ -379,7 +379,7 @@ impl Replica {
                     reading.horizon.last,
                     pages.collect::<Vec<_>>()
                 ));
-                let finished = self.reads.finish(&read, &reading, &self.hub);
+                let finished = self.reads.finish(&read, &mut reading, &self.hub);
                 let served = match finished {
                     Finished::Done(served) => served,
                     Finished::Again(served) => {

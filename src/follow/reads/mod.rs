@@ -173,7 +173,7 @@ async fn carry_out(shared: Arc<Shared>, read: LogRead) {
         }
         let answer = shared.broker.read(read.partition(), read.requests()).await;
         drop(place);
-        let reading = match answer {
+        let mut reading = match answer {
             Ok(reading) => reading,
             Err(why) => {
                 pause.after(&why).await;
@@ -181,7 +181,7 @@ async fn carry_out(shared: Arc<Shared>, read: LogRead) {
             }
         };
         shared.metrics.log_reads.inc_by(reading.pages.len() as u64);
-        let finished = shared.lock().finish(&read, &reading, &shared.hub);
+        let finished = shared.lock().finish(&read, &mut reading, &shared.hub);
         // From here on the read may be another task's.
         let served = match finished {
             Finished::Done(served) => {

@@ -100,13 +100,13 @@ impl<W> SharedReads<W> {
     }
 
     /// The log has answered. The hub learns of the reading, unless it counts for nothing.
-    pub fn finish(&mut self, read: &LogRead, reading: &Reading, hub: &Hub) -> Finished<W> {
+    pub fn finish(&mut self, read: &LogRead, reading: &mut Reading, hub: &Hub) -> Finished<W> {
         let Some(under_way) = self.under_way.get_mut(read) else {
             return Finished::Done(Vec::new());
         };
         let begun = under_way.begun.take();
         let learned =
-            begun.map(|generation| hub.learn(read.partition(), generation, &reading.horizon));
+            begun.map(|generation| hub.learn(read.partition(), generation, &mut reading.horizon));
         if learned != Some(Learned::Counts) {
             return Finished::Again(Vec::new());
         }
@@ -190,7 +190,7 @@ mod tests {
         assert!(!reads.join(pages(), 2));
         assert_eq!(reads.begin(&pages(), &hub, |_| true), Begun::Ask);
         assert!(!reads.join(pages(), 3));
-        let done = reads.finish(&pages(), &reading(5), &hub);
+        let done = reads.finish(&pages(), &mut reading(5), &hub);
         assert_eq!(done, Finished::Done(vec![1, 2, 3]));
         assert!(reads.is_empty() && reads.join(pages(), 4));
     }
@@ -202,10 +202,10 @@ mod tests {
         assert!(reads.join(clock.clone(), 1));
         assert_eq!(reads.begin(&clock, &hub, |_| true), Begun::Ask);
         assert!(!reads.join(clock.clone(), 2));
-        let first = reads.finish(&clock, &reading(5), &hub);
+        let first = reads.finish(&clock, &mut reading(5), &hub);
         assert_eq!(first, Finished::Again(vec![1]));
         assert_eq!(reads.begin(&clock, &hub, |_| true), Begun::Ask);
-        let second = reads.finish(&clock, &reading(6), &hub);
+        let second = reads.finish(&clock, &mut reading(6), &hub);
         assert_eq!(second, Finished::Done(vec![2]));
     }
 
@@ -215,13 +215,13 @@ mod tests {
         assert!(reads.join(pages(), 1));
         assert_eq!(reads.begin(&pages(), &hub, |_| true), Begun::Ask);
         hub.break_off();
-        let old = reads.finish(&pages(), &reading(5), &hub);
+        let old = reads.finish(&pages(), &mut reading(5), &hub);
         assert_eq!(old, Finished::Again(Vec::new()));
         assert!(hub.partition(0).horizon().is_none());
         assert_eq!(reads.begin(&pages(), &hub, |_| true), Begun::Wait);
         hub.begin_following(true);
         assert_eq!(reads.begin(&pages(), &hub, |_| true), Begun::Ask);
-        let new = reads.finish(&pages(), &reading(6), &hub);
+        let new = reads.finish(&pages(), &mut reading(6), &hub);
         assert_eq!(new, Finished::Done(vec![1]));
     }
 
@@ -230,13 +230,13 @@ mod tests {
         let (mut reads, hub) = (SharedReads::default(), hub());
         assert!(reads.join(pages(), 1));
         assert_eq!(reads.begin(&pages(), &hub, |_| true), Begun::Ask);
-        let first = reads.finish(&pages(), &reading(5), &hub);
+        let first = reads.finish(&pages(), &mut reading(5), &hub);
         assert_eq!(first, Finished::Done(vec![1]));
         assert!(reads.join(pages(), 2));
         assert_eq!(reads.begin(&pages(), &hub, |_| true), Begun::Ask);
         let mut foreign = reading(9);
         foreign.horizon.born = Id::new(8, 0);
-        let nothing = reads.finish(&pages(), &foreign, &hub);
+        let nothing = reads.finish(&pages(), &mut foreign, &hub);
         assert_eq!(nothing, Finished::Again(Vec::new()));
         assert_eq!(hub.partition(0).last_known(), Id::new(5, 0));
         assert!(hub.partition(0).began_anew());
@@ -244,7 +244,7 @@ mod tests {
         hub.break_off();
         hub.begin_following(true);
         assert_eq!(reads.begin(&pages(), &hub, |_| true), Begun::Ask);
-        let second = reads.finish(&pages(), &foreign, &hub);
+        let second = reads.finish(&pages(), &mut foreign, &hub);
         assert_eq!(second, Finished::Done(vec![2]));
     }
 
