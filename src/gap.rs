@@ -42,7 +42,7 @@ pub fn judge_partition(cursor: Id, horizon: &Horizon) -> Option<Missing> {
             .find(|seam| seam.before == horizon.born);
         return Some(Missing {
             reason: GapReason::LogLost,
-            from: cursor,
+            from: begin(cursor, horizon),
             to: of_both.map_or(horizon.born, |seam| seam.after.min(horizon.last)),
         });
     }

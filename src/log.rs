@@ -52,14 +52,13 @@ impl From<Id> for Followed {
 }
 
 impl Followed {
-    /// What a replica followed that has read this horizon last, and heard up to `heard`.
+    /// What a replica followed that knew this clock, and heard up to `heard`.
     #[must_use]
-    pub fn by(horizon: &Horizon, heard: Id) -> Self {
-        let seam = horizon.seams.last().map_or(Id::ZERO, |seam| seam.before);
+    pub fn by(clock: ClockName, heard: Id) -> Self {
         Self {
             heard,
-            born: Some(horizon.born),
-            seam: Some(seam),
+            born: Some(clock.born),
+            seam: Some(clock.seam),
         }
     }
 }
@@ -69,8 +68,28 @@ impl Followed {
 pub struct Tick {
     /// Nothing at or below this id is still to come.
     pub id: Id,
-    /// When the clock began; none if that was not said.
-    pub born: Option<Id>,
+    /// Which clock it is; none if that was not said.
+    pub of: Option<ClockName>,
+}
+
+/// Tells a clock from those before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClockName {
+    /// When it began.
+    pub born: Id,
+    /// Where its newest seam begins, zero if there is none: another process has written from there on.
+    pub seam: Id,
+}
+
+impl ClockName {
+    /// The clock that was read.
+    #[must_use]
+    pub fn of(horizon: &Horizon) -> Self {
+        Self {
+            born: horizon.born,
+            seam: horizon.seams.last().map_or(Id::ZERO, |seam| seam.before),
+        }
+    }
 }
 
 /// The state of a partition's clock at one moment.

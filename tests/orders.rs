@@ -728,3 +728,27 @@ fn a_logged_frame_shows_that_its_topic_is_logged_now() {
     hear(&mut core, publish(&mut l, 1, 100_011), now);
     assert!(feed.is_logged());
 }
+
+/// The first event of each topic after FLUSHALL began the live path anew, long after the log was told: its
+/// window still held an entry of the log before. Each time what was heard was reported, and every topic
+/// was told a gap.
+#[test]
+fn a_log_that_was_told_is_not_told_again_for_each_of_its_topics() {
+    let now = Instant::now();
+    let mut l = Ledger::new(retention(100), 100_000);
+    publish(&mut l, 1, 100_001);
+    let (hub, mut core) = replica(100, up(0), now);
+    let _one = live(&hub, &mut core, &mut l, now);
+    hear(&mut core, publish(&mut l, 1, 100_010), now);
+    // FLUSHALL, which a tick shows; another topic is published to
+    let mut l = Ledger::new(retention(100), 100_500);
+    let tick = l.tick(100_600);
+    core.hear(Live::Tick(0, tick), now);
+    assert_eq!(drive(&mut core, &mut l, 100_600, now), 1, "it begins anew");
+    core.hear(Live::Down, now);
+    core.hear(up(0), now);
+    core.hear(confirmed(&hub), now);
+    drive(&mut core, &mut l, 100_700, now);
+    hear(&mut core, publish(&mut l, 1, 100_800), now);
+    assert_eq!(drive(&mut core, &mut l, 100_900, now), 0, "it was told");
+}

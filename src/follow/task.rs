@@ -292,8 +292,8 @@ mod tests {
         let (live, events) = mpsc::channel(FRAMES);
         let (interest, mut wanted) = mpsc::channel(8);
         for ms in 1..=FRAMES as u64 {
-            let (id, born) = (Id::new(ms, 0), None);
-            live.try_send(Live::Tick(0, Tick { id, born })).unwrap();
+            let (id, of) = (Id::new(ms, 0), None);
+            live.try_send(Live::Tick(0, Tick { id, of })).unwrap();
         }
         let topic = Topic::parse("news").unwrap();
         let _reader = hub.reader(&[topic], Waker::noop(), |_| Start::Live);

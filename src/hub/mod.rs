@@ -347,7 +347,7 @@ impl Hub {
     /// The clock was said aloud. True if it has gone back, or is another one.
     pub fn tick(&self, partition: PartitionNo, tick: Tick) -> bool {
         let partition = self.partition(partition);
-        let is_other = tick.born.is_some_and(|born| partition.is_other_clock(born));
+        let is_other = !partition.take_tick(&tick);
         if is_other {
             partition.estrange();
         }

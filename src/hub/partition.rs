@@ -19,7 +19,7 @@
 
 use super::lock::{Rank, Ranked, RankedGuard};
 use crate::id::Id;
-use crate::log::{Followed, Horizon, Loss};
+use crate::log::{ClockName, Followed, Horizon, Loss, Tick};
 use crate::topic::PartitionNo;
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -40,6 +40,8 @@ struct State {
     /// The same on a connection on which the log has not been told of what was heard before: it
     /// counts from then on, or never.
     unsettled: Id,
+    /// The newest tick of such a connection.
+    unsettled_tick: Option<Tick>,
     /// The newest id that this replica has seen anywhere. It never goes back: streams may stand
     /// there.
     known: Id,
@@ -47,6 +49,8 @@ struct State {
     followed: Following,
     /// Those that the clock remembers, as they were read last, and those of clocks before it.
     losses: Vec<Loss>,
+    /// When that clock was born.
+    losses_of: Id,
     past_losses: Vec<Loss>,
     /// How often the live path has broken. What was read before it broke counts for nothing.
     generation: Generation,
@@ -61,14 +65,43 @@ struct State {
 /// of the old one would have it leap over ids that nobody lacks.
 #[derive(Debug, Default)]
 struct Following {
-    /// As it was read last; none until then.
-    clock: Option<Arc<Horizon>>,
+    /// As it was read or heard last; none until then.
+    clock: Option<Clock>,
     /// The newest id.
     to: Id,
     path: Path,
     /// The log was told that it may have gone back, and nothing was read since: the clock may be
     /// another one now.
     stale: bool,
+}
+
+/// A clock that is followed.
+#[derive(Clone, Debug)]
+struct Clock {
+    of: ClockName,
+    /// The process that it is of; none while it was only heard.
+    run: Option<Box<str>>,
+}
+
+impl Following {
+    /// What was heard counts, unless it may be of another clock than that which is known.
+    fn raise(&mut self, heard: Id) {
+        if self.path == Path::Settled && !self.stale {
+            self.to = self.to.max(heard);
+        }
+    }
+
+    fn adopt(&mut self, tick: &Tick) {
+        let Some(of) = tick.of else { return };
+        let run = self
+            .clock
+            .take()
+            .filter(|clock| clock.of.born == of.born && !self.stale);
+        let run = run.and_then(|clock| clock.run);
+        self.clock = Some(Clock { of, run });
+        self.stale = false;
+        self.to = self.to.max(tick.id);
+    }
 }
 
 /// What the live path is worth.
@@ -149,9 +182,7 @@ impl Partition {
         }
         state.heard = id;
         state.known = state.known.max(id);
-        if state.followed.path == Path::Settled {
-            state.followed.to = state.followed.to.max(id);
-        }
+        state.followed.raise(id);
         let holding = std::mem::take(&mut state.holding);
         drop(state);
         holding.into_values().for_each(Waker::wake);
@@ -176,11 +207,14 @@ impl Partition {
         let mut state = self.state();
         state.followed.path = Path::Settled;
         state.followed.stale = told;
+        if let Some(tick) = state.unsettled_tick.take().filter(|_| told) {
+            state.followed.adopt(&tick);
+        }
         // What was heard on this connection before the log was told counts from here on.
         let heard = std::mem::take(&mut state.unsettled);
         state.heard = state.heard.max(heard);
         state.known = state.known.max(heard);
-        state.followed.to = state.followed.to.max(heard);
+        state.followed.raise(heard);
         let holding = std::mem::take(&mut state.holding);
         drop(state);
         holding.into_values().for_each(Waker::wake);
@@ -195,12 +229,24 @@ impl Partition {
         }
     }
 
-    /// Whether the clock that was born then is another one than that which the live path follows.
-    pub(super) fn is_other_clock(&self, born: Id) -> bool {
-        let state = self.state();
-        let followed = &state.followed;
-        let clock = followed.clock.as_ref().filter(|_| !followed.stale);
-        followed.path != Path::Broken && clock.is_some_and(|clock| clock.born != born)
+    /// Takes the clock as it is said aloud, before its id is heard. False if it is another one than that
+    /// which the live path follows.
+    pub(super) fn take_tick(&self, tick: &Tick) -> bool {
+        let mut state = self.state();
+        if state.followed.path == Path::Broken {
+            // Of the new clock only once the log was told; the last one before that is said after it.
+            state.unsettled_tick = Some(*tick)
+                .filter(|tick| tick.of.is_some())
+                .or(state.unsettled_tick);
+            return true;
+        }
+        let Some(of) = tick.of else { return true };
+        let is_same = |clock: &Clock| clock.of.born == of.born;
+        if state.followed.stale || state.followed.clock.as_ref().is_none_or(is_same) {
+            state.followed.adopt(tick);
+            return true;
+        }
+        false
     }
 
     /// Whether another clock was read or heard than the one that the live path follows.
@@ -215,7 +261,7 @@ impl Partition {
     pub fn followed(&self) -> Followed {
         let followed = &self.state().followed;
         match &followed.clock {
-            Some(clock) => Followed::by(clock, followed.to),
+            Some(clock) => Followed::by(clock.of, followed.to),
             None => Followed::from(followed.to),
         }
     }
@@ -239,31 +285,35 @@ impl Partition {
             known,
             horizon: newest,
             losses,
+            losses_of,
             past_losses,
             ..
         } = &mut *state;
         if *present != generation || followed.path == Path::Broken {
             return Learned::Outdated;
         }
-        let other = followed
-            .clock
-            .as_ref()
-            .filter(|clock| !is_same(clock, horizon));
+        let is_other = |clock: &Clock| {
+            let is_other_run = |run: &Box<str>| *run != horizon.run;
+            clock.of.born != horizon.born || clock.run.as_ref().is_some_and(is_other_run)
+        };
+        let other = followed.clock.as_ref().filter(|clock| is_other(clock));
         if followed.path == Path::Estranged || (other.is_some() && !followed.stale) {
             followed.path = Path::Estranged;
             return Learned::Foreign;
         }
-        if other.is_some_and(|clock| clock.born != horizon.born) {
+        if *losses_of != horizon.born {
             past_losses.append(losses);
             let many = past_losses.len().saturating_sub(LOSSES_MAX);
             past_losses.drain(..many);
+            *losses_of = horizon.born;
         }
         losses.clone_from(&horizon.losses);
         horizon.losses.extend(past_losses.iter().copied());
-        if followed.stale || followed.clock.is_none() {
-            followed.clock = Some(Arc::new(horizon.clone()));
-            followed.stale = false;
-        }
+        followed.clock = Some(Clock {
+            of: ClockName::of(horizon),
+            run: Some(horizon.run.clone()),
+        });
+        followed.stale = false;
         // A stream may stand there, although the live path has not come as far.
         followed.to = followed.to.max(horizon.last);
         *known = horizon.last.max(*known);
@@ -282,6 +332,7 @@ impl Partition {
         let mut state = self.state();
         state.horizon = None;
         state.unsettled = Id::ZERO;
+        state.unsettled_tick = None;
         state.followed.path = Path::Broken;
         state.generation.0 += 1;
     }
@@ -296,9 +347,4 @@ impl Partition {
     pub fn is_waited_for(&self) -> bool {
         !self.state().holding.is_empty()
     }
-}
-
-/// Whether two readings are of one clock, that of one process which has not lost it in between.
-fn is_same(a: &Horizon, b: &Horizon) -> bool {
-    a.run == b.run && a.born == b.born
 }

@@ -27,7 +27,7 @@ pub(crate) fn topic(number: usize) -> Topic {
 
 /// A clock that does not say when it was born.
 pub(crate) fn tick(id: Id) -> Tick {
-    Tick { id, born: None }
+    Tick { id, of: None }
 }
 
 pub(crate) fn id(ms: u64) -> Id {

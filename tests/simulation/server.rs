@@ -215,9 +215,4 @@ impl Server {
             .filter_map(|frame| super::number_of(&frame.data()))
             .collect()
     }
-
-    /// Whether the log holds this event.
-    pub fn holds(&mut self, number: usize, topic: &Topic) -> bool {
-        self.held(topic).contains(&number)
-    }
 }

@@ -17,6 +17,7 @@ use std::time::Duration;
 use tidegate::broker::{Bounds, Publication, Retention, Rule};
 use tidegate::event::EventType;
 use tidegate::hub::window::WindowBounds;
+use tidegate::id::Id;
 use tidegate::log::{History, LogRead, Reading};
 use tidegate::metrics::Metrics;
 use tidegate::stream::open::{Opened, Opener};
@@ -167,6 +168,7 @@ impl World {
             8 if mix.flushes => {
                 self.server.flush();
                 say!(self, "FLUSHALL, the clock is at {}", self.server.wall());
+                self.note_histories();
                 self.note_losses();
             }
             9 if mix.ends => self.end_some(),
@@ -262,10 +264,8 @@ impl World {
         for replica in 0..REPLICAS {
             self.cut(replica);
         }
-        for client in 0..CLIENTS {
-            // What was gone may be there again afterwards.
-            self.note_history(client);
-        }
+        // What was gone may be there again afterwards.
+        self.note_histories();
         let back = self.rng.random_range(0..4);
         self.server.rewind(back);
         say!(
@@ -273,6 +273,7 @@ impl World {
             "REWIND by {back} writes, to {}",
             self.server.ledgers[0].last()
         );
+        self.note_histories();
         self.note_losses();
     }
 
@@ -283,16 +284,21 @@ impl World {
         for replica in &mut self.replicas {
             replica.deleted.clear();
         }
+        let held = topics().into_iter().map(|topic| self.server.held(&topic));
+        let held: BTreeSet<usize> = held.flatten().collect();
+        let known = |replica: &Replica| -> BTreeMap<Topic, Id> {
+            let partitions = 0..replica.hub.partitions();
+            partitions
+                .flat_map(|partition| replica.hub.last_entries(partition))
+                .collect()
+        };
+        let known: Vec<_> = self.replicas.iter().map(known).collect();
         for (number, event) in self.published.iter_mut().enumerate() {
-            if event.unknowable || self.server.holds(number, &event.topic) {
+            if event.unknowable || held.contains(&number) {
                 continue;
             }
-            let knows = |replica: &Replica| {
-                let known = replica.hub.last_entries(event.partition);
-                let mut known = known.iter();
-                known.any(|(topic, id)| *topic == event.topic && *id >= event.id)
-            };
-            event.unknowable = !self.replicas.iter().any(knows);
+            let knows = |known: &BTreeMap<Topic, Id>| known.get(&event.topic) >= Some(&event.id);
+            event.unknowable = !known.iter().any(knows);
         }
     }
 
@@ -560,6 +566,12 @@ impl World {
         }
     }
 
+    fn note_histories(&mut self) {
+        for client in 0..CLIENTS {
+            self.note_history(client);
+        }
+    }
+
     /// Whatever goes before a first visit has read it was not asked for.
     fn note_history(&mut self, index: usize) {
         let client = &mut self.clients[index];
@@ -579,7 +591,16 @@ impl World {
         for _ in 0..3 {
             self.arrive(index);
         }
-        self.note_history(index);
+        let Mix {
+            trimming,
+            expiry,
+            settings,
+            deletion,
+            ..
+        } = self.mix;
+        if trimming || expiry || settings || deletion {
+            self.note_history(index);
+        }
         let now = Now {
             instant: CoarseInstant::from(self.now()),
             wall: Duration::from_millis(self.server.now),

@@ -11,7 +11,9 @@ pub use retention::{Bounds, Retention, Rule};
 
 use super::{BrokerError, Publication, TopicState};
 use crate::id::Id;
-use crate::log::{Floor, History, Horizon, Loss, Page, ReadRequest, Reading, Seam, Tick};
+use crate::log::{
+    ClockName, Floor, History, Horizon, Loss, Page, ReadRequest, Reading, Seam, Tick,
+};
 use crate::sse::{Entry, Frame, Mark};
 use crate::topic::Topic;
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -303,7 +305,10 @@ impl Ledger {
         self.last = self.last.max(Id::before_ms(now_ms));
         Tick {
             id: self.last,
-            born: Some(self.born),
+            of: Some(ClockName {
+                born: self.born,
+                seam: self.seams.back().map_or(Id::ZERO, |seam| seam.before),
+            }),
         }
     }
 

@@ -162,6 +162,7 @@ impl Ledger {
 mod tests {
     use super::super::tests::{ledger, publish, read, topic};
     use super::*;
+    use crate::log::ClockName;
 
     /// What a report has written down as lost: above the one, up to the other.
     fn gap_of(frames: &LiveFrames) -> Option<(Id, Id)> {
@@ -215,7 +216,7 @@ mod tests {
         let known = publish(&mut log, 1, 10_001)[0];
         let seen = log.horizon(10_001);
         // It followed a clock that was ahead, and which the log has forgotten.
-        let followed = Followed::by(&seen, Id::new(10_400, 0));
+        let followed = Followed::by(ClockName::of(&seen), Id::new(10_400, 0));
         for run in 1..=2 {
             log.run = run;
             publish(&mut log, 1, 10_100 * run);
@@ -236,7 +237,7 @@ mod tests {
         publish(&mut log, 1, 10_001);
         log.run = 1;
         let last = publish(&mut log, 2, 10_100)[1];
-        let followed = Followed::by(&log.horizon(10_100), last);
+        let followed = Followed::by(ClockName::of(&log.horizon(10_100)), last);
         log.run = 2;
         publish(&mut log, 1, 10_200);
         let told = log.report(followed, &[(topic(), last)], 10_300);

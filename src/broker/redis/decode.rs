@@ -2,7 +2,7 @@
 //! what cannot be read says so.
 
 use crate::id::Id;
-use crate::log::{Floor, Horizon, Loss, Page, ReadRequest, Reading, Seam, Tick};
+use crate::log::{ClockName, Floor, Horizon, Loss, Page, ReadRequest, Reading, Seam, Tick};
 use crate::sse::{Entry, Frame, Mark};
 use crate::topic::Topic;
 use redis::Value;
@@ -46,14 +46,16 @@ pub(crate) fn maybe_id(value: &Value) -> Result<Option<Id>, Unreadable> {
     }
 }
 
-/// A clock said aloud: its last id, and when it was born, which earlier builds do not say.
+/// A clock said aloud: its last id, and which clock it is, which earlier builds do not say.
 pub(crate) fn tick(payload: &[u8]) -> Option<Tick> {
-    let mut ids = std::str::from_utf8(payload).ok()?.split(' ');
-    let tick = Tick {
-        id: ids.next()?.parse().ok()?,
-        born: ids.next().map(str::parse).transpose().ok()?,
+    let ids = std::str::from_utf8(payload).ok()?.split(' ');
+    let ids: Vec<Id> = ids.map(str::parse).collect::<Result<_, _>>().ok()?;
+    let (id, of) = match *ids.as_slice() {
+        [id] => (id, None),
+        [id, born, seam] => (id, Some(ClockName { born, seam })),
+        _ => return None,
     };
-    ids.next().is_none().then_some(tick)
+    Some(Tick { id, of })
 }
 
 pub(crate) fn list(value: &Value) -> Result<&[Value], Unreadable> {

@@ -269,7 +269,8 @@ redis.register_function({ function_name = F .. 'tick', flags = { 'allow-oom' }, 
   k.last = id_text(k.ms, k.seq)
   redis.call('HSET', key(k.p, 'clock'), 'last', k.last)
   sweep(k)
-  redis.call('PUBLISH', key(k.p, 'tick'), k.last .. ' ' .. k.born)
+  local newest = k.seams[#k.seams]
+  redis.call('PUBLISH', key(k.p, 'tick'), k.last .. ' ' .. k.born .. ' ' .. (newest and newest[1] or '0-0'))
   -- As earlier builds say and read it.
   redis.call('PUBLISH', key(k.p, 'tick'), k.last)
   return { k.last, redis.call('HEXISTS', key(k.p, 'clock'), 'age_ms') }

@@ -39,6 +39,9 @@ pub(super) struct Track {
     /// The id of the newest deletion, zero for none. What was read from the log before it must not
     /// be shown to anybody again.
     deleted: Id,
+    /// When the log began that was read last. What stands here from before that is of a log that is
+    /// known to be gone.
+    born: Id,
     pending: Pending,
     /// Events that were found after streams had gone past them.
     pub(super) late: LateFinds,
@@ -108,6 +111,7 @@ impl Track {
             ended: None,
             unlogged: false,
             deleted: Id::ZERO,
+            born: Id::ZERO,
             pending: Pending::default(),
             late: LateFinds::default(),
         }
@@ -168,7 +172,7 @@ impl Track {
             return Taken::Known;
         }
         let last = self.window.last().unwrap_or_default();
-        if frame.prev < last {
+        if frame.prev < last && last > self.born {
             // A fresh log names the oldest position from which it could still know an entry. One that
             // went back, in the same process or in another, names an entry before the last one.
             self.health = self.hole(base, heard);
@@ -263,6 +267,7 @@ impl Track {
         serial: u64,
     ) -> Repaired {
         self.unlogged = page.floor == Floor::Unlogged;
+        self.born = horizon.born;
         let mut gone_past = Id::ZERO;
         match self.health {
             Health::Live { .. } => return Repaired::Live,
