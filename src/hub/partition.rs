@@ -293,8 +293,8 @@ impl Partition {
             return Learned::Outdated;
         }
         let is_other = |clock: &Clock| {
-            let is_other_run = |run: &Box<str>| *run != horizon.run;
-            clock.of.born != horizon.born || clock.run.as_ref().is_some_and(is_other_run)
+            let is_other_run = |run: &str| *run != *horizon.run;
+            clock.of.born != horizon.born || clock.run.as_deref().is_some_and(is_other_run)
         };
         let other = followed.clock.as_ref().filter(|clock| is_other(clock));
         if followed.path == Path::Estranged || (other.is_some() && !followed.stale) {

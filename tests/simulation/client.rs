@@ -34,6 +34,9 @@ pub struct Published {
     /// It vanished from a connection that stayed up. A stream that leaves before the hole shows,
     /// and goes on elsewhere, cannot be told.
     pub vanished: bool,
+    /// It was lost, and then the log that had written that down was emptied, or went back itself. A replica
+    /// remembers the losses that it has read; one that has read none cannot tell.
+    pub record_lost: bool,
 }
 
 /// A gap that a client was told.
@@ -297,7 +300,8 @@ impl Client {
             if self.told.iter().any(|told| told.covers(event, number)) {
                 continue;
             }
-            let excused = event.unknowable || (event.vanished && self.streams > 1);
+            let excused =
+                event.unknowable || event.record_lost || (event.vanished && self.streams > 1);
             assert!(
                 excused,
                 "lost event {number} of {} at {} silently",

@@ -128,6 +128,7 @@ impl Server {
         let wall = self.wall();
         let frame = self.ledger_of(topic).delete(topic, wall)?;
         let id = frame.id;
+        self.goes_below(topic, id);
         self.send(vec![(topic.clone(), frame)]);
         Some(id)
     }

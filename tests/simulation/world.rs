@@ -37,6 +37,8 @@ const STEPS: usize = 800;
 pub struct World {
     rng: StdRng,
     mix: Mix,
+    /// The log forgets events by itself, also once everything has healed.
+    forgets: bool,
     start: Instant,
     step: usize,
     settings: Arc<StreamSettings>,
@@ -71,6 +73,7 @@ impl World {
         Self {
             settings: Arc::new(settings(&mut rng, &server.retention, metrics)),
             rng,
+            forgets: mix.trimming || mix.expiry || mix.settings || mix.deletion,
             mix,
             start,
             step: 0,
@@ -166,6 +169,7 @@ impl World {
             }
             7 if mix.settings => self.configure(),
             8 if mix.flushes => {
+                self.note_records();
                 self.server.flush();
                 say!(self, "FLUSHALL, the clock is at {}", self.server.wall());
                 self.note_histories();
@@ -205,6 +209,7 @@ impl World {
                 below,
                 unknowable: false,
                 vanished: false,
+                record_lost: false,
             });
         }
     }
@@ -226,6 +231,7 @@ impl World {
                 below,
                 unknowable: false,
                 vanished: false,
+                record_lost: false,
             });
         }
     }
@@ -267,6 +273,9 @@ impl World {
         // What was gone may be there again afterwards.
         self.note_histories();
         let back = self.rng.random_range(0..4);
+        if back > 0 {
+            self.note_records();
+        }
         self.server.rewind(back);
         say!(
             self,
@@ -566,6 +575,15 @@ impl World {
         }
     }
 
+    /// What the log has lost already is written down in it, and nowhere else for sure.
+    fn note_records(&mut self) {
+        let held = topics().into_iter().map(|topic| self.server.held(&topic));
+        let held: BTreeSet<usize> = held.flatten().collect();
+        for (number, event) in self.published.iter_mut().enumerate() {
+            event.record_lost |= !held.contains(&number) && self.mix.rewinds && self.mix.flushes;
+        }
+    }
+
     fn note_histories(&mut self) {
         for client in 0..CLIENTS {
             self.note_history(client);
@@ -591,14 +609,7 @@ impl World {
         for _ in 0..3 {
             self.arrive(index);
         }
-        let Mix {
-            trimming,
-            expiry,
-            settings,
-            deletion,
-            ..
-        } = self.mix;
-        if trimming || expiry || settings || deletion {
+        if self.forgets {
             self.note_history(index);
         }
         let now = Now {
