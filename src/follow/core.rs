@@ -103,7 +103,7 @@ pub struct Failed;
 /// What has come of an [`Ask`].
 #[derive(Clone, Debug)]
 pub enum Answer {
-    /// All was reported and said.
+    /// All was reported and said, or the connection is over.
     Settled(ConnectionNo),
     /// The pages, or none.
     Read {
@@ -127,7 +127,7 @@ pub enum Note {
     Missing(Topic),
     /// A frame could not be read.
     Unreadable(Topic),
-    /// An id came that is not above those before it.
+    /// The log has gone back: an id that is not above those before it, or another clock.
     WentBack(PartitionNo),
     /// Another process of the log's server answers.
     OtherProcess(Box<str>),
@@ -135,7 +135,8 @@ pub enum Note {
     Deaf(PartitionNo),
     /// A tick came back after this time.
     TickCameBack(Duration),
-    /// The log's server told its time, in milliseconds since the Unix epoch.
+    /// The log's server told its time, or its clock, which is never behind that: milliseconds since the
+    /// Unix epoch.
     ClockRead(u64),
     /// Pages are asked for.
     RepairRead,

@@ -9,7 +9,8 @@
 //!
 //! Invariants:
 //!
-//! 1. An id is heard ([`partition::Partition::heard`]) only after its frame stands in the window.
+//! 1. An id is heard ([`partition::Partition::heard`]) only after its frame stands in the window, or
+//!    its topic is broken below it, or nobody here reads it.
 //! 2. A window holds every entry of its topic between its floor and where the topic is complete.
 //! 3. A reader shows an id only if all of its topics in that partition are complete up to it.
 //! 4. Locks are taken in one order: hub, feed, partition, wakers (`lock`, checked in debug builds).
@@ -330,7 +331,7 @@ impl Hub {
         if taken == Some(Taken::LogLost) {
             partition.estrange();
         }
-        // Only now: whoever sees this id as heard finds the frame in the window.
+        // Only now: whoever sees this id as heard finds the frame in the window, or the topic broken.
         let order = partition.hear(id);
         if order != cmp::Ordering::Greater {
             partition.estrange();

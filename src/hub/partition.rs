@@ -3,7 +3,7 @@
 //! | of the clock | what moves it on | what sets it back |
 //! |---|---|---|
 //! | *heard* | frames and ticks of the live path | nothing |
-//! | *known* | the same, and every reading of the log | nothing: streams may stand there |
+//! | *known* | the same, and every reading of the log that counts | nothing: streams may stand there |
 //! | the horizon | a newer reading of the clock that is followed | a break of the live path: it is unknown then |
 //! | *followed* | what is heard once the log was told of all that was heard before; readings of the same clock | nothing; another clock takes its place once the log was told and is read |
 //!
@@ -42,8 +42,8 @@ struct State {
     unsettled: Id,
     /// The newest tick of such a connection.
     unsettled_tick: Option<Tick>,
-    /// The newest id that this replica has seen anywhere. It never goes back: streams may stand
-    /// there.
+    /// The newest id that was heard, or read of the log that is followed. It never goes back: streams
+    /// may stand there.
     known: Id,
     horizon: Option<Arc<Horizon>>,
     followed: Following,
@@ -52,7 +52,7 @@ struct State {
     /// When that clock was born.
     losses_of: Id,
     past_losses: Vec<Loss>,
-    /// How often the live path has broken. What was read before it broke counts for nothing.
+    /// How often the live path has broken or come back. What was asked for before counts for nothing.
     generation: Generation,
     /// By address, so that a stream that looks again is not listed twice.
     holding: BTreeMap<usize, Waker>,

@@ -39,6 +39,7 @@ pub async fn run(redis: Redis, live: mpsc::Sender<Live>, mut wanted: mpsc::Recei
     let mut pause = BACKOFF_MIN;
     let mut first = true;
     loop {
+        let mut failed = None;
         match Session::open(&redis).await {
             Ok(mut session) => {
                 if !std::mem::take(&mut first) {
@@ -46,6 +47,7 @@ pub async fn run(redis: Redis, live: mpsc::Sender<Live>, mut wanted: mpsc::Recei
                 }
                 let began = Instant::now();
                 redis.metrics().redis_up(Role::Live, true);
+                tracing::info!("the live path stands");
                 let ended = session.run(&redis, &live, &mut wanted, &mut topics).await;
                 redis.metrics().redis_up(Role::Live, false);
                 if ended == Ended::Stopped || live.send(Live::Down).await.is_err() {
@@ -59,10 +61,13 @@ pub async fn run(redis: Redis, live: mpsc::Sender<Live>, mut wanted: mpsc::Recei
             }
             Err(why) => {
                 redis.count_error(Role::Live, &why);
-                tracing::warn!(%why, pause_ms = pause.as_millis(), "no live path to Redis; trying again");
+                failed = Some(why);
             }
         }
         let nap = pause.mul_f64(rand::random_range(0.5..1.0));
+        if let Some(why) = failed {
+            tracing::warn!(%why, pause_ms = nap.as_millis(), "no live path to Redis; trying again");
+        }
         pause = (pause * 2).min(redis.settings().backoff_max.max(BACKOFF_MIN));
         if !rest(nap, &mut wanted, &mut topics).await {
             return;

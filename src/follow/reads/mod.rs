@@ -2,7 +2,8 @@
 //!
 //! Streams that want the same pages share one read ([`shared`]), reads at the same time are bounded,
 //! and a read that fails is tried again for as long as somebody waits: streams outlive an outage of
-//! Redis. While the live path is broken nothing is read.
+//! Redis. Pages, clock and states are read only while the live path is settled. Where a history begins
+//! is asked at any time: what follows from there is read as all else.
 //!
 //! A thread of sockets coalesces the same reads once more (`stream::sockets`): there it spares a
 //! task for each stream, here a question to Redis for each thread and each body.
@@ -84,7 +85,7 @@ impl Reads {
         }
     }
 
-    /// Reads pages or the clock. The hub has learnt of the answer when it comes.
+    /// Reads pages, the clock or the state of topics. The hub has learnt of the answer when it comes.
     ///
     /// # Cancel safety
     /// Safe: a read that nobody waits for any more is not asked of the log again.

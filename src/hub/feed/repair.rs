@@ -15,7 +15,9 @@
 //! | broken | a page whose first entry names one between the last known entry and the page | broken after the last known entry: there was an older hole |
 //! | broken | the last page | live; the frames that waited follow. What was found and streams had gone past is noted in [`late`](super::late), and they are told |
 //! | broken | the live path breaks | broken, as before; the frames that waited are in the log |
-//! | any | a page that was asked for from another position than the present one | unchanged |
+//! | broken | a page that was asked for from another position than the present one | broken, as before |
+//! | opening | a frame | opening; the frame waits |
+//! | opening | the live path breaks | opening; the frames that waited are in the log |
 //!
 //! Frames that waited may show the next hole; then the topic is broken again at once.
 

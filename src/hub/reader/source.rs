@@ -16,11 +16,11 @@ pub(super) struct Source {
     pub(super) waker_id: WakerId,
     /// Nothing at or below this is still to come from this topic.
     pub(super) done: Id,
-    /// The last event that was not logged and was shown, by its number.
+    /// The last event that was not logged and was shown, or came before this stream, by its number.
     pub(super) passed: u64,
     /// Events that were found late and told, or that do not concern this stream, by their number.
     late_seen: u32,
-    /// What came before `done` is not missed: found for a first visit.
+    /// What is gone above where the stream began is not missed: a first visit has not caught up yet.
     pub(super) history: bool,
     pub(super) page: Option<Box<PageCursor>>,
 }
