@@ -336,7 +336,9 @@ local function publish(items)
     if not known[i] then
       clocks[item.p] = clocks[item.p] or clock(item.p)
       if ends[item.topic] then return refuse('TGENDED', item.topic) end
-      local no = refusal(clocks[item.p], item.topic, item.kind, item.data, item.last, #items > 1)
+      -- What else the batch brings to this log comes above the first of it.
+      local first_of_many = #items > 1 and ends[item.topic] == nil
+      local no = refusal(clocks[item.p], item.topic, item.kind, item.data, item.last, first_of_many)
       if no then return no end
       ends[item.topic] = item.last
     end
