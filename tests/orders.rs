@@ -161,6 +161,42 @@ fn live(hub: &Arc<Hub>, core: &mut FollowerCore, l: &mut Ledger, now: Instant) -
     open(l, hub, &mut reader, 100_003);
     reader
 }
+/// A log with one event, and a replica with a reader that is live.
+fn standing(now: Instant) -> (Ledger, Arc<Hub>, FollowerCore, Reader) {
+    let mut l = Ledger::new(retention(100), 100_000);
+    publish(&mut l, 1, 100_001);
+    let (hub, mut core) = replica(100, up(0), now);
+    let reader = live(&hub, &mut core, &mut l, now);
+    (l, hub, core, reader)
+}
+/// The connection breaks, and stands again; whatever the follower asks for is done.
+fn reconnect(hub: &Hub, core: &mut FollowerCore, l: &mut Ledger, now_ms: u64, now: Instant) {
+    core.hear(Live::Down, now);
+    core.hear(up(l.run), now);
+    core.hear(confirmed(hub), now);
+    drive(core, l, now_ms, now);
+}
+/// A reader that is behind its window gets its page.
+fn read_on(reader: &mut Reader, seen: &mut Seen, l: &mut Ledger, hub: &Hub, now_ms: u64) {
+    let Step::Behind(q) = reader.step(seen) else {
+        panic!("it is not behind")
+    };
+    let page = read(l, hub, &q, now_ms);
+    reader.take_pages(&page);
+}
+/// The topic's entries above an id.
+fn after(id: Id) -> ReadRequest {
+    ReadRequest {
+        topic: topic(),
+        after: id,
+        limit: 100,
+    }
+}
+/// How many gap entries there are.
+fn gaps(frames: &[tidegate::sse::Frame]) -> usize {
+    let gaps = frames.iter().filter(|f| matches!(f.mark, Mark::Gap { .. }));
+    gaps.count()
+}
 /// The live path says that it hears the topic.
 fn confirmed(hub: &Hub) -> Live {
     Live::Confirmed(vec![(topic(), hub.feed(&topic()).unwrap().number())])
@@ -188,22 +224,14 @@ fn a_first_visit_forgives_only_what_was_gone_when_it_began() {
     open(&mut l, &hub, &mut one, 1003);
     open(&mut l, &hub, &mut two, 1003);
     let mut seen = Seen(vec![]);
-    let Step::Behind(q) = one.step(&mut seen) else {
-        panic!()
-    };
-    let page = read(&mut l, &hub, &q, 1003);
-    one.take_pages(&page);
+    read_on(&mut one, &mut seen, &mut l, &hub, 1003);
     // The other looks only now: the window covers it.
     assert_eq!(two.step(&mut Seen(vec![])), Step::Idle);
     for i in 0..20 {
         hear(&mut core, publish(&mut l, 1, 2000 + i), now);
     }
     let mut seen = Seen(vec![]);
-    let Step::Behind(q) = two.step(&mut seen) else {
-        panic!()
-    };
-    let page = read(&mut l, &hub, &q, 3000);
-    two.take_pages(&page);
+    read_on(&mut two, &mut seen, &mut l, &hub, 3000);
     two.step(&mut seen);
     assert!(
         seen.0.iter().any(|s| s.starts_with("GAP")),
@@ -233,11 +261,7 @@ fn a_cursor_inside_a_seam_is_told_although_the_window_grows_before_the_first_loo
     open(&mut l, &hub, &mut one, 1203);
     open(&mut l, &hub, &mut two, 1203);
     let mut seen = Seen(vec![]);
-    let Step::Behind(q) = one.step(&mut seen) else {
-        panic!()
-    };
-    let page = read(&mut l, &hub, &q, 1203);
-    one.take_pages(&page);
+    read_on(&mut one, &mut seen, &mut l, &hub, 1203);
     let mut seen = Seen(vec![]);
     let step = two.step(&mut seen);
     if let Step::Behind(q) = step {
@@ -254,10 +278,7 @@ fn a_cursor_inside_a_seam_is_told_although_the_window_grows_before_the_first_loo
 #[test]
 fn what_was_heard_before_the_report_is_forgotten_with_its_connection() {
     let now = Instant::now();
-    let mut l = Ledger::new(retention(100), 100_000);
-    publish(&mut l, 1, 100_001);
-    let (hub, mut core) = replica(100, up(0), now);
-    let _one = live(&hub, &mut core, &mut l, now);
+    let (mut l, hub, mut core, _one) = standing(now);
     let before = l.clone();
     // reconnect; frames are heard before the report and the ticks are answered
     core.hear(Live::Down, now);
@@ -298,10 +319,7 @@ fn what_was_heard_before_the_report_is_forgotten_with_its_connection() {
 #[test]
 fn a_reading_of_the_process_before_counts_for_nothing_however_late() {
     let now = Instant::now();
-    let mut l = Ledger::new(retention(100), 100_000);
-    publish(&mut l, 1, 100_001);
-    let (hub, mut core) = replica(100, up(0), now);
-    let _one = live(&hub, &mut core, &mut l, now);
+    let (mut l, hub, mut core, _one) = standing(now);
     hear(&mut core, publish(&mut l, 1, 100_010), now);
     // somebody asks for the clock or a page; the path breaks; it is answered by the old process
     let asked = hub.partition(0).settled().unwrap();
@@ -322,25 +340,12 @@ fn a_reading_of_the_process_before_counts_for_nothing_however_late() {
     core.beat(now);
     let resets = drive(&mut core, &mut l, 110_020, now);
     if resets > 0 {
-        core.hear(Live::Down, now);
-        core.hear(up(1), now);
-        core.hear(confirmed(&hub), now);
-        drive(&mut core, &mut l, 110_030, now);
+        reconnect(&hub, &mut core, &mut l, 110_030, now);
     }
-    let q = ReadRequest {
-        topic: topic(),
-        after: Id::ZERO,
-        limit: 100,
-    };
+    let q = after(Id::ZERO);
     let page = l.read(&[q], 110_050);
-    let gaps: Vec<String> = page.pages[0]
-        .frames
-        .iter()
-        .filter(|f| matches!(f.mark, Mark::Gap { .. }))
-        .map(|f| format!("{} {:?}", f.id, f.mark))
-        .collect();
     assert!(
-        gaps.is_empty() || resets == 0,
+        gaps(&page.pages[0].frames) == 0 || resets == 0,
         "a gap was written without a cause"
     );
 }
@@ -396,10 +401,7 @@ fn what_overflows_while_a_topic_waits_is_late_for_nobody() {
 #[test]
 fn what_only_this_replica_heard_is_reported_although_nobody_reads_it() {
     let now = Instant::now();
-    let mut l = Ledger::new(retention(100), 100_000);
-    publish(&mut l, 1, 100_001);
-    let (hub, mut core) = replica(100, up(0), now);
-    let one = live(&hub, &mut core, &mut l, now);
+    let (mut l, hub, mut core, one) = standing(now);
     let before = l.clone();
     hear(&mut core, publish(&mut l, 1, 100_010), now);
     core.hear(Live::Down, now);
@@ -425,19 +427,9 @@ fn what_only_this_replica_heard_is_reported_although_nobody_reads_it() {
         two.take_pages(&page);
         two.step(&mut seen);
     }
-    let page = l.read(
-        &[ReadRequest {
-            topic: topic(),
-            after: Id::ZERO,
-            limit: 100,
-        }],
-        170_050,
-    );
+    let page = l.read(&[after(Id::ZERO)], 170_050);
     assert!(
-        page.pages[0]
-            .frames
-            .iter()
-            .any(|f| matches!(f.mark, Mark::Gap { .. })),
+        gaps(&page.pages[0].frames) > 0,
         "100010-1 is lost and nothing written"
     );
 }
@@ -447,21 +439,11 @@ fn what_only_this_replica_heard_is_reported_although_nobody_reads_it() {
 #[test]
 fn no_page_is_taken_of_a_log_that_was_not_told_of_the_one_before() {
     let now = Instant::now();
-    let mut l = Ledger::new(retention(100), 100_000);
-    publish(&mut l, 1, 100_001);
-    let (hub, mut core) = replica(100, up(0), now);
-    let _one = live(&hub, &mut core, &mut l, now);
+    let (mut l, hub, mut core, _one) = standing(now);
     let before = l.clone();
     hear(&mut core, publish(&mut l, 1, 100_010), now);
     let mut reads = SharedReads::default();
-    let page = LogRead::Pages(
-        0,
-        vec![ReadRequest {
-            topic: topic(),
-            after: Id::new(100_001, 1),
-            limit: 100,
-        }],
-    );
+    let page = LogRead::Pages(0, vec![after(Id::new(100_001, 1))]);
     assert!(reads.join(page.clone(), ()));
     // Redis comes back without its last write, and somebody publishes there.
     core.hear(Live::Down, now);
@@ -478,10 +460,7 @@ fn no_page_is_taken_of_a_log_that_was_not_told_of_the_one_before() {
     let served = reads.finish(&page, &mut reading, &hub);
     assert_eq!(served, Finished::Done(vec![()]));
     let frames = &reading.pages[0].frames;
-    assert!(
-        frames.iter().any(|f| matches!(f.mark, Mark::Gap { .. })),
-        "100010-1 is lost and nothing written"
-    );
+    assert!(gaps(frames) > 0, "100010-1 is lost and nothing written");
 }
 
 /// The same process has lost everything, and a stream is the first to read it: what it read is of
@@ -489,18 +468,8 @@ fn no_page_is_taken_of_a_log_that_was_not_told_of_the_one_before() {
 #[test]
 fn no_page_is_taken_of_a_log_that_was_emptied_before_the_live_path_began_anew() {
     let now = Instant::now();
-    let mut l = Ledger::new(retention(100), 100_000);
-    publish(&mut l, 1, 100_001);
-    let (hub, mut core) = replica(100, up(0), now);
-    let _one = live(&hub, &mut core, &mut l, now);
-    let page = LogRead::Pages(
-        0,
-        vec![ReadRequest {
-            topic: topic(),
-            after: Id::new(100_001, 1),
-            limit: 100,
-        }],
-    );
+    let (_, hub, mut core, _one) = standing(now);
+    let page = LogRead::Pages(0, vec![after(Id::new(100_001, 1))]);
     let mut reads = SharedReads::default();
     assert!(reads.join(page.clone(), ()));
     assert_eq!(reads.begin(&page, &hub, |()| true), Begun::Ask);
@@ -515,10 +484,7 @@ fn no_page_is_taken_of_a_log_that_was_emptied_before_the_live_path_began_anew() 
     assert_eq!(reads.begin(&page, &hub, |()| true), Begun::Wait);
     core.beat(now);
     assert_eq!(drive(&mut core, &mut l, 100_520, now), 1, "it begins anew");
-    core.hear(Live::Down, now);
-    core.hear(up(0), now);
-    core.hear(confirmed(&hub), now);
-    drive(&mut core, &mut l, 100_530, now);
+    reconnect(&hub, &mut core, &mut l, 100_530, now);
     assert_eq!(reads.begin(&page, &hub, |()| true), Begun::Ask);
     let mut reading = l.read(page.requests(), 100_540);
     let served = reads.finish(&page, &mut reading, &hub);
@@ -531,10 +497,7 @@ fn no_page_is_taken_of_a_log_that_was_emptied_before_the_live_path_began_anew() 
 #[test]
 fn frames_from_before_the_report_do_not_keep_it_from_being_made() {
     let now = Instant::now();
-    let mut l = Ledger::new(retention(100), 100_000);
-    publish(&mut l, 1, 100_001);
-    let (hub, mut core) = replica(100, up(0), now);
-    let _one = live(&hub, &mut core, &mut l, now);
+    let (mut l, hub, mut core, _one) = standing(now);
     hear(&mut core, publish(&mut l, 1, 200_000), now);
     drive(&mut core, &mut l, 200_001, now);
     // FLUSHALL, and the clock is put back
@@ -580,10 +543,7 @@ fn frames_from_before_the_report_do_not_keep_it_from_being_made() {
 #[test]
 fn a_report_that_did_not_arrive_is_made_on_the_next_connection() {
     let now = Instant::now();
-    let mut l = Ledger::new(retention(100), 100_000);
-    publish(&mut l, 1, 100_001);
-    let (hub, mut core) = replica(100, up(0), now);
-    let _one = live(&hub, &mut core, &mut l, now);
+    let (_, _, mut core, _one) = standing(now);
     for _ in 0..3 {
         core.hear(Live::Down, now);
         core.hear(up(1), now);
@@ -599,10 +559,7 @@ fn a_report_that_did_not_arrive_is_made_on_the_next_connection() {
 #[test]
 fn a_tick_of_another_clock_is_not_taken_for_one_of_the_clock_that_is_followed() {
     let now = Instant::now();
-    let mut l = Ledger::new(retention(100), 100_000);
-    publish(&mut l, 1, 100_001);
-    let (hub, mut core) = replica(100, up(0), now);
-    let _one = live(&hub, &mut core, &mut l, now);
+    let (_, hub, mut core, _one) = standing(now);
     let heard = hub.partition(0).followed().heard;
     // FLUSHALL; others publish on topics that nobody reads here
     let mut l = Ledger::new(retention(100), 100_500);
@@ -611,10 +568,7 @@ fn a_tick_of_another_clock_is_not_taken_for_one_of_the_clock_that_is_followed() 
     assert_eq!(hub.partition(0).followed().heard, heard);
     assert_eq!(drive(&mut core, &mut l, 100_600, now), 1, "it begins anew");
     publish(&mut l, 3, 100_700);
-    core.hear(Live::Down, now);
-    core.hear(up(0), now);
-    core.hear(confirmed(&hub), now);
-    drive(&mut core, &mut l, 100_800, now);
+    reconnect(&hub, &mut core, &mut l, 100_800, now);
     let horizon = l.horizon(100_900);
     assert!(horizon.seams.is_empty(), "a seam where nothing was lost");
 }
@@ -636,11 +590,7 @@ fn a_first_visit_is_shown_what_stands_in_a_seam() {
     drive(&mut core, &mut l, 100_004, now);
     open(&mut l, &hub, &mut one, 100_005);
     let mut seen = Seen(vec![]);
-    let Step::Behind(q) = one.step(&mut seen) else {
-        panic!()
-    };
-    let page = read(&mut l, &hub, &q, 100_006);
-    one.take_pages(&page);
+    read_on(&mut one, &mut seen, &mut l, &hub, 100_006);
     one.step(&mut seen);
     assert_eq!(seen.0.len(), 3, "{:?}", seen.0);
 }
@@ -663,11 +613,7 @@ fn a_first_visit_that_has_caught_up_is_told_what_it_misses() {
         hear(&mut core, publish(&mut l, 1, 100_010 + ms), now);
     }
     let mut seen = Seen(vec![]);
-    let Step::Behind(q) = one.step(&mut seen) else {
-        panic!()
-    };
-    let page = read(&mut l, &hub, &q, 100_100);
-    one.take_pages(&page);
+    read_on(&mut one, &mut seen, &mut l, &hub, 100_100);
     one.step(&mut seen);
     assert!(
         seen.0.iter().any(|s| s.starts_with("GAP")),
@@ -680,29 +626,15 @@ fn a_first_visit_that_has_caught_up_is_told_what_it_misses() {
 #[test]
 fn an_entry_that_follows_an_older_one_than_the_last_shows_that_the_log_has_gone_back() {
     let now = Instant::now();
-    let mut l = Ledger::new(retention(100), 100_000);
-    publish(&mut l, 1, 100_001);
-    let (hub, mut core) = replica(100, up(0), now);
-    let mut one = live(&hub, &mut core, &mut l, now);
+    let (mut l, hub, mut core, mut one) = standing(now);
     let before = l.clone();
     hear(&mut core, publish(&mut l, 2, 100_010), now);
     assert_eq!(drive(&mut core, &mut l, 100_011, now), 0);
     let mut l = before;
     hear(&mut core, publish(&mut l, 1, 100_020), now);
     assert_eq!(drive(&mut core, &mut l, 100_021, now), 1, "it begins anew");
-    core.hear(Live::Down, now);
-    core.hear(up(0), now);
-    core.hear(confirmed(&hub), now);
-    drive(&mut core, &mut l, 100_030, now);
-    let gaps = |frames: &[tidegate::sse::Frame]| {
-        let gaps = frames.iter().filter(|f| matches!(f.mark, Mark::Gap { .. }));
-        gaps.count()
-    };
-    let all = ReadRequest {
-        topic: topic(),
-        after: Id::ZERO,
-        limit: 100,
-    };
+    reconnect(&hub, &mut core, &mut l, 100_030, now);
+    let all = after(Id::ZERO);
     let page = l.read(&[all], 100_050);
     assert_eq!(gaps(&page.pages[0].frames), 1, "two events are lost");
     one.step(&mut Seen(vec![]));
@@ -735,20 +667,14 @@ fn a_logged_frame_shows_that_its_topic_is_logged_now() {
 #[test]
 fn a_log_that_was_told_is_not_told_again_for_each_of_its_topics() {
     let now = Instant::now();
-    let mut l = Ledger::new(retention(100), 100_000);
-    publish(&mut l, 1, 100_001);
-    let (hub, mut core) = replica(100, up(0), now);
-    let _one = live(&hub, &mut core, &mut l, now);
+    let (mut l, hub, mut core, _one) = standing(now);
     hear(&mut core, publish(&mut l, 1, 100_010), now);
     // FLUSHALL, which a tick shows; another topic is published to
     let mut l = Ledger::new(retention(100), 100_500);
     let tick = l.tick(100_600);
     core.hear(Live::Tick(0, tick), now);
     assert_eq!(drive(&mut core, &mut l, 100_600, now), 1, "it begins anew");
-    core.hear(Live::Down, now);
-    core.hear(up(0), now);
-    core.hear(confirmed(&hub), now);
-    drive(&mut core, &mut l, 100_700, now);
+    reconnect(&hub, &mut core, &mut l, 100_700, now);
     hear(&mut core, publish(&mut l, 1, 100_800), now);
     assert_eq!(drive(&mut core, &mut l, 100_900, now), 0, "it was told");
 }

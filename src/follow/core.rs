@@ -325,7 +325,7 @@ impl FollowerCore {
         self.tick_for_waiting(now);
         for partition in 0..self.hub.partitions() {
             // A stream may have read what the live path does not show.
-            if self.settled && self.hub.partition(partition).began_anew() {
+            if self.settled && self.hub.partition(partition).is_estranged() {
                 self.went_back(partition);
             }
             let Some(clock) = self
@@ -480,14 +480,11 @@ impl FollowerCore {
                 self.hub
                     .learn(partition.number(), generation, &mut reading.horizon)
             });
-            match learned {
-                Some(Learned::Counts) => {}
+            if learned != Some(Learned::Counts) {
                 // The connection has not changed, so the live path has not broken since it was
                 // asked: it is estranged, or is now.
-                Some(Learned::Foreign | Learned::Outdated) | None => {
-                    self.went_back(partition.number());
-                    return;
-                }
+                self.went_back(partition.number());
+                return;
             }
         }
         for (feed, page) in feeds.into_iter().zip(&reading.pages) {

@@ -251,7 +251,7 @@ impl Partition {
 
     /// Whether another clock was read or heard than the one that the live path follows.
     #[must_use]
-    pub fn began_anew(&self) -> bool {
+    pub fn is_estranged(&self) -> bool {
         self.state().followed.path == Path::Estranged
     }
 

@@ -224,22 +224,15 @@ struct Setup<'a> {
 
 impl Setup<'_> {
     fn nginx(&self) -> Command {
-        let &Self {
-            directory,
-            http,
-            https,
-            replicas,
-            changes,
-            ..
-        } = self;
-        nginx::write_shared(directory, replicas);
-        let proxy = directory.join("tidegate-proxy.conf");
-        let (of_proxy, of_main): (Vec<_>, Vec<_>) = changes
+        nginx::write_shared(self.directory, self.replicas);
+        let proxy = self.directory.join("tidegate-proxy.conf");
+        let (of_proxy, of_main): (Vec<_>, Vec<_>) = self
+            .changes
             .iter()
             .copied()
             .partition(|(old, _)| fs::read_to_string(&proxy).unwrap().contains(old));
         fs::write(&proxy, changed(&proxy, &of_proxy)).unwrap();
-        let (http, https) = (http.to_string(), https.to_string());
+        let (http, https) = (self.http.to_string(), self.https.to_string());
         let values = [
             ("NGINX_SERVER_NAME", NAME),
             ("NGINX_HTTP_LISTEN", &http),
@@ -253,7 +246,7 @@ impl Setup<'_> {
             ("NGINX_WORKER_CONNECTIONS", "1024"),
             ("NGINX_WORKER_FILES", "1224"),
         ];
-        let main = directory.join("nginx.conf");
+        let main = self.directory.join("nginx.conf");
         fs::write(&main, nginx::render("production.conf", &values)).unwrap();
         let temporary: String = ["client_body", "proxy", "fastcgi", "scgi", "uwsgi"]
             .map(|kind| format!("{kind}_temp_path {kind};\n"))
@@ -283,64 +276,54 @@ impl Setup<'_> {
         }
         local.extend(of_main);
         fs::write(&main, changed(&main, &local)).unwrap();
-        nginx::command(directory)
+        nginx::command(self.directory)
     }
 
     fn haproxy(&self) -> Command {
-        let &Self {
-            directory,
-            http,
-            https,
-            replicas,
-            checks,
-            changes,
-        } = self;
         let text = changed(
             &deploy("haproxy/haproxy.cfg"),
             &[("maxconn 100000", "maxconn 1000")],
         );
-        let file = directory.join("haproxy.cfg");
+        let file = self.directory.join("haproxy.cfg");
         fs::write(&file, text).unwrap();
-        fs::write(&file, changed(&file, changes)).unwrap();
+        fs::write(&file, changed(&file, self.changes)).unwrap();
         fs::copy(
             deploy("haproxy/come-back.http"),
-            directory.join("come-back.http"),
+            self.directory.join("come-back.http"),
         )
         .unwrap();
         let mut command = Command::new(program("haproxy"));
         command
             .env_clear()
-            .env("TIDEGATE_HTTP", http.to_string())
-            .env("TIDEGATE_HTTPS", https.to_string())
-            .env("TIDEGATE_CERTIFICATE", directory.join("both.pem"))
-            .envs((1..).zip(replicas).map(|(number, address)| {
+            .env("TIDEGATE_HTTP", self.http.to_string())
+            .env("TIDEGATE_HTTPS", self.https.to_string())
+            .env("TIDEGATE_CERTIFICATE", self.directory.join("both.pem"))
+            .envs((1..).zip(self.replicas).map(|(number, address)| {
                 (format!("TIDEGATE_REPLICA_{number}"), address.to_string())
             }))
-            .envs(checks.map(|port| ("TIDEGATE_CHECK_PORT", port.to_string())))
+            .envs(
+                self.checks
+                    .map(|port| ("TIDEGATE_CHECK_PORT", port.to_string())),
+            )
             .args(["-W", "-f"])
             .arg(file);
         command
     }
 
     fn caddy(&self) -> Command {
-        let &Self {
-            directory,
-            http,
-            https,
-            replicas,
-            checks,
-            changes,
-        } = self;
         let local = format!(
             "{{\n\tadmin {}\n\tdefault_bind 127.0.0.1\n\thttp_port {}\n\t# Every line",
             free_address(),
-            http.port()
+            self.http.port()
         );
-        let replicas: Vec<String> = replicas.iter().map(ToString::to_string).collect();
+        let replicas: Vec<String> = self.replicas.iter().map(ToString::to_string).collect();
         let replicas = replicas.join(" ");
-        let (cert, key) = (directory.join("cert.pem"), directory.join("key.pem"));
+        let (cert, key) = (
+            self.directory.join("cert.pem"),
+            self.directory.join("key.pem"),
+        );
         let tls = format!("{} {}", cert.display(), key.display());
-        let site = format!("https://{NAME}:{}", https.port());
+        let site = format!("https://{NAME}:{}", self.https.port());
         let text = changed(
             &deploy("caddy/Caddyfile"),
             &[
@@ -351,9 +334,9 @@ impl Setup<'_> {
                 ("{$TIDEGATE_REPLICAS}", &replicas),
             ],
         );
-        let file = directory.join("Caddyfile");
+        let file = self.directory.join("Caddyfile");
         fs::write(&file, text).unwrap();
-        if let Some(port) = checks {
+        if let Some(port) = self.checks {
             let port = port.to_string();
             fs::write(
                 &file,
@@ -361,11 +344,11 @@ impl Setup<'_> {
             )
             .unwrap();
         }
-        fs::write(&file, changed(&file, changes)).unwrap();
+        fs::write(&file, changed(&file, self.changes)).unwrap();
         let mut command = Command::new(program("caddy"));
         command
             .env_clear()
-            .env("HOME", directory)
+            .env("HOME", self.directory)
             .args(["run", "--adapter", "caddyfile", "--config"])
             .arg(file);
         command

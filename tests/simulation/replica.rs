@@ -1,6 +1,7 @@
 //! A replica: the real hub, follower and shared reads. Made up is only its network: connections to
 //! the server, and commands that take any time.
 
+use crate::mix::Mix;
 use crate::server::{Sent, Server};
 use rand::Rng as _;
 use rand::rngs::StdRng;
@@ -9,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tidegate::broker::{Interest, Live, Subscriptions};
 use tidegate::follow::core::{Answer, Ask, ConnectionNo, FollowSettings, FollowerCore, Report};
-use tidegate::follow::reads::shared::SharedReads;
+use tidegate::follow::reads::shared::{Begun, Finished, SharedReads};
 use tidegate::hub::Hub;
 use tidegate::hub::feed::Feed;
 use tidegate::hub::window::WindowBounds;
@@ -75,8 +76,6 @@ pub struct Replica {
     interest: VecDeque<Interest>,
     connection: Option<Connection>,
     pub operations: Vec<Operation>,
-    /// Half of all replies take very long.
-    pub slow_replies: bool,
     /// The newest deletion of each topic that was heard here.
     pub deleted: BTreeMap<Topic, Id>,
 }
@@ -106,7 +105,6 @@ impl Replica {
             interest: VecDeque::new(),
             connection: None,
             operations: Vec::new(),
-            slow_replies: false,
             deleted: BTreeMap::new(),
         }
     }
@@ -311,7 +309,7 @@ impl Replica {
         server: &mut Server,
         step: usize,
         now: Instant,
-        loses_replies: bool,
+        mix: Mix,
         rng: &mut StdRng,
         trace: &mut Trace,
     ) -> Option<(Vec<StreamNo>, Reading)> {
@@ -330,12 +328,12 @@ impl Replica {
                 && !matches!(operation.state, State::Waiting | State::Sent)
             {
                 // And some replies take very long to come.
-                operation.not_before = step + lateness(rng, self.slow_replies);
+                operation.not_before = step + lateness(rng, mix.slow_replies);
             }
             return served;
         }
         // The reply may be lost on the way: then it is asked again.
-        if loses_replies && rng.random_bool(0.1) {
+        if mix.cuts && rng.random_bool(0.1) {
             self.operations[index].state = State::Waiting;
             return None;
         }
@@ -368,7 +366,6 @@ impl Replica {
                 );
             }
             (Command::Shared(read), State::Read(mut reading)) => {
-                use tidegate::follow::reads::shared::Finished;
                 let pages = reading.pages.iter().map(|page| {
                     let last = page.frames.last().map(|frame| frame.id);
                     let topic = page.topic.as_str();
@@ -425,7 +422,6 @@ impl Replica {
             Command::Shared(read) => {
                 if matches!(operation.state, State::Waiting) {
                     // It has got its place.
-                    use tidegate::follow::reads::shared::Begun;
                     match self.reads.begin(read, &self.hub, |_| true) {
                         Begun::Ask => operation.state = State::Sent,
                         Begun::Wait => {}

@@ -201,8 +201,13 @@ impl Server {
         }
     }
 
-    /// Everything that the log holds of a topic, by its number.
-    pub fn held(&mut self, topic: &Topic) -> BTreeSet<usize> {
+    /// Everything that the log holds of these topics, by its number.
+    pub fn held<'a>(&mut self, topics: impl IntoIterator<Item = &'a Topic>) -> BTreeSet<usize> {
+        let held = topics.into_iter().map(|topic| self.held_of(topic));
+        held.flatten().collect()
+    }
+
+    fn held_of(&mut self, topic: &Topic) -> Vec<usize> {
         let wall = self.wall();
         let request = tidegate::log::ReadRequest {
             topic: topic.clone(),

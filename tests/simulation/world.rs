@@ -10,7 +10,7 @@ use crate::{TYPE, UNLOGGED, topics};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, SeedableRng as _};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
@@ -98,9 +98,6 @@ impl World {
         // Everything heals; then all is quiet, and one more event on each topic shows who is deaf.
         say!(self, "EVERYTHING HEALS");
         self.mix = Mix::default();
-        for replica in &mut self.replicas {
-            replica.slow_replies = false;
-        }
         self.settle_down();
         for topic in topics() {
             self.publish(&[topic]);
@@ -113,9 +110,6 @@ impl World {
     fn step(&mut self) {
         self.step += 1;
         self.server.now += [0, 0, 1, 1, 5, 30].choose(&mut self.rng).unwrap();
-        for replica in &mut self.replicas {
-            replica.slow_replies = self.mix.slow_replies;
-        }
         if self.mix.slow_replies && self.rng.random_bool(0.2) {
             if self.rng.random_bool(0.5) {
                 self.drop_some();
@@ -293,8 +287,7 @@ impl World {
         for replica in &mut self.replicas {
             replica.deleted.clear();
         }
-        let held = topics().into_iter().map(|topic| self.server.held(&topic));
-        let held: BTreeSet<usize> = held.flatten().collect();
+        let held = self.server.held(&topics());
         let known = |replica: &Replica| -> BTreeMap<Topic, Id> {
             let partitions = 0..replica.hub.partitions();
             partitions
@@ -404,7 +397,7 @@ impl World {
             &mut self.server,
             self.step,
             now,
-            self.mix.cuts,
+            self.mix,
             &mut self.rng,
             &mut trace,
         );
@@ -577,8 +570,7 @@ impl World {
 
     /// What the log has lost already is written down in it, and nowhere else for sure.
     fn note_records(&mut self) {
-        let held = topics().into_iter().map(|topic| self.server.held(&topic));
-        let held: BTreeSet<usize> = held.flatten().collect();
+        let held = self.server.held(&topics());
         for (number, event) in self.published.iter_mut().enumerate() {
             event.record_lost |= !held.contains(&number) && self.mix.rewinds && self.mix.flushes;
         }
@@ -596,8 +588,7 @@ impl World {
         if !client.open.as_ref().is_some_and(|open| open.reads_history) {
             return;
         }
-        let held = client.topics.iter().map(|topic| self.server.held(topic));
-        let held: BTreeSet<usize> = held.flatten().collect();
+        let held = self.server.held(&client.topics);
         let mut known = std::mem::take(&mut client.history);
         known.extend(client.history_until..self.published.len());
         client.history = known.intersection(&held).copied().collect();
@@ -633,8 +624,7 @@ impl World {
                 Opened::Wait => {}
                 Opened::Read(read) => self.ask(stream_no, read),
                 Opened::History(topics, history) => {
-                    let held = client.topics.iter().map(|topic| self.server.held(topic));
-                    client.history = held.flatten().collect();
+                    client.history = self.server.held(&client.topics);
                     client.history_until = self.published.len();
                     open.reads_history = true;
                     let wall = self.server.wall();

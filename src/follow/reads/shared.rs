@@ -239,7 +239,7 @@ mod tests {
         let nothing = reads.finish(&pages(), &mut foreign, &hub);
         assert_eq!(nothing, Finished::Again(Vec::new()));
         assert_eq!(hub.partition(0).last_known(), Id::new(5, 0));
-        assert!(hub.partition(0).began_anew());
+        assert!(hub.partition(0).is_estranged());
         assert_eq!(reads.begin(&pages(), &hub, |_| true), Begun::Wait);
         hub.break_off();
         hub.begin_following(true);
