@@ -678,3 +678,61 @@ fn a_log_that_was_told_is_not_told_again_for_each_of_its_topics() {
     hear(&mut core, publish(&mut l, 1, 100_800), now);
     assert_eq!(drive(&mut core, &mut l, 100_900, now), 0, "it was told");
 }
+
+/// A page was read before a deletion and came after it. Meanwhile nobody had read the topic, and its feed
+/// was given up, and with it what was known of the deletion: the streams of the next feed were shown the page.
+#[test]
+fn a_page_from_before_a_deletion_is_not_shown_by_the_feed_that_comes_after_it() {
+    let now = Instant::now();
+    let (mut l, hub, mut core, one) = standing(now);
+    let early = Start::After(Id::new(99_000, 0));
+    let mut reading = l.read(&[after(Id::new(99_000, 0))], 100_004);
+    let deletion = l.delete(&topic(), 100_010).unwrap();
+    hear(&mut core, vec![(topic(), deletion)], now);
+    drop(one);
+    core.beat(now);
+    core.beat(now + Duration::from_secs(61));
+    drive(&mut core, &mut l, 170_000, now);
+    let mut two = hub.reader(&[topic()], Waker::noop(), |_| early);
+    core.hub_wants(now);
+    drive(&mut core, &mut l, 170_001, now);
+    open(&mut l, &hub, &mut two, 170_002);
+    let settled = hub.partition(0).settled().unwrap();
+    assert_eq!(hub.learn(0, settled, &mut reading.horizon), Learned::Counts);
+    hub.offer(&reading);
+    two.take_pages(&Arc::new(reading));
+    let mut seen = Seen(vec![]);
+    assert!(matches!(two.step(&mut seen), Step::Behind(_)));
+    assert!(seen.0.is_empty(), "shown: {:?}", seen.0);
+}
+
+/// A log that went back wrote down what it had lost, and then went back itself, to before that entry. The
+/// replica that had heard it reported only the topic's last entry.
+#[test]
+fn a_loss_is_written_down_again_by_a_log_that_has_lost_the_entry_about_it() {
+    let now = Instant::now();
+    let (mut l, hub, mut core, _one) = standing(now);
+    let before = l.clone();
+    hear(&mut core, publish(&mut l, 1, 100_010), now);
+    // Redis comes back without its last write. Another replica has it leap over what is lost.
+    l = before;
+    l.run = 1;
+    l.report(Id::new(100_010, 1), &[], 100_020);
+    publish(&mut l, 1, 200_000);
+    let before = l.clone();
+    reconnect(&hub, &mut core, &mut l, 200_010, now);
+    // And once more: without the gap entry.
+    l = before;
+    l.run = 2;
+    publish(&mut l, 1, 400_000);
+    reconnect(&hub, &mut core, &mut l, 400_010, now);
+    let page = l.read(&[after(Id::ZERO)], 500_000).pages.remove(0);
+    let tells_of = |frame: &tidegate::sse::Frame| {
+        matches!(frame.mark, Mark::Gap { from, lost }
+            if from < Id::new(100_010, 1) && Id::new(100_010, 1) <= lost)
+    };
+    assert!(
+        page.frames.iter().any(tells_of),
+        "100010-1 is told by nobody"
+    );
+}

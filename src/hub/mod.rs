@@ -34,7 +34,7 @@ use crate::sse::{Frame, Mark};
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::topic::{PartitionNo, Topic};
 use counts::Counts;
-use feed::{Feed, Repaired, Taken};
+use feed::{Feed, LastKnown, Repaired, Taken};
 use lock::{Rank, Ranked, RankedGuard};
 use partition::{Generation, Learned, Partition};
 use std::cmp;
@@ -73,7 +73,7 @@ struct State {
     /// The same in the order in which they became idle; some are read again.
     became_idle: VecDeque<(Instant, Topic)>,
     /// The last entries of feeds that were dropped, the newest ones at the end.
-    swept: VecDeque<(Topic, Id)>,
+    swept: VecDeque<(Topic, LastKnown)>,
     changed: BTreeSet<Topic>,
 }
 
@@ -173,17 +173,25 @@ impl Hub {
     }
 
     /// The last entry of each topic of a partition that this replica knows of, zero for none, in the
-    /// order of topics: what a log that may have gone back is told. A topic that nobody reads any more
-    /// is among them for a while, since nobody else may have heard its last events.
+    /// order of topics: what a log that may have gone back is told. Where a gap entry has said that
+    /// something was lost, its topic stands there once more, with the last id that was lost: the log may
+    /// have lost that entry. A topic that nobody reads any more is among them for a while, since nobody
+    /// else may have heard its last events.
     #[must_use]
     pub fn last_entries(&self, partition: PartitionNo) -> Vec<(Topic, Id)> {
-        let mut entries: BTreeMap<Topic, Id> = self.state().swept.iter().cloned().collect();
+        let mut known: BTreeMap<Topic, LastKnown> = self.state().swept.iter().cloned().collect();
         for feed in self.feeds() {
-            let last = entries.entry(feed.topic().clone()).or_default();
-            *last = feed.last_entry().unwrap_or_default().max(*last);
+            let last = known.entry(feed.topic().clone()).or_default();
+            *last = feed.last_known().and(*last);
         }
-        entries.retain(|topic, _| topic.partition(self.partitions()) == partition);
-        entries.into_iter().collect()
+        known.retain(|topic, _| topic.partition(self.partitions()) == partition);
+        let mut entries = Vec::with_capacity(known.len());
+        for (topic, LastKnown { entry, lost }) in known {
+            let record = (lost > Id::ZERO).then(|| (topic.clone(), lost));
+            entries.push((topic, entry));
+            entries.extend(record);
+        }
+        entries
     }
 
     /// Waits until new topics are wanted, or a stream waits for the clock.
@@ -266,11 +274,8 @@ impl Hub {
             };
             if is_idle {
                 state.idle.remove(&topic);
-                let last = state
-                    .feeds
-                    .remove(&topic)
-                    .and_then(|feed| feed.last_entry());
-                if let Some(last) = last {
+                let last = state.feeds.remove(&topic).map(|feed| feed.last_known());
+                if let Some(last) = last.filter(|last| *last != LastKnown::default()) {
                     state.swept.push_back((topic.clone(), last));
                 }
                 due.push(topic);

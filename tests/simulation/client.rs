@@ -34,8 +34,9 @@ pub struct Published {
     /// It vanished from a connection that stayed up. A stream that leaves before the hole shows,
     /// and goes on elsewhere, cannot be told.
     pub vanished: bool,
-    /// It was lost, and then the log that had written that down was emptied, or went back itself. A replica
-    /// remembers the losses that it has read; one that has read none cannot tell.
+    /// When the log was emptied or went back last, it was not there any more.
+    pub lost: bool,
+    /// It was lost, and the log after that was emptied or went back before a replica had told it so.
     pub record_lost: bool,
 }
 
@@ -57,7 +58,7 @@ impl Told {
         let above = match self.reason.as_str() {
             "ahead" | "bad_cursor" => true,
             // Of a log that came and went in between, with a clock behind the cursor's.
-            "log_lost" if event.below => true,
+            "log_lost" | "rewound" if event.below => true,
             _ => self.from.is_some_and(|from| from < event.id),
         };
         self.topic == event.topic && number < self.published && above && event.id <= self.to
@@ -143,6 +144,8 @@ pub struct Client {
     /// The first position, and the events published by then.
     pub began: Option<(Cursor, usize)>,
     pub seen: BTreeSet<usize>,
+    /// Events whose loss was written down in a log that went before this client came to that.
+    pub records_lost: BTreeSet<usize>,
     /// The last event seen that was not logged.
     pub whisper: Option<usize>,
     pub told: Vec<Told>,
@@ -170,6 +173,7 @@ impl Client {
             cursor: None,
             began: None,
             seen: BTreeSet::new(),
+            records_lost: BTreeSet::new(),
             whisper: None,
             told: Vec::new(),
             open: None,
@@ -279,6 +283,18 @@ impl Client {
         })
     }
 
+    /// The log that tells of this event's loss at `told` is gone. Whoever is past the event, or may be with
+    /// what is on its way to it, and not at the place where it is told, is not told any more.
+    pub fn note_record_lost(&mut self, number: usize, event: &Published, told: Id) {
+        let at = self
+            .cursor
+            .as_ref()
+            .and_then(|cursor| cursor.position(event.partition));
+        if at < Some(told) && (self.open.is_some() || at >= Some(event.id)) {
+            self.records_lost.insert(number);
+        }
+    }
+
     /// Whether the last gap told covers an event that was not seen, of whatever type.
     pub fn last_gap_is_needed(&self, published: &[Published]) -> bool {
         let (Some(told), Some((cursor, _))) = (self.told.last(), &self.began) else {
@@ -300,8 +316,10 @@ impl Client {
             if self.told.iter().any(|told| told.covers(event, number)) {
                 continue;
             }
-            let excused =
-                event.unknowable || event.record_lost || (event.vanished && self.streams > 1);
+            let excused = event.unknowable
+                || event.record_lost
+                || self.records_lost.contains(&number)
+                || (event.vanished && self.streams > 1);
             assert!(
                 excused,
                 "lost event {number} of {} at {} silently",

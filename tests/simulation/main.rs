@@ -251,6 +251,19 @@ fn a_log_that_goes_back_is_told() {
 }
 
 #[test]
+fn a_log_that_goes_back_while_replies_are_late_is_told() {
+    let mix = Mix {
+        slow_replies: true,
+        trimming: true,
+        rewinds: true,
+        sweeps: true,
+        history: true,
+        ..Mix::default()
+    };
+    told_only(&sweep(mix), &["rewound", "ahead", "trimmed"]);
+}
+
+#[test]
 fn a_log_that_was_emptied_is_told() {
     let mix = Mix {
         cuts: true,

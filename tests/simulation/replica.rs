@@ -119,6 +119,23 @@ impl Replica {
         known.map(|(topic, id)| (topic.clone(), *id)).collect()
     }
 
+    /// The last entry of each topic that stands in its place here, for a report. A deletion that waits for a
+    /// repair may be heard on a connection on which the report was made already.
+    pub fn known_entries(&self) -> BTreeMap<Topic, Id> {
+        let partitions = 0..self.hub.partitions();
+        let known = partitions.flat_map(|partition| self.hub.last_entries(partition));
+        let stands = |(topic, id): &(Topic, Id)| {
+            let feed = self.hub.feed(topic);
+            feed.is_none_or(|feed| feed.complete() >= Some(*id))
+        };
+        let mut entries = BTreeMap::new();
+        for (topic, id) in known.filter(stands) {
+            let last: &mut Id = entries.entry(topic).or_default();
+            *last = id.max(*last);
+        }
+        entries
+    }
+
     /// Sends what the follower asks for on its way.
     pub fn collect_asks(&mut self, step: usize, rng: &mut StdRng) {
         while let Some(ask) = self.core.next_ask() {
@@ -322,7 +339,10 @@ impl Replica {
         let index = due[rng.random_range(0..due.len())];
         let answered = !matches!(self.operations[index].state, State::Waiting | State::Sent);
         if !answered {
-            let (many, served) = (self.operations.len(), self.carry_out(index, server, rng));
+            let (many, served) = (
+                self.operations.len(),
+                self.carry_out(index, server, rng, trace),
+            );
             if self.operations.len() == many
                 && let operation = &mut self.operations[index]
                 && !matches!(operation.state, State::Waiting | State::Sent)
@@ -398,6 +418,7 @@ impl Replica {
         index: usize,
         server: &mut Server,
         rng: &mut StdRng,
+        trace: &mut Trace,
     ) -> Option<(Vec<StreamNo>, Reading)> {
         let present = self.core.connection();
         let operation = &mut self.operations[index];
@@ -408,6 +429,10 @@ impl Replica {
                 if *connection != present {
                     operation.state = State::Done;
                 } else if let Some(report) = reports.pop() {
+                    trace.push(format!(
+                        "reports {:?}: {:?}",
+                        report.followed, report.topics
+                    ));
                     server.configure();
                     server.report(report.partition, report.followed, &report.topics);
                 } else if let Some(partition) = partitions.pop() {

@@ -1,6 +1,7 @@
 //! The log's server: the real [`Ledger`] of each partition, a clock that may be wrong, and everything
 //! that was ever sent over the live path, in its order.
 
+use crate::client::Published;
 use crate::mix::Mix;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use tidegate::broker::{Bounds, Ledger, Publication, Retention, Rule};
@@ -26,6 +27,16 @@ pub enum Sent {
     Tick(PartitionNo, Tick),
     /// To one connection: a SUBSCRIBE was carried out.
     Confirmed(u64, Vec<Topic>),
+}
+
+/// Where a log has it that something was lost before it.
+pub enum Record {
+    /// It is from before the log was born, as every reader is told.
+    Birth,
+    /// Last told at this id, to those that come past it.
+    At(Id),
+    /// No replica has said so.
+    Nowhere,
 }
 
 /// The server.
@@ -122,6 +133,23 @@ impl Server {
         let below = id <= *greatest;
         *greatest = id.max(*greatest);
         below
+    }
+
+    /// Where the log has it that an event was lost by the one before it.
+    pub fn record_of(&self, event: &Published) -> Record {
+        let horizon = self.ledgers[usize::from(event.partition)].horizon(self.wall());
+        if event.id <= horizon.born {
+            return Record::Birth;
+        }
+        let mut seams = horizon.seams.iter();
+        if !seams.any(|seam| seam.before < event.id && event.id <= seam.after) {
+            return Record::Nowhere;
+        }
+        let losses = horizon.losses.iter().filter(|loss| loss.from < event.id);
+        losses
+            .map(|loss| loss.told)
+            .max()
+            .map_or(Record::Nowhere, Record::At)
     }
 
     pub fn delete(&mut self, topic: &Topic) -> Option<Id> {

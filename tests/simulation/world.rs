@@ -4,7 +4,7 @@
 use crate::client::{Client, Open, Published, Stage, Woken};
 use crate::mix::Mix;
 use crate::replica::{Command, Replica};
-use crate::server::{AGE, EXPIRY_SLACK, Server};
+use crate::server::{AGE, EXPIRY_SLACK, Record, Server};
 use crate::wire::Wire;
 use crate::{TYPE, UNLOGGED, topics};
 use rand::rngs::StdRng;
@@ -111,10 +111,10 @@ impl World {
         self.step += 1;
         self.server.now += [0, 0, 1, 1, 5, 30].choose(&mut self.rng).unwrap();
         if self.mix.slow_replies && self.rng.random_bool(0.2) {
-            if self.rng.random_bool(0.5) {
-                self.drop_some();
-            } else {
-                self.open_some();
+            match self.rng.random_range(0..16) {
+                0 if self.mix.deletion => self.delete_some(),
+                0..8 => self.drop_some(),
+                _ => self.open_some(),
             }
             return;
         }
@@ -144,12 +144,7 @@ impl World {
         match self.rng.random_range(0..11) {
             0 | 1 if mix.cuts => self.cut(replica),
             2 if mix.vanishing => self.lose_frame(replica),
-            3 if mix.deletion => {
-                let topic = any(&mut self.rng);
-                if let Some(id) = self.server.delete(&topic) {
-                    say!(self, "delete {topic}: {id}");
-                }
-            }
+            3 if mix.deletion => self.delete_some(),
             4 if mix.expiry => {
                 self.server.now += *[AGE - 10, AGE + 5, EXPIRY_SLACK, EXPIRY_SLACK + AGE + 10]
                     .choose(&mut self.rng)
@@ -203,8 +198,16 @@ impl World {
                 below,
                 unknowable: false,
                 vanished: false,
+                lost: false,
                 record_lost: false,
             });
+        }
+    }
+
+    fn delete_some(&mut self) {
+        let topic = any(&mut self.rng);
+        if let Some(id) = self.server.delete(&topic) {
+            say!(self, "delete {topic}: {id}");
         }
     }
 
@@ -225,6 +228,7 @@ impl World {
                 below,
                 unknowable: false,
                 vanished: false,
+                lost: false,
                 record_lost: false,
             });
         }
@@ -267,9 +271,7 @@ impl World {
         // What was gone may be there again afterwards.
         self.note_histories();
         let back = self.rng.random_range(0..4);
-        if back > 0 {
-            self.note_records();
-        }
+        self.note_records();
         self.server.rewind(back);
         say!(
             self,
@@ -288,15 +290,10 @@ impl World {
             replica.deleted.clear();
         }
         let held = self.server.held(&topics());
-        let known = |replica: &Replica| -> BTreeMap<Topic, Id> {
-            let partitions = 0..replica.hub.partitions();
-            partitions
-                .flat_map(|partition| replica.hub.last_entries(partition))
-                .collect()
-        };
-        let known: Vec<_> = self.replicas.iter().map(known).collect();
+        let known: Vec<_> = self.replicas.iter().map(Replica::known_entries).collect();
         for (number, event) in self.published.iter_mut().enumerate() {
-            if event.unknowable || held.contains(&number) {
+            event.lost = !held.contains(&number);
+            if event.unknowable || !event.lost {
                 continue;
             }
             let knows = |known: &BTreeMap<Topic, Id>| known.get(&event.topic) >= Some(&event.id);
@@ -568,11 +565,22 @@ impl World {
         }
     }
 
-    /// What the log has lost already is written down in it, and nowhere else for sure.
+    /// The log goes, and with it what it has written down of earlier losses: for those whom nobody has
+    /// told of it, and for those who have gone past a loss and not come to where it is told.
     fn note_records(&mut self) {
-        let held = self.server.held(&topics());
         for (number, event) in self.published.iter_mut().enumerate() {
-            event.record_lost |= !held.contains(&number) && self.mix.rewinds && self.mix.flushes;
+            if !event.lost || !self.mix.flushes {
+                continue;
+            }
+            match self.server.record_of(event) {
+                Record::Birth => {}
+                Record::Nowhere => event.record_lost = true,
+                Record::At(told) => {
+                    for client in &mut self.clients {
+                        client.note_record_lost(number, event, told);
+                    }
+                }
+            }
         }
     }
 

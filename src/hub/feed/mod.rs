@@ -10,6 +10,7 @@ mod repair;
 mod unlogged;
 
 pub(super) use late::{LateFind, Stretch};
+pub(super) use repair::LastKnown;
 pub use repair::{Repaired, Taken, Wanted};
 pub(super) use unlogged::Passed;
 
@@ -133,13 +134,12 @@ impl Feed {
         self.state().track.covers(position)
     }
 
-    /// The last entry that was heard or read, for a log that may have gone back.
-    #[must_use]
-    pub fn last_entry(&self) -> Option<Id> {
-        self.state().track.last_entry()
+    /// What a log is told that may have gone back.
+    pub(super) fn last_known(&self) -> LastKnown {
+        self.state().track.last_known()
     }
 
-    /// Whether a reading of the log with this clock was made before the topic was deleted.
+    /// Whether the topic may have been deleted after a reading of the log with this clock was made.
     pub(super) fn was_deleted_after(&self, horizon: &Horizon) -> bool {
         self.state().track.was_deleted_after(horizon)
     }

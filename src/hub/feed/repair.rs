@@ -41,12 +41,36 @@ pub(super) struct Track {
     /// The id of the newest deletion, zero for none. What was read from the log before it must not
     /// be shown to anybody again.
     deleted: Id,
+    /// The clock when the topic was opened. A deletion before that may have been heard and forgotten
+    /// here, with a feed that nobody read.
+    opened: Id,
+    /// Up to where the newest gap entry says that something was lost. The log may lose that entry, too.
+    lost: Id,
     /// When the log began that was read last. What stands here from before that is of a log that is
     /// known to be gone.
     born: Id,
     pending: Pending,
     /// Events that were found after streams had gone past them.
     pub(super) late: LateFinds,
+}
+
+/// What this replica knows of a topic that the log may have lost, zero for nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::hub) struct LastKnown {
+    /// The last entry that was heard or read: in the window, or a deletion that waits for a repair.
+    pub(in crate::hub) entry: Id,
+    /// Up to where the newest gap entry said that something was lost.
+    pub(in crate::hub) lost: Id,
+}
+
+impl LastKnown {
+    /// What either knows.
+    pub(in crate::hub) fn and(self, other: Self) -> Self {
+        Self {
+            entry: self.entry.max(other.entry),
+            lost: self.lost.max(other.lost),
+        }
+    }
 }
 
 /// Up to where a topic is complete.
@@ -113,6 +137,8 @@ impl Track {
             ended: None,
             unlogged: false,
             deleted: Id::ZERO,
+            opened: Id::ZERO,
+            lost: Id::ZERO,
             born: Id::ZERO,
             pending: Pending::default(),
             late: LateFinds::default(),
@@ -143,15 +169,17 @@ impl Track {
         }
     }
 
-    /// The last entry that was heard or read: in the window, or a deletion that waits for a repair.
-    pub(super) fn last_entry(&self) -> Option<Id> {
-        let deleted = Some(self.deleted).filter(|id| *id > Id::ZERO);
-        self.window.last().max(deleted)
+    /// What a log is told that may have gone back.
+    pub(super) fn last_known(&self) -> LastKnown {
+        LastKnown {
+            entry: self.window.last().unwrap_or_default().max(self.deleted),
+            lost: self.lost,
+        }
     }
 
-    /// Whether a reading of the log with this clock was made before the topic was deleted.
+    /// Whether the topic may have been deleted after a reading of the log with this clock was made.
     pub(super) fn was_deleted_after(&self, horizon: &Horizon) -> bool {
-        horizon.last < self.deleted
+        horizon.last < self.deleted.max(self.opened)
     }
 
     /// Takes a frame from the live path; `heard` is what the partition has heard before it.
@@ -275,6 +303,7 @@ impl Track {
             Health::Live { .. } => return Repaired::Live,
             Health::Opening => {
                 self.window.restart(horizon.last);
+                self.opened = horizon.last;
                 self.health = Health::Live { base: horizon.last };
             }
             // The topic has broken elsewhere since that was asked for.
@@ -339,7 +368,8 @@ impl Track {
                 self.ended = None;
                 self.deleted = frame.id;
             }
-            Mark::Gap { .. } | Mark::Unlogged => {}
+            Mark::Gap { lost, .. } => self.lost = lost,
+            Mark::Unlogged => {}
         }
         self.window.append(frame);
     }
