@@ -49,7 +49,7 @@ $(built): Cargo.toml Cargo.lock $(shell find src -type f)
 # --- checks -----------------------------------------------------------------------------------------------------------
 
 .PHONY: old-rules test-old-rule mutants model test quick ci test-tools fmt fmt-check lint doc test-rust test-valkey test-config test-dashboards test-load test-fault deny
-checks = test-tools fmt-check lint doc test-rust test-config test-dashboards test-load test-fault
+checks = test-tools fmt-check lint doc test-rust test-old-rule test-config test-dashboards test-load test-fault
 
 test: ## all checks: the one command that tells whether a change is good
 	@told=; trap 'printf "%s" "$$told"' EXIT; \

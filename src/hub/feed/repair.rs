@@ -258,26 +258,21 @@ impl Track {
     /// end.
     ///
     /// The reply may have been under way for long: meanwhile the window may have moved on, the topic
-    /// may have been deleted, and it may have ended.
+    /// may have been deleted, and it may have ended. The window may still be of the log before a rewind:
+    /// the page's log was told of it before it was read (`Partition::settled`), and whoever comes out of
+    /// the window in the seam is told from where the seam begins.
     pub(super) fn offer(&mut self, page: &Page, horizon: &Horizon) {
         if self.health == Health::Opening || self.was_deleted_after(horizon) {
             return;
         }
         // A page knows of nothing above its clock, whether or not it was cut short: only if the
         // floor has not moved past that, everything between page and window is in one of the two.
-        let window_floor = self.window.floor();
-        let reaches = page.cut_at.unwrap_or(horizon.last) >= window_floor;
-        // The window may be of the log before a rewind that the live path has not shown yet. Where a
-        // seam lies between the two, that log knew entries which this page does not.
-        let is_of_one_log = horizon
-            .seams
-            .iter()
-            .all(|seam| window_floor <= seam.before || seam.after <= page.after);
+        let reaches = page.cut_at.unwrap_or(horizon.last) >= self.window.floor();
         // Nothing may be missing in it, by any rule: what a log that was lost, rewound or trimmed no
         // longer holds must stay below the floor, so that whoever comes with a cursor there is told.
         let whole = matches!(page.floor, Floor::Log(_))
             && gap::judge(page.after, horizon, page.floor).is_none();
-        if reaches && whole && is_of_one_log {
+        if reaches && whole {
             self.window.prepend(page.after, &page.frames);
         }
         // The log has forgotten an end that stands here still: it expired, or its key was removed.
