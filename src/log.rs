@@ -116,7 +116,7 @@ pub struct ReadRequest {
     pub topic: Topic,
     /// Entries above this id.
     pub after: Id,
-    /// Entries at most; 0 asks for the state of the log alone.
+    /// Entries at most; 0 asks for the state of the log alone, and its floor is not looked for.
     pub limit: usize,
 }
 
@@ -193,7 +193,8 @@ pub struct Page {
 pub struct Reading {
     /// The partition's clock.
     pub horizon: Horizon,
-    /// One page for each request, in their order.
+    /// A page for each request, in their order. One answer has a bound: pages for which there was no room
+    /// are left out, and are asked for again. The first is always there, and so are those without entries.
     pub pages: Vec<Page>,
 }
 

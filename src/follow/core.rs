@@ -487,10 +487,13 @@ impl FollowerCore {
                 return;
             }
         }
-        for (feed, page) in feeds.into_iter().zip(&reading.pages) {
-            match self.hub.repair(&feed, page, &reading.horizon) {
-                Repaired::Live => {}
-                Repaired::More => self.to_repair.push_back(feed),
+        let mut pages = reading.pages.iter().peekable();
+        for feed in feeds {
+            // There was no room for some: they are asked for again.
+            let page = pages.next_if(|page| page.topic == *feed.topic());
+            let repaired = page.map(|page| self.hub.repair(&feed, page, &reading.horizon));
+            if repaired != Some(Repaired::Live) {
+                self.to_repair.push_back(feed);
             }
         }
     }

@@ -614,3 +614,47 @@ fn the_number_of_connections_does_not_disturb_the_cursor_of_other_topics() {
         assert_eq!(stream.last_event_id(), between, "{broker}");
     });
 }
+
+/// One call of Redis has room for 192 KiB or so. Of many topics with large events it brings some; a stream asks
+/// again for the others, and shows all of them in order.
+#[test]
+fn topics_for_which_one_call_has_no_room_are_read_by_the_next() {
+    let redis = Redis::start();
+    let gateway = Gateway::over(&redis, &[("window.events_max", "1")]);
+    let data = "x".repeat(40_000);
+    let names: Vec<String> = (0..12).map(|number| format!("large-{number}")).collect();
+    let mut published = Vec::new();
+    for round in 0..4 {
+        for name in &names {
+            let text = format!("{round} {name} {data}");
+            published.push((gateway.publish(name, &text), text));
+        }
+    }
+    let asked = names.join("&topic=");
+    for (query, last) in [
+        ("since=earliest", 48),
+        ("last=1000", 48),
+        ("last=20", 20),
+        ("last=1", 1),
+    ] {
+        let mut stream = gateway.open(&format!("/events?topic={asked}&{query}"), &[]);
+        stream.opened();
+        let expected = &published[48 - last..];
+        assert!(
+            next(&mut stream, last) == expected,
+            "{query}: all of them, once and in order"
+        );
+    }
+    // The follower, too, asks again for what it did not get.
+    let mut live = gateway.open(&format!("/events?topic={asked}"), &[]);
+    live.opened();
+    redis.run::<i64>(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+    let again: Vec<_> = names
+        .iter()
+        .map(|name| (gateway.publish(name, &data), data.clone()))
+        .collect();
+    assert!(
+        next(&mut live, 12) == again[..],
+        "what was published while the live path was down"
+    );
+}

@@ -292,3 +292,51 @@ fn heads_of_expired_logs_are_forgotten_although_no_clock_is_ticked() {
         gateway.post("/events/news", &[], "x").status == 200
     });
 }
+
+/// A call looks at 256 names at most. Those whose log is gone are passed over, and a page is full all the same.
+#[test]
+fn a_page_of_topics_is_full_however_many_names_are_looked_at_for_it() {
+    let redis = Redis::start();
+    let gateway = Gateway::over(
+        &redis,
+        &[("redis.partitions", "2"), ("redis.tick_after", "1h")],
+    );
+    let names: Vec<String> = (0..900).map(|number| format!("t{number:03}")).collect();
+    for some in names.chunks(100) {
+        let batch: Vec<(&str, &str)> = some.iter().map(|name| (name.as_str(), "x")).collect();
+        gateway.publish_batch(&batch);
+    }
+    // Their logs were deleted by hand, or evicted, a moment ago.
+    for name in &names[100..800] {
+        for partition in 0..2 {
+            redis.run::<u64>(&["DEL", &format!("tidegate:{{{partition}}}:log:{name}")]);
+        }
+    }
+    let page = |query: &str| gateway.get(&format!("/topics{query}")).json();
+    assert_eq!(
+        page("?limit=150")["topics"],
+        json!([&names[..100], &names[800..850]].concat())
+    );
+    assert_eq!(
+        page("?limit=2&after=t099")["topics"],
+        json!(names[800..802])
+    );
+    assert_eq!(
+        page("?after=t849"),
+        json!({"topics": names[850..], "next": null})
+    );
+}
+
+/// Earlier builds kept no list of topics; nor does a publisher that may not write to it.
+#[test]
+fn topics_that_nobody_has_listed_are_listed_by_the_sweep() {
+    let redis = Redis::start();
+    let gateway = Gateway::over(&redis, &[("redis.tick_after", "1h")]);
+    for topic in ["b", "a"] {
+        gateway.publish(topic, "x");
+    }
+    redis.run::<u64>(&["DEL", "tidegate:{0}:topics"]);
+    eventually("they are listed again", || {
+        gateway.get("/topics").json()["topics"] == json!(["a", "b"])
+    });
+}

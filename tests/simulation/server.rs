@@ -208,14 +208,24 @@ impl Server {
         id
     }
 
-    /// Reads; no page has more than `most` entries.
+    /// Reads; no page has more than `most` entries, and the answer has no more than `most` pages that may have
+    /// entries.
     pub fn read(&mut self, read: &LogRead, most: usize) -> Reading {
         let wall = self.wall();
         let mut requests = read.requests().to_vec();
         for request in &mut requests {
             request.limit = request.limit.min(most);
         }
-        self.ledgers[usize::from(read.partition())].read(&requests, wall)
+        let mut reading = self.ledgers[usize::from(read.partition())].read(&requests, wall);
+        let mut limits = requests.iter().map(|request| request.limit);
+        let mut room = most;
+        reading.pages.retain(|_| {
+            let has_entries = limits.next() != Some(0);
+            let fits = !has_entries || room > 0;
+            room -= usize::from(has_entries && fits);
+            fits
+        });
+        reading
     }
 
     /// Notes which topics have ended by now.

@@ -254,10 +254,14 @@ impl Ledger {
             frames.extend(rest.take(request.limit).map(|(_, frame)| frame.clone()));
             cut_at = frames.last().map(|frame| frame.id).filter(|_| more);
         }
+        let floor = match self.floor(&request.topic, now_ms) {
+            Floor::Log(_) if request.limit == 0 => Floor::Log(Id::ZERO),
+            floor => floor,
+        };
         Page {
             topic: request.topic.clone(),
             after: request.after,
-            floor: self.floor(&request.topic, now_ms),
+            floor,
             ended: log.and_then(|log| log.ended),
             frames,
             cut_at,

@@ -8,7 +8,6 @@ local DEFAULTS = { events_max = 10000, age_ms = 86400000, leap_ms = 2000, idem_m
 local SETTINGS = { 'events_max', 'age_ms', 'leap_ms', 'idem_ms', 'bytes_max', 'topics_max' }
 local EXPIRY_SLACK_MS = 3600000
 local SEAMS_MAX, LOSSES_MAX = 64, 64
-local PAGE_BYTES = 262144
 local EXACT = 2 ^ 53
 -- Entries at the beginning of a log that are looked at for the first of ours.
 local STRANGERS_MAX = 16
@@ -181,7 +180,8 @@ local function append(k, topic, kind, data, mark, extra)
   local log, kept = key(k.p, 'log:' .. topic), bounds(k, topic)
   local ms, seq = next_id(k)
   local id, prev = id_text(ms, seq), nil
-  if redis.call('EXISTS', log) == 1 then
+  local opens = redis.call('EXISTS', log) == 0
+  if not opens then
     prev = head(k.p, topic)
     if not prev or not less(prev, id) then
       local entry = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
@@ -200,6 +200,8 @@ local function append(k, topic, kind, data, mark, extra)
   k.last = id
   redis.call('HSET', key(k.p, 'clock'), 'last', id)
   redis.call('HSET', key(k.p, 'heads'), topic, mark == 'x' and id .. ' end' or id)
+  -- A publisher that may not do this publishes all the same: the sweep lists its topics.
+  if opens then redis.pcall('ZADD', key(k.p, 'topics'), 0, topic) end
   if k.opening[topic] then k.opening[topic], k.opened = nil, k.opened - 1 end
   say(k, topic, id, prev, mark, kind, data)
   return id

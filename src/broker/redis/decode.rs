@@ -65,7 +65,8 @@ pub(crate) fn list(value: &Value) -> Result<&[Value], Unreadable> {
     }
 }
 
-/// `last born seams now run losses`, then a page each. Also counts entries that are not ours.
+/// `last born seams now run losses`, then a page each: pages that are `later` are left out. Also counts
+/// entries that are not ours.
 pub(crate) fn reading(
     value: &Value,
     requests: &[ReadRequest],
@@ -89,7 +90,11 @@ pub(crate) fn reading(
         return Err(Unreadable);
     }
     let mut foreign = 0;
-    let pages = requests.iter().zip(pages).map(|(request, value)| {
+    let there = requests
+        .iter()
+        .zip(pages)
+        .filter(|(_, value)| !is_later(value));
+    let pages = there.map(|(request, value)| {
         page(value, request, &mut foreign).unwrap_or_else(|Unreadable| {
             foreign += 1;
             tracing::error!(topic = %request.topic, "the log of this topic cannot be read: all of it is taken for missing");
@@ -98,6 +103,11 @@ pub(crate) fn reading(
     });
     let pages = pages.collect();
     Ok((Reading { horizon, pages }, foreign))
+}
+
+/// Whether the call had no room for this page.
+fn is_later(page: &Value) -> bool {
+    list(page).is_ok_and(|page| matches!(page, [state] if text(state) == Ok("later")))
 }
 
 /// A page of which nothing can be read. Its neighbours do not wait for it, and its streams are told

@@ -27,48 +27,82 @@ local function prev_of(entry)
   return ours and fields.prev
 end
 
+-- What one call may cost Redis, so that no other client waits for long: about what it takes to copy so
+-- many bytes out of a log. An entry and a topic cost something, too, however small they are.
+local CALL_COST, ENTRY_COST, TOPIC_COST = 196608, 512, 1536
+-- Entries that are taken out of a log at once, whatever their size.
+local SLICE = 8
+
+local function cost_of(entries)
+  local cost, most = 0, 0
+  for _, entry in ipairs(entries) do
+    local size = ENTRY_COST
+    for _, field in ipairs(entry[2] or {}) do size = size + #field end
+    cost, most = cost + size, math.max(most, size)
+  end
+  return cost, most
+end
+
+-- Entries of a log one after the other, upwards or downwards, until `limit` or until they cost as much as
+-- is left, but at least one. Also whether there may be more, and what is left then.
+local function take(log, upwards, from, to, limit, left)
+  local entries, most = {}, 1
+  while #entries < limit do
+    -- One, two, four: what has come tells how many more there is room for.
+    local room = math.max(1, math.floor(left / most))
+    local count = math.min(math.max(1, #entries), SLICE, room, limit - #entries)
+    local got = try(upwards and 'XRANGE' or 'XREVRANGE', log, from, to, 'COUNT', count) or {}
+    for _, entry in ipairs(got) do entries[#entries + 1] = entry end
+    local cost, size = cost_of(got)
+    left, most = left - cost, math.max(most, size)
+    if #got < count then return entries, false, left end
+    from = '(' .. got[#got][1]
+    if left <= 0 then break end
+  end
+  return entries, true, left
+end
+
 -- Where a log begins, and how many entries stand there that are not ours; nil if it holds nothing,
--- and true if the key is no log. Our first entry knows what it follows. If none is near, nothing is
+-- whether the key is no log, and what it has cost to look. Our first entry knows what it follows. If none is near, nothing is
 -- known of what was there up to the entries that are not ours: it may be missing.
 local function floor_of(k, log)
-  local from, floor = '-', nil
+  local from, floor, cost = '-', nil, 0
   for strangers = 0, STRANGERS_MAX - 1 do
     local got, foreign = try('XRANGE', log, from, k.last, 'COUNT', 1)
-    if foreign then return nil, 0, true end
-    if not got[1] then return floor, strangers end
+    if foreign then return nil, 0, true, cost end
+    if not got[1] then return floor, strangers, false, cost end
+    cost = cost + cost_of(got)
     local prev = prev_of(got[1])
-    if prev then return prev, strangers end
+    if prev then return prev, strangers, false, cost end
     from, floor = '(' .. got[1][1], position(got[1][1])
   end
-  return floor, STRANGERS_MAX
+  return floor, STRANGERS_MAX, false, cost
+end
+
+-- Whether there is a log, and no more: its floor is not looked for.
+local function state(k, topic)
+  local length, foreign = try('XLEN', key(k.p, 'log:' .. topic))
+  local last, flag = head(k.p, topic)
+  if length and length > 0 then return { 'log', '0-0', flag == 'end' and last or '', '', {}, 0 } end
+  local what = foreign and 'foreign' or is_logged(k, topic) and 'none' or 'unlogged'
+  return { what, empty_floor(k, topic, math.max(k.now, k.ms)), '', '', {}, 0 }
 end
 
 -- How the log stands: log, none, unlogged or foreign; its floor, its end, up to where the page goes
--- if there is more, entries above `after`, until `limit` or PAGE_BYTES, and how many at the floor are
--- not ours. Above the clock there is nothing of ours.
-local function page(k, topic, after, limit)
-  local log, entries, bytes, from, more = key(k.p, 'log:' .. topic), {}, 0, '(' .. after, false
-  local floor, strangers, foreign = floor_of(k, log)
+-- if there is more, entries above `after`, until `limit` or until they cost as much as is left, and how
+-- many at the floor are not ours. Above the clock there is nothing of ours. And what is left then.
+local function page(k, topic, after, limit, left)
+  local log = key(k.p, 'log:' .. topic)
+  local floor, strangers, foreign, looked = floor_of(k, log)
+  left = left - TOPIC_COST - looked
   if not floor then
-    local state = foreign and 'foreign' or is_logged(k, topic) and 'none' or 'unlogged'
-    return { state, empty_floor(k, topic, math.max(k.now, k.ms)), '', '', entries, 0 }
+    local what = foreign and 'foreign' or is_logged(k, topic) and 'none' or 'unlogged'
+    return { what, empty_floor(k, topic, math.max(k.now, k.ms)), '', '', {}, 0 }, left
   end
   local last, flag = head(k.p, topic)
-  while #entries < limit do
-    -- A few first: their size tells how many more fit.
-    local fit = bytes == 0 and 4 or math.ceil((PAGE_BYTES - bytes) * #entries / bytes)
-    local count = math.min(fit, 32, limit - #entries)
-    local got = redis.call('XRANGE', log, from, k.last, 'COUNT', count)
-    for _, entry in ipairs(got) do
-      entries[#entries + 1] = entry
-      for _, field in ipairs(entry[2]) do bytes = bytes + #field end
-    end
-    if #got < count then more = false; break end
-    from, more = '(' .. got[#got][1], true
-    if bytes >= PAGE_BYTES then break end
-  end
-  more = more and #redis.call('XRANGE', log, from, k.last, 'COUNT', 1) > 0
-  return { 'log', floor, flag == 'end' and last or '', more and position(entries[#entries][1]) or '', entries, strangers }
+  local entries, more, rest = take(log, true, '(' .. after, k.last, limit, left)
+  more = more and #redis.call('XRANGE', log, '(' .. entries[#entries][1], k.last, 'COUNT', 1) > 0
+  return { 'log', floor, flag == 'end' and last or '', more and position(entries[#entries][1]) or '', entries, strangers }, rest
 end
 
 -- Whether an id that a replica has heard, and that must be in the log, is not.
@@ -168,13 +202,18 @@ local function report(k, topic, id, heard, since)
   if from then write_gap(k, topic, from, id) end
 end
 
--- Forgets heads of topics whose log has expired, a few at a time.
-local function sweep(k)
-  local p, heads, clock_key = k.p, key(k.p, 'heads'), key(k.p, 'clock')
-  local found = redis.call('HSCAN', heads, redis.call('HGET', clock_key, 'sweep') or '0', 'COUNT', 64)
+-- Looks at some topics: forgets the heads of those whose log has expired, and lists those that earlier
+-- builds, or publishers that may not list, have opened.
+local function sweep(k, many)
+  local p, heads, topics, clock_key = k.p, key(k.p, 'heads'), key(k.p, 'topics'), key(k.p, 'clock')
+  local found = redis.call('HSCAN', heads, redis.call('HGET', clock_key, 'sweep') or '0', 'COUNT', many)
   for i = 1, #found[2], 2 do
     local topic = found[2][i]
-    if redis.call('EXISTS', key(p, 'log:' .. topic)) == 0 then
+    local listed = redis.call('ZSCORE', topics, topic)
+    if redis.call('EXISTS', key(p, 'log:' .. topic)) == 1 then
+      if not listed then redis.call('ZADD', topics, 0, topic) end
+    else
+      if listed then redis.call('ZREM', topics, topic) end
       local floor = id_text(oldest(k, topic, k.ms), 0)
       if empty_floor(k, topic, k.ms) == floor then
         redis.call('HDEL', heads, topic)
@@ -192,45 +231,44 @@ redis.register_function(F .. 'publish', function(_, a) return publish(items_of(a
 redis.register_function({ function_name = F .. 'delete', flags = { 'allow-oom' }, callback = function(_, a) return delete(a[1], a[2]) end })
 
 -- p (topic after limit)*  ->  last born seams now run losses, then a page each: state floor ended
--- cut entries strangers
+-- cut entries strangers. Pages for which the call has no room any more are `later`; the first is none
+-- of them.
 redis.register_function({ function_name = F .. 'read', flags = { 'no-writes' }, callback = function(_, a)
-  local k = clock(a[1])
+  local k, left = clock(a[1]), CALL_COST
   if not k.last then return no_clock(a[1]) end
   local reply = horizon(k)
-  for i = 2, #a, 3 do reply[#reply + 1] = page(k, a[i], a[i + 1], tonumber(a[i + 2])) end
+  for i = 2, #a, 3 do
+    local topic, limit, got = a[i], tonumber(a[i + 2]), nil
+    if limit == 0 then got = state(k, topic)
+    elseif left <= 0 then got = { 'later' }
+    else got, left = page(k, topic, a[i + 1], limit, left) end
+    reply[#reply + 1] = got
+  end
   return reply
 end })
 
--- earliest|since|last N (p topic)*  ->  (p position)*: the position in each partition before the
--- first event asked for
-redis.register_function({ function_name = F .. 'history', flags = { 'no-writes' }, callback = function(_, a)
-  local what, n, clocks, order, missing, found = a[1], tonumber(a[2]), {}, {}, {}, {}
-  for i = 3, #a, 2 do
-    local p = a[i]
-    if not clocks[p] then
-      clocks[p], order[#order + 1] = clock(p), p
-      if not clocks[p].last then missing[#missing + 1] = p end
+-- up|down ms (p topic from limit)*  ->  for each topic the last id of its clock, from where to go on if
+-- there may be more, and ids; fewer topics if the call has no room for more, but at least one. Upwards,
+-- these are the first ids after `from`, and not older than `ms` milliseconds if that is not empty;
+-- downwards the last ones before `from`. An empty `from` is the end at which it begins.
+redis.register_function({ function_name = F .. 'ids', flags = { 'no-writes' }, callback = function(_, a)
+  local upwards, ms, clocks, reply, left = a[1] == 'up', tonumber(a[2] ~= '' and a[2] or nil), {}, {}, CALL_COST
+  for i = 3, #a, 4 do
+    local p, log, from, limit = a[i], key(a[i], 'log:' .. a[i + 1]), a[i + 2], tonumber(a[i + 3])
+    clocks[p] = clocks[p] or clock(p)
+    local k, ids = clocks[p], {}
+    if not k.last then return no_clock(p) end
+    if from == '' then
+      from = upwards and '-' or k.last
+      if upwards and ms then from = '(' .. id_text(math.max(0, math.max(k.now, k.ms) - ms), 0) end
+    else
+      from = '(' .. from
     end
-  end
-  if #missing > 0 then return no_clock(unpack(missing)) end
-  for i = 3, #a, 2 do
-    local k, log, from = clocks[a[i]], key(a[i], 'log:' .. a[i + 1]), '-'
-    if what == 'since' then from = '(' .. id_text(math.max(0, math.max(k.now, k.ms) - n), 0) end
-    local got = what == 'last' and try('XREVRANGE', log, k.last, '-', 'COUNT', n) or try('XRANGE', log, from, k.last, 'COUNT', 1)
-    for _, entry in ipairs(got or {}) do found[#found + 1] = { p = a[i], id = entry[1] } end
-  end
-  -- Clocks of partitions are those of one server: their ids compare.
-  table.sort(found, function(x, y) return less(x.id, y.id) or x.id == y.id and tonumber(x.p) < tonumber(y.p) end)
-  local first = {}
-  for i = what == 'last' and math.max(1, #found - n + 1) or 1, #found do
-    first[found[i].p] = first[found[i].p] or found[i].id
-  end
-  local reply = {}
-  for _, p in ipairs(order) do
-    local ms, seq = id_parse(first[p])
-    reply[#reply + 1] = p
-    -- Only a foreign entry stands at the start of a millisecond, or at its very end.
-    reply[#reply + 1] = not first[p] and clocks[p].last or seq > 0 and id_text(ms, math.min(seq, EXACT) - 1) or id_text(ms - 1, EXACT - 1)
+    local entries, more, rest = take(log, upwards, from, upwards and k.last or '-', limit, left - TOPIC_COST)
+    for _, entry in ipairs(entries) do ids[#ids + 1] = position(entry[1]) end
+    reply[#reply + 1] = { k.last, more and entries[#entries][1] or '', ids }
+    left = rest
+    if left <= 0 then break end
   end
   return reply
 end })
@@ -268,7 +306,7 @@ redis.register_function({ function_name = F .. 'tick', flags = { 'allow-oom' }, 
   if k.now > k.ms then k.ms, k.seq = k.now, 0 end
   k.last = id_text(k.ms, k.seq)
   redis.call('HSET', key(k.p, 'clock'), 'last', k.last)
-  sweep(k)
+  sweep(k, 64)
   local newest = k.seams[#k.seams]
   redis.call('PUBLISH', key(k.p, 'tick'), k.last .. ' ' .. k.born .. ' ' .. (newest and newest[1] or '0-0'))
   -- As earlier builds say and read it.
@@ -288,17 +326,16 @@ redis.register_function({ function_name = F .. 'report', flags = { 'allow-oom' }
   return redis.status_reply('OK')
 end })
 
--- after limit p*  ->  topics that have a log
+-- p after limit  ->  up to where the list was looked through, empty for its end, then topics that have a
+-- log. It looks at `limit` names at most; some have no log any more.
 redis.register_function({ function_name = F .. 'topics', flags = { 'no-writes' }, callback = function(_, a)
-  local found = {}
-  for i = 3, #a do
-    for _, topic in ipairs(redis.call('HKEYS', key(a[i], 'heads'))) do
-      if topic > a[1] and redis.call('EXISTS', key(a[i], 'log:' .. topic)) == 1 then found[#found + 1] = topic end
-    end
+  local p, from, limit = a[1], a[2] == '' and '-' or '(' .. a[2], tonumber(a[3])
+  local names = redis.call('ZRANGEBYLEX', key(p, 'topics'), from, '+', 'LIMIT', 0, limit)
+  local reply = { #names == limit and names[limit] or '' }
+  for _, topic in ipairs(names) do
+    if redis.call('EXISTS', key(p, 'log:' .. topic)) == 1 then reply[#reply + 1] = topic end
   end
-  table.sort(found)
-  for i = #found, tonumber(a[2]) + 1, -1 do found[i] = nil end
-  return found
+  return reply
 end })
 
 local LIBRARIES = PREFIX .. ':libraries'
@@ -342,7 +379,7 @@ redis.register_function({ function_name = F .. 'heartbeat', flags = { 'allow-oom
   pcall(function()
     local count = tonumber(redis.call('HGET', PREFIX .. ':meta', 'partitions') or 1)
     local k = clock(int(math.floor(now / 1000) % count))
-    if k.last then sweep(k) end
+    if k.last then sweep(k, 512) end
   end)
   for _, replica in ipairs(replicas(now)) do
     if replica.forget then redis.call('HDEL', PREFIX .. ':replicas', replica.name) end

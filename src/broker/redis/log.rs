@@ -1,11 +1,16 @@
 //! The log: what is asked of the functions, and what they answer.
 
+use super::history::Search;
 use super::{Redis, decode};
 use crate::broker::{BrokerError, Fleet, Publication, TopicState};
 use crate::id::Id;
 use crate::log::{Followed, History, ReadRequest, Reading};
 use crate::topic::{PartitionNo, Topic};
 use redis::{Cmd, Value};
+use std::collections::BTreeSet;
+
+/// Names of topics that one call looks at, at most.
+const LISTED_AT_ONCE: usize = 256;
 
 impl Redis {
     pub(in crate::broker) async fn publish(
@@ -87,27 +92,30 @@ impl Redis {
         topics: &[Topic],
         history: History,
     ) -> Result<Vec<(PartitionNo, Id)>, BrokerError> {
-        let mut cmd = self.read_function("history");
-        match history {
-            History::Earliest => cmd.arg("earliest").arg(0),
-            History::Since { ms } => cmd.arg("since").arg(ms),
-            History::Last { events } => cmd.arg("last").arg(events),
-        };
-        for topic in topics {
-            cmd.arg(topic.partition(self.partitions()))
-                .arg(topic.as_str());
-        }
-        let answer = self.call(&cmd).await?;
-        let pairs = decode::list(&answer).map_err(|_| self.unreadable())?;
-        let positions = pairs.chunks_exact(2).map(|pair| match pair {
-            [partition, position] => {
-                let partition = PartitionNo::try_from(decode::number(partition).ok()?).ok()?;
-                Some((partition, decode::id(position).ok()?))
+        let mut search = Search::new(topics, history, self.partitions());
+        loop {
+            let asked = search.ask();
+            if asked.is_empty() {
+                return Ok(search.positions());
             }
-            _ => None,
-        });
-        let positions: Option<Vec<_>> = positions.collect();
-        positions.ok_or_else(|| self.unreadable())
+            let mut cmd = self.read_function("ids");
+            match history {
+                History::Earliest => cmd.arg("up").arg(""),
+                History::Since { ms } => cmd.arg("up").arg(ms),
+                History::Last { .. } => cmd.arg("down").arg(""),
+            };
+            for topic in &asked {
+                cmd.arg(topic.partition)
+                    .arg(topic.topic.as_str())
+                    .arg(topic.from)
+                    .arg(topic.limit);
+            }
+            let indexes: Vec<usize> = asked.iter().map(|asked| asked.index).collect();
+            let answer = self.call(&cmd).await?;
+            if search.take(&indexes, &answer) != Ok(true) {
+                return Err(self.unreadable());
+            }
+        }
     }
 
     pub(in crate::broker) async fn delete(&self, topic: &Topic) -> Result<Option<Id>, BrokerError> {
@@ -158,17 +166,31 @@ impl Redis {
         after: &str,
         limit: usize,
     ) -> Result<Vec<Topic>, BrokerError> {
-        let mut cmd = self.read_function("topics");
-        cmd.arg(after).arg(limit);
+        let mut found = BTreeSet::new();
         for partition in 0..self.partitions() {
-            cmd.arg(partition);
+            let (mut from, mut here) = (after.to_owned(), 0);
+            // Names without a log are passed over, so one look may not be enough.
+            while here < limit {
+                let mut cmd = self.read_function("topics");
+                cmd.arg(partition)
+                    .arg(&from)
+                    .arg((limit - here).min(LISTED_AT_ONCE));
+                let answer = self.call(&cmd).await?;
+                let Ok([next, names @ ..]) = decode::list(&answer) else {
+                    return Err(self.unreadable());
+                };
+                here += names.len();
+                let names = names.iter().filter_map(|name| decode::text(name).ok());
+                found.extend(names.filter_map(|name| Topic::parse(name).ok()));
+                decode::text(next)
+                    .map_err(|_| self.unreadable())?
+                    .clone_into(&mut from);
+                if from.is_empty() {
+                    break;
+                }
+            }
         }
-        let answer = self.call(&cmd).await?;
-        let names = decode::list(&answer).map_err(|_| self.unreadable())?;
-        Ok(names
-            .iter()
-            .filter_map(|name| Topic::parse(decode::text(name).ok()?).ok())
-            .collect())
+        Ok(found.into_iter().take(limit).collect())
     }
 
     pub(in crate::broker) async fn topic(

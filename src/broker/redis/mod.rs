@@ -34,6 +34,7 @@ mod client;
 pub(crate) mod decode;
 mod error;
 mod functions;
+mod history;
 mod ingest;
 mod lane;
 mod library;
