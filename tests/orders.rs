@@ -736,3 +736,96 @@ fn a_loss_is_written_down_again_by_a_log_that_has_lost_the_entry_about_it() {
         "100010-1 is told by nobody"
     );
 }
+
+/// An id that was heard while the log was seen to be another one stood above all that came next, and was in
+/// no report: the path was begun anew without end, and new streams began in the future.
+#[test]
+fn what_is_heard_of_a_log_that_was_told_nothing_is_forgotten_with_it() {
+    let now = Instant::now();
+    let (mut l, hub, mut core, _one) = standing(now);
+    hear(&mut core, publish(&mut l, 1, 100_010), now);
+    // FLUSHALL with a clock that is far ahead, which a tick shows
+    let mut ahead = Ledger::new(retention(100), 9_000_000);
+    core.hear(Live::Tick(0, ahead.tick(9_000_000)), now);
+    assert_eq!(
+        drive(&mut core, &mut ahead, 9_000_000, now),
+        1,
+        "it begins anew"
+    );
+    // And once more, with the right clock, before anything was reported
+    let mut l = Ledger::new(retention(100), 100_500);
+    reconnect(&hub, &mut core, &mut l, 100_600, now);
+    for at in [100_700, 100_800, 100_900] {
+        hear(&mut core, publish(&mut l, 1, at), now);
+        assert_eq!(drive(&mut core, &mut l, at, now), 0, "it was told");
+    }
+    assert!(hub.partition(0).heard() < Id::new(200_000, 0));
+}
+
+/// A page that was read to repair a topic, and came after a deletion that was heard meanwhile, brought the
+/// deleted events into the window.
+#[test]
+fn a_repair_that_was_read_before_a_deletion_is_read_again() {
+    let now = Instant::now();
+    let (mut l, hub, mut core, mut one) = standing(now);
+    core.hear(Live::Down, now);
+    let lost_sight_of = publish(&mut l, 3, 100_010);
+    core.hear(up(0), now);
+    core.hear(confirmed(&hub), now);
+    let mut reads = Vec::new();
+    let mut seen = Seen(vec![]);
+    let mut deletion = None;
+    while let Some(ask) = core.next_ask() {
+        match ask {
+            Ask::Settle { connection, .. } => core.answer(Answer::Settled(connection), now),
+            Ask::Read {
+                connection,
+                feeds,
+                requests,
+                ..
+            } => {
+                let mut reading = l.read(&requests, 100_020);
+                // One page has room for two of the three.
+                let page = reading.pages.first_mut().unwrap();
+                if page.frames.len() == 3 {
+                    page.frames.truncate(2);
+                    page.cut_at = page.frames.last().map(|frame| frame.id);
+                }
+                if deletion.is_none() {
+                    let frame = l.delete(&topic(), 100_030).unwrap();
+                    deletion = Some(frame.id);
+                    hear(&mut core, vec![(topic(), frame)], now);
+                }
+                reads.push(reading.horizon.last);
+                let reading = Ok(reading);
+                core.answer(
+                    Answer::Read {
+                        connection,
+                        feeds,
+                        reading,
+                    },
+                    now,
+                );
+                one.step(&mut seen);
+            }
+            _ => {}
+        }
+    }
+    if let Step::Behind(q) = one.step(&mut seen) {
+        let page = read(&mut l, &hub, &q, 100_040);
+        one.take_pages(&page);
+        one.step(&mut seen);
+    }
+    let deletion = deletion.unwrap();
+    assert!(
+        reads.last() >= Some(&deletion) && reads.len() > 1,
+        "it was read again: {reads:?}"
+    );
+    for (_, frame) in lost_sight_of {
+        assert!(
+            !seen.0.contains(&frame.id.to_string()),
+            "shown: {:?}",
+            seen.0
+        );
+    }
+}

@@ -74,6 +74,8 @@ struct State {
     became_idle: VecDeque<(Instant, Topic)>,
     /// The last entries of feeds that were dropped, the newest ones at the end.
     swept: VecDeque<(Topic, LastKnown)>,
+    /// The first so many of them were told to the log once.
+    swept_told: usize,
     changed: BTreeSet<Topic>,
 }
 
@@ -179,7 +181,11 @@ impl Hub {
     /// else may have heard its last events.
     #[must_use]
     pub fn last_entries(&self, partition: PartitionNo) -> Vec<(Topic, Id)> {
-        let mut known: BTreeMap<Topic, LastKnown> = self.state().swept.iter().cloned().collect();
+        let mut known: BTreeMap<Topic, LastKnown> = BTreeMap::new();
+        for (topic, swept) in &self.state().swept {
+            let last = known.entry(topic.clone()).or_default();
+            *last = last.and(*swept);
+        }
         for feed in self.feeds() {
             let last = known.entry(feed.topic().clone()).or_default();
             *last = feed.last_known().and(*last);
@@ -283,6 +289,7 @@ impl Hub {
         }
         let many = state.swept.len().saturating_sub(SWEPT_MAX);
         state.swept.drain(..many);
+        state.swept_told = state.swept_told.saturating_sub(many);
         // What nobody has asked to hear yet need not be asked for any more: the request would come
         // after the one to stop.
         if !due.is_empty() {
@@ -332,6 +339,10 @@ impl Hub {
             return Hearing::default();
         }
         let id = frame.id;
+        if let Some(feed) = feed.as_ref().filter(|_| partition.is_estranged()) {
+            // It is of a log that was not told of the one before: it waits until the path begins anew.
+            feed.break_off();
+        }
         let taken = feed.as_ref().map(|feed| feed.hear(frame));
         if taken == Some(Taken::LogLost) {
             partition.estrange();
@@ -420,7 +431,11 @@ impl Hub {
     /// was told what had been heard before.
     pub fn begin_following(&self, told: bool) {
         if told {
-            self.state().swept.clear();
+            // Kept for one more report: the log may go back again, to before it was told.
+            let mut state = self.state();
+            let told_before = std::mem::take(&mut state.swept_told);
+            state.swept.drain(..told_before);
+            state.swept_told = state.swept.len();
         }
         for partition in &self.partitions {
             partition.begin_following(told);

@@ -174,9 +174,10 @@ impl Partition {
         if order != Ordering::Greater {
             return order;
         }
-        if state.followed.path == Path::Broken {
-            // Raised now and lost with the connection, it would stand above all that the next one
-            // shows: every frame would seem to go back, and no report would mend that.
+        if state.followed.path != Path::Settled {
+            // Raised now and lost with the connection, or with a log that nobody was told of, it would
+            // stand above all that comes next: every frame would seem to go back, and no report would
+            // mend that.
             state.unsettled = id;
             return order;
         }

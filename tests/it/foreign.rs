@@ -650,11 +650,11 @@ fn public_functions_are_replaced_by_newer_ones_and_back_only_by_an_operator() {
     let gateway = listening(&redis);
     assert_eq!(
         functions(&redis, &[]),
-        "Redis has version: 5, this build: 5"
+        "Redis has version: 6, this build: 6"
     );
     assert_eq!(
         public_version(&redis),
-        5,
+        6,
         "what people call is replaced upward"
     );
     // The functions of replicas are deleted, and those that people call are old: both are mended
@@ -664,7 +664,7 @@ fn public_functions_are_replaced_by_newer_ones_and_back_only_by_an_operator() {
     load_older(&redis);
     redis.run::<String>(&["FUNCTION", "DELETE", own]);
     gateway.publish("news", "x");
-    assert_eq!(public_version(&redis), 5);
+    assert_eq!(public_version(&redis), 6);
     // A newer one comes; older replicas go on, and more of them start.
     load_newer(&redis);
     let second = replica_at("127.0.0.1:0".parse().unwrap(), &redis, "r2", &[]);
@@ -673,9 +673,9 @@ fn public_functions_are_replaced_by_newer_ones_and_back_only_by_an_operator() {
     assert_eq!(public_version(&redis), 99, "never replaced downward");
     assert_eq!(
         functions(&redis, &["--install"]),
-        "version 5 is installed, before: 99"
+        "version 6 is installed, before: 99"
     );
-    assert_eq!(public_version(&redis), 5);
+    assert_eq!(public_version(&redis), 6);
     redis.publish("news", "by the function", &[]);
 }
 

@@ -109,16 +109,6 @@ impl Replica {
         }
     }
 
-    /// Deletions that were heard here and stand in their place. One that was heard while its topic had
-    /// a hole waits for the repair, as every event does.
-    pub fn known_deletions(&self) -> BTreeMap<Topic, Id> {
-        let known = self.deleted.iter().filter(|(topic, id)| {
-            let complete = self.hub.feed(topic).and_then(|feed| feed.complete());
-            complete >= Some(**id)
-        });
-        known.map(|(topic, id)| (topic.clone(), *id)).collect()
-    }
-
     /// The last entry of each topic that stands in its place here, for a report. A deletion that waits for a
     /// repair may be heard on a connection on which the report was made already.
     pub fn known_entries(&self) -> BTreeMap<Topic, Id> {

@@ -526,7 +526,7 @@ impl World {
             wire: Wire::default(),
             published: self.published.len(),
             asked_at: self.step,
-            deleted: self.replicas[replica].known_deletions(),
+            deleted: self.replicas[replica].deleted.clone(),
             last: None,
             whisper: None,
             reads_history: false,

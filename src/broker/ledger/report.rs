@@ -2,13 +2,13 @@
 //!
 //! | the replica heard | the log |
 //! |---|---|
-//! | an id above all that the newest seam covers | leaps over it, so that no id is given out twice |
+//! | an id above all that it has given out | leaps over it, so that no id is given out twice |
 //! | of a topic an id that lies in a seam, or that the log lacks | writes a gap entry: above where the loss begins, up to that id |
 //! | of a clock, or of a process, that was not the last one | writes a gap entry for each topic that was written meanwhile at ids that nobody is shown any more |
 //!
 //! A stretch is written down once, whoever reports it.
 
-use super::{GAPS_MAX, LOSSES_MAX, Ledger, LiveFrames};
+use super::{GAPS_MAX, LOSSES_MAX, Ledger, LiveFrames, SEAMS_MAX};
 use crate::id::Id;
 use crate::log::{Followed, Loss, Seam};
 use crate::sse::{Entry, Frame, Mark};
@@ -27,7 +27,13 @@ impl Ledger {
         self.expire(now_ms);
         self.take_over(now_ms);
         let since = self.unfollowed_since(&followed);
-        if self.is_beyond_seams(followed.heard) {
+        if self.is_followed_by(&followed) {
+            // It has followed this very process. Only if that has lost its tail it has heard more.
+            if self.last < followed.heard {
+                let last = self.last;
+                self.leap_from(last, followed.heard);
+            }
+        } else if self.is_beyond_seams(followed.heard) {
             self.leap_over(followed.heard);
         }
         let mut told = Vec::new();
@@ -47,6 +53,12 @@ impl Ledger {
         let known = followed.seam?;
         let newer = self.seams.iter().find(|seam| known < seam.before);
         newer.map(|seam| seam.before)
+    }
+
+    /// Whether a replica has followed the process that writes now.
+    fn is_followed_by(&self, followed: &Followed) -> bool {
+        let seam = self.seams.back().map_or(Id::ZERO, |seam| seam.before);
+        followed.born == Some(self.born) && followed.seam == Some(seam)
     }
 
     /// Whether this id is above everything that the newest seam covers.
@@ -77,6 +89,29 @@ impl Ledger {
         }
     }
 
+    /// A new seam: something was lost above `before`, up to `id`, by a process that goes on.
+    fn leap_from(&mut self, before: Id, id: Id) {
+        self.seams.push_back(Seam { before, after: id });
+        if self.seams.len() > SEAMS_MAX {
+            self.seams.pop_front();
+        }
+        self.leap_over(id);
+    }
+
+    /// The last entry of a topic below an id that the log lacks, but nothing that the newest seam covers.
+    fn last_before(&self, topic: &Topic, id: Id) -> Id {
+        let entries = self
+            .logs
+            .get(topic)
+            .into_iter()
+            .flat_map(|log| &log.entries);
+        let below = entries
+            .map(|(entry, _)| entry.id)
+            .filter(|entry| *entry < id);
+        let covered = self.seams.back().map_or(self.born, |seam| seam.after);
+        below.max().unwrap_or_default().max(covered)
+    }
+
     /// What a replica knew of one topic: `id` last, and nothing at or below `heard` is shown there
     /// any more, although `since` the log was written by processes that it did not follow.
     fn report_one(
@@ -87,6 +122,10 @@ impl Ledger {
         since: Option<Id>,
         now_ms: u64,
     ) -> Option<Frame> {
+        if !self.logs.contains_key(topic) && id <= Id::before_ms(self.oldest(topic, self.last.ms)) {
+            // It has expired, and whoever comes is told that.
+            return None;
+        }
         if let Some(from) = since.or_else(|| self.seam_around(heard))
             && self.has_between(topic, from, heard)
         {
@@ -96,9 +135,14 @@ impl Ledger {
             return self.write_gap(topic, from, id, now_ms);
         }
         if self.is_beyond_seams(id) && self.lacks(topic, id) {
-            self.leap_over(id);
+            let before = self.last_before(topic, id);
+            self.leap_from(before, id);
         }
         let from = self.seam_around(id)?;
+        // A process that has lost only some of its logs has entries there.
+        if self.has(topic, id) {
+            return None;
+        }
         self.write_gap(topic, from, id, now_ms)
     }
 
@@ -141,6 +185,16 @@ impl Ledger {
         Some(frame)
     }
 
+    /// Whether the topic's log holds this id.
+    fn has(&self, topic: &Topic, id: Id) -> bool {
+        let entries = self.logs.get(topic).map(|log| &log.entries);
+        entries.is_some_and(|entries| {
+            entries
+                .binary_search_by_key(&id, |(entry, _)| entry.id)
+                .is_ok()
+        })
+    }
+
     /// Whether an id that must be in the log is not.
     fn lacks(&self, topic: &Topic, id: Id) -> bool {
         if id > self.last {
@@ -148,10 +202,7 @@ impl Ledger {
         }
         match self.logs.get(topic).map(|log| &log.entries) {
             Some(entries) => {
-                entries.front().is_some_and(|(first, _)| first.prev < id)
-                    && entries
-                        .binary_search_by_key(&id, |(entry, _)| entry.id)
-                        .is_err()
+                entries.front().is_some_and(|(first, _)| first.prev < id) && !self.has(topic, id)
             }
             None => Id::before_ms(self.oldest(topic, self.last.ms)) < id,
         }
@@ -242,6 +293,41 @@ mod tests {
         publish(&mut log, 1, 10_200);
         let told = log.report(followed, &[(topic(), last)], 10_300);
         assert_eq!(gap_of(&told), None);
+    }
+
+    /// The log of one process goes back, as by REPLICAOF: lost is what stood above the last entry that it
+    /// still has, and what came before is shown to whoever resumes.
+    #[test]
+    fn a_process_that_goes_on_has_lost_no_more_than_its_tail() {
+        let mut log = ledger(10);
+        let kept = publish(&mut log, 3, 10_001)[2];
+        let mut before = log.clone();
+        let lost = publish(&mut log, 2, 10_010)[1];
+        let followed = Followed::by(ClockName::of(&log.horizon(10_010)), lost);
+        let told = before.report(followed, &[(topic(), lost)], 10_020);
+        assert_eq!(gap_of(&told), Some((kept, lost)));
+        let seam = before.horizon(10_020).seams[0];
+        assert_eq!(seam.before, kept);
+        assert!(lost < seam.after);
+        // Somebody has published before the report.
+        let mut before = log.clone();
+        before.logs.get_mut(&topic()).unwrap().entries.truncate(3);
+        before.logs.get_mut(&topic()).unwrap().head = kept;
+        publish(&mut before, 1, 10_030);
+        let told = before.report(followed, &[(topic(), lost)], 10_040);
+        assert_eq!(gap_of(&told), Some((kept, lost)));
+        assert_eq!(before.horizon(10_040).seams[0].before, kept);
+    }
+
+    /// A frame that came twice leads to a report, too.
+    #[test]
+    fn a_report_of_what_the_log_has_writes_nothing() {
+        let mut log = ledger(10);
+        let last = publish(&mut log, 3, 10_001)[2];
+        let seen = log.horizon(10_001);
+        let followed = Followed::by(ClockName::of(&seen), last);
+        assert!(log.report(followed, &[(topic(), last)], 10_002).is_empty());
+        assert_eq!(log.horizon(10_001), seen);
     }
 
     #[test]

@@ -120,7 +120,7 @@ impl Redis {
                 "maxmemory-policy is {policy}, so keys of the log may be evicted: set it to noeviction, or redis.allow_eviction = true"
             )));
         }
-        self.load_libraries().await?;
+        // Before the functions that people call, which place topics by it.
         let meta = self.key("meta");
         let wanted = self.settings().partitions.to_string();
         self.command(
@@ -139,6 +139,7 @@ impl Redis {
                 "{meta} says {stored} partitions, and redis.partitions is {wanted}"
             )));
         }
+        self.load_libraries().await?;
         for partition in 0..self.settings().partitions {
             self.configure(partition).await?;
         }

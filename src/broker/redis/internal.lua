@@ -131,6 +131,21 @@ local function is_beyond_seams(k, id)
   return not less(id, #k.seams > 0 and k.seams[#k.seams][2] or k.born)
 end
 
+-- A new seam: something was lost above `before`, up to `id`, by a process that goes on.
+local function leap_from(k, before, id)
+  k.seams[#k.seams + 1] = { before, id }
+  if #k.seams > SEAMS_MAX then table.remove(k.seams, 1) end
+  leap_over(k, id)
+end
+
+-- The last entry of a topic below an id that the log lacks, but nothing that the newest seam covers.
+local function last_before(k, topic, id)
+  local covered = #k.seams > 0 and k.seams[#k.seams][2] or k.born
+  local entry = (try('XREVRANGE', key(k.p, 'log:' .. topic), '(' .. id, '-', 'COUNT', 1) or {})[1]
+  local last = entry and position(entry[1]) or '0-0'
+  return less(covered, last) and last or covered
+end
+
 -- Where the seam begins that an id lies in.
 local function seam_around(k, id)
   for _, seam in ipairs(k.seams) do
@@ -194,12 +209,15 @@ local function report(k, topic, id, heard, since)
   local log = key(k.p, 'log:' .. topic)
   local exists, free = is_stream(log)
   if not exists and not free then return end
+  -- It has expired, and whoever comes is told that.
+  if not exists and not less(id_text(oldest(k, topic, k.ms), 0), id) then return end
   local from = since or seam_around(k, heard)
   if from and has_between(k, log, from, heard) then return write_gap(k, topic, from, heard) end
   if since and less(since, id) then return write_gap(k, topic, since, id) end
-  if is_beyond_seams(k, id) and lacks(k, topic, id) then leap_over(k, id) end
+  if is_beyond_seams(k, id) and lacks(k, topic, id) then leap_from(k, last_before(k, topic, id), id) end
   from = seam_around(k, id)
-  if from then write_gap(k, topic, from, id) end
+  -- A process that has lost only some of its logs has entries there.
+  if from and not (exists and #redis.call('XRANGE', log, id, id) > 0) then write_gap(k, topic, from, id) end
 end
 
 -- Looks at some topics: forgets the heads of those whose log has expired, and lists those that earlier
@@ -321,7 +339,12 @@ redis.register_function({ function_name = F .. 'report', flags = { 'allow-oom' }
   local k = clock(a[1])
   take_over(k)
   local since = unfollowed_since(k, a[3], a[4])
-  if is_beyond_seams(k, a[2]) then leap_over(k, a[2]) end
+  if a[3] == k.born and a[4] == (#k.seams > 0 and k.seams[#k.seams][1] or '0-0') then
+    -- It has followed this very process. Only if that has lost its tail it has heard more.
+    if less(k.last, a[2]) then leap_from(k, k.last, a[2]) end
+  elseif is_beyond_seams(k, a[2]) then
+    leap_over(k, a[2])
+  end
   for i = 5, #a, 2 do report(k, a[i], a[i + 1], a[2], since) end
   return redis.status_reply('OK')
 end })
@@ -359,18 +382,18 @@ local function make_room(hash)
   if kindof ~= 'hash' and kindof ~= 'none' then redis.call('DEL', hash) end
 end
 
--- library replica streams (topic subscribers)*  ->  whether its subscribers were forgotten, then name and
--- streams of each replica that lives
+-- library replica streams partitions (topic subscribers)*  ->  whether its subscribers were forgotten, and
+-- whether the log's settings were, then name and streams of each replica that lives
 redis.register_function({ function_name = F .. 'heartbeat', flags = { 'allow-oom' }, callback = function(_, a)
   local now, mine = time_ms(), PREFIX .. ':subscribers:' .. a[2]
   make_room(mine)
   make_room(PREFIX .. ':replicas')
   make_room(LIBRARIES)
-  local reply = { 1 - redis.call('EXISTS', mine) }
+  local reply = { 1 - redis.call('EXISTS', mine), redis.call('HSETNX', PREFIX .. ':meta', 'partitions', a[4]) }
   redis.call('HSET', LIBRARIES, a[1], int(now))
   redis.call('HSET', PREFIX .. ':replicas', a[2], int(now) .. ' ' .. a[3])
   redis.call('HSET', mine, '', 0)
-  for i = 4, #a, 2 do
+  for i = 5, #a, 2 do
     if a[i + 1] == '0' then redis.call('HDEL', mine, a[i]) else redis.call('HSET', mine, a[i], a[i + 1]) end
   end
   redis.call('PEXPIRE', mine, FORGET_MS)

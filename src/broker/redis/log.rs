@@ -225,15 +225,22 @@ impl Redis {
         cmd.arg(self.0.library.function("heartbeat")).arg(0);
         // By which it is known that the library is used.
         cmd.arg(&self.0.library.name);
-        cmd.arg(&self.settings().replica).arg(streams);
+        cmd.arg(&self.settings().replica)
+            .arg(streams)
+            .arg(self.partitions());
         for (topic, count) in subscribers {
             cmd.arg(topic.as_str()).arg(*count);
         }
         let answer = self.call(&cmd).await?;
         self.tidy_libraries().await;
-        let [fresh, replicas @ ..] = decode::list(&answer).map_err(|_| self.unreadable())? else {
+        let [fresh, unset, replicas @ ..] = decode::list(&answer).map_err(|_| self.unreadable())?
+        else {
             return Err(self.unreadable());
         };
+        if decode::number(unset) == Ok(1) {
+            // FLUSHALL has taken the settings, too. Until now who calls functions was refused.
+            Box::pin(self.prepare()).await?;
+        }
         let pairs = replicas.chunks_exact(2).filter_map(|pair| match pair {
             [name, count] => Some((
                 decode::text(name).ok()?.to_owned(),

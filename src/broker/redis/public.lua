@@ -11,9 +11,12 @@ local function crc16(text)
   return crc
 end
 
--- The partition follows from the topic. A key names it for those who must name keys.
+-- The partition follows from the topic. A key names it for those who must name keys. How many there are
+-- a replica says, again within a second if FLUSHALL has taken it: what is published to a partition that
+-- does not exist is read by nobody.
 local function partition(keys, topic)
-  local count = tonumber(redis.call('HGET', PREFIX .. ':meta', 'partitions') or 1)
+  local count = tonumber(redis.call('HGET', PREFIX .. ':meta', 'partitions') or nil)
+  if not count then return nil, refuse('TGNOTREADY', 'no replica has said yet how many partitions there are: try again') end
   local p = int(count > 1 and crc16(topic) % count or 0)
   if keys[1] and keys[1] ~= '{' .. p .. '}' then
     return nil, refuse('TGINVALID', 'the key, if there is one, is {PARTITION}: {' .. p .. '} for topic ' .. topic)

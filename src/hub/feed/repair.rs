@@ -16,6 +16,7 @@
 //! | broken | the last page | live; the frames that waited follow. What was found and streams had gone past is noted in [`late`](super::late), and they are told |
 //! | broken | the live path breaks | broken, as before; the frames that waited are in the log |
 //! | broken | a page that was asked for from another position than the present one | broken, as before |
+//! | broken | a page that was read before a deletion which was heard since | broken, as before |
 //! | opening | a frame | opening; the frame waits |
 //! | opening | the live path breaks | opening; the frames that waited are in the log |
 //!
@@ -303,6 +304,9 @@ impl Track {
             }
             // The topic has broken elsewhere since that was asked for.
             Health::Broken { at, .. } if page.after != at => return Repaired::More,
+            // A deletion was heard meanwhile: what it deletes is not shown again, not even to be told
+            // of the deletion right after it.
+            Health::Broken { .. } if self.was_deleted_after(horizon) => return Repaired::More,
             Health::Broken { at, shown, passed } => {
                 let chain = self.chain();
                 if is_behind_older_hole(page, chain, at) {
@@ -363,7 +367,7 @@ impl Track {
                 self.ended = None;
                 self.deleted = frame.id;
             }
-            Mark::Gap { lost, .. } => self.lost = lost,
+            Mark::Gap { lost, .. } => self.lost = self.lost.max(lost),
             Mark::Unlogged => {}
         }
         self.window.append(frame);
