@@ -155,7 +155,12 @@ impl Memory {
         clippy::unused_async,
         reason = "the same shape as the broker that has to wait"
     )]
-    pub(super) async fn heartbeat(&self, _: u64, _: &[(Topic, u64)]) -> Result<Fleet, BrokerError> {
+    pub(super) async fn heartbeat(
+        &self,
+        _: u64,
+        _: &[(Topic, u64)],
+        _: bool,
+    ) -> Result<Fleet, BrokerError> {
         Ok(Fleet::default())
     }
 

@@ -135,7 +135,8 @@ impl Broker {
         either!(self, broker => broker.topic(topic).await)
     }
 
-    /// Says that this replica lives, and what has changed of its subscribers by topic.
+    /// Says that this replica lives, and what has changed of its subscribers by topic; `anew` has all that
+    /// it said of them before forgotten.
     ///
     /// # Errors
     /// As [`Broker::read`].
@@ -143,8 +144,9 @@ impl Broker {
         &self,
         streams: u64,
         subscribers: &[(Topic, u64)],
+        anew: bool,
     ) -> Result<Fleet, BrokerError> {
-        either!(self, broker => broker.heartbeat(streams, subscribers).await)
+        either!(self, broker => broker.heartbeat(streams, subscribers, anew).await)
     }
 
     /// Takes this replica off the list that others see, at a clean stop.

@@ -26,7 +26,8 @@ async fn tell(hub: &Hub, broker: &Broker, here: u64) -> Option<Fleet> {
     loop {
         let changed = hub.take_changed(CHANGES_MAX);
         let is_last = changed.len() < CHANGES_MAX;
-        match broker.heartbeat(here, &changed).await {
+        let anew = hub.take_changes_lost();
+        match broker.heartbeat(here, &changed, anew).await {
             Ok(fleet) => {
                 if fleet.forgotten {
                     hub.mark_all_changed();
@@ -38,6 +39,9 @@ async fn tell(hub: &Hub, broker: &Broker, here: u64) -> Option<Fleet> {
             Err(why) => {
                 tracing::debug!(%why, "a heartbeat failed");
                 hub.mark_changed(changed.into_iter().map(|(topic, _)| topic));
+                if anew {
+                    hub.mark_changes_lost();
+                }
                 return None;
             }
         }

@@ -48,6 +48,8 @@ use window::WindowBounds;
 
 /// Topics whose last entry is remembered although nobody reads them any more.
 const SWEPT_MAX: usize = 4096;
+/// Topics that nobody reads and whose change is still to be told; beyond that all is told anew.
+const CHANGED_MAX: usize = 10_000;
 
 /// All topics that somebody on this replica reads, or has read until a moment ago.
 #[derive(Debug)]
@@ -76,7 +78,10 @@ struct State {
     swept: VecDeque<(Topic, LastKnown)>,
     /// The first so many of them were told to the log once.
     swept_told: usize,
+    /// Topics whose number of subscribers changed and was not told.
     changed: BTreeSet<Topic>,
+    /// There were too many of them: what was told before must be forgotten, and all told again.
+    changes_lost: bool,
 }
 
 /// What a live frame asks of the follower.
@@ -284,6 +289,10 @@ impl Hub {
                 if let Some(last) = last.filter(|last| *last != LastKnown::default()) {
                     state.swept.push_back((topic.clone(), last));
                 }
+                // While the log is away nothing is told, and topics come and go.
+                if state.changed.len() > CHANGED_MAX && state.changed.remove(&topic) {
+                    state.changes_lost = true;
+                }
                 due.push(topic);
             }
         }
@@ -317,7 +326,26 @@ impl Hub {
 
     /// Marks topics as changed whose number did not get through.
     pub fn mark_changed(&self, topics: impl Iterator<Item = Topic>) {
-        self.state().changed.extend(topics);
+        let mut state = self.state();
+        for topic in topics {
+            // A topic that is read is known anyway.
+            if state.feeds.contains_key(&topic) || state.changed.len() < CHANGED_MAX {
+                state.changed.insert(topic);
+            } else {
+                state.changes_lost = true;
+            }
+        }
+    }
+
+    /// Whether changes were lost since the last call: all that was told of subscribers is to be forgotten.
+    #[must_use]
+    pub fn take_changes_lost(&self) -> bool {
+        std::mem::take(&mut self.state().changes_lost)
+    }
+
+    /// That changes were lost did not get through.
+    pub fn mark_changes_lost(&self) {
+        self.state().changes_lost = true;
     }
 
     /// Marks all topics as changed, for a log that has forgotten them.

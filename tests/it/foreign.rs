@@ -458,6 +458,35 @@ fn a_function_that_is_given_a_key_of_another_partition_refuses() {
     }
 }
 
+/// FLUSHALL takes the number of partitions, and leaves the functions. What was published by them until a
+/// replica had said the number again went to the first partition, where nobody reads its topic.
+#[test]
+fn a_function_that_does_not_know_the_partitions_refuses_until_it_is_told() {
+    let redis = Redis::start();
+    let config = [("redis.partitions", "4"), ("redis.tick_after", "1h")];
+    let gateway = Gateway::over(&redis, &config);
+    let mut stream = gateway.listen(&["news"]);
+    let publish =
+        || redis.run_bytes::<String>(&[b"FCALL", b"tidegate_publish", b"0", b"news", b"x"]);
+    publish().unwrap();
+    stream.next_event();
+    redis.run::<()>(&["FLUSHALL"]);
+    let mut published = None;
+    eventually("a replica has said how many partitions there are", || {
+        published = match publish() {
+            Ok(id) => Some(id),
+            Err(why) => {
+                assert_eq!(why.code(), Some("TGNOTREADY"), "{why}");
+                None
+            }
+        };
+        published.is_some()
+    });
+    let published = published.unwrap();
+    // Nothing that was accepted since is missing.
+    assert!(stream.next_published().id().ends_with(published.as_str()));
+}
+
 /// Somebody deleted the inbox, and the clock of Redis was put back: what is in it was not moved.
 #[test]
 fn an_inbox_entry_below_the_last_one_is_published_once() {

@@ -382,18 +382,19 @@ local function make_room(hash)
   if kindof ~= 'hash' and kindof ~= 'none' then redis.call('DEL', hash) end
 end
 
--- library replica streams partitions (topic subscribers)*  ->  whether its subscribers were forgotten, and
+-- library replica streams partitions anew (topic subscribers)*  ->  whether its subscribers were forgotten, and
 -- whether the log's settings were, then name and streams of each replica that lives
 redis.register_function({ function_name = F .. 'heartbeat', flags = { 'allow-oom' }, callback = function(_, a)
   local now, mine = time_ms(), PREFIX .. ':subscribers:' .. a[2]
   make_room(mine)
   make_room(PREFIX .. ':replicas')
   make_room(LIBRARIES)
+  if a[5] == 'anew' then redis.call('DEL', mine) end
   local reply = { 1 - redis.call('EXISTS', mine), redis.call('HSETNX', PREFIX .. ':meta', 'partitions', a[4]) }
   redis.call('HSET', LIBRARIES, a[1], int(now))
   redis.call('HSET', PREFIX .. ':replicas', a[2], int(now) .. ' ' .. a[3])
   redis.call('HSET', mine, '', 0)
-  for i = 5, #a, 2 do
+  for i = 6, #a, 2 do
     if a[i + 1] == '0' then redis.call('HDEL', mine, a[i]) else redis.call('HSET', mine, a[i], a[i + 1]) end
   end
   redis.call('PEXPIRE', mine, FORGET_MS)

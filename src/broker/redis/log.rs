@@ -220,6 +220,7 @@ impl Redis {
         &self,
         streams: u64,
         subscribers: &[(Topic, u64)],
+        anew: bool,
     ) -> Result<Fleet, BrokerError> {
         let mut cmd = redis::cmd("FCALL");
         cmd.arg(self.0.library.function("heartbeat")).arg(0);
@@ -227,7 +228,8 @@ impl Redis {
         cmd.arg(&self.0.library.name);
         cmd.arg(&self.settings().replica)
             .arg(streams)
-            .arg(self.partitions());
+            .arg(self.partitions())
+            .arg(if anew { "anew" } else { "" });
         for (topic, count) in subscribers {
             cmd.arg(topic.as_str()).arg(*count);
         }
