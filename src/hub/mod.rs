@@ -368,17 +368,17 @@ impl Hub {
         }
         let id = frame.id;
         if let Some(feed) = feed.as_ref().filter(|_| partition.is_estranged()) {
-            // It is of a log that was not told of the one before: it waits until the path begins anew.
+            // It is of a log that was not told of the one before. It is read once the path has begun anew.
             feed.break_off();
         }
         let taken = feed.as_ref().map(|feed| feed.hear(frame));
         if taken == Some(Taken::LogLost) {
-            partition.estrange();
+            partition.estrange(id);
         }
         // Only now: whoever sees this id as heard finds the frame in the window, or the topic broken.
         let order = partition.hear(id);
         if order != cmp::Ordering::Greater {
-            partition.estrange();
+            partition.estrange(id);
         }
         if let Some(feed) = feed.filter(|_| taken == Some(Taken::Appended)) {
             feed.wake_all();
@@ -394,11 +394,11 @@ impl Hub {
         let partition = self.partition(partition);
         let is_other = !partition.take_tick(&tick);
         if is_other {
-            partition.estrange();
+            partition.estrange(tick.id);
         }
         let order = partition.hear(tick.id);
         if order == cmp::Ordering::Less {
-            partition.estrange();
+            partition.estrange(tick.id);
         }
         is_other || order == cmp::Ordering::Less
     }

@@ -47,6 +47,9 @@ struct State {
     known: Id,
     horizon: Option<Arc<Horizon>>,
     followed: Following,
+    /// The first id that the live path showed of another log than the one that it followed, and what had
+    /// been heard of that one: all of it.
+    changed_at: Option<(Id, Id)>,
     /// Those that the clock remembers, as they were read last, and those of clocks before it.
     losses: Vec<Loss>,
     /// When that clock was born.
@@ -221,13 +224,24 @@ impl Partition {
         holding.into_values().for_each(Waker::wake);
     }
 
-    /// The log has gone back, as its frames and ticks show: what is heard from here on is not of the
+    /// The log has gone back, as a frame or a tick at `id` shows: what is heard from here on is not of the
     /// clock that is followed.
-    pub(super) fn estrange(&self) {
+    pub(super) fn estrange(&self, id: Id) {
         let mut state = self.state();
         if state.followed.path == Path::Settled {
             state.followed.path = Path::Estranged;
+            state.changed_at = Some((id, state.heard));
         }
+    }
+
+    /// Up to where a topic that is complete up to `at` is complete in the log that was read: if the live path
+    /// itself has shown how this log took the place of the one before, nothing of that one was missed.
+    pub(super) fn complete_in(&self, at: Id, horizon: &Horizon) -> Id {
+        let heard_all = |(first, heard): &(Id, Id)| {
+            horizon.born < *first && *first <= horizon.last && *heard <= at
+        };
+        let took_over = self.state().changed_at.filter(heard_all);
+        took_over.map_or(at, |_| at.max(horizon.born))
     }
 
     /// Takes the clock as it is said aloud, before its id is heard. False if it is another one than that
@@ -288,6 +302,7 @@ impl Partition {
             losses,
             losses_of,
             past_losses,
+            changed_at,
             ..
         } = &mut *state;
         if *present != generation || followed.path == Path::Broken {
@@ -299,6 +314,10 @@ impl Partition {
         };
         let other = followed.clock.as_ref().filter(|clock| is_other(clock));
         if followed.path == Path::Estranged || (other.is_some() && !followed.stale) {
+            if followed.path == Path::Settled {
+                // Read, not heard: what the log before gave out last may be on its way, or lost.
+                *changed_at = None;
+            }
             followed.path = Path::Estranged;
             return Learned::Foreign;
         }
@@ -331,6 +350,10 @@ impl Partition {
     /// The live path broke: readings that are under way are of another time.
     pub(super) fn begin_generation(&self) {
         let mut state = self.state();
+        if state.followed.path == Path::Settled {
+            // Whatever comes now, the live path does not show how.
+            state.changed_at = None;
+        }
         state.horizon = None;
         state.unsettled = Id::ZERO;
         state.unsettled_tick = None;

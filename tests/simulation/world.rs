@@ -289,6 +289,9 @@ impl World {
         for replica in &mut self.replicas {
             replica.deleted.clear();
         }
+        for open in self.clients.iter_mut().filter_map(|c| c.open.as_mut()) {
+            open.deleted.clear();
+        }
         let held = self.server.held(&topics());
         let known: Vec<_> = self.replicas.iter().map(Replica::known_entries).collect();
         for (number, event) in self.published.iter_mut().enumerate() {

@@ -27,7 +27,8 @@ impl Ledger {
         self.expire(now_ms);
         self.take_over(now_ms);
         let since = self.unfollowed_since(&followed);
-        if self.is_followed_by(&followed) {
+        let is_known = self.is_followed_by(&followed);
+        if is_known {
             // It has followed this very process. Only if that has lost its tail it has heard more.
             if self.last < followed.heard {
                 let last = self.last;
@@ -38,7 +39,9 @@ impl Ledger {
         }
         let mut told = Vec::new();
         for (topic, id) in topics {
-            if let Some(frame) = self.report_one(topic, *id, followed.heard, since, now_ms) {
+            if let Some(frame) =
+                self.report_one(topic, *id, followed.heard, since, is_known, now_ms)
+            {
                 told.push((topic.clone(), frame));
             }
         }
@@ -98,18 +101,17 @@ impl Ledger {
         self.leap_over(id);
     }
 
-    /// The last entry of a topic below an id that the log lacks, but nothing that the newest seam covers.
-    fn last_before(&self, topic: &Topic, id: Id) -> Id {
-        let entries = self
-            .logs
-            .get(topic)
-            .into_iter()
-            .flat_map(|log| &log.entries);
-        let below = entries
-            .map(|(entry, _)| entry.id)
-            .filter(|entry| *entry < id);
-        let covered = self.seams.back().map_or(self.born, |seam| seam.after);
-        below.max().unwrap_or_default().max(covered)
+    /// After which entry of a topic an id stood that the log lacks.
+    fn before(&self, topic: &Topic, id: Id) -> Id {
+        let Some(entries) = self.logs.get(topic).map(|log| &log.entries) else {
+            return Id::before_ms(self.oldest(topic, self.last.ms));
+        };
+        let below = entries.partition_point(|(entry, _)| entry.id < id);
+        let last = below.checked_sub(1).and_then(|last| entries.get(last));
+        let first = || entries.front().map(|(first, _)| first.prev);
+        last.map(|(entry, _)| entry.id)
+            .or_else(first)
+            .unwrap_or_default()
     }
 
     /// What a replica knew of one topic: `id` last, and nothing at or below `heard` is shown there
@@ -120,6 +122,7 @@ impl Ledger {
         id: Id,
         heard: Id,
         since: Option<Id>,
+        is_known: bool,
         now_ms: u64,
     ) -> Option<Frame> {
         if !self.logs.contains_key(topic) && id <= Id::before_ms(self.oldest(topic, self.last.ms)) {
@@ -135,8 +138,12 @@ impl Ledger {
             return self.write_gap(topic, from, id, now_ms);
         }
         if self.is_beyond_seams(id) && self.lacks(topic, id) {
-            let before = self.last_before(topic, id);
-            self.leap_from(before, id);
+            if is_known {
+                // Its ids are not given out again anyway, and other topics may have entries there.
+                let before = self.before(topic, id);
+                return self.write_gap(topic, before, id, now_ms);
+            }
+            self.leap_over(id);
         }
         let from = self.seam_around(id)?;
         // A process that has lost only some of its logs has entries there.
@@ -316,7 +323,23 @@ mod tests {
         publish(&mut before, 1, 10_030);
         let told = before.report(followed, &[(topic(), lost)], 10_040);
         assert_eq!(gap_of(&told), Some((kept, lost)));
-        assert_eq!(before.horizon(10_040).seams[0].before, kept);
+        assert!(
+            before.horizon(10_040).seams.is_empty(),
+            "other topics have lost nothing"
+        );
+        // A second replica that heard the same, and one that has heard all since.
+        assert!(
+            before
+                .report(followed, &[(topic(), lost)], 10_050)
+                .is_empty()
+        );
+        let last = before.last();
+        let followed = Followed::by(ClockName::of(&before.horizon(10_050)), last);
+        assert!(
+            before
+                .report(followed, &[(topic(), last)], 10_060)
+                .is_empty()
+        );
     }
 
     /// A frame that came twice leads to a report, too.

@@ -3,7 +3,7 @@
 
 local PREFIX = '@PREFIX@'
 local CODE = '@CODE@'
--- Used until a replica has said otherwise (and again after FLUSHALL, until the next tick).
+-- Used until a replica has said otherwise (and again after FLUSHALL, until the next heartbeat).
 local DEFAULTS = { events_max = 10000, age_ms = 86400000, leap_ms = 2000, idem_ms = 600000, bytes_max = 65536, topics_max = 0 }
 local SETTINGS = { 'events_max', 'age_ms', 'leap_ms', 'idem_ms', 'bytes_max', 'topics_max' }
 local EXPIRY_SLACK_MS = 3600000

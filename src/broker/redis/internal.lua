@@ -138,12 +138,11 @@ local function leap_from(k, before, id)
   leap_over(k, id)
 end
 
--- The last entry of a topic below an id that the log lacks, but nothing that the newest seam covers.
-local function last_before(k, topic, id)
-  local covered = #k.seams > 0 and k.seams[#k.seams][2] or k.born
-  local entry = (try('XREVRANGE', key(k.p, 'log:' .. topic), '(' .. id, '-', 'COUNT', 1) or {})[1]
-  local last = entry and position(entry[1]) or '0-0'
-  return less(covered, last) and last or covered
+-- After which entry of a topic an id stood that the log lacks.
+local function before(k, topic, id)
+  local log = key(k.p, 'log:' .. topic)
+  local last = (try('XREVRANGE', log, '(' .. id, '-', 'COUNT', 1) or {})[1]
+  return last and position(last[1]) or floor_of(k, log) or empty_floor(k, topic, k.ms)
 end
 
 -- Where the seam begins that an id lies in.
@@ -204,8 +203,9 @@ local function write_gap(k, topic, from, lost)
 end
 
 -- What a replica knew of one topic: `id` last, and nothing at or below `heard` is shown there any
--- more, although `since` the log was written by processes that it did not follow.
-local function report(k, topic, id, heard, since)
+-- more, although `since` the log was written by processes that it did not follow; it may have followed
+-- the one that writes now.
+local function report(k, topic, id, heard, since, is_known)
   local log = key(k.p, 'log:' .. topic)
   local exists, free = is_stream(log)
   if not exists and not free then return end
@@ -214,7 +214,11 @@ local function report(k, topic, id, heard, since)
   local from = since or seam_around(k, heard)
   if from and has_between(k, log, from, heard) then return write_gap(k, topic, from, heard) end
   if since and less(since, id) then return write_gap(k, topic, since, id) end
-  if is_beyond_seams(k, id) and lacks(k, topic, id) then leap_from(k, last_before(k, topic, id), id) end
+  if is_beyond_seams(k, id) and lacks(k, topic, id) then
+    -- Its ids are not given out again anyway, and other topics may have entries there.
+    if is_known then return write_gap(k, topic, before(k, topic, id), id) end
+    leap_over(k, id)
+  end
   from = seam_around(k, id)
   -- A process that has lost only some of its logs has entries there.
   if from and not (exists and #redis.call('XRANGE', log, id, id) > 0) then write_gap(k, topic, from, id) end
@@ -339,13 +343,14 @@ redis.register_function({ function_name = F .. 'report', flags = { 'allow-oom' }
   local k = clock(a[1])
   take_over(k)
   local since = unfollowed_since(k, a[3], a[4])
-  if a[3] == k.born and a[4] == (#k.seams > 0 and k.seams[#k.seams][1] or '0-0') then
+  local is_known = a[3] == k.born and a[4] == (#k.seams > 0 and k.seams[#k.seams][1] or '0-0')
+  if is_known then
     -- It has followed this very process. Only if that has lost its tail it has heard more.
     if less(k.last, a[2]) then leap_from(k, k.last, a[2]) end
   elseif is_beyond_seams(k, a[2]) then
     leap_over(k, a[2])
   end
-  for i = 5, #a, 2 do report(k, a[i], a[i + 1], a[2], since) end
+  for i = 5, #a, 2 do report(k, a[i], a[i + 1], a[2], since, is_known) end
   return redis.status_reply('OK')
 end })
 

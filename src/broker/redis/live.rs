@@ -121,7 +121,7 @@ impl Session {
         // Each time: it may be another server than before, or an emptied one.
         redis.prepare().await?;
         let mut pubsub = redis.subscribe_connection().await?;
-        let run = redis.run_id_of(&mut pubsub).await?;
+        let run = redis.run_of(&mut pubsub).await?;
         // Whoever is told that this connection stands may say the clock at once, and will hear it.
         let ticks: Vec<String> = (0..redis.partitions())
             .map(|p| redis.key(&format!("{{{p}}}:tick")))

@@ -182,6 +182,21 @@ impl Redis {
         run.ok_or_else(|| self.unreadable())
     }
 
+    /// The process that a connection leads to, and the history of what it holds: a master that was a
+    /// replica meanwhile is the same process, with what the other one had (`run_id`, `master_replid` of
+    /// [INFO](https://redis.io/docs/latest/commands/info/)).
+    ///
+    /// # Errors
+    /// [`BrokerError::Unavailable`].
+    pub(super) async fn run_of(&self, pubsub: &mut PubSub) -> Result<Box<str>, BrokerError> {
+        let mut ask = redis::cmd("INFO");
+        let info = pubsub.ask(ask.arg("server").arg("replication")).await?;
+        let info = decode::text(&info).map_err(|_| self.unreadable())?;
+        let run = decode::field(info, "run_id").ok_or_else(|| self.unreadable())?;
+        let history = decode::field(info, "master_replid").unwrap_or_default();
+        Ok(format!("{run} {history}").into())
+    }
+
     /// Told when a command has failed: the master may be another one.
     pub(super) fn doubts(&self) -> watch::Receiver<()> {
         self.0.doubts.subscribe()

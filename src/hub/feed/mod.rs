@@ -228,8 +228,11 @@ impl Feed {
 
     pub(super) fn repair(&self, page: &Page, horizon: &Horizon, serial: u64) -> Repaired {
         let heard = self.partition.heard();
+        let complete_in = |at| self.partition.complete_in(at, horizon);
         let mut state = self.state();
-        let repaired = state.track.repair(page, horizon, heard, serial);
+        let repaired = state
+            .track
+            .repair(page, horizon, heard, serial, complete_in);
         // After the find: who reads this number finds it.
         self.late.store(state.track.late.count(), Ordering::Release);
         repaired

@@ -9,7 +9,7 @@
 //! | live | a frame that names the last known entry as its previous one | live |
 //! | live | a frame whose previous entry is unknown, or one that cannot be read | broken after the last known entry; the frame waits |
 //! | live | a frame that begins a log, although the last known entry had time to live | broken after that entry; the log must be told |
-//! | live | the live path breaks | broken after the last id that was heard |
+//! | live | the live path breaks, or shows a frame of a log that was not told of this one | broken after the last id that was heard |
 //! | broken | a frame | broken; the frame waits. A deletion empties the window at once: what it deletes is shown no more |
 //! | broken | a page that was cut short | broken further on |
 //! | broken | a page whose first entry names one between the last known entry and the page | broken after the last known entry: there was an older hole |
@@ -234,7 +234,8 @@ impl Track {
         Taken::Appended
     }
 
-    /// The live path broke: what was complete stays so, nothing more is known.
+    /// The live path broke, or goes on with another log: what was complete stays so, nothing more is known,
+    /// and what waits is in the log.
     pub(super) fn break_off(&mut self, heard: Id) {
         if let Health::Live { base } = self.health {
             let at = base.max(heard);
@@ -284,13 +285,15 @@ impl Track {
 
     /// Takes what was read to open or to repair the topic, while the live path carried it; `heard`
     /// is what the partition has heard by now, `serial` the hub's next serial number: streams
-    /// opened before it may have gone past what is found now.
+    /// opened before it may have gone past what is found now. `complete_in` says how far the topic is
+    /// complete in the log that was read, if it is up to an id (`Partition::complete_in`).
     pub(super) fn repair(
         &mut self,
         page: &Page,
         horizon: &Horizon,
         heard: Id,
         serial: u64,
+        complete_in: impl Fn(Id) -> Id,
     ) -> Repaired {
         self.unlogged = page.floor == Floor::Unlogged;
         self.born = horizon.born;
@@ -318,6 +321,7 @@ impl Track {
                     };
                     return Repaired::More;
                 }
+                let at = complete_in(at);
                 let missing = gap::judge(at, horizon, page.floor).filter(|gap| at < gap.to);
                 let floor = missing.map_or(at, |gap| gap.to);
                 let reached = self
