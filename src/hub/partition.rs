@@ -47,9 +47,9 @@ struct State {
     known: Id,
     horizon: Option<Arc<Horizon>>,
     followed: Following,
-    /// The first id that the live path showed of another log than the one that it followed, and what had
-    /// been heard of that one: all of it.
-    changed_at: Option<(Id, Id)>,
+    /// The first id that the live path showed of another log than the one that it followed: all of that
+    /// one was heard before, of topics that were live.
+    changed_at: Option<Id>,
     /// Those that the clock remembers, as they were read last, and those of clocks before it.
     losses: Vec<Loss>,
     /// When that clock was born.
@@ -230,18 +230,23 @@ impl Partition {
         let mut state = self.state();
         if state.followed.path == Path::Settled {
             state.followed.path = Path::Estranged;
-            state.changed_at = Some((id, state.heard));
+            state.changed_at = Some(id);
         }
     }
 
-    /// Up to where a topic that is complete up to `at` is complete in the log that was read: if the live path
-    /// itself has shown how this log took the place of the one before, nothing of that one was missed.
+    /// Whether the live path itself has shown that another log took the place of the one that it followed,
+    /// on the connection that stands or on the last one that was settled.
+    pub(super) fn has_changed(&self) -> bool {
+        self.state().changed_at.is_some()
+    }
+
+    /// Up to where a topic that was live when the log changed, and complete up to `at`, is complete in the
+    /// log that was read: if that is the one that the live path showed then, nothing was missed before it
+    /// was born.
     pub(super) fn complete_in(&self, at: Id, horizon: &Horizon) -> Id {
-        let heard_all = |(first, heard): &(Id, Id)| {
-            horizon.born < *first && *first <= horizon.last && *heard <= at
-        };
-        let took_over = self.state().changed_at.filter(heard_all);
-        took_over.map_or(at, |_| at.max(horizon.born))
+        let is_this = |first: &Id| horizon.born < *first && *first <= horizon.last;
+        let changed = self.state().changed_at.filter(is_this);
+        changed.map_or(at, |_| at.max(horizon.born))
     }
 
     /// Takes the clock as it is said aloud, before its id is heard. False if it is another one than that

@@ -340,3 +340,42 @@ fn topics_that_nobody_has_listed_are_listed_by_the_sweep() {
         gateway.get("/topics").json()["topics"] == json!(["a", "b"])
     });
 }
+
+/// The list of topics is what people look at, and no more: whatever stands in it, or in its place, events are
+/// delivered, a page ends, and the sweep puts it in order.
+#[test]
+fn whatever_stands_in_the_list_of_topics_stops_no_event_and_no_page() {
+    let redis = Redis::start();
+    let gateway = Gateway::over(&redis, &[]);
+    let mut stream = gateway.listen(&["b"]);
+    let topics = || gateway.get("/topics?limit=2").json()["topics"].clone();
+    for topic in ["b", "a"] {
+        gateway.publish(topic, "x");
+    }
+    stream.next_event();
+    // Names without a log, no names at all, and scores by which they do not ascend
+    redis.run::<u64>(&[
+        "ZADD",
+        "tidegate:{0}:topics",
+        "-1",
+        "zz",
+        "0",
+        "a1",
+        "0",
+        "a*1",
+        "7",
+        "b",
+    ]);
+    redis.run::<String>(&["XADD", "tidegate:{0}:log:a*1", "*", "a", "b"]);
+    gateway.get("/topics?limit=2");
+    eventually("what has no log is listed no more", || {
+        topics() == json!(["a", "b"])
+    });
+    // Another key in its place, while the live path begins anew
+    redis.run::<u64>(&["DEL", "tidegate:{0}:topics"]);
+    redis.run::<()>(&["SET", "tidegate:{0}:topics", "x"]);
+    redis.run::<i64>(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+    let id = gateway.publish("b", "after");
+    assert!(stream.next_event().id().ends_with(&id));
+    eventually("it has made room", || topics() == json!(["a", "b"]));
+}

@@ -224,26 +224,32 @@ local function report(k, topic, id, heard, since, is_known)
   if from and not (exists and #redis.call('XRANGE', log, id, id) > 0) then write_gap(k, topic, from, id) end
 end
 
--- Looks at some topics: forgets the heads of those whose log has expired, and lists those that earlier
--- builds, or publishers that may not list, have opened.
+-- Looks at some heads and forgets those of logs that have expired, and at some names of the list of topics:
+-- what earlier builds, or publishers that may not list, have opened is listed, and what has no log is not.
 local function sweep(k, many)
   local p, heads, topics, clock_key = k.p, key(k.p, 'heads'), key(k.p, 'topics'), key(k.p, 'clock')
+  local function has_log(topic) return redis.call('EXISTS', key(p, 'log:' .. topic)) == 1 end
   local found = redis.call('HSCAN', heads, redis.call('HGET', clock_key, 'sweep') or '0', 'COUNT', many)
+  redis.call('HSET', clock_key, 'sweep', found[1])
   for i = 1, #found[2], 2 do
     local topic = found[2][i]
-    local listed = redis.call('ZSCORE', topics, topic)
-    if redis.call('EXISTS', key(p, 'log:' .. topic)) == 1 then
-      if not listed then redis.call('ZADD', topics, 0, topic) end
-    else
-      if listed then redis.call('ZREM', topics, topic) end
-      local floor = id_text(oldest(k, topic, k.ms), 0)
-      if empty_floor(k, topic, k.ms) == floor then
-        redis.call('HDEL', heads, topic)
-        redis.call('HDEL', key(p, 'gaps'), topic)
-      end
+    if not has_log(topic) and empty_floor(k, topic, k.ms) == id_text(oldest(k, topic, k.ms), 0) then
+      redis.call('HDEL', heads, topic)
+      redis.call('HDEL', key(p, 'gaps'), topic)
     end
   end
-  redis.call('HSET', clock_key, 'sweep', found[1])
+  -- The list is what people look at, and no more: what else stands in its place makes room.
+  local kindof = redis.call('TYPE', topics).ok
+  if kindof ~= 'zset' and kindof ~= 'none' then redis.call('DEL', topics) end
+  for i = 1, #found[2], 2 do
+    if has_log(found[2][i]) then redis.call('ZADD', topics, 0, found[2][i]) end
+  end
+  local listed = redis.call('ZSCAN', topics, redis.call('HGET', clock_key, 'listed') or '0', 'COUNT', many)
+  redis.call('HSET', clock_key, 'listed', listed[1])
+  for i = 1, #listed[2], 2 do
+    if not has_log(listed[2][i]) then redis.call('ZREM', topics, listed[2][i])
+    elseif listed[2][i + 1] ~= '0' then redis.call('ZADD', topics, 0, listed[2][i]) end
+  end
 end
 
 -- (p topic type data end key)*  ->  ids, empty where the topic is not logged
@@ -328,7 +334,8 @@ redis.register_function({ function_name = F .. 'tick', flags = { 'allow-oom' }, 
   if k.now > k.ms then k.ms, k.seq = k.now, 0 end
   k.last = id_text(k.ms, k.seq)
   redis.call('HSET', key(k.p, 'clock'), 'last', k.last)
-  sweep(k, 64)
+  -- What stands in the way there is not in the way of the clock.
+  pcall(sweep, k, 64)
   local newest = k.seams[#k.seams]
   redis.call('PUBLISH', key(k.p, 'tick'), k.last .. ' ' .. k.born .. ' ' .. (newest and newest[1] or '0-0'))
   -- As earlier builds say and read it.
@@ -358,10 +365,12 @@ end })
 -- log. It looks at `limit` names at most; some have no log any more.
 redis.register_function({ function_name = F .. 'topics', flags = { 'no-writes' }, callback = function(_, a)
   local p, from, limit = a[1], a[2] == '' and '-' or '(' .. a[2], tonumber(a[3])
-  local names = redis.call('ZRANGEBYLEX', key(p, 'topics'), from, '+', 'LIMIT', 0, limit)
-  local reply = { #names == limit and names[limit] or '' }
+  local names = try('ZRANGEBYLEX', key(p, 'topics'), from, '+', 'LIMIT', 0, limit) or {}
+  -- With scores that somebody else has given they need not ascend: then the list ends here until the sweep.
+  local reply = { #names == limit and names[limit] > a[2] and names[limit] or '' }
   for _, topic in ipairs(names) do
-    if redis.call('EXISTS', key(p, 'log:' .. topic)) == 1 then reply[#reply + 1] = topic end
+    local shown = topic > a[2] and not topic_fault(topic)
+    if shown and redis.call('EXISTS', key(p, 'log:' .. topic)) == 1 then reply[#reply + 1] = topic end
   end
   return reply
 end })
@@ -395,7 +404,7 @@ redis.register_function({ function_name = F .. 'heartbeat', flags = { 'allow-oom
   make_room(PREFIX .. ':replicas')
   make_room(LIBRARIES)
   if a[5] == 'anew' then redis.call('DEL', mine) end
-  local reply = { 1 - redis.call('EXISTS', mine), redis.call('HSETNX', PREFIX .. ':meta', 'partitions', a[4]) }
+  local reply = { 1 - redis.call('EXISTS', mine), try('HSETNX', PREFIX .. ':meta', 'partitions', a[4]) or 0 }
   redis.call('HSET', LIBRARIES, a[1], int(now))
   redis.call('HSET', PREFIX .. ':replicas', a[2], int(now) .. ' ' .. a[3])
   redis.call('HSET', mine, '', 0)

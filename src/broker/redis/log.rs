@@ -179,9 +179,11 @@ impl Redis {
                 let Ok([next, names @ ..]) = decode::list(&answer) else {
                     return Err(self.unreadable());
                 };
-                here += names.len();
                 let names = names.iter().filter_map(|name| decode::text(name).ok());
-                found.extend(names.filter_map(|name| Topic::parse(name).ok()));
+                for topic in names.filter_map(|name| Topic::parse(name).ok()) {
+                    here += 1;
+                    found.insert(topic);
+                }
                 decode::text(next)
                     .map_err(|_| self.unreadable())?
                     .clone_into(&mut from);

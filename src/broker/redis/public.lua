@@ -15,7 +15,9 @@ end
 -- a replica says, again within a second if FLUSHALL has taken it: what is published to a partition that
 -- does not exist is read by nobody.
 local function partition(keys, topic)
-  local count = tonumber(redis.call('HGET', PREFIX .. ':meta', 'partitions') or nil)
+  local said, foreign = try('HGET', PREFIX .. ':meta', 'partitions')
+  if foreign then return nil, refuse('TGFOREIGN', 'the key ' .. PREFIX .. ':meta holds something else') end
+  local count = tonumber(said or nil)
   if not count then return nil, refuse('TGNOTREADY', 'no replica has said yet how many partitions there are: try again') end
   local p = int(count > 1 and crc16(topic) % count or 0)
   if keys[1] and keys[1] ~= '{' .. p .. '}' then

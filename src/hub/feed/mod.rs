@@ -217,8 +217,8 @@ impl Feed {
     }
 
     pub(super) fn break_off(&self) {
-        let heard = self.partition.heard();
-        self.state().track.break_off(heard);
+        let (heard, has_changed) = (self.partition.heard(), self.partition.has_changed());
+        self.state().track.break_off(heard, has_changed);
     }
 
     pub(super) fn lose_frame(&self) {

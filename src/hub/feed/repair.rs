@@ -45,6 +45,8 @@ pub(super) struct Track {
     /// The clock when the topic was opened. A deletion before that may have been heard and forgotten
     /// here, with a feed that nobody read.
     opened: Id,
+    /// It was live when the live path showed another log: nothing of the one before was missed.
+    heard_all: bool,
     /// Up to where the newest gap entry says that something was lost. The log may lose that entry, too.
     lost: Id,
     /// When the log began that was read last. What stands here from before that is of a log that is
@@ -140,6 +142,7 @@ impl Track {
             deleted: Id::ZERO,
             opened: Id::ZERO,
             lost: Id::ZERO,
+            heard_all: false,
             born: Id::ZERO,
             pending: Pending::default(),
             late: LateFinds::default(),
@@ -234,10 +237,11 @@ impl Track {
         Taken::Appended
     }
 
-    /// The live path broke, or goes on with another log: what was complete stays so, nothing more is known,
-    /// and what waits is in the log.
-    pub(super) fn break_off(&mut self, heard: Id) {
+    /// The live path broke, or goes on with another log (`has_changed`): what was complete stays so, nothing
+    /// more is known, and what waits is in the log.
+    pub(super) fn break_off(&mut self, heard: Id, has_changed: bool) {
         if let Health::Live { base } = self.health {
+            self.heard_all = has_changed;
             let at = base.max(heard);
             self.health = Health::Broken {
                 at,
@@ -321,7 +325,7 @@ impl Track {
                     };
                     return Repaired::More;
                 }
-                let at = complete_in(at);
+                let at = if self.heard_all { complete_in(at) } else { at };
                 let missing = gap::judge(at, horizon, page.floor).filter(|gap| at < gap.to);
                 let floor = missing.map_or(at, |gap| gap.to);
                 let reached = self
@@ -341,6 +345,7 @@ impl Track {
                     self.late.note(stretch, base, serial);
                 }
                 gone_past = shown;
+                self.heard_all = false;
                 self.health = Health::Live { base };
             }
         }
