@@ -47,9 +47,9 @@ struct State {
     known: Id,
     horizon: Option<Arc<Horizon>>,
     followed: Following,
-    /// The first id that the live path showed of another log than the one that it followed: all of that
-    /// one was heard before, of topics that were live.
-    changed_at: Option<Id>,
+    /// When the live path showed another log than the one that it followed, and the first id of it: all of
+    /// the one before was heard, of topics that were live.
+    changed: Option<(Generation, Id)>,
     /// Those that the clock remembers, as they were read last, and those of clocks before it.
     losses: Vec<Loss>,
     /// When that clock was born.
@@ -230,23 +230,28 @@ impl Partition {
         let mut state = self.state();
         if state.followed.path == Path::Settled {
             state.followed.path = Path::Estranged;
-            state.changed_at = Some(id);
+            state.changed = Some((state.generation, id));
         }
     }
 
-    /// Whether the live path itself has shown that another log took the place of the one that it followed,
-    /// on the connection that stands or on the last one that was settled.
-    pub(super) fn has_changed(&self) -> bool {
-        self.state().changed_at.is_some()
+    /// When the live path itself has shown that another log took the place of the one that it followed: on
+    /// the connection that stands, or on the last one that was settled.
+    pub(super) fn changed(&self) -> Option<Generation> {
+        self.state().changed.map(|(generation, _)| generation)
     }
 
-    /// Up to where a topic that was live when the log changed, and complete up to `at`, is complete in the
-    /// log that was read: if that is the one that the live path showed then, nothing was missed before it
-    /// was born.
-    pub(super) fn complete_in(&self, at: Id, horizon: &Horizon) -> Id {
-        let is_this = |first: &Id| horizon.born < *first && *first <= horizon.last;
-        let changed = self.state().changed_at.filter(is_this);
-        changed.map_or(at, |_| at.max(horizon.born))
+    /// Up to where a topic is complete in the log that was read, if it was live when the log `changed`, and
+    /// complete up to `at`: if nothing has come in between since, and it is the log that the live path
+    /// showed then, nothing was missed before it was born.
+    pub(super) fn complete_in(&self, at: Id, changed: Generation, horizon: &Horizon) -> Id {
+        let state = self.state();
+        let is_this = |(generation, first): &(Generation, Id)| {
+            *generation == changed && horizon.born < *first && *first <= horizon.last
+        };
+        state
+            .changed
+            .filter(is_this)
+            .map_or(at, |_| at.max(horizon.born))
     }
 
     /// Takes the clock as it is said aloud, before its id is heard. False if it is another one than that
@@ -307,7 +312,7 @@ impl Partition {
             losses,
             losses_of,
             past_losses,
-            changed_at,
+            changed,
             ..
         } = &mut *state;
         if *present != generation || followed.path == Path::Broken {
@@ -321,7 +326,7 @@ impl Partition {
         if followed.path == Path::Estranged || (other.is_some() && !followed.stale) {
             if followed.path == Path::Settled {
                 // Read, not heard: what the log before gave out last may be on its way, or lost.
-                *changed_at = None;
+                *changed = None;
             }
             followed.path = Path::Estranged;
             return Learned::Foreign;
@@ -357,7 +362,7 @@ impl Partition {
         let mut state = self.state();
         if state.followed.path == Path::Settled {
             // Whatever comes now, the live path does not show how.
-            state.changed_at = None;
+            state.changed = None;
         }
         state.horizon = None;
         state.unsettled = Id::ZERO;

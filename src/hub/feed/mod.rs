@@ -217,8 +217,8 @@ impl Feed {
     }
 
     pub(super) fn break_off(&self) {
-        let (heard, has_changed) = (self.partition.heard(), self.partition.has_changed());
-        self.state().track.break_off(heard, has_changed);
+        let (heard, changed) = (self.partition.heard(), self.partition.changed());
+        self.state().track.break_off(heard, changed);
     }
 
     pub(super) fn lose_frame(&self) {
@@ -228,7 +228,7 @@ impl Feed {
 
     pub(super) fn repair(&self, page: &Page, horizon: &Horizon, serial: u64) -> Repaired {
         let heard = self.partition.heard();
-        let complete_in = |at| self.partition.complete_in(at, horizon);
+        let complete_in = |at, changed| self.partition.complete_in(at, changed, horizon);
         let mut state = self.state();
         let repaired = state
             .track

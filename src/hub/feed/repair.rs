@@ -25,6 +25,7 @@
 use super::late::{LateFinds, Stretch};
 use super::pending::{Pending, Waiting};
 use crate::gap::{self, Missing};
+use crate::hub::partition::Generation;
 use crate::hub::window::{Window, WindowBounds};
 use crate::id::Id;
 use crate::log::{Floor, Horizon, Page};
@@ -45,8 +46,8 @@ pub(super) struct Track {
     /// The clock when the topic was opened. A deletion before that may have been heard and forgotten
     /// here, with a feed that nobody read.
     opened: Id,
-    /// It was live when the live path showed another log: nothing of the one before was missed.
-    heard_all: bool,
+    /// When it was live while the live path showed another log: nothing of the one before was missed.
+    heard_all: Option<Generation>,
     /// Up to where the newest gap entry says that something was lost. The log may lose that entry, too.
     lost: Id,
     /// When the log began that was read last. What stands here from before that is of a log that is
@@ -142,7 +143,7 @@ impl Track {
             deleted: Id::ZERO,
             opened: Id::ZERO,
             lost: Id::ZERO,
-            heard_all: false,
+            heard_all: None,
             born: Id::ZERO,
             pending: Pending::default(),
             late: LateFinds::default(),
@@ -237,11 +238,11 @@ impl Track {
         Taken::Appended
     }
 
-    /// The live path broke, or goes on with another log (`has_changed`): what was complete stays so, nothing
+    /// The live path broke, or goes on with another log (`changed`): what was complete stays so, nothing
     /// more is known, and what waits is in the log.
-    pub(super) fn break_off(&mut self, heard: Id, has_changed: bool) {
+    pub(super) fn break_off(&mut self, heard: Id, changed: Option<Generation>) {
         if let Health::Live { base } = self.health {
-            self.heard_all = has_changed;
+            self.heard_all = changed;
             let at = base.max(heard);
             self.health = Health::Broken {
                 at,
@@ -297,7 +298,7 @@ impl Track {
         horizon: &Horizon,
         heard: Id,
         serial: u64,
-        complete_in: impl Fn(Id) -> Id,
+        complete_in: impl Fn(Id, Generation) -> Id,
     ) -> Repaired {
         self.unlogged = page.floor == Floor::Unlogged;
         self.born = horizon.born;
@@ -325,7 +326,9 @@ impl Track {
                     };
                     return Repaired::More;
                 }
-                let at = if self.heard_all { complete_in(at) } else { at };
+                let at = self
+                    .heard_all
+                    .map_or(at, |changed| complete_in(at, changed));
                 let missing = gap::judge(at, horizon, page.floor).filter(|gap| at < gap.to);
                 let floor = missing.map_or(at, |gap| gap.to);
                 let reached = self
@@ -345,7 +348,7 @@ impl Track {
                     self.late.note(stretch, base, serial);
                 }
                 gone_past = shown;
-                self.heard_all = false;
+                self.heard_all = None;
                 self.health = Health::Live { base };
             }
         }
