@@ -189,9 +189,9 @@ impl App {
             tokio::time::sleep(self.drain_wait).await;
         }
         let began = Instant::now();
-        tracing::info!(streams = self.open_streams(), "draining");
         self.gateway.streams.drain.begin(began);
         self.gateway.hub.wake_all_streams();
+        tracing::info!(streams = self.open_streams(), "draining");
         if self.hand_over {
             // Another process accepts on these sockets.
             self.listeners.cancel();

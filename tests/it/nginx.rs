@@ -332,6 +332,8 @@ fn a_draining_replica_gets_no_new_stream_and_keeps_publishers() {
     let drain = |replica: &mut Gateway| {
         replica.terminate();
         eventually("not ready", || replica.get("/readyz").status == 503);
+        // It is not ready a moment before it takes no more streams.
+        replica.wait_for_log("draining").unwrap();
     };
 
     drain(&mut replicas[0]);
