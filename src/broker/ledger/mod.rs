@@ -309,10 +309,15 @@ impl Ledger {
         self.last = self.last.max(Id::before_ms(now_ms));
         Tick {
             id: self.last,
-            of: Some(ClockName {
-                born: self.born,
-                seam: self.seams.back().map_or(Id::ZERO, |seam| seam.before),
-            }),
+            of: Some(self.name()),
+        }
+    }
+
+    /// Which clock this is.
+    fn name(&self) -> ClockName {
+        ClockName {
+            born: self.born,
+            seam: self.seams.back().map_or(Id::ZERO, |seam| seam.before),
         }
     }
 

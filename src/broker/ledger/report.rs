@@ -60,8 +60,7 @@ impl Ledger {
 
     /// Whether a replica has followed the process that writes now.
     fn is_followed_by(&self, followed: &Followed) -> bool {
-        let seam = self.seams.back().map_or(Id::ZERO, |seam| seam.before);
-        followed.born == Some(self.born) && followed.seam == Some(seam)
+        *followed == Followed::by(self.name(), followed.heard)
     }
 
     /// Whether this id is above everything that the newest seam covers.
@@ -104,7 +103,7 @@ impl Ledger {
     /// After which entry of a topic an id stood that the log lacks.
     fn before(&self, topic: &Topic, id: Id) -> Id {
         let Some(entries) = self.logs.get(topic).map(|log| &log.entries) else {
-            return Id::before_ms(self.oldest(topic, self.last.ms));
+            return self.expired_to(topic);
         };
         let below = entries.partition_point(|(entry, _)| entry.id < id);
         let last = below.checked_sub(1).and_then(|last| entries.get(last));
@@ -125,7 +124,7 @@ impl Ledger {
         is_known: bool,
         now_ms: u64,
     ) -> Option<Frame> {
-        if !self.logs.contains_key(topic) && id <= Id::before_ms(self.oldest(topic, self.last.ms)) {
+        if !self.logs.contains_key(topic) && id <= self.expired_to(topic) {
             // It has expired, and whoever comes is told that.
             return None;
         }
@@ -192,6 +191,11 @@ impl Ledger {
         Some(frame)
     }
 
+    /// Up to where a log that is not there may have expired.
+    fn expired_to(&self, topic: &Topic) -> Id {
+        Id::before_ms(self.oldest(topic, self.last.ms))
+    }
+
     /// Whether the topic's log holds this id.
     fn has(&self, topic: &Topic, id: Id) -> bool {
         let entries = self.logs.get(topic).map(|log| &log.entries);
@@ -211,7 +215,7 @@ impl Ledger {
             Some(entries) => {
                 entries.front().is_some_and(|(first, _)| first.prev < id) && !self.has(topic, id)
             }
-            None => Id::before_ms(self.oldest(topic, self.last.ms)) < id,
+            None => self.expired_to(topic) < id,
         }
     }
 }

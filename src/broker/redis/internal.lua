@@ -63,8 +63,8 @@ local function take(log, upwards, from, to, limit, left)
 end
 
 -- Where a log begins, and how many entries stand there that are not ours; nil if it holds nothing,
--- whether the key is no log, and what it has cost to look. Our first entry knows what it follows. If none is near, nothing is
--- known of what was there up to the entries that are not ours: it may be missing.
+-- whether the key is no log, and what it has cost to look. Our first entry knows what it follows. If
+-- none is near, nothing is known of what was there up to the entries that are not ours: it may be missing.
 local function floor_of(k, log)
   local from, floor, cost = '-', nil, 0
   for strangers = 0, STRANGERS_MAX - 1 do
@@ -79,13 +79,18 @@ local function floor_of(k, log)
   return floor, STRANGERS_MAX, false, cost
 end
 
+-- What is said of a topic whose key holds no log of ours.
+local function no_log(k, topic, foreign)
+  local what = foreign and 'foreign' or is_logged(k, topic) and 'none' or 'unlogged'
+  return { what, empty_floor(k, topic, math.max(k.now, k.ms)), '', '', {}, 0 }
+end
+
 -- Whether there is a log, and no more: its floor is not looked for.
 local function state(k, topic)
   local length, foreign = try('XLEN', key(k.p, 'log:' .. topic))
+  if not length or length == 0 then return no_log(k, topic, foreign) end
   local last, flag = head(k.p, topic)
-  if length and length > 0 then return { 'log', '0-0', flag == 'end' and last or '', '', {}, 0 } end
-  local what = foreign and 'foreign' or is_logged(k, topic) and 'none' or 'unlogged'
-  return { what, empty_floor(k, topic, math.max(k.now, k.ms)), '', '', {}, 0 }
+  return { 'log', '0-0', flag == 'end' and last or '', '', {}, 0 }
 end
 
 -- How the log stands: log, none, unlogged or foreign; its floor, its end, up to where the page goes
@@ -95,10 +100,7 @@ local function page(k, topic, after, limit, left)
   local log = key(k.p, 'log:' .. topic)
   local floor, strangers, foreign, looked = floor_of(k, log)
   left = left - TOPIC_COST - looked
-  if not floor then
-    local what = foreign and 'foreign' or is_logged(k, topic) and 'none' or 'unlogged'
-    return { what, empty_floor(k, topic, math.max(k.now, k.ms)), '', '', {}, 0 }, left
-  end
+  if not floor then return no_log(k, topic, foreign), left end
   local last, flag = head(k.p, topic)
   local entries, more, rest = take(log, true, '(' .. after, k.last, limit, left)
   more = more and #redis.call('XRANGE', log, '(' .. entries[#entries][1], k.last, 'COUNT', 1) > 0
@@ -125,6 +127,9 @@ local function leap_over(k, id)
   if #k.seams > 0 then k.seams[#k.seams][2] = beyond else k.seams[1] = { k.born, beyond } end
   redis.call('HSET', key(k.p, 'clock'), 'last', k.last, 'seams', pairs_text(k.seams))
 end
+
+-- Where the newest seam begins, zero if there is none: with the birth it names the clock.
+local function newest_seam(k) return #k.seams > 0 and k.seams[#k.seams][1] or '0-0' end
 
 -- Whether this id is above everything that the newest seam covers.
 local function is_beyond_seams(k, id)
@@ -336,8 +341,7 @@ redis.register_function({ function_name = F .. 'tick', flags = { 'allow-oom' }, 
   redis.call('HSET', key(k.p, 'clock'), 'last', k.last)
   -- What stands in the way there is not in the way of the clock.
   pcall(sweep, k, 64)
-  local newest = k.seams[#k.seams]
-  redis.call('PUBLISH', key(k.p, 'tick'), k.last .. ' ' .. k.born .. ' ' .. (newest and newest[1] or '0-0'))
+  redis.call('PUBLISH', key(k.p, 'tick'), k.last .. ' ' .. k.born .. ' ' .. newest_seam(k))
   -- As earlier builds say and read it.
   redis.call('PUBLISH', key(k.p, 'tick'), k.last)
   return { k.last, redis.call('HEXISTS', key(k.p, 'clock'), 'age_ms') }
@@ -350,7 +354,7 @@ redis.register_function({ function_name = F .. 'report', flags = { 'allow-oom' }
   local k = clock(a[1])
   take_over(k)
   local since = unfollowed_since(k, a[3], a[4])
-  local is_known = a[3] == k.born and a[4] == (#k.seams > 0 and k.seams[#k.seams][1] or '0-0')
+  local is_known = a[3] == k.born and a[4] == newest_seam(k)
   if is_known then
     -- It has followed this very process. Only if that has lost its tail it has heard more.
     if less(k.last, a[2]) then leap_from(k, k.last, a[2]) end
