@@ -35,6 +35,8 @@ pub struct Loss {
 pub struct Followed {
     /// Nothing at or below this id is shown there any more.
     pub heard: Id,
+    /// The newest id that it knows of, of whatever log. None up to here is given out again.
+    pub known: Id,
     /// When the clock was born that it followed; none if it never read one.
     pub born: Option<Id>,
     /// Where the newest seam begins that it knew, zero if there was none; none if it never read one.
@@ -45,6 +47,7 @@ impl From<Id> for Followed {
     fn from(heard: Id) -> Self {
         Self {
             heard,
+            known: heard,
             born: None,
             seam: None,
         }
@@ -52,11 +55,12 @@ impl From<Id> for Followed {
 }
 
 impl Followed {
-    /// What a replica followed that knew this clock, and heard up to `heard`.
+    /// What a replica followed that knew this clock, and heard up to `heard`, and nothing of another one.
     #[must_use]
     pub fn by(clock: ClockName, heard: Id) -> Self {
         Self {
             heard,
+            known: heard,
             born: Some(clock.born),
             seam: Some(clock.seam),
         }
@@ -186,6 +190,24 @@ pub struct Page {
     /// The page was cut short: the topic is known only up to here. A page of no entries, which asks
     /// for the state of the log alone, is cut where it begins.
     pub cut_at: Option<Id>,
+}
+
+impl Page {
+    /// Whether an entry of the topic with this id would have to stand here, and does not.
+    #[must_use]
+    pub fn lacks(&self, id: Id, horizon: &Horizon) -> bool {
+        let (Floor::Log(floor) | Floor::Empty(floor)) = self.floor else {
+            return false;
+        };
+        let is_above = self.after.max(floor) < id;
+        let is_read = id <= self.cut_at.unwrap_or(horizon.last);
+        is_above
+            && is_read
+            && self
+                .frames
+                .binary_search_by_key(&id, |frame| frame.id)
+                .is_err()
+    }
 }
 
 /// The answer to one read: all pages and the clock belong to the same moment.

@@ -351,18 +351,19 @@ impl Both {
             let ms = last.ms.saturating_add_signed(rng.random_range(-200..=far));
             Id::new(ms, rng.random_range(0..3))
         };
-        let (one, other) = (near(last), near(last));
+        let (heard, known, of_topic) = (near(last), near(last), near(last));
         let another = Id::before_ms(1);
         let befores = horizon.seams.iter().map(|seam| seam.before);
         let seams: Vec<Id> = befores.chain([Id::ZERO, last]).collect();
         let followed = Followed {
-            heard: one.max(other),
+            heard,
+            known: known.max(heard),
             born: *[None, Some(horizon.born), Some(another)]
                 .choose(rng)
                 .unwrap(),
             seam: rng.random_bool(0.7).then(|| *seams.choose(rng).unwrap()),
         };
-        let known = [(topic, one.min(other))];
+        let known = [(topic, of_topic)];
         self.lua.report(partition, followed, &known).await.unwrap();
         let (horizon, _) = self.read(partition, Vec::new()).await.unwrap();
         let side = &mut self.rust[usize::from(partition)];

@@ -193,22 +193,48 @@ fn every_old_rule_is_told_names_a_mix_and_can_be_put_back() {
         if !mix.is_some_and(|mix| simulation.contains(&format!("fn {mix}()"))) {
             faults.push(format!("{patch}: no such mix"));
         }
-        for part in text.split("\n+++ b/").skip(1) {
-            let (file, hunks) = part.split_once('\n').expect("hunks");
-            let file = read(file.split('\t').next().expect("a name"));
-            let hunks = hunks.split("\n--- a/").next().expect("hunks");
-            for hunk in hunks.split("@@ -").skip(1) {
-                let (place, _) = hunk.split_once(" @@").expect("a place");
-                if !file.contains(&before(hunk)) {
-                    faults.push(format!("{patch}: -{place} is not there any more"));
-                }
-            }
-        }
+        faults.extend(stale(&patch, &text));
         let name = Path::new(&patch).file_stem().expect("a name");
         rules.push(name.to_string_lossy().into_owned());
     }
     assert_none("an old rule can be put back, and a mix finds it", &faults);
     assert_eq!(named(&read("ARCHITECTURE.md"), "old rule `", '`'), rules);
+}
+
+/// What is broken in the model can still be broken.
+#[test]
+fn every_broken_rule_of_the_model_names_a_scenario_and_can_be_broken() {
+    let files_of_model = files(&["tests/model"], "rs");
+    let scenarios: String = files_of_model.iter().map(|path| read(path)).collect();
+    let mut faults = Vec::new();
+    for patch in files(&["tests/model/broken"], "patch") {
+        let text = read(&patch);
+        let scenario = text
+            .lines()
+            .find_map(|line| line.strip_prefix("scenario: "));
+        if !scenario.is_some_and(|name| scenarios.contains(&format!("name: \"{name}\""))) {
+            faults.push(format!("{patch}: no such scenario"));
+        }
+        faults.extend(stale(&patch, &text));
+    }
+    assert_none("a rule of the model can be broken", &faults);
+}
+
+/// Hunks of a patch that do not find what they change.
+fn stale(patch: &str, text: &str) -> Vec<String> {
+    let mut faults = Vec::new();
+    for part in text.split("\n+++ b/").skip(1) {
+        let (file, hunks) = part.split_once('\n').expect("hunks");
+        let file = read(file.split('\t').next().expect("a name"));
+        let hunks = hunks.split("\n--- a/").next().expect("hunks");
+        for hunk in hunks.split("@@ -").skip(1) {
+            let (place, _) = hunk.split_once(" @@").expect("a place");
+            if !file.contains(&before(hunk)) {
+                faults.push(format!("{patch}: -{place} is not there any more"));
+            }
+        }
+    }
+    faults
 }
 
 /// What a hunk finds before it changes it.

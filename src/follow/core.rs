@@ -365,6 +365,7 @@ impl FollowerCore {
             self.notes.push(Note::OtherProcess(run.clone()));
         }
         self.run = Some(run);
+        self.owes_report |= self.hub.take_owes_report();
         self.reports = self.owes_report;
         let reports = if self.reports {
             self.reports()
@@ -491,6 +492,12 @@ impl FollowerCore {
         for feed in feeds {
             // There was no room for some: they are asked for again.
             let page = pages.next_if(|page| page.topic == *feed.topic());
+            if let Some(page) = page.filter(|_| !self.reports)
+                && self.hub.finds_log_lost(&feed, page, &reading.horizon)
+            {
+                self.went_back(feed.partition().number());
+                return;
+            }
             let repaired = page.map(|page| self.hub.repair(&feed, page, &reading.horizon));
             if repaired != Some(Repaired::Live) {
                 self.to_repair.push_back(feed);
@@ -558,7 +565,7 @@ impl FollowerCore {
 
 fn request(feed: &Feed) -> Option<ReadRequest> {
     let (after, limit) = match feed.wants()? {
-        Wanted::State => (Id::ZERO, 0),
+        Wanted::State(known) => (known, usize::from(known > Id::ZERO)),
         Wanted::Entries(after) => (after, PAGE_EVENTS),
     };
     Some(ReadRequest {

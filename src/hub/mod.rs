@@ -19,9 +19,11 @@
 
 pub mod counts;
 pub mod feed;
+mod interest;
 mod lock;
 pub mod partition;
 pub mod reader;
+mod swept;
 pub mod wake_source;
 mod waker;
 pub mod window;
@@ -37,19 +39,13 @@ use counts::Counts;
 use feed::{Feed, LastKnown, Repaired, Taken};
 use lock::{Rank, Ranked, RankedGuard};
 use partition::{Generation, Learned, Partition};
-use std::cmp;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::task::{Poll, Waker};
-use std::time::Duration;
+use swept::Swept;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use window::WindowBounds;
-
-/// Topics whose last entry is remembered although nobody reads them any more.
-const SWEPT_MAX: usize = 4096;
-/// Topics that nobody reads and whose change is still to be told; beyond that all is told anew.
-const CHANGED_MAX: usize = 10_000;
 
 /// All topics that somebody on this replica reads, or has read until a moment ago.
 #[derive(Debug)]
@@ -74,10 +70,8 @@ struct State {
     idle: HashMap<Topic, Instant>,
     /// The same in the order in which they became idle; some are read again.
     became_idle: VecDeque<(Instant, Topic)>,
-    /// The last entries of feeds that were dropped, the newest ones at the end.
-    swept: VecDeque<(Topic, LastKnown)>,
-    /// The first so many of them were told to the log once.
-    swept_told: usize,
+    /// What is remembered of feeds that were dropped.
+    swept: Swept,
     /// Topics whose number of subscribers changed and was not told.
     changed: BTreeSet<Topic>,
     /// There were too many of them: what was told before must be forgotten, and all told again.
@@ -150,21 +144,12 @@ impl Hub {
         }
         let partition = self.partition(topic.partition(self.partitions())).clone();
         let number = self.next_serial();
-        let feed = Arc::new(Feed::new(topic.clone(), partition, number, self.bounds));
+        let known = state.swept.take(topic);
+        let feed = Feed::new(topic.clone(), partition, number, self.bounds, known);
+        let feed = Arc::new(feed);
         state.feeds.insert(topic.clone(), feed.clone());
         state.added.push(feed.clone());
         feed
-    }
-
-    /// A reader goes.
-    fn leave(&self, feed: &Feed) {
-        let remaining = feed.leave();
-        let mut state = self.state();
-        state.changed.insert(feed.topic().clone());
-        if remaining == 0 {
-            // Another reader may have come since; the sweep looks again.
-            state.left.push(feed.topic().clone());
-        }
     }
 
     /// The feed of a topic, if somebody reads it.
@@ -179,28 +164,29 @@ impl Hub {
         self.state().feeds.values().cloned().collect()
     }
 
-    /// The last entry of each topic of a partition that this replica knows of, zero for none, in the
-    /// order of topics: what a log that may have gone back is told. Where a gap entry has said that
-    /// something was lost, its topic stands there once more, with the last id that was lost: the log may
-    /// have lost that entry. A topic that nobody reads any more is among them for a while, since nobody
-    /// else may have heard its last events.
+    /// What this replica knows of each topic of a partition, in the order of topics: what a log that may have
+    /// gone back is told. That is the last entry, zero for none. The topic stands there once more for an entry
+    /// that was heard while it had a hole; and for what was lost before, since the log may have lost its record
+    /// of that. A topic that nobody reads any more is among them for a while, since nobody else may have
+    /// heard its last events.
     #[must_use]
     pub fn last_entries(&self, partition: PartitionNo) -> Vec<(Topic, Id)> {
-        let mut known: BTreeMap<Topic, LastKnown> = BTreeMap::new();
-        for (topic, swept) in &self.state().swept {
-            let last = known.entry(topic.clone()).or_default();
-            *last = last.and(*swept);
-        }
-        for feed in self.feeds() {
-            let last = known.entry(feed.topic().clone()).or_default();
-            *last = feed.last_known().and(*last);
-        }
+        let state = self.state();
+        let swept = state.swept.iter();
+        let mut known: BTreeMap<Topic, LastKnown> =
+            swept.map(|(topic, last)| (topic.clone(), last)).collect();
+        let read = state.feeds.iter();
+        known.extend(read.map(|(topic, feed)| (topic.clone(), feed.last_known())));
+        drop(state);
         known.retain(|topic, _| topic.partition(self.partitions()) == partition);
         let mut entries = Vec::with_capacity(known.len());
-        for (topic, LastKnown { entry, lost }) in known {
-            let record = (lost > Id::ZERO).then(|| (topic.clone(), lost));
-            entries.push((topic, entry));
-            entries.extend(record);
+        for (topic, last) in known {
+            let waited = Some(last.waited).filter(|id| *id > last.entry);
+            let lost = Some(last.lost).filter(|id| *id > Id::ZERO);
+            let more = waited.into_iter().chain(lost);
+            let more: Vec<_> = more.map(|id| (topic.clone(), id)).collect();
+            entries.push((topic, last.entry));
+            entries.extend(more);
         }
         entries
     }
@@ -254,107 +240,6 @@ impl Hub {
         .await;
     }
 
-    /// Feeds that became wanted since the last call.
-    #[must_use]
-    pub fn take_added(&self) -> Vec<Arc<Feed>> {
-        std::mem::take(&mut self.state().added)
-    }
-
-    /// Drops feeds that nobody has read for `keep`, and names them. What was heard of them last is
-    /// remembered for a while ([`Hub::last_entries`]).
-    #[must_use]
-    pub fn sweep(&self, now: Instant, keep: Duration) -> Vec<Topic> {
-        let mut state = self.state();
-        for topic in std::mem::take(&mut state.left) {
-            let unread = state
-                .feeds
-                .get(&topic)
-                .is_some_and(|feed| feed.subscribers() == 0);
-            if unread && !state.idle.contains_key(&topic) {
-                state.idle.insert(topic.clone(), now);
-                state.became_idle.push_back((now, topic));
-            }
-        }
-        let mut due = Vec::new();
-        while let Some((since, topic)) = state.became_idle.front()
-            && now.duration_since(*since) >= keep
-        {
-            let is_idle = state.idle.get(topic) == Some(since);
-            let Some((_, topic)) = state.became_idle.pop_front() else {
-                break;
-            };
-            if is_idle {
-                state.idle.remove(&topic);
-                let last = state.feeds.remove(&topic).map(|feed| feed.last_known());
-                if let Some(last) = last.filter(|last| *last != LastKnown::default()) {
-                    state.swept.push_back((topic.clone(), last));
-                }
-                // While the log is away nothing is told, and topics come and go.
-                if state.changed.len() > CHANGED_MAX && state.changed.remove(&topic) {
-                    state.changes_lost = true;
-                }
-                due.push(topic);
-            }
-        }
-        let many = state.swept.len().saturating_sub(SWEPT_MAX);
-        state.swept.drain(..many);
-        state.swept_told = state.swept_told.saturating_sub(many);
-        // What nobody has asked to hear yet need not be asked for any more: the request would come
-        // after the one to stop.
-        if !due.is_empty() {
-            let gone: HashSet<&Topic> = due.iter().collect();
-            state.added.retain(|feed| !gone.contains(feed.topic()));
-        }
-        due
-    }
-
-    /// Topics whose number of subscribers changed since the last call, with that number; `most` at
-    /// once.
-    #[must_use]
-    pub fn take_changed(&self, most: usize) -> Vec<(Topic, u64)> {
-        let mut state = self.state();
-        let mut taken = Vec::new();
-        while taken.len() < most {
-            let Some(topic) = state.changed.pop_first() else {
-                break;
-            };
-            let subscribers = state.feeds.get(&topic).map_or(0, |feed| feed.subscribers());
-            taken.push((topic, subscribers.into()));
-        }
-        taken
-    }
-
-    /// Marks topics as changed whose number did not get through.
-    pub fn mark_changed(&self, topics: impl Iterator<Item = Topic>) {
-        let mut state = self.state();
-        for topic in topics {
-            // A topic that is read is known anyway.
-            if state.feeds.contains_key(&topic) || state.changed.len() < CHANGED_MAX {
-                state.changed.insert(topic);
-            } else {
-                state.changes_lost = true;
-            }
-        }
-    }
-
-    /// Whether changes were lost since the last call: all that was told of subscribers is to be forgotten.
-    #[must_use]
-    pub fn take_changes_lost(&self) -> bool {
-        std::mem::take(&mut self.state().changes_lost)
-    }
-
-    /// That changes were lost did not get through.
-    pub fn mark_changes_lost(&self) {
-        self.state().changes_lost = true;
-    }
-
-    /// Marks all topics as changed, for a log that has forgotten them.
-    pub fn mark_all_changed(&self) {
-        let mut state = self.state();
-        let read: Vec<Topic> = state.feeds.keys().cloned().collect();
-        state.changed.extend(read);
-    }
-
     /// Takes a live frame.
     pub fn hear(&self, topic: &Topic, frame: Frame) -> Hearing {
         let partition = self.partition(topic.partition(self.partitions()));
@@ -372,35 +257,20 @@ impl Hub {
             feed.break_off();
         }
         let taken = feed.as_ref().map(|feed| feed.hear(frame));
-        if taken == Some(Taken::LogLost) {
-            partition.estrange(id);
-        }
         // Only now: whoever sees this id as heard finds the frame in the window, or the topic broken.
-        let order = partition.hear(id);
-        if order != cmp::Ordering::Greater {
-            partition.estrange(id);
-        }
+        let goes_on = partition.hear(id, taken == Some(Taken::LogLost));
         if let Some(feed) = feed.filter(|_| taken == Some(Taken::Appended)) {
             feed.wake_all();
         }
         Hearing {
             hole: taken == Some(Taken::Hole),
-            backwards: order != cmp::Ordering::Greater || taken == Some(Taken::LogLost),
+            backwards: !goes_on,
         }
     }
 
     /// The clock was said aloud. True if it has gone back, or is another one.
     pub fn tick(&self, partition: PartitionNo, tick: Tick) -> bool {
-        let partition = self.partition(partition);
-        let is_other = !partition.take_tick(&tick);
-        if is_other {
-            partition.estrange(tick.id);
-        }
-        let order = partition.hear(tick.id);
-        if order == cmp::Ordering::Less {
-            partition.estrange(tick.id);
-        }
-        is_other || order == cmp::Ordering::Less
+        !self.partition(partition).tick(&tick)
     }
 
     /// The live path is gone: every feed keeps what it has and waits to be read again, and readings
@@ -437,6 +307,28 @@ impl Hub {
         repaired
     }
 
+    /// Whether a page that repairs a feed shows that the log has gone back. It must be told before the page
+    /// counts; a log that was told on this connection has written down what it lost.
+    #[must_use]
+    pub fn finds_log_lost(&self, feed: &Feed, page: &Page, horizon: &Horizon) -> bool {
+        let is_lost = feed.is_contradicted_by(page, horizon);
+        if is_lost {
+            feed.partition().estrange(horizon.last);
+        }
+        is_lost
+    }
+
+    /// Whether a log must be told what it has lost, as was found since the last call.
+    #[must_use]
+    pub fn take_owes_report(&self) -> bool {
+        // Each must forget it.
+        let owing = self
+            .feeds()
+            .into_iter()
+            .filter(|feed| feed.take_owes_report());
+        owing.count() > 0
+    }
+
     /// Wakes every stream: something that concerns all has changed.
     pub fn wake_all_streams(&self) {
         for feed in self.feeds() {
@@ -459,11 +351,7 @@ impl Hub {
     /// was told what had been heard before.
     pub fn begin_following(&self, told: bool) {
         if told {
-            // Kept for one more report: the log may go back again, to before it was told.
-            let mut state = self.state();
-            let told_before = std::mem::take(&mut state.swept_told);
-            state.swept.drain(..told_before);
-            state.swept_told = state.swept.len();
+            self.state().swept.were_told();
         }
         for partition in &self.partitions {
             partition.begin_following(told);
@@ -478,64 +366,5 @@ impl Hub {
                 feed.offer(page, &reading.horizon);
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::reader::{Reader, Start};
-    use super::*;
-
-    const KEEP: Duration = Duration::from_secs(30);
-
-    fn hub_and_reader(topic: &Topic) -> (Arc<Hub>, impl Fn() -> Reader + use<>) {
-        let bounds = WindowBounds {
-            events_max: 1,
-            bytes_max: 1,
-        };
-        let hub = Hub::new(1, bounds);
-        let (ours, topic) = (hub.clone(), topic.clone());
-        let reader = move || {
-            let topics = std::slice::from_ref(&topic);
-            ours.reader(topics, Waker::noop(), |_| Start::Live)
-        };
-        (hub, reader)
-    }
-
-    #[test]
-    fn a_topic_goes_when_nobody_has_read_it_for_a_while() {
-        let topic = Topic::parse("news").unwrap();
-        let (hub, reader) = hub_and_reader(&topic);
-        let now = Instant::now();
-        drop(reader());
-        let added = hub.take_added();
-        assert_eq!(
-            added.iter().map(|feed| feed.topic()).collect::<Vec<_>>(),
-            [&topic]
-        );
-        assert!(hub.sweep(now, KEEP).is_empty());
-        // Read once more, and left: the time begins anew.
-        drop(reader());
-        assert!(hub.sweep(now + KEEP / 2, KEEP).is_empty());
-        assert!(hub.sweep(now + KEEP, KEEP).is_empty());
-        let last = reader();
-        assert!(hub.sweep(now + KEEP * 2, KEEP).is_empty());
-        drop(last);
-        assert!(hub.sweep(now + KEEP * 2, KEEP).is_empty());
-        assert_eq!(hub.sweep(now + KEEP * 3, KEEP), [topic]);
-        assert!(hub.take_added().is_empty() && hub.feeds().is_empty());
-    }
-
-    /// Else it would be subscribed after the request to stop, and stay so for ever.
-    #[test]
-    fn a_topic_that_goes_before_it_was_subscribed_is_not_subscribed() {
-        let topic = Topic::parse("news").unwrap();
-        let (hub, reader) = hub_and_reader(&topic);
-        drop(reader());
-        let gone = hub.sweep(Instant::now(), Duration::ZERO);
-        assert_eq!(gone, std::slice::from_ref(&topic));
-        assert!(hub.take_added().is_empty());
-        let _again = reader();
-        assert_eq!(hub.take_added().len(), 1);
     }
 }

@@ -61,6 +61,62 @@ struct State {
     holding: BTreeMap<usize, Waker>,
 }
 
+/// Wakes who holds an event back until the clock has moved on, once nothing is locked.
+fn wake_holding(mut state: RankedGuard<'_, State>) {
+    let holding = std::mem::take(&mut state.holding);
+    drop(state);
+    holding.into_values().for_each(Waker::wake);
+}
+
+impl State {
+    /// Takes an id that was heard, and says how it compares with what was heard before.
+    fn hear(&mut self, id: Id) -> Ordering {
+        let order = id.cmp(&self.heard.max(self.unsettled));
+        if order != Ordering::Greater {
+            return order;
+        }
+        if self.followed.path != Path::Settled {
+            // Raised now and lost with the connection, or with a log that nobody was told of, it would
+            // stand above all that comes next: every frame would seem to go back, and no report would
+            // mend that.
+            self.unsettled = id;
+            return order;
+        }
+        self.heard = id;
+        self.known = self.known.max(id);
+        self.followed.raise(id);
+        order
+    }
+
+    /// The log has gone back, as something at `id` shows: what is heard from here on is not of the clock
+    /// that is followed.
+    fn estrange(&mut self, id: Id) {
+        if self.followed.path == Path::Settled {
+            self.followed.path = Path::Estranged;
+            self.changed = Some((self.generation, id));
+        }
+    }
+
+    /// Takes a clock before its id is heard. False if it is another one than that which the live path
+    /// follows.
+    fn take_tick(&mut self, tick: &Tick) -> bool {
+        if self.followed.path == Path::Broken {
+            // Of the new clock only once the log was told; the last one before that is said after it.
+            self.unsettled_tick = Some(*tick)
+                .filter(|tick| tick.of.is_some())
+                .or(self.unsettled_tick);
+            return true;
+        }
+        let Some(of) = tick.of else { return true };
+        let is_same = |clock: &Clock| clock.of.born == of.born;
+        if self.followed.stale || self.followed.clock.as_ref().is_none_or(is_same) {
+            self.followed.adopt(tick);
+            return true;
+        }
+        false
+    }
+}
+
 /// Which clock the live path follows, or followed until it broke, and how far.
 ///
 /// Only what was heard while it followed counts, and what was read of the same clock. Streams and
@@ -166,31 +222,38 @@ impl Partition {
         self.state().heard
     }
 
-    /// Raises [`Partition::heard`] to `id`, and says how that compares with what was heard before.
-    /// An ordered live path never shows a lesser id, nor the same frame twice, unless the log has
-    /// gone back.
+    /// Raises [`Partition::heard`] to the id of a frame. False if the log has gone back: its topic's log was
+    /// lost (`log_lost`), or the id is not above what was heard before. An ordered live path never shows a
+    /// lesser id, nor the same frame twice.
     ///
     /// Called only after the frame stands in its window, so that "complete" is never said early.
-    pub(super) fn hear(&self, id: Id) -> Ordering {
+    pub(super) fn hear(&self, id: Id, log_lost: bool) -> bool {
         let mut state = self.state();
-        let order = id.cmp(&state.heard.max(state.unsettled));
+        if log_lost {
+            state.estrange(id);
+        }
+        let order = state.hear(id);
         if order != Ordering::Greater {
-            return order;
+            state.estrange(id);
         }
-        if state.followed.path != Path::Settled {
-            // Raised now and lost with the connection, or with a log that nobody was told of, it would
-            // stand above all that comes next: every frame would seem to go back, and no report would
-            // mend that.
-            state.unsettled = id;
-            return order;
+        wake_holding(state);
+        order == Ordering::Greater && !log_lost
+    }
+
+    /// Takes the clock as it is said aloud. False if the log has gone back: it is another clock than that
+    /// which the live path follows, or the same one with a lesser id.
+    pub(super) fn tick(&self, tick: &Tick) -> bool {
+        let mut state = self.state();
+        let is_same = state.take_tick(tick);
+        if !is_same {
+            state.estrange(tick.id);
         }
-        state.heard = id;
-        state.known = state.known.max(id);
-        state.followed.raise(id);
-        let holding = std::mem::take(&mut state.holding);
-        drop(state);
-        holding.into_values().for_each(Waker::wake);
-        order
+        let order = state.hear(tick.id);
+        if order == Ordering::Less {
+            state.estrange(tick.id);
+        }
+        wake_holding(state);
+        is_same && order != Ordering::Less
     }
 
     /// The clock as read in the present generation; none until that has happened.
@@ -219,19 +282,12 @@ impl Partition {
         state.heard = state.heard.max(heard);
         state.known = state.known.max(heard);
         state.followed.raise(heard);
-        let holding = std::mem::take(&mut state.holding);
-        drop(state);
-        holding.into_values().for_each(Waker::wake);
+        wake_holding(state);
     }
 
-    /// The log has gone back, as a frame or a tick at `id` shows: what is heard from here on is not of the
-    /// clock that is followed.
+    /// The log has gone back, as a page at `id` shows.
     pub(super) fn estrange(&self, id: Id) {
-        let mut state = self.state();
-        if state.followed.path == Path::Settled {
-            state.followed.path = Path::Estranged;
-            state.changed = Some((state.generation, id));
-        }
+        self.state().estrange(id);
     }
 
     /// When the live path itself has shown that another log took the place of the one that it followed: on
@@ -254,26 +310,6 @@ impl Partition {
             .map_or(at, |_| at.max(horizon.born))
     }
 
-    /// Takes the clock as it is said aloud, before its id is heard. False if it is another one than that
-    /// which the live path follows.
-    pub(super) fn take_tick(&self, tick: &Tick) -> bool {
-        let mut state = self.state();
-        if state.followed.path == Path::Broken {
-            // Of the new clock only once the log was told; the last one before that is said after it.
-            state.unsettled_tick = Some(*tick)
-                .filter(|tick| tick.of.is_some())
-                .or(state.unsettled_tick);
-            return true;
-        }
-        let Some(of) = tick.of else { return true };
-        let is_same = |clock: &Clock| clock.of.born == of.born;
-        if state.followed.stale || state.followed.clock.as_ref().is_none_or(is_same) {
-            state.followed.adopt(tick);
-            return true;
-        }
-        false
-    }
-
     /// Whether another clock was read or heard than the one that the live path follows.
     #[must_use]
     pub fn is_estranged(&self) -> bool {
@@ -284,10 +320,15 @@ impl Partition {
     /// told.
     #[must_use]
     pub fn followed(&self) -> Followed {
-        let followed = &self.state().followed;
-        match &followed.clock {
-            Some(clock) => Followed::by(clock.of, followed.to),
-            None => Followed::from(followed.to),
+        let state = self.state();
+        let followed = &state.followed;
+        let of = followed.clock.as_ref().map(|clock| clock.of);
+        let of = of.map_or(Followed::from(followed.to), |clock| {
+            Followed::by(clock, followed.to)
+        });
+        Followed {
+            known: state.known.max(followed.to),
+            ..of
         }
     }
 

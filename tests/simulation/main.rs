@@ -255,6 +255,18 @@ fn a_log_that_goes_back_is_told() {
     sweep(mix, &["rewound", "ahead"]);
 }
 
+/// What shows it is the next entry of a topic, to a replica that reads the topic still.
+#[test]
+fn a_log_that_goes_back_under_its_process_is_told() {
+    let mix = Mix {
+        cuts: true,
+        reloads: true,
+        history: true,
+        ..Mix::default()
+    };
+    sweep(mix, &["rewound", "ahead"]);
+}
+
 #[test]
 fn a_log_that_goes_back_while_replies_are_late_is_told() {
     let mix = Mix {
@@ -313,6 +325,7 @@ fn everything_at_once() {
         settings: true,
         sweeps: true,
         slow_replies: false,
+        reloads: false,
         history: true,
     };
     sweep(mix, &REASONS);

@@ -18,6 +18,8 @@ pub struct Mix {
     pub expiry: bool,
     /// The log's server is replaced by one that lacks the last writes.
     pub rewinds: bool,
+    /// The log loses its last writes, and the process goes on.
+    pub reloads: bool,
     /// The log is emptied by a process that goes on.
     pub flushes: bool,
     /// The server's clock is put back and forth.

@@ -164,6 +164,14 @@ impl Server {
     /// Another process takes over, with the log as it was `back` writes ago.
     pub fn rewind(&mut self, back: usize) {
         let run = self.run() + 1;
+        self.reload(back);
+        for ledger in &mut self.ledgers {
+            ledger.run = run;
+        }
+    }
+
+    /// The same process goes on, with the log as it was `back` writes ago.
+    pub fn reload(&mut self, back: usize) {
         let kept = self.before.len().saturating_sub(back);
         if back > 0
             && let Some(older) = self.before.get(kept)
@@ -171,9 +179,6 @@ impl Server {
             self.ledgers = older.clone();
         }
         self.before.clear();
-        for ledger in &mut self.ledgers {
-            ledger.run = run;
-        }
     }
 
     /// FLUSHALL: the process goes on without anything.

@@ -152,8 +152,12 @@ impl World {
                 say!(self, "time passes, now {}", self.server.now);
             }
             5 if mix.rewinds => self.rewind(),
+            10 if mix.reloads => self.reload(),
             6 if mix.clock_steps => {
-                self.server.skew = *[-150, 0, 150].choose(&mut self.rng).unwrap();
+                // As long as a few steps, and longer than the run.
+                self.server.skew = *[-150, 0, 150, -20_000, 20_000]
+                    .choose(&mut self.rng)
+                    .unwrap();
                 say!(self, "the clock is off by {} ms", self.server.skew);
             }
             7 if mix.settings => self.configure(),
@@ -189,19 +193,15 @@ impl World {
         for ((topic, typed), id) in batch.iter().zip(typed).zip(ids) {
             let id = id.expect("a logged topic");
             say!(self, "publish {topic} {}: {id}", self.published.len());
-            let below = self.server.goes_below(topic, id);
-            self.published.push(Published {
-                partition: self.server.partition_of(topic).try_into().unwrap(),
-                topic: topic.clone(),
-                id,
-                typed,
-                below,
-                unknowable: false,
-                vanished: false,
-                lost: false,
-                record_lost: false,
-            });
+            self.note_published(topic, id, typed);
         }
+    }
+
+    fn note_published(&mut self, topic: &Topic, id: Id, typed: bool) {
+        let partition = self.server.partition_of(topic).try_into().unwrap();
+        let below = self.server.goes_below(topic, id);
+        let event = Published::new(topic.clone(), partition, id, typed, below);
+        self.published.push(event);
     }
 
     fn delete_some(&mut self) {
@@ -219,18 +219,7 @@ impl World {
         if let Some(ids) = self.server.publish(&[item]) {
             let id = ids[0].expect("a logged topic");
             say!(self, "end {topic} with {number}: {id}");
-            let below = self.server.goes_below(&topic, id);
-            self.published.push(Published {
-                partition: self.server.partition_of(&topic).try_into().unwrap(),
-                topic,
-                id,
-                typed: true,
-                below,
-                unknowable: false,
-                vanished: false,
-                lost: false,
-                record_lost: false,
-            });
+            self.note_published(&topic, id, true);
         }
     }
 
@@ -282,6 +271,25 @@ impl World {
         self.note_losses();
     }
 
+    /// The process goes on with the log as it was; connections may stand meanwhile, and be told of nothing.
+    fn reload(&mut self) {
+        if self.rng.random_bool(0.5) {
+            for replica in 0..REPLICAS {
+                self.cut(replica);
+            }
+        }
+        // Else it might give out the same id twice.
+        self.server.now += 100;
+        self.note_histories();
+        let back = self.rng.random_range(0..4);
+        self.note_records();
+        self.server.reload(back);
+        let last = self.server.ledgers[0].last();
+        say!(self, "RELOAD, {back} writes back, to {last}");
+        self.note_histories();
+        self.note_losses();
+    }
+
     /// Which events nobody can know to be lost: the log does not hold them, and no replica has heard
     /// them, or a later one of their topic.
     fn note_losses(&mut self) {
@@ -323,7 +331,7 @@ impl World {
         if let Some(frame) = lost {
             let mut events = self.published.iter_mut();
             if let Some(event) = events.find(|event| event.id == frame.id) {
-                event.vanished = true;
+                event.vanished.insert(index);
             }
         }
     }
@@ -543,7 +551,7 @@ impl World {
             self.arrive(index);
         }
         let client = &mut self.clients[index];
-        if client.open.take().is_some() {
+        if client.leave(&self.published) {
             let said = format!("client {index} drops at {:?}", client.cursor);
             self.trace.push(said);
         }
@@ -572,7 +580,7 @@ impl World {
     /// told of it, and for those who have gone past a loss and not come to where it is told.
     fn note_records(&mut self) {
         for (number, event) in self.published.iter_mut().enumerate() {
-            if !event.lost || !self.mix.flushes {
+            if !event.lost || !(self.mix.flushes || self.mix.reloads) {
                 continue;
             }
             match self.server.record_of(event) {
@@ -626,7 +634,7 @@ impl World {
         let due = open.due.is_some_and(|due| due <= now.instant);
         if !open.woken.take() && !due {
             if matches!(open.stage, Stage::Over) && open.wire.is_empty() {
-                client.open = None;
+                client.leave(&self.published);
             }
             return;
         }
@@ -713,7 +721,7 @@ impl World {
             }
             Stage::Over => {
                 if open.wire.is_empty() {
-                    client.open = None;
+                    client.leave(&self.published);
                 } else {
                     open.woken.set();
                 }
@@ -741,7 +749,7 @@ impl World {
             .map_or(0, |open| open.asked_at);
         self.has_ended(index, asked_at);
         say!(self, "client {index}: over for good");
-        self.clients[index].open = None;
+        self.clients[index].leave(&self.published);
         self.clients[index].stays_away = true;
     }
 

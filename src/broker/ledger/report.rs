@@ -2,7 +2,7 @@
 //!
 //! | the replica heard | the log |
 //! |---|---|
-//! | an id above all that it has given out | leaps over it, so that no id is given out twice |
+//! | an id above all that it has given out, of this log or of one before | leaps over it, so that no id is given out twice |
 //! | of a topic an id that lies in a seam, or that the log lacks | writes a gap entry: above where the loss begins, up to that id |
 //! | of a clock, or of a process, that was not the last one | writes a gap entry for each topic that was written meanwhile at ids that nobody is shown any more |
 //!
@@ -13,6 +13,16 @@ use crate::id::Id;
 use crate::log::{Followed, Loss, Seam};
 use crate::sse::{Entry, Frame, Mark};
 use crate::topic::Topic;
+
+/// What a report means to the log that hears it.
+struct Reporter {
+    /// Nothing at or below is shown there any more.
+    heard: Id,
+    /// From here on the log was written by processes that the replica did not follow.
+    since: Option<Id>,
+    /// It has followed the process that writes now.
+    is_known: bool,
+}
 
 impl Ledger {
     /// Hears how far a replica followed the clock, and which id of each topic it knew last, before
@@ -26,22 +36,31 @@ impl Ledger {
         let followed = followed.into();
         self.expire(now_ms);
         self.take_over(now_ms);
-        let since = self.unfollowed_since(&followed);
-        let is_known = self.is_followed_by(&followed);
-        if is_known {
-            // It has followed this very process. Only if that has lost its tail it has heard more.
-            if self.last < followed.heard {
+        let reporter = Reporter {
+            heard: followed.heard,
+            since: self.unfollowed_since(&followed),
+            is_known: self.is_followed_by(&followed),
+        };
+        // It may have heard more than it followed. Nothing of that is given out again.
+        let reported = topics.iter().map(|(_, id)| *id);
+        let known = reported.fold(followed.known, Id::max);
+        if reporter.is_known {
+            // It has followed this very process. Only if that has lost its tail it knows more.
+            if self.last < known {
                 let last = self.last;
-                self.leap_from(last, followed.heard);
+                self.leap_from(last, known);
             }
-        } else if self.is_beyond_seams(followed.heard) {
-            self.leap_over(followed.heard);
+        } else {
+            if self.is_beyond_seams(followed.heard) {
+                self.leap_over(followed.heard);
+            }
+            if self.last < known {
+                self.leap_over(known);
+            }
         }
         let mut told = Vec::new();
         for (topic, id) in topics {
-            if let Some(frame) =
-                self.report_one(topic, *id, followed.heard, since, is_known, now_ms)
-            {
+            if let Some(frame) = self.report_one(topic, *id, &reporter, now_ms) {
                 told.push((topic.clone(), frame));
             }
         }
@@ -60,7 +79,8 @@ impl Ledger {
 
     /// Whether a replica has followed the process that writes now.
     fn is_followed_by(&self, followed: &Followed) -> bool {
-        *followed == Followed::by(self.name(), followed.heard)
+        let name = self.name();
+        followed.born == Some(name.born) && followed.seam == Some(name.seam)
     }
 
     /// Whether this id is above everything that the newest seam covers.
@@ -113,17 +133,15 @@ impl Ledger {
             .unwrap_or_default()
     }
 
-    /// What a replica knew of one topic: `id` last, and nothing at or below `heard` is shown there
-    /// any more, although `since` the log was written by processes that it did not follow.
+    /// What a replica knew of one topic: `id` last.
     fn report_one(
         &mut self,
         topic: &Topic,
         id: Id,
-        heard: Id,
-        since: Option<Id>,
-        is_known: bool,
+        reporter: &Reporter,
         now_ms: u64,
     ) -> Option<Frame> {
+        let Reporter { heard, since, .. } = *reporter;
         if !self.logs.contains_key(topic) && id <= self.expired_to(topic) {
             // It has expired, and whoever comes is told that.
             return None;
@@ -137,7 +155,7 @@ impl Ledger {
             return self.write_gap(topic, from, id, now_ms);
         }
         if self.is_beyond_seams(id) && self.lacks(topic, id) {
-            if is_known {
+            if reporter.is_known {
                 // Its ids are not given out again anyway, and other topics may have entries there.
                 let before = self.before(topic, id);
                 return self.write_gap(topic, before, id, now_ms);
@@ -241,6 +259,7 @@ mod tests {
         let heard = Id::new(99_000, 3);
         let followed = Followed {
             heard,
+            known: heard,
             born: Some(Id::new(90_000, 0)),
             seam: Some(Id::ZERO),
         };
@@ -269,6 +288,38 @@ mod tests {
         let told = log.report(followed, &[(topic(), Id::ZERO)], 10_002);
         assert_eq!(gap_of(&told), None);
         assert!(log.last() > heard);
+    }
+
+    /// A replica had heard more of a topic, and of a clock, than it followed, and another clock went on
+    /// below that: what it gave out seemed to go back, without end.
+    #[test]
+    fn what_was_heard_is_not_given_out_again_although_nobody_followed_it() {
+        let heard = Id::new(99_000, 3);
+        let more = Id::new(99_000, 9);
+        for born in [Some(Id::new(90_000, 0)), None] {
+            let followed = Followed {
+                born,
+                ..Followed::from(heard)
+            };
+            let mut log = ledger(10);
+            log.report(followed, &[(topic(), more)], 10_002);
+            assert!(publish(&mut log, 1, 10_003)[0] > more);
+            let followed = Followed {
+                known: more,
+                ..followed
+            };
+            let mut log = ledger(10);
+            log.report(followed, &[(topic(), Id::ZERO)], 10_002);
+            assert!(publish(&mut log, 1, 10_003)[0] > more);
+            // The process that it followed has lost its tail.
+            let mut log = ledger(10);
+            let followed = Followed {
+                known: more,
+                ..Followed::by(log.name(), log.last())
+            };
+            assert!(log.report(followed, &[], 10_002).is_empty());
+            assert!(publish(&mut log, 1, 10_003)[0] > more);
+        }
     }
 
     /// The process that a replica followed went, and so did the next one before the report.

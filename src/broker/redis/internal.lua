@@ -82,7 +82,9 @@ end
 -- What is said of a topic whose key holds no log of ours.
 local function no_log(k, topic, foreign)
   local what = foreign and 'foreign' or is_logged(k, topic) and 'none' or 'unlogged'
-  return { what, empty_floor(k, topic, math.max(k.now, k.ms)), '', '', {}, 0 }
+  local floor = empty_floor(k, topic, math.max(k.now, k.ms))
+  -- Ids above the last one are still to be given out, if the clock is put back.
+  return { what, less(k.last, floor) and k.last or floor, '', '', {}, 0 }
 end
 
 -- Whether there is a log, and no more: its floor is not looked for.
@@ -347,21 +349,25 @@ redis.register_function({ function_name = F .. 'tick', flags = { 'allow-oom' }, 
   return { k.last, redis.call('HEXISTS', key(k.p, 'clock'), 'age_ms') }
 end })
 
--- p heard born seam (topic id)*: how far a replica followed the clock, which clock that was (born
--- then, its newest seam beginning there; empty if it never knew), and which id of each topic it knew
--- last
+-- p heard born seam known (topic id)*: how far a replica followed the clock, which clock that was (born
+-- then, its newest seam beginning there; empty if it never knew), the newest id that it knows of
+-- whatever log, and which id of each topic it knew last
 redis.register_function({ function_name = F .. 'report', flags = { 'allow-oom' }, callback = function(_, a)
   local k = clock(a[1])
   take_over(k)
   local since = unfollowed_since(k, a[3], a[4])
   local is_known = a[3] == k.born and a[4] == newest_seam(k)
+  local heard, known = a[2], a[5]
+  -- It may have heard more than it followed. Nothing of that is given out again.
+  for i = 7, #a, 2 do if less(known, a[i]) then known = a[i] end end
   if is_known then
-    -- It has followed this very process. Only if that has lost its tail it has heard more.
-    if less(k.last, a[2]) then leap_from(k, k.last, a[2]) end
-  elseif is_beyond_seams(k, a[2]) then
-    leap_over(k, a[2])
+    -- It has followed this very process. Only if that has lost its tail it knows more.
+    if less(k.last, known) then leap_from(k, k.last, known) end
+  else
+    if is_beyond_seams(k, heard) then leap_over(k, heard) end
+    if less(k.last, known) then leap_over(k, known) end
   end
-  for i = 5, #a, 2 do report(k, a[i], a[i + 1], a[2], since, is_known) end
+  for i = 6, #a, 2 do report(k, a[i], a[i + 1], heard, since, is_known) end
   return redis.status_reply('OK')
 end })
 

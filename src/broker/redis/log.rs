@@ -153,7 +153,8 @@ impl Redis {
         let mut cmd = self.function("report", partition);
         cmd.arg(followed.heard.to_string())
             .arg(known(followed.born))
-            .arg(known(followed.seam));
+            .arg(known(followed.seam))
+            .arg(followed.known.to_string());
         for (topic, id) in topics {
             cmd.arg(topic.as_str()).arg(id.to_string());
         }

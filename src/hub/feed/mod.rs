@@ -4,13 +4,14 @@
 //! stream looks at a feed through a `View`: one lock, the window, and up to where the topic is
 //! complete as of that moment.
 
+mod known;
 mod late;
 mod pending;
 mod repair;
 mod unlogged;
 
+pub(super) use known::LastKnown;
 pub(super) use late::{LateFind, Stretch};
-pub(super) use repair::LastKnown;
 pub use repair::{Repaired, Taken, Wanted};
 pub(super) use unlogged::Passed;
 
@@ -56,9 +57,10 @@ impl Feed {
         partition: Arc<Partition>,
         number: u64,
         bounds: WindowBounds,
+        known: LastKnown,
     ) -> Self {
         let state = State {
-            track: Track::new(bounds),
+            track: Track::new(bounds, known),
             unlogged: Unlogged::default(),
             subscribers: 0,
         };
@@ -224,6 +226,16 @@ impl Feed {
     pub(super) fn lose_frame(&self) {
         let heard = self.partition.heard();
         self.state().track.lose_frame(heard);
+    }
+
+    /// Whether a page that repairs this topic shows that the log has lost what was heard of it.
+    pub(super) fn is_contradicted_by(&self, page: &Page, horizon: &Horizon) -> bool {
+        self.state().track.is_contradicted_by(page, horizon)
+    }
+
+    /// Whether the log must be told what it has lost of this topic, as was found since the last call.
+    pub(super) fn take_owes_report(&self) -> bool {
+        self.state().track.take_owes_report()
     }
 
     pub(super) fn repair(&self, page: &Page, horizon: &Horizon, serial: u64) -> Repaired {

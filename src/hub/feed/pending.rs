@@ -1,5 +1,6 @@
 //! Frames that were heard while their topic was not whole.
 
+use crate::id::Id;
 use crate::sse::Frame;
 
 /// Frames that wait for a repair. When it overflows they are dropped, and read from the log instead.
@@ -33,6 +34,17 @@ impl Pending {
     /// A frame was lost before it came here.
     pub(super) fn note_lost(&mut self) {
         self.0.get_or_insert_default().lost = true;
+    }
+
+    /// What waits.
+    pub(super) fn ids(&self) -> impl DoubleEndedIterator<Item = Id> {
+        let frames = self.0.as_deref().map_or(&[][..], |waiting| &waiting.frames);
+        frames.iter().map(|frame| frame.id)
+    }
+
+    /// The last of it, zero for none.
+    pub(super) fn last(&self) -> Id {
+        self.ids().next_back().unwrap_or_default()
     }
 
     /// Everything kept; nothing is left.

@@ -13,6 +13,7 @@
 //! | broken | a frame | broken; the frame waits. A deletion empties the window at once: what it deletes is shown no more |
 //! | broken | a page that was cut short | broken further on |
 //! | broken | a page whose first entry names one between the last known entry and the page | broken after the last known entry: there was an older hole |
+//! | broken | a page whose first entry follows one before the last known entry, of a log that was not told of this one | broken, as before; the log must be told |
 //! | broken | the last page | live; the frames that waited follow. What was found and streams had gone past is noted in [`late`](super::late), and they are told |
 //! | broken | the live path breaks | broken, as before; the frames that waited are in the log |
 //! | broken | a page that was asked for from another position than the present one | broken, as before |
@@ -22,6 +23,7 @@
 //!
 //! Frames that waited may show the next hole; then the topic is broken again at once.
 
+use super::known::{Known, LastKnown};
 use super::late::{LateFinds, Stretch};
 use super::pending::{Pending, Waiting};
 use crate::gap::{self, Missing};
@@ -48,33 +50,13 @@ pub(super) struct Track {
     opened: Id,
     /// When it was live while the live path showed another log: nothing of the one before was missed.
     heard_all: Option<Generation>,
-    /// Up to where the newest gap entry says that something was lost. The log may lose that entry, too.
-    lost: Id,
+    known: Known,
     /// When the log began that was read last. What stands here from before that is of a log that is
     /// known to be gone.
     born: Id,
     pending: Pending,
     /// Events that were found after streams had gone past them.
     pub(super) late: LateFinds,
-}
-
-/// What this replica knows of a topic that the log may have lost, zero for nothing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(in crate::hub) struct LastKnown {
-    /// The last entry that was heard or read: in the window, or a deletion that waits for a repair.
-    pub(in crate::hub) entry: Id,
-    /// Up to where the newest gap entry said that something was lost.
-    pub(in crate::hub) lost: Id,
-}
-
-impl LastKnown {
-    /// What either knows.
-    pub(in crate::hub) fn and(self, other: Self) -> Self {
-        Self {
-            entry: self.entry.max(other.entry),
-            lost: self.lost.max(other.lost),
-        }
-    }
 }
 
 /// Up to where a topic is complete.
@@ -126,15 +108,16 @@ pub enum Repaired {
 /// What is to be read for a topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wanted {
-    /// Only how the log stands: the topic begins now.
-    State,
+    /// Only how the log stands: the topic begins now. What follows an entry that was known before shows
+    /// whether the log has lost it; zero for none.
+    State(Id),
     /// The entries after an id.
     Entries(Id),
 }
 
 impl Track {
-    /// Nothing is known yet.
-    pub(super) fn new(bounds: WindowBounds) -> Self {
+    /// Nothing stands in it yet. What is `known` from before is of another feed of the topic.
+    pub(super) fn new(bounds: WindowBounds, known: LastKnown) -> Self {
         Self {
             health: Health::Opening,
             window: Window::new(Id::ZERO, bounds),
@@ -142,7 +125,7 @@ impl Track {
             unlogged: false,
             deleted: Id::ZERO,
             opened: Id::ZERO,
-            lost: Id::ZERO,
+            known: Known::new(known),
             heard_all: None,
             born: Id::ZERO,
             pending: Pending::default(),
@@ -168,7 +151,7 @@ impl Track {
     /// What must be read before the topic is live; none if it is.
     pub(super) fn wants(&self) -> Option<Wanted> {
         match self.health {
-            Health::Opening => Some(Wanted::State),
+            Health::Opening => Some(Wanted::State(self.known.entry())),
             Health::Broken { at, .. } => Some(Wanted::Entries(at)),
             Health::Live { .. } => None,
         }
@@ -176,10 +159,7 @@ impl Track {
 
     /// What a log is told that may have gone back.
     pub(super) fn last_known(&self) -> LastKnown {
-        LastKnown {
-            entry: self.window.last().unwrap_or_default().max(self.deleted),
-            lost: self.lost,
-        }
+        self.known.last(self.pending.last())
     }
 
     /// Whether the topic may have been deleted after a reading of the log with this clock was made.
@@ -187,10 +167,33 @@ impl Track {
         horizon.last < self.deleted.max(self.opened)
     }
 
+    /// Whether a page that was asked for to open or repair this topic, or a frame that waits, shows that the
+    /// log has lost what was heard of it: the log must be told before the page counts.
+    pub(super) fn is_contradicted_by(&mut self, page: &Page, horizon: &Horizon) -> bool {
+        let is_asked = match self.health {
+            Health::Opening => page.after == self.known.entry(),
+            Health::Broken { at, .. } => page.after == at,
+            Health::Live { .. } => false,
+        };
+        if is_asked && !self.was_deleted_after(horizon) {
+            let last = self.window.last();
+            self.known.compare(page, horizon, last, self.pending.ids());
+        }
+        self.known.owes_report()
+    }
+
+    /// Whether the log must be told that it has lost what was heard of this topic, as was found since the
+    /// last call.
+    pub(super) fn take_owes_report(&mut self) -> bool {
+        self.known.take_owes_report()
+    }
+
     /// Takes a frame from the live path; `heard` is what the partition has heard before it.
     pub(super) fn hear(&mut self, frame: Frame, heard: Id) -> Taken {
         // It may have been logged only since it was read.
         self.unlogged = false;
+        let waiting = self.pending.last();
+        let log_lost = self.known.is_contradicted_by(&frame, waiting, self.born);
         let Health::Live { base } = self.health else {
             if frame.mark == Mark::Deleted {
                 // It cannot wait: what stands here is shown meanwhile.
@@ -206,10 +209,7 @@ impl Track {
         if frame.id <= chain {
             return Taken::Known;
         }
-        let last = self.window.last().unwrap_or_default();
-        if frame.prev < last && last > self.born {
-            // A fresh log names the oldest position from which it could still know an entry. One that
-            // went back, in the same process or in another, names an entry before the last one.
+        if log_lost {
             self.health = self.hole(base, heard);
             self.pending.keep(frame);
             return Taken::LogLost;
@@ -250,6 +250,8 @@ impl Track {
                 passed: None,
             };
         }
+        // What waits is in the log.
+        self.known.set_aside(self.pending.last());
         self.pending.take();
     }
 
@@ -306,6 +308,7 @@ impl Track {
         match self.health {
             Health::Live { .. } => return Repaired::Live,
             Health::Opening => {
+                self.known.note_told();
                 self.window.restart(horizon.last);
                 self.opened = horizon.last;
                 self.health = Health::Live { base: horizon.last };
@@ -326,6 +329,7 @@ impl Track {
                     };
                     return Repaired::More;
                 }
+                self.known.note_told();
                 let at = self
                     .heard_all
                     .map_or(at, |changed| complete_in(at, changed));
@@ -379,9 +383,9 @@ impl Track {
                 self.ended = None;
                 self.deleted = frame.id;
             }
-            Mark::Gap { lost, .. } => self.lost = self.lost.max(lost),
-            Mark::Unlogged => {}
+            Mark::Gap { .. } | Mark::Unlogged => {}
         }
+        self.known.append(&frame);
         self.window.append(frame);
     }
 

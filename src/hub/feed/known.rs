@@ -1,0 +1,123 @@
+//! What was heard of a topic, kept to notice that the log has lost it.
+//!
+//! A log that went back under another process says so itself. One that went back under the same process,
+//! as by `DEBUG RELOAD` or by a snapshot that was restored by hand, shows it only by what is missing: the
+//! next entry does not follow the last one, or a page lacks what was heard.
+
+use crate::id::Id;
+use crate::log::{Horizon, Page};
+use crate::sse::{Frame, Mark};
+
+/// What a log that may have gone back is told of a topic, zero for nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::hub) struct LastKnown {
+    /// The last entry that stood in its place.
+    pub(in crate::hub) entry: Id,
+    /// The last entry that was heard while the topic had a hole, or was being opened.
+    pub(in crate::hub) waited: Id,
+    /// Up to where something was lost, as a gap entry has said, or as was found.
+    pub(in crate::hub) lost: Id,
+}
+
+/// The same, and whether the log is to be told.
+#[derive(Debug)]
+pub(super) struct Known {
+    last: LastKnown,
+    /// It was found that something was lost, and the log was not told.
+    owes_report: bool,
+}
+
+impl Known {
+    /// What a feed of the topic knew that was here before.
+    pub(super) fn new(last: LastKnown) -> Self {
+        Self {
+            last,
+            owes_report: false,
+        }
+    }
+
+    /// What a log is told, while entries up to `waiting` wait.
+    pub(super) fn last(&self, waiting: Id) -> LastKnown {
+        LastKnown {
+            waited: self.last.waited.max(waiting),
+            ..self.last
+        }
+    }
+
+    /// The last entry that stood in its place, whether or not the window holds it still.
+    pub(super) fn entry(&self) -> Id {
+        self.last.entry
+    }
+
+    /// An entry stands in its place.
+    pub(super) fn append(&mut self, frame: &Frame) {
+        self.last.entry = self.last.entry.max(frame.id);
+        if let Mark::Gap { lost, .. } = frame.mark {
+            self.last.lost = self.last.lost.max(lost);
+        }
+    }
+
+    /// Entries up to here wait no more: they are read from the log.
+    pub(super) fn set_aside(&mut self, waiting: Id) {
+        self.last.waited = self.last.waited.max(waiting);
+    }
+
+    /// Whether the next frame shows that what was heard before it was lost, of a log that was `born` then.
+    /// Entries up to `waiting` wait.
+    pub(super) fn is_contradicted_by(&mut self, next: &Frame, waiting: Id, born: Id) -> bool {
+        let last = self.last.entry.max(self.last.waited).max(waiting);
+        let is_lost = is_not_followed(last, next, born);
+        if is_lost {
+            self.find_lost(last);
+        }
+        is_lost
+    }
+
+    /// Looks for what a page lacks that was asked for to open or repair the topic: what was heard, the
+    /// `last` entry of the window, what is `waiting`.
+    pub(super) fn compare(
+        &mut self,
+        page: &Page,
+        horizon: &Horizon,
+        last: Option<Id>,
+        waiting: impl Iterator<Item = Id>,
+    ) {
+        let LastKnown { entry, waited, .. } = self.last;
+        let before = last.into_iter().chain([entry]).filter(|id| {
+            let next = page.frames.first();
+            next.is_some_and(|next| is_not_followed(*id, next, horizon.born))
+        });
+        let within = waiting.chain([entry, waited]);
+        let within = within.filter(|id| page.lacks(*id, horizon));
+        if let Some(lost) = before.chain(within).max() {
+            self.find_lost(lost);
+        }
+    }
+
+    fn find_lost(&mut self, id: Id) {
+        self.last.lost = self.last.lost.max(id);
+        self.owes_report = true;
+    }
+
+    /// Whether something was found that the log was not told.
+    pub(super) fn owes_report(&self) -> bool {
+        self.owes_report
+    }
+
+    /// The log was told of everything.
+    pub(super) fn note_told(&mut self) {
+        self.owes_report = false;
+    }
+
+    /// As [`Known::owes_report`], once.
+    pub(super) fn take_owes_report(&mut self) -> bool {
+        std::mem::take(&mut self.owes_report)
+    }
+}
+
+/// Whether an entry that is known was lost, as the next one of a log that was born then shows. A fresh
+/// log names the oldest position from which it could still know an entry. One that went back names an entry
+/// before the one that is known.
+fn is_not_followed(known: Id, next: &Frame, born: Id) -> bool {
+    next.prev < known && known < next.id && born < known
+}

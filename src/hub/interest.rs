@@ -1,0 +1,184 @@
+//! Who reads what: topics that are wanted, that nobody reads any more, and whose number of readers changed.
+
+use super::Hub;
+use super::feed::Feed;
+use crate::topic::Topic;
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Topics that nobody reads and whose change is still to be told; beyond that all is told anew.
+const CHANGED_MAX: usize = 10_000;
+
+impl Hub {
+    /// A reader goes.
+    pub(super) fn leave(&self, feed: &Feed) {
+        let remaining = feed.leave();
+        let mut state = self.state();
+        state.changed.insert(feed.topic().clone());
+        if remaining == 0 {
+            // Another reader may have come since; the sweep looks again.
+            state.left.push(feed.topic().clone());
+        }
+    }
+
+    /// Feeds that became wanted since the last call.
+    #[must_use]
+    pub fn take_added(&self) -> Vec<Arc<Feed>> {
+        std::mem::take(&mut self.state().added)
+    }
+
+    /// Drops feeds that nobody has read for `keep`, and names them. What was heard of them last is
+    /// remembered for a while ([`Hub::last_entries`]).
+    #[must_use]
+    pub fn sweep(&self, now: Instant, keep: Duration) -> Vec<Topic> {
+        let mut state = self.state();
+        for topic in std::mem::take(&mut state.left) {
+            let unread = state
+                .feeds
+                .get(&topic)
+                .is_some_and(|feed| feed.subscribers() == 0);
+            if unread && !state.idle.contains_key(&topic) {
+                state.idle.insert(topic.clone(), now);
+                state.became_idle.push_back((now, topic));
+            }
+        }
+        let mut due = Vec::new();
+        while let Some((since, topic)) = state.became_idle.front()
+            && now.duration_since(*since) >= keep
+        {
+            let is_idle = state.idle.get(topic) == Some(since);
+            let Some((_, topic)) = state.became_idle.pop_front() else {
+                break;
+            };
+            if is_idle {
+                state.idle.remove(&topic);
+                let last = state.feeds.remove(&topic).map(|feed| feed.last_known());
+                state
+                    .swept
+                    .remember(topic.clone(), last.unwrap_or_default());
+                // While the log is away nothing is told, and topics come and go.
+                if state.changed.len() > CHANGED_MAX && state.changed.remove(&topic) {
+                    state.changes_lost = true;
+                }
+                due.push(topic);
+            }
+        }
+        // What nobody has asked to hear yet need not be asked for any more: the request would come
+        // after the one to stop.
+        if !due.is_empty() {
+            let gone: HashSet<&Topic> = due.iter().collect();
+            state.added.retain(|feed| !gone.contains(feed.topic()));
+        }
+        due
+    }
+
+    /// Topics whose number of subscribers changed since the last call, with that number; `most` at
+    /// once.
+    #[must_use]
+    pub fn take_changed(&self, most: usize) -> Vec<(Topic, u64)> {
+        let mut state = self.state();
+        let mut taken = Vec::new();
+        while taken.len() < most {
+            let Some(topic) = state.changed.pop_first() else {
+                break;
+            };
+            let subscribers = state.feeds.get(&topic).map_or(0, |feed| feed.subscribers());
+            taken.push((topic, subscribers.into()));
+        }
+        taken
+    }
+
+    /// Marks topics as changed whose number did not get through.
+    pub fn mark_changed(&self, topics: impl Iterator<Item = Topic>) {
+        let mut state = self.state();
+        for topic in topics {
+            // A topic that is read is known anyway.
+            if state.feeds.contains_key(&topic) || state.changed.len() < CHANGED_MAX {
+                state.changed.insert(topic);
+            } else {
+                state.changes_lost = true;
+            }
+        }
+    }
+
+    /// Whether changes were lost since the last call: all that was told of subscribers is to be forgotten.
+    #[must_use]
+    pub fn take_changes_lost(&self) -> bool {
+        std::mem::take(&mut self.state().changes_lost)
+    }
+
+    /// That changes were lost did not get through.
+    pub fn mark_changes_lost(&self) {
+        self.state().changes_lost = true;
+    }
+
+    /// Marks all topics as changed, for a log that has forgotten them.
+    pub fn mark_all_changed(&self) {
+        let mut state = self.state();
+        let read: Vec<Topic> = state.feeds.keys().cloned().collect();
+        state.changed.extend(read);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hub::reader::{Reader, Start};
+    use crate::hub::window::WindowBounds;
+    use std::task::Waker;
+
+    const KEEP: Duration = Duration::from_secs(30);
+
+    fn hub_and_reader(topic: &Topic) -> (Arc<Hub>, impl Fn() -> Reader + use<>) {
+        let bounds = WindowBounds {
+            events_max: 1,
+            bytes_max: 1,
+        };
+        let hub = Hub::new(1, bounds);
+        let (ours, topic) = (hub.clone(), topic.clone());
+        let reader = move || {
+            let topics = std::slice::from_ref(&topic);
+            ours.reader(topics, Waker::noop(), |_| Start::Live)
+        };
+        (hub, reader)
+    }
+
+    #[test]
+    fn a_topic_goes_when_nobody_has_read_it_for_a_while() {
+        let topic = Topic::parse("news").unwrap();
+        let (hub, reader) = hub_and_reader(&topic);
+        let now = Instant::now();
+        drop(reader());
+        let added = hub.take_added();
+        assert_eq!(
+            added.iter().map(|feed| feed.topic()).collect::<Vec<_>>(),
+            [&topic]
+        );
+        assert!(hub.sweep(now, KEEP).is_empty());
+        // Read once more, and left: the time begins anew.
+        drop(reader());
+        assert!(hub.sweep(now + KEEP / 2, KEEP).is_empty());
+        assert!(hub.sweep(now + KEEP, KEEP).is_empty());
+        let last = reader();
+        assert!(hub.sweep(now + KEEP * 2, KEEP).is_empty());
+        drop(last);
+        assert!(hub.sweep(now + KEEP * 2, KEEP).is_empty());
+        assert_eq!(hub.sweep(now + KEEP * 3, KEEP), [topic]);
+        assert!(hub.take_added().is_empty() && hub.feeds().is_empty());
+    }
+
+    /// Else it would be subscribed after the request to stop, and stay so for ever.
+    #[test]
+    fn a_topic_that_goes_before_it_was_subscribed_is_not_subscribed() {
+        let topic = Topic::parse("news").unwrap();
+        let (hub, reader) = hub_and_reader(&topic);
+        drop(reader());
+        let gone = hub.sweep(Instant::now(), Duration::ZERO);
+        assert_eq!(gone, std::slice::from_ref(&topic));
+        assert!(hub.take_added().is_empty());
+        let _again = reader();
+        assert_eq!(hub.take_added().len(), 1);
+    }
+}
