@@ -1,10 +1,11 @@
 //! What keeps the hub complete, and the streams supplied.
 //!
 //! - [`core`] is the follower's rules: interest out, frames in, holes repaired. No I/O.
-//! - [`task`] carries them out.
+//! - [`task`] carries out what they ask for ([`ask`]).
 //! - [`reads`] reads the log for streams behind their window, once for all who want the same.
 //! - [`fleet`] tells the other replicas of this one, and hears of them.
 
+pub mod ask;
 pub mod core;
 pub mod fleet;
 pub mod reads;

@@ -2,10 +2,8 @@
 //!
 //! One task owns the live path. Answers come back through a set of tasks of its own.
 
-use super::core::{
-    Answer, Ask, BATCH, ConnectionNo, Failed, FollowSettings, FollowerCore, Note, Report,
-    TICK_PAUSE,
-};
+use super::ask::{Answer, Ask, ConnectionNo, Failed, Note, Report};
+use super::core::{BATCH, FollowSettings, FollowerCore, TICK_PAUSE};
 use super::reads::Pause;
 use crate::broker::{Broker, BrokerError, Interest, LivePath};
 use crate::hub::Hub;

@@ -24,6 +24,7 @@ pub mod out;
 pub mod registry;
 pub mod request;
 pub mod settings;
+mod show;
 pub mod sockets;
 mod tally;
 pub mod turn;

@@ -20,14 +20,15 @@ use super::options::{StreamOptions, Watch};
 use super::out::Out;
 use super::request::{Begin, StreamRequest};
 use super::settings::{Jitter, StreamSettings};
+use super::show::{Unheeding, Writer};
 use super::tally::age_of;
 use crate::cursor::Cursor;
 use crate::hub::WakerId;
-use crate::hub::reader::{Flow, Lag, Reader, Shown, Sink, Step};
+use crate::hub::reader::{Lag, Reader, Step};
 use crate::hub::wake_source::WakeSource;
 use crate::log::{LogRead, Reading};
-use crate::metrics::{CloseReason, Metrics, ReplaySource};
-use crate::sse::{Block, Frame, Gap, HEARTBEAT, Mark, heartbeat_event, retry_line};
+use crate::metrics::{CloseReason, ReplaySource};
+use crate::sse::{Block, Gap, HEARTBEAT, heartbeat_event, retry_line};
 use crate::time::CoarseInstant;
 use crate::topic::Topic;
 use bytes::Bytes;
@@ -471,117 +472,6 @@ impl Stream {
         } else {
             out.push(HEARTBEAT);
         }
-    }
-}
-
-/// Where a step's events go: encoded bytes, the cursor that the client knows, counts.
-struct Writer<'a, F> {
-    /// Ids stand on the wire as they stand in frames.
-    bare: bool,
-    /// The next event's age is worth measuring.
-    sample: bool,
-    /// Bytes after which the turn stops.
-    most: usize,
-    metrics: &'a Metrics,
-    options: Option<&'a mut StreamOptions>,
-    sent: &'a mut SentCursor,
-    events: &'a mut u64,
-    out: &'a mut Out,
-    others: &'a mut F,
-}
-
-impl<F: FnMut()> Sink for Writer<'_, F> {
-    fn show(&mut self, shown: Shown<'_>, cursor: &Cursor) -> Flow {
-        match shown {
-            Shown::Gap { gap, anchored } => {
-                self.metrics.gap(gap.reason);
-                self.out.push(gap.block(anchored.then_some(cursor)));
-                if anchored {
-                    self.sent.written(cursor);
-                }
-            }
-            Shown::Frame { frame, anchored } => {
-                if !self.is_wanted(frame) {
-                    self.sent.behind = self.sent.behind.saturating_add(u32::from(anchored));
-                    return Flow::More;
-                }
-                self.write(frame, anchored, cursor);
-                self.count(frame);
-            }
-        }
-        let limit = self.options.as_ref().and_then(|options| options.limit);
-        if limit == Some(0) || self.out.bytes >= self.most {
-            Flow::Full
-        } else {
-            Flow::More
-        }
-    }
-
-    fn others_run(&mut self) {
-        (self.others)();
-    }
-}
-
-impl<F> Writer<'_, F> {
-    /// A filter by type keeps back events only: what the gateway itself says concerns all.
-    fn is_wanted(&self, frame: &Frame) -> bool {
-        match frame.mark {
-            Mark::Event | Mark::End | Mark::Unlogged => {
-                let options = self.options.as_ref();
-                options.is_none_or(|options| options.shows(frame.event_type()))
-            }
-            Mark::Deleted | Mark::Gap { .. } => true,
-        }
-    }
-
-    fn write(&mut self, frame: &Frame, anchored: bool, cursor: &Cursor) {
-        if anchored {
-            self.sent.written(cursor);
-        }
-        match (anchored, self.bare) {
-            (true, true) => self.out.push_frame(frame),
-            (true, false) => {
-                let parts = frame.block_with(cursor);
-                let bytes = parts.iter().map(Bytes::len).sum();
-                self.out.push_parts(bytes, parts);
-            }
-            (false, _) => self.out.push(frame.block_without_id()),
-        }
-    }
-
-    fn count(&mut self, frame: &Frame) {
-        if let Some(reason) = frame.gap_reason() {
-            self.metrics.gap(reason);
-        }
-        let is_logged = frame.mark != Mark::Unlogged;
-        if is_logged && std::mem::take(&mut self.sample) {
-            self.out.fresh_ms = Some(frame.id.ms);
-        }
-        if matches!(frame.mark, Mark::Gap { .. }) {
-            return;
-        }
-        self.out.delivered += 1;
-        *self.events += 1;
-        // What has no id is never replayed, so it does not bring a reader nearer to its end.
-        if is_logged
-            && let Some(options) = self.options.as_mut()
-            && let Some(left) = options.limit.as_mut()
-        {
-            *left = left.saturating_sub(1);
-        }
-    }
-}
-
-/// Shows nothing; a refresh only looks.
-struct Unheeding<'a, F>(&'a mut F);
-
-impl<F: FnMut()> Sink for Unheeding<'_, F> {
-    fn show(&mut self, _: Shown<'_>, _: &Cursor) -> Flow {
-        Flow::Full
-    }
-
-    fn others_run(&mut self) {
-        (self.0)();
     }
 }
 
