@@ -149,6 +149,17 @@ impl Broker {
         either!(self, broker => broker.heartbeat(streams, subscribers, anew).await)
     }
 
+    /// Forgets topics of a partition whose logs have expired, a bounded number. True if there may be more.
+    ///
+    /// # Errors
+    /// As [`Broker::read`].
+    pub async fn sweep(&self, partition: PartitionNo) -> Result<bool, BrokerError> {
+        match self {
+            Self::Memory(_) => Ok(false),
+            Self::Redis(redis) => redis.sweep(partition).await,
+        }
+    }
+
     /// Takes this replica off the list that others see, at a clean stop.
     ///
     /// # Errors

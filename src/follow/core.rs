@@ -394,7 +394,7 @@ impl FollowerCore {
         for feed in feeds {
             // There was no room for some: they are asked for again.
             let page = pages.next_if(|page| page.topic == *feed.topic());
-            if let Some(page) = page.filter(|_| !self.reports)
+            if let Some(page) = page
                 && self.hub.finds_log_lost(&feed, page, &reading.horizon)
             {
                 self.went_back(feed.partition().number());

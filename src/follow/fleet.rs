@@ -15,6 +15,8 @@ use tokio_util::sync::CancellationToken;
 const EVERY: Duration = Duration::from_secs(1);
 /// Topics whose count is sent at once.
 const CHANGES_MAX: usize = 1000;
+/// Calls at each beat in which topics that are gone are forgotten.
+const SWEEPS_MAX: usize = 200;
 /// Beats from one question of how the log's server stands to the next.
 const INSPECT_EACH: u64 = 5;
 
@@ -43,6 +45,25 @@ async fn tell(hub: &Hub, broker: &Broker, here: u64) -> Option<Fleet> {
                     hub.mark_changes_lost();
                 }
                 return None;
+            }
+        }
+    }
+}
+
+/// Has the log forget topics that are gone: a little in each call, so that no other waits for long.
+async fn sweep(hub: &Hub, broker: &Broker) {
+    let mut left = SWEEPS_MAX;
+    for partition in 0..hub.partitions() {
+        // Each at least once, so that no partition waits for another.
+        loop {
+            left = left.saturating_sub(1);
+            match broker.sweep(partition).await {
+                Ok(true) if left > 0 => {}
+                Ok(_) => break,
+                Err(why) => {
+                    tracing::debug!(%why, "topics that are gone cannot be forgotten");
+                    return;
+                }
             }
         }
     }
@@ -86,6 +107,7 @@ pub async fn run(
                 *known = names;
                 other
             });
+            sweep(&hub, &broker).await;
         }
         if number % INSPECT_EACH == 0
             && let Err(why) = broker.inspect_server().await

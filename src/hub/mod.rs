@@ -182,7 +182,7 @@ impl Hub {
         let mut entries = Vec::with_capacity(known.len());
         for (topic, last) in known {
             let waited = Some(last.waited).filter(|id| *id > last.entry);
-            let lost = Some(last.lost).filter(|id| *id > Id::ZERO);
+            let lost = Some(last.lost).filter(|id| *id > Id::ZERO && *id != last.entry);
             let more = waited.into_iter().chain(lost);
             let more: Vec<_> = more.map(|id| (topic.clone(), id)).collect();
             entries.push((topic, last.entry));
@@ -307,8 +307,8 @@ impl Hub {
         repaired
     }
 
-    /// Whether a page that repairs a feed shows that the log has gone back. It must be told before the page
-    /// counts; a log that was told on this connection has written down what it lost.
+    /// Whether a page that repairs a feed shows that the log has gone back, and was not told. It must be told
+    /// before the page counts.
     #[must_use]
     pub fn finds_log_lost(&self, feed: &Feed, page: &Page, horizon: &Horizon) -> bool {
         let is_lost = feed.is_contradicted_by(page, horizon);
@@ -352,6 +352,9 @@ impl Hub {
     pub fn begin_following(&self, told: bool) {
         if told {
             self.state().swept.were_told();
+            for feed in self.feeds() {
+                feed.note_told();
+            }
         }
         for partition in &self.partitions {
             partition.begin_following(told);

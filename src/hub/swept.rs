@@ -44,6 +44,7 @@ impl Swept {
     /// The log was told. It may go back again, to before that: all is kept for one more report.
     pub(super) fn were_told(&mut self) {
         self.forget(self.told);
+        self.known.values_mut().for_each(LastKnown::note_told);
         self.told = self.order.len();
     }
 

@@ -679,11 +679,11 @@ fn public_functions_are_replaced_by_newer_ones_and_back_only_by_an_operator() {
     let gateway = listening(&redis);
     assert_eq!(
         functions(&redis, &[]),
-        "Redis has version: 8, this build: 8"
+        "Redis has version: 9, this build: 9"
     );
     assert_eq!(
         public_version(&redis),
-        8,
+        9,
         "what people call is replaced upward"
     );
     // The functions of replicas are deleted, and those that people call are old: both are mended
@@ -693,7 +693,7 @@ fn public_functions_are_replaced_by_newer_ones_and_back_only_by_an_operator() {
     load_older(&redis);
     redis.run::<String>(&["FUNCTION", "DELETE", own]);
     gateway.publish("news", "x");
-    assert_eq!(public_version(&redis), 8);
+    assert_eq!(public_version(&redis), 9);
     // A newer one comes; older replicas go on, and more of them start.
     load_newer(&redis);
     let second = replica_at("127.0.0.1:0".parse().unwrap(), &redis, "r2", &[]);
@@ -702,9 +702,9 @@ fn public_functions_are_replaced_by_newer_ones_and_back_only_by_an_operator() {
     assert_eq!(public_version(&redis), 99, "never replaced downward");
     assert_eq!(
         functions(&redis, &["--install"]),
-        "version 8 is installed, before: 99"
+        "version 9 is installed, before: 99"
     );
-    assert_eq!(public_version(&redis), 8);
+    assert_eq!(public_version(&redis), 9);
     redis.publish("news", "by the function", &[]);
 }
 

@@ -293,6 +293,46 @@ fn heads_of_expired_logs_are_forgotten_although_no_clock_is_ticked() {
     });
 }
 
+/// Topics that are published to once filled Redis for an hour and more, and `limits.topics_max` with it.
+#[test]
+fn nothing_is_kept_of_topics_whose_logs_have_expired() {
+    let redis = Redis::start();
+    let config = [("log.age_max", "1s"), ("limits.topics_max", "15000")];
+    let gateway = Gateway::over(&redis, &config);
+    let mut live = gateway.listen(&["alive"]);
+    // More in all than there may be at once: the dead make room, while events flow.
+    for round in 0..20 {
+        eventually("there is room", || {
+            let lines: Vec<String> = (0..1000)
+                .map(|n| {
+                    json!({"topic": format!("t-{round}-{n}"), "data": "x", "idempotency_key": "k"})
+                        .to_string()
+                })
+                .collect();
+            let ndjson = [("content-type", "application/x-ndjson")];
+            gateway.post("/events", &ndjson, lines.join("\n")).status == 200
+        });
+        let id = gateway.publish("alive", "x");
+        assert_eq!(live.next_event().id(), id);
+    }
+    eventually("what is alive is left", || {
+        gateway.publish("alive", "x");
+        let sizes = ["heads", "topics", "expires", "gaps"].map(|kind| {
+            let key = format!("tidegate:{{0}}:{kind}");
+            let size = if matches!(kind, "heads" | "gaps") {
+                "HLEN"
+            } else {
+                "ZCARD"
+            };
+            redis.run::<u64>(&[size, &key])
+        });
+        sizes == [1, 1, 1, 0]
+            && redis
+                .run::<Vec<String>>(&["KEYS", "tidegate:{0}:*:t-*"])
+                .is_empty()
+    });
+}
+
 /// A call looks at 256 names at most. Those whose log is gone are passed over, and a page is full all the same.
 #[test]
 fn a_page_of_topics_is_full_however_many_names_are_looked_at_for_it() {

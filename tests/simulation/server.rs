@@ -12,7 +12,7 @@ use tidegate::topic::{PartitionNo, Pattern, Topic};
 
 /// Milliseconds that the log keeps an entry, where time matters.
 pub const AGE: u64 = 1_000;
-/// How long a log outlives its age, as in the ledger.
+/// How long a log outlives its age at most, as in the ledger.
 pub const EXPIRY_SLACK: u64 = 3_600_000;
 const LEAP: u64 = 50;
 /// States that a rewind may go back to.

@@ -39,8 +39,18 @@ struct Before {
     age_ms: u64,
 }
 
-/// How long a log outlives its age, so that an empty one is not mistaken for a lost one.
+/// How long a log outlives its age at most, so that an empty one is not mistaken for a lost one.
 const EXPIRY_SLACK_MS: u64 = 3_600_000;
+
+/// When a log expires whose last entry is of this millisecond: some time after that entry is too old.
+const fn expiry(ms: u64, age_ms: u64) -> u64 {
+    let slack = if age_ms < EXPIRY_SLACK_MS {
+        age_ms
+    } else {
+        EXPIRY_SLACK_MS
+    };
+    ms + age_ms + slack
+}
 /// Seams that are remembered.
 const SEAMS_MAX: usize = 64;
 /// Losses that are remembered.
@@ -166,8 +176,11 @@ impl Ledger {
             let id = (frame.mark != Mark::Unlogged).then_some(frame.id);
             ids.push(id);
             if let Some(key) = key {
-                self.keys
-                    .insert(key, (id, now_ms + self.retention.idempotency_ms));
+                // No longer than the log of the event that it names.
+                let logged = self.retention.of(&item.topic);
+                let kept_ms = logged.map_or(u64::MAX, |bounds| expiry(0, bounds.age_ms));
+                let until_ms = now_ms + self.retention.idempotency_ms.min(kept_ms);
+                self.keys.insert(key, (id, until_ms));
             }
             frames.push((item.topic.clone(), frame));
         }
@@ -399,7 +412,7 @@ impl Ledger {
         log.entries.push_back((entry, frame.clone()));
         log.head = id;
         log.ended = (mark == Mark::End).then_some(id);
-        log.expires_ms = id.ms + bounds.age_ms + EXPIRY_SLACK_MS;
+        log.expires_ms = expiry(id.ms, bounds.age_ms);
         let oldest = id.ms.saturating_sub(bounds.age_ms);
         let old = log
             .entries

@@ -8,6 +8,8 @@ local DEFAULTS = { events_max = 10000, age_ms = 86400000, leap_ms = 2000, idem_m
 local SETTINGS = { 'events_max', 'age_ms', 'leap_ms', 'idem_ms', 'bytes_max', 'topics_max' }
 local EXPIRY_SLACK_MS = 3600000
 local SEAMS_MAX, LOSSES_MAX = 64, 64
+-- Topics that one call looks at for those that are gone.
+local SWEPT_AT_ONCE = 128
 local EXACT = 2 ^ 53
 -- Entries at the beginning of a log that are looked at for the first of ours.
 local STRANGERS_MAX = 16
@@ -116,6 +118,9 @@ local function rule_of(k, topic)
   return k
 end
 
+-- When a log expires whose last entry is of this millisecond: some time after that entry is too old.
+local function expiry(ms, age_ms) return ms + age_ms + math.min(age_ms, EXPIRY_SLACK_MS) end
+
 local function is_logged(k, topic) return rule_of(k, topic).events_max > 0 end
 
 -- What is kept of a log. A topic may have one from the time when it was logged.
@@ -196,12 +201,16 @@ local function append(k, topic, kind, data, mark, extra)
   end
   k.ms, k.seq = ms, seq
   redis.call('XTRIM', log, 'MINID', '=', id_text(math.max(0, k.ms - kept.age_ms), 0))
-  redis.call('PEXPIREAT', log, int(k.ms + kept.age_ms + EXPIRY_SLACK_MS))
+  local expires = int(expiry(k.ms, kept.age_ms))
+  redis.call('PEXPIREAT', log, expires)
   k.last = id
   redis.call('HSET', key(k.p, 'clock'), 'last', id)
   redis.call('HSET', key(k.p, 'heads'), topic, mark == 'x' and id .. ' end' or id)
   -- A publisher that may not do this publishes all the same: the sweep lists its topics.
-  if opens then redis.pcall('ZADD', key(k.p, 'topics'), 0, topic) end
+  if opens then
+    redis.pcall('ZADD', key(k.p, 'topics'), 0, topic)
+    redis.pcall('ZADD', key(k.p, 'expires'), expires, topic)
+  end
   if k.opening[topic] then k.opening[topic], k.opened = nil, k.opened - 1 end
   say(k, topic, id, prev, mark, kind, data)
   return id
@@ -286,6 +295,33 @@ local function greatest(log)
   return '0-0'
 end
 
+-- Forgets what is kept of topics beside their logs, once the logs are gone: looks at so many topics of those
+-- whose time had come when they were noted, and notes the others anew. Whether there may be more.
+local function sweep(k, many)
+  local heads, topics, expires = key(k.p, 'heads'), key(k.p, 'topics'), key(k.p, 'expires')
+  local due = redis.call('ZRANGEBYSCORE', expires, '-inf', int(k.now), 'LIMIT', 0, many)
+  for _, topic in ipairs(due) do
+    local at = redis.call('PEXPIRETIME', key(k.p, 'log:' .. topic))
+    local last = at == -2 and head(k.p, topic)
+    if at ~= -2 then
+      -- One that never expires is not ours alone.
+      redis.call('ZADD', expires, at == -1 and int(k.now + EXPIRY_SLACK_MS) or int(at), topic)
+      redis.call('ZADD', topics, 0, topic)
+    elseif last and less(id_text(oldest(k, topic, k.ms), 0), last) then
+      -- Somebody has deleted its log, or Redis has evicted it: until it would have expired, that is told.
+      local age_ms = bounds(k, topic).age_ms
+      redis.call('ZADD', expires, int(math.max(k.now + 1000, expiry(id_parse(last), age_ms))), topic)
+      redis.call('ZREM', topics, topic)
+    else
+      redis.call('HDEL', heads, topic)
+      redis.call('HDEL', key(k.p, 'gaps'), topic)
+      redis.call('ZREM', topics, topic)
+      redis.call('ZREM', expires, topic)
+    end
+  end
+  return #due == many
+end
+
 -- Why the log of a topic does not take an event now; nil if it does. One of `many` must be refused
 -- before the first of them is written; one alone is refused by its log.
 local function log_refusal(k, topic, many)
@@ -301,7 +337,10 @@ local function log_refusal(k, topic, many)
     local _, flag = head(k.p, topic)
     if flag == 'end' then return refuse('TGENDED', topic) end
   elseif k.topics_max > 0 and not k.opening[topic] then
-    if redis.call('HLEN', key(k.p, 'heads')) + k.opened >= k.topics_max then return refuse('TGTOPICS', int(k.topics_max)) end
+    local function is_full() return redis.call('HLEN', key(k.p, 'heads')) + k.opened >= k.topics_max end
+    -- The dead take no place. Who may not sweep waits until a replica has.
+    if is_full() then pcall(sweep, k, SWEPT_AT_ONCE) end
+    if is_full() then return refuse('TGTOPICS', int(k.topics_max)) end
     k.opening[topic], k.opened = true, k.opened + 1
   end
 end
@@ -326,6 +365,11 @@ end
 local function idem_key(item)
   local topic = string.find(item.topic, ':', 1, true) and ':' .. #item.topic .. ':' .. item.topic or item.topic
   return key(item.p, 'idem:' .. topic .. ':' .. item.key)
+end
+
+-- How long a key is remembered: no longer than the log of the event that it names.
+local function idem_ms(k, topic)
+  return is_logged(k, topic) and math.min(k.idem_ms, expiry(0, bounds(k, topic).age_ms)) or k.idem_ms
 end
 
 -- All of the batch, or nothing: what is refused is refused before the first write.
@@ -356,7 +400,7 @@ local function publish(items)
       local no
       id, no = event(k, item.topic, item.kind, item.data, item.last)
       if not id then return no end
-      if item.key ~= '' then redis.call('SET', idem_key(item), id, 'PX', int(k.idem_ms)) end
+      if item.key ~= '' then redis.call('SET', idem_key(item), id, 'PX', int(idem_ms(k, item.topic))) end
     end
     ids[i] = id
   end

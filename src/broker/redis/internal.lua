@@ -231,31 +231,29 @@ local function report(k, topic, id, heard, since, is_known)
   if from and not (exists and #redis.call('XRANGE', log, id, id) > 0) then write_gap(k, topic, from, id) end
 end
 
--- Looks at some heads and forgets those of logs that have expired, and at some names of the list of topics:
--- what earlier builds, or publishers that may not list, have opened is listed, and what has no log is not.
-local function sweep(k, many)
-  local p, heads, topics, clock_key = k.p, key(k.p, 'heads'), key(k.p, 'topics'), key(k.p, 'clock')
-  local function has_log(topic) return redis.call('EXISTS', key(p, 'log:' .. topic)) == 1 end
-  local found = redis.call('HSCAN', heads, redis.call('HGET', clock_key, 'sweep') or '0', 'COUNT', many)
+-- Notes some topics that are not noted, as earlier builds and publishers with fewer rights leave them, and
+-- forgets names of the list that are no topic's. What else stands in the place of either makes room.
+local function note_some(k, heads_max, names_max)
+  local p, heads, topics, expires = k.p, key(k.p, 'heads'), key(k.p, 'topics'), key(k.p, 'expires')
+  for _, name in ipairs({ topics, expires }) do
+    local kindof = redis.call('TYPE', name).ok
+    if kindof ~= 'zset' and kindof ~= 'none' then redis.call('DEL', name) end
+  end
+  local clock_key = key(p, 'clock')
+  local found = redis.call('HSCAN', heads, redis.call('HGET', clock_key, 'sweep') or '0', 'COUNT', heads_max)
   redis.call('HSET', clock_key, 'sweep', found[1])
   for i = 1, #found[2], 2 do
-    local topic = found[2][i]
-    if not has_log(topic) and empty_floor(k, topic, k.ms) == id_text(oldest(k, topic, k.ms), 0) then
-      redis.call('HDEL', heads, topic)
-      redis.call('HDEL', key(p, 'gaps'), topic)
-    end
+    -- A log may have gone before its time, by hand or by eviction.
+    local is_there = redis.call('EXISTS', key(p, 'log:' .. found[2][i])) == 1
+    redis.call('ZADD', expires, is_there and 'NX' or 'LT', int(k.now), found[2][i])
+    if is_there then redis.call('ZADD', topics, 0, found[2][i]) end
   end
-  -- The list is what people look at, and no more: what else stands in its place makes room.
-  local kindof = redis.call('TYPE', topics).ok
-  if kindof ~= 'zset' and kindof ~= 'none' then redis.call('DEL', topics) end
-  for i = 1, #found[2], 2 do
-    if has_log(found[2][i]) then redis.call('ZADD', topics, 0, found[2][i]) end
-  end
-  local listed = redis.call('ZSCAN', topics, redis.call('HGET', clock_key, 'listed') or '0', 'COUNT', many)
+  local listed = redis.call('ZSCAN', topics, redis.call('HGET', clock_key, 'listed') or '0', 'COUNT', names_max)
   redis.call('HSET', clock_key, 'listed', listed[1])
   for i = 1, #listed[2], 2 do
-    if not has_log(listed[2][i]) then redis.call('ZREM', topics, listed[2][i])
-    elseif listed[2][i + 1] ~= '0' then redis.call('ZADD', topics, 0, listed[2][i]) end
+    local name, score = listed[2][i], listed[2][i + 1]
+    redis.call('ZADD', expires, 'NX', int(k.now), name)
+    if score ~= '0' then redis.call('ZADD', topics, 0, name) end
   end
 end
 
@@ -422,18 +420,23 @@ redis.register_function({ function_name = F .. 'heartbeat', flags = { 'allow-oom
     if a[i + 1] == '0' then redis.call('HDEL', mine, a[i]) else redis.call('HSET', mine, a[i], a[i + 1]) end
   end
   redis.call('PEXPIRE', mine, FORGET_MS)
-  -- Heads of one partition after the other: where events flow, the clock is not ticked. What stands
-  -- in the way there is not in the way here.
+  -- One partition after the other. What stands in the way there is not in the way here.
   pcall(function()
     local count = tonumber(redis.call('HGET', PREFIX .. ':meta', 'partitions') or 1)
     local k = clock(int(math.floor(now / 1000) % count))
-    if k.last then sweep(k, 512) end
+    if k.last then note_some(k, 400, 100) end
   end)
   for _, replica in ipairs(replicas(now)) do
     if replica.forget then redis.call('HDEL', PREFIX .. ':replicas', replica.name) end
     if replica.alive then reply[#reply + 1] = replica.name; reply[#reply + 1] = replica.streams end
   end
   return reply
+end })
+
+-- p  ->  whether more topics may be gone
+redis.register_function({ function_name = F .. 'sweep', flags = { 'allow-oom' }, callback = function(_, a)
+  local k = clock(a[1])
+  return k.last and sweep(k, SWEPT_AT_ONCE) and 1 or 0
 end })
 
 -- own library*  ->  those of these libraries that no replica has used for UNUSED_MS. Replicas say with

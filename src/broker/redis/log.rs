@@ -259,6 +259,16 @@ impl Redis {
         })
     }
 
+    /// Forgets topics of a partition whose logs are gone. True if there may be more.
+    pub(in crate::broker) async fn sweep(
+        &self,
+        partition: PartitionNo,
+    ) -> Result<bool, BrokerError> {
+        let answer = self.call(&self.function("sweep", partition)).await?;
+        let more = decode::number(&answer).map_err(|_| self.unreadable())?;
+        Ok(more == 1)
+    }
+
     /// Takes this replica off the list, at a clean stop.
     pub(in crate::broker) async fn farewell(&self) -> Result<(), BrokerError> {
         let replica = &self.settings().replica;

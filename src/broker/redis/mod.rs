@@ -6,6 +6,7 @@
 //! | `tidegate:{p}:clock` | hash | last id given out, `born`, run id of the process that wrote last, seams, losses, settings and rules |
 //! | `tidegate:{p}:log:<topic>` | stream | `prev`, `type`, `data`, and `end` or `gap` |
 //! | `tidegate:{p}:heads` | hash | topic to last id, and `end` |
+//! | `tidegate:{p}:expires` | sorted set | topics by the time at which they are looked at: what is kept of one goes once its log has gone |
 //! | `tidegate:{p}:gaps` | hash | topic to the gaps that its log tells of: `from,lost`, the newest last |
 //! | `tidegate:{p}:idem:<topic>:<key>` | string | id, with expiry; of a topic with a colon `idem::<bytes>:<topic>:<key>` |
 //! | `tidegate:{p}:ingest` | hash | epochs and positions of ingest, and of the inbox |

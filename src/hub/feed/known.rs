@@ -15,16 +15,30 @@ pub(in crate::hub) struct LastKnown {
     pub(in crate::hub) entry: Id,
     /// The last entry that was heard while the topic had a hole, or was being opened.
     pub(in crate::hub) waited: Id,
-    /// Up to where something was lost, as a gap entry has said, or as was found.
+    /// Up to where something was lost, as a gap entry has said, or as was found; and what the log was told
+    /// last, which it may have lost and written down.
     pub(in crate::hub) lost: Id,
+    /// The log was told everything up to here, and the topic was not read since. What is missing then is
+    /// written down.
+    pub(in crate::hub) told: Id,
 }
 
-/// The same, and whether the log is to be told.
+impl LastKnown {
+    /// The log was told everything. What it writes down about it may be lost before it comes back.
+    pub(in crate::hub) fn note_told(&mut self) {
+        self.told = self.entry.max(self.waited);
+        self.lost = self.lost.max(self.told);
+    }
+}
+
+/// The same, and what the log was told of it.
 #[derive(Debug)]
 pub(super) struct Known {
     last: LastKnown,
     /// It was found that something was lost, and the log was not told.
     owes_report: bool,
+    /// Up to here something is missing of which the log was told.
+    written_down: Id,
 }
 
 impl Known {
@@ -33,6 +47,7 @@ impl Known {
         Self {
             last,
             owes_report: false,
+            written_down: Id::ZERO,
         }
     }
 
@@ -52,6 +67,11 @@ impl Known {
     /// An entry stands in its place.
     pub(super) fn append(&mut self, frame: &Frame) {
         self.last.entry = self.last.entry.max(frame.id);
+        self.note_gap(frame);
+    }
+
+    /// A gap entry was heard or read, in its place or not: the log may lose it.
+    pub(super) fn note_gap(&mut self, frame: &Frame) {
         if let Mark::Gap { lost, .. } = frame.mark {
             self.last.lost = self.last.lost.max(lost);
         }
@@ -66,11 +86,7 @@ impl Known {
     /// Entries up to `waiting` wait.
     pub(super) fn is_contradicted_by(&mut self, next: &Frame, waiting: Id, born: Id) -> bool {
         let last = self.last.entry.max(self.last.waited).max(waiting);
-        let is_lost = is_not_followed(last, next, born);
-        if is_lost {
-            self.find_lost(last);
-        }
-        is_lost
+        is_not_followed(last, next, born) && self.find_lost(last)
     }
 
     /// Looks for what a page lacks that was asked for to open or repair the topic: what was heard, the
@@ -94,9 +110,17 @@ impl Known {
         }
     }
 
-    fn find_lost(&mut self, id: Id) {
+    /// An entry is missing in the log. False if that was told.
+    fn find_lost(&mut self, id: Id) -> bool {
+        if id <= self.last.told {
+            self.written_down = self.written_down.max(id);
+        }
+        if id <= self.written_down {
+            return false;
+        }
         self.last.lost = self.last.lost.max(id);
         self.owes_report = true;
+        true
     }
 
     /// Whether something was found that the log was not told.
@@ -104,9 +128,15 @@ impl Known {
         self.owes_report
     }
 
-    /// The log was told of everything.
-    pub(super) fn note_told(&mut self) {
+    /// The topic was read, and nothing is missing that was not told.
+    pub(super) fn settle(&mut self) {
         self.owes_report = false;
+        self.last.told = Id::ZERO;
+    }
+
+    /// The log was told everything.
+    pub(super) fn note_told(&mut self) {
+        self.last.note_told();
     }
 
     /// As [`Known::owes_report`], once.

@@ -233,6 +233,11 @@ impl Feed {
         self.state().track.is_contradicted_by(page, horizon)
     }
 
+    /// The log was told what is known of the topic.
+    pub(super) fn note_told(&self) {
+        self.state().track.note_told();
+    }
+
     /// Whether the log must be told what it has lost of this topic, as was found since the last call.
     pub(super) fn take_owes_report(&self) -> bool {
         self.state().track.take_owes_report()

@@ -182,6 +182,11 @@ impl Track {
         self.known.owes_report()
     }
 
+    /// The log was told what is known of the topic.
+    pub(super) fn note_told(&mut self) {
+        self.known.note_told();
+    }
+
     /// Whether the log must be told that it has lost what was heard of this topic, as was found since the
     /// last call.
     pub(super) fn take_owes_report(&mut self) -> bool {
@@ -192,6 +197,7 @@ impl Track {
     pub(super) fn hear(&mut self, frame: Frame, heard: Id) -> Taken {
         // It may have been logged only since it was read.
         self.unlogged = false;
+        self.known.note_gap(&frame);
         let waiting = self.pending.last();
         let log_lost = self.known.is_contradicted_by(&frame, waiting, self.born);
         let Health::Live { base } = self.health else {
@@ -308,7 +314,7 @@ impl Track {
         match self.health {
             Health::Live { .. } => return Repaired::Live,
             Health::Opening => {
-                self.known.note_told();
+                self.known.settle();
                 self.window.restart(horizon.last);
                 self.opened = horizon.last;
                 self.health = Health::Live { base: horizon.last };
@@ -329,7 +335,6 @@ impl Track {
                     };
                     return Repaired::More;
                 }
-                self.known.note_told();
                 let at = self
                     .heard_all
                     .map_or(at, |changed| complete_in(at, changed));
@@ -353,6 +358,7 @@ impl Track {
                 }
                 gone_past = shown;
                 self.heard_all = None;
+                self.known.settle();
                 self.health = Health::Live { base };
             }
         }
