@@ -37,7 +37,8 @@ const PARTITIONS: u16 = 2;
 const TOPICS: [&str; 10] = ["a", "a:1", "b", "ba", "ü:1", "c", "d", "e", ":1:a", "ü"];
 const KEYS: [&str; 6] = ["k", "1:k", ":k", "1", "ü:1:k", "2:a:k"];
 
-/// Settings that a fleet may have one after the other.
+/// Settings that a fleet may have one after the other. Redis has logs expire by its wall clock, and none does
+/// while this runs. Entries become too old all the same, since reports have the log's clock leap far ahead.
 fn retention(number: usize) -> Retention {
     let bounds = |events_max, age_ms| Bounds { events_max, age_ms };
     let rule = |topics: &str, bounds| Rule {
@@ -47,15 +48,15 @@ fn retention(number: usize) -> Retention {
     let rules = match number {
         0 => vec![],
         1 => vec![
-            rule("b*", Some(bounds(3, 25))),
+            rule("b*", Some(bounds(3, 25_000))),
             rule("ba", None),
             rule("e", None),
         ],
-        2 => vec![rule("*a", None), rule("*", Some(bounds(4, 120)))],
-        _ => vec![rule("e", Some(bounds(1, 1_000)))],
+        2 => vec![rule("*a", None), rule("*", Some(bounds(4, 120_000)))],
+        _ => vec![rule("e", Some(bounds(1, 1_000_000)))],
     };
     Retention {
-        bounds: bounds(8, if number == 3 { 20 } else { 60 }),
+        bounds: bounds(8, if number == 3 { 20_000 } else { 60_000 }),
         rules,
         event_bytes_max: 12,
         topics_max: 6,
@@ -241,6 +242,13 @@ impl Both {
         }
     }
 
+    /// Redis' wall clock, after whatever was called last.
+    fn wall(&self) -> u64 {
+        let mut connection = self.direct.get_connection().unwrap();
+        let (seconds, micros): (u64, u64) = redis::cmd("TIME").query(&mut connection).unwrap();
+        seconds * 1000 + micros / 1000
+    }
+
     fn side_of(&mut self, topic: &Topic) -> &mut Side {
         &mut self.rust[usize::from(topic.partition(PARTITIONS))]
     }
@@ -250,6 +258,7 @@ impl Both {
             .map(|_| self.publication())
             .collect();
         let lua = self.lua.publish(&batch).await;
+        let wall = self.wall();
         // Of the events that are refused the first names the reason.
         let refused = (1..=batch.len()).find_map(|count| {
             let mut sides: Vec<Ledger> = self.rust.iter().map(|side| side.ledger.clone()).collect();
@@ -257,7 +266,7 @@ impl Both {
             (0..PARTITIONS).find_map(|partition| {
                 let (_, part) = part_of(&batch[..count], partition);
                 let index = usize::from(partition);
-                sides[index].publish(&part, last[index].ms).err()
+                sides[index].publish(&part, last[index].ms.min(wall)).err()
             })
         });
         if let Some(refused) = refused {
@@ -271,8 +280,8 @@ impl Both {
             let side = &mut self.rust[usize::from(partition)];
             let wrote = ids.iter().copied().flatten().max();
             let now = match wrote.filter(|id| *id > side.last) {
-                Some(id) => side.now(id),
-                None => side.last.ms,
+                Some(id) => side.now(id, wall),
+                None => side.last.ms.min(wall),
             };
             let rust = side.ledger.publish(&part, now).map(|(ids, _)| ids);
             assert_eq!(Ok(ids), rust, "{part:?}");
@@ -306,6 +315,7 @@ impl Both {
     async fn configure(&mut self) {
         self.settings.retention = retention(self.rng.random_range(0..4));
         self.lua = prepared(&self.settings).await;
+        let wall = self.wall();
         let mut connection = self.direct.get_connection().unwrap();
         for (partition, side) in self.rust.iter_mut().enumerate() {
             let clock = format!("tidegate:{{{partition}}}:clock");
@@ -317,6 +327,7 @@ impl Both {
                 let until: u64 = before.split(' ').next().unwrap().parse().unwrap();
                 until - 1
             });
+            let now = now.min(wall);
             side.ledger.configure(self.settings.retention.clone(), now);
         }
     }
@@ -324,8 +335,9 @@ impl Both {
     async fn delete(&mut self) {
         let topic = self.topic();
         let lua = self.lua.delete(&topic).await.unwrap();
+        let wall = self.wall();
         let side = self.side_of(&topic);
-        let now = lua.map_or(side.last.ms, |id| side.now(id));
+        let now = lua.map_or(side.last.ms.min(wall), |id| side.now(id, wall));
         let rust = side.ledger.delete(&topic, now).map(|frame| frame.id);
         assert_eq!(lua, rust, "delete {topic}");
     }
@@ -333,8 +345,9 @@ impl Both {
     async fn tick(&mut self) {
         let partition = self.rng.random_range(0..PARTITIONS);
         let lua = self.lua.tick(partition).await.unwrap();
+        let wall = self.wall();
         let side = &mut self.rust[usize::from(partition)];
-        let now = side.now(lua);
+        let now = side.now(lua, wall);
         assert_eq!(lua, side.ledger.tick(now).id);
     }
 
@@ -345,7 +358,11 @@ impl Both {
         let partition = topic.partition(PARTITIONS);
         let side = &self.rust[usize::from(partition)];
         let (fresh, last, horizon) = (side.fresh, side.last, side.horizon.clone());
-        let far = if fresh { 0 } else { 40 };
+        let far = if fresh {
+            0
+        } else {
+            *[40, 40, 40, 30_000].choose(&mut self.rng).unwrap()
+        };
         let rng = &mut self.rng;
         let mut near = |last: Id| {
             let ms = last.ms.saturating_add_signed(rng.random_range(-200..=far));
@@ -366,11 +383,12 @@ impl Both {
         let known = [(topic, of_topic)];
         self.lua.report(partition, followed, &known).await.unwrap();
         let (horizon, _) = self.read(partition, Vec::new()).await.unwrap();
+        let wall = self.wall();
         let side = &mut self.rust[usize::from(partition)];
         let now = if fresh {
-            side.now(horizon.seams.last().unwrap().after)
+            side.now(horizon.seams.last().unwrap().after, wall)
         } else {
-            horizon.last.ms
+            horizon.last.ms.min(wall)
         };
         side.ledger.report(followed, &known, now);
         assert_eq!(side.ledger.last(), horizon.last, "{followed:?}, {known:?}");
@@ -401,6 +419,7 @@ impl Both {
         let mut partitions: Vec<u16> = topics.iter().map(|t| t.partition(PARTITIONS)).collect();
         partitions.sort_unstable();
         partitions.dedup();
+        let wall = self.wall();
         let mut ids: Vec<(Id, u16)> = Vec::new();
         let mut alone = Vec::new();
         for partition in &partitions {
@@ -411,7 +430,7 @@ impl Both {
             let here: Vec<Topic> = here.cloned().collect();
             alone.push((
                 *partition,
-                side.ledger.history(&here, history, side.last.ms),
+                side.ledger.history(&here, history, side.last.ms.min(wall)),
             ));
             let requests: Vec<ReadRequest> = here
                 .into_iter()
@@ -421,7 +440,7 @@ impl Both {
                     limit: 1_000,
                 })
                 .collect();
-            let reading = side.ledger.read(&requests, side.last.ms);
+            let reading = side.ledger.read(&requests, side.last.ms.min(wall));
             let frames = reading.pages.iter().flat_map(|page| &page.frames);
             ids.extend(frames.map(|frame| (frame.id, *partition)));
         }
@@ -442,16 +461,20 @@ impl Both {
     async fn list(&mut self) {
         let after = self.topic();
         let lua = self.lua.topics(after.as_str(), 2).await.unwrap();
+        let wall = self.wall();
         let sides = self.rust.iter_mut();
         let mut rust: Vec<Topic> = sides
-            .flat_map(|side| side.ledger.topics(after.as_str(), 2, side.last.ms))
+            .flat_map(|side| {
+                side.ledger
+                    .topics(after.as_str(), 2, side.last.ms.min(wall))
+            })
             .collect();
         rust.sort_by(|a, b| a.as_str().cmp(b.as_str()));
         rust.truncate(2);
         assert_eq!(lua, rust, "after {after}");
         let lua = self.lua.topic(&after).await.unwrap();
         let side = self.side_of(&after);
-        let now = side.last.ms;
+        let now = side.last.ms.min(wall);
         assert_eq!(lua, side.ledger.topic(&after, now), "{after}");
     }
 
@@ -476,8 +499,9 @@ impl Both {
             })
             .collect();
         let (horizon, pages) = self.read(partition, requests.clone()).await.unwrap();
+        let wall = self.wall();
         let side = &mut self.rust[usize::from(partition)];
-        let reading = side.ledger.read(&requests, horizon.now_ms);
+        let reading = side.ledger.read(&requests, horizon.now_ms.min(wall));
         assert_eq!(horizon.last, reading.horizon.last);
         assert_eq!(horizon.born, reading.horizon.born);
         assert_eq!(horizon.seams, reading.horizon.seams);
@@ -491,14 +515,15 @@ impl Both {
 }
 
 impl Side {
-    /// What the clock must have been for a write to end at `last`.
-    fn now(&mut self, last: Id) -> u64 {
+    /// What the wall clock, which stands at `wall` now, must have been for a write to end at `last`. Where the
+    /// log's clock is ahead of it, it does not matter.
+    fn now(&mut self, last: Id, wall: u64) -> u64 {
         let leap = if std::mem::take(&mut self.fresh) {
             LEAP_MS
         } else {
             0
         };
-        last.ms - leap
+        (last.ms - leap).min(wall)
     }
 }
 
