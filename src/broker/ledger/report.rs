@@ -60,7 +60,7 @@ impl Ledger {
         }
         let mut told = Vec::new();
         for (topic, id) in topics {
-            if let Some(frame) = self.report_one(topic, *id, &reporter, now_ms) {
+            for frame in self.report_one(topic, *id, &reporter, now_ms) {
                 told.push((topic.clone(), frame));
             }
         }
@@ -140,18 +140,37 @@ impl Ledger {
         id: Id,
         reporter: &Reporter,
         now_ms: u64,
-    ) -> Option<Frame> {
+    ) -> Vec<Frame> {
         let Reporter { heard, since, .. } = *reporter;
         if !self.logs.contains_key(topic) && id <= self.expired_to(topic) {
             // It has expired, and whoever comes is told that.
-            return None;
+            return Vec::new();
         }
+        if let Some(from) = since.filter(|since| *since < id && heard < id) {
+            return Vec::from_iter(self.write_gap(topic, from, id, now_ms));
+        }
+        let mut frames = Vec::new();
         if let Some(from) = since.or_else(|| self.seam_around(heard))
             && self.has_between(topic, from, heard)
         {
-            return self.write_gap(topic, from, heard, now_ms);
+            frames.extend(self.write_gap(topic, from, heard, now_ms));
+            if id <= heard {
+                return frames;
+            }
         }
-        if let Some(from) = since.filter(|since| *since < id) {
+        frames.extend(self.report_entry(topic, id, reporter, now_ms));
+        frames
+    }
+
+    /// The same of the entry alone.
+    fn report_entry(
+        &mut self,
+        topic: &Topic,
+        id: Id,
+        reporter: &Reporter,
+        now_ms: u64,
+    ) -> Option<Frame> {
+        if let Some(from) = reporter.since.filter(|since| *since < id) {
             return self.write_gap(topic, from, id, now_ms);
         }
         if self.is_beyond_seams(id) && self.lacks(topic, id) {
@@ -320,6 +339,27 @@ mod tests {
             assert!(log.report(followed, &[], 10_002).is_empty());
             assert!(publish(&mut log, 1, 10_003)[0] > more);
         }
+    }
+
+    /// What was heard before anything of a new process was followed was lost with that process, and the log
+    /// held other events of the topic at ids that nobody is shown.
+    #[test]
+    fn an_entry_above_what_was_followed_is_told_beside_what_is_below() {
+        let mut log = ledger(10);
+        let known = publish(&mut log, 1, 10_001)[0];
+        let seen = log.horizon(10_001);
+        let followed = Followed::by(ClockName::of(&seen), Id::new(10_400, 0));
+        log.run = 1;
+        let kept = publish(&mut log, 1, 10_100)[0];
+        assert!(kept < followed.heard, "{kept}");
+        let waited = Id::new(30_000, 1);
+        let told = log.report(followed, &[(topic(), known), (topic(), waited)], 20_300);
+        let covers = |id: Id| {
+            told.iter().any(
+                |(_, frame)| matches!(frame.mark, Mark::Gap { from, lost } if from < id && id <= lost),
+            )
+        };
+        assert!(covers(kept) && covers(waited), "{told:?}");
     }
 
     /// The process that a replica followed went, and so did the next one before the report.

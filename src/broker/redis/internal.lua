@@ -218,8 +218,12 @@ local function report(k, topic, id, heard, since, is_known)
   if not exists and not free then return end
   -- It has expired, and whoever comes is told that.
   if not exists and not less(id_text(oldest(k, topic, k.ms), 0), id) then return end
+  if since and less(since, id) and less(heard, id) then return write_gap(k, topic, since, id) end
   local from = since or seam_around(k, heard)
-  if from and has_between(k, log, from, heard) then return write_gap(k, topic, from, heard) end
+  if from and has_between(k, log, from, heard) then
+    write_gap(k, topic, from, heard)
+    if not less(heard, id) then return end
+  end
   if since and less(since, id) then return write_gap(k, topic, since, id) end
   if is_beyond_seams(k, id) and lacks(k, topic, id) then
     -- Its ids are not given out again anyway, and other topics may have entries there.
