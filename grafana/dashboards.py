@@ -688,9 +688,11 @@ def redis_and_ingest():
                     lines(
                         "Live path: overflows and foreign data, a minute",
                         """Normal: 0. overflows: this replica could not take frames as fast as they came, and began
-                        anew. unreadable: something else writes to Tidegate's keys or channels.""",
+                        anew. unreadable: something else writes to Tidegate's keys or channels. far ahead: ids that were
+                        not believed; somebody else publishes to live channels, or Redis' clock was put forward.""",
                         ("60 * sum(rate(tidegate_live_overflows_total{}[r]))", "overflows"),
                         ("60 * sum(rate(tidegate_unreadable_frames_total{}[r]))", "unreadable"),
+                        ("60 * sum(rate(tidegate_ids_ahead_total{}[r]))", "far ahead"),
                     ),
                 ],
             ),

@@ -94,6 +94,8 @@ pub enum Note {
     WentBack(PartitionNo),
     /// Another process of the log's server answers.
     OtherProcess(Box<str>),
+    /// An id came over the live path that is further ahead than the log's clock can be.
+    Ahead(PartitionNo, Id),
     /// A tick did not come back.
     Deaf(PartitionNo),
     /// A tick came back after this time.

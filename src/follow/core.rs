@@ -33,6 +33,11 @@ pub const BATCH: usize = 256;
 /// Between two ticks of one partition.
 pub const TICK_PAUSE: Duration = Duration::from_millis(100);
 
+/// How far an id on the live path may be ahead of what the log's server has answered. Whoever may publish to
+/// live channels can write any id there, and nothing at or below an id that was heard is shown any more:
+/// beyond this, the log is asked.
+pub const AHEAD_MAX: Duration = Duration::from_secs(60);
+
 /// What the follower goes by.
 #[derive(Clone, Copy, Debug)]
 pub struct FollowSettings {
@@ -85,6 +90,11 @@ struct Clock {
     moved_on: bool,
     /// A tick that was said and has not come back.
     awaited: Option<(Id, Instant)>,
+    /// What the log's server answered last: its time or its clock, which is never behind that, in
+    /// milliseconds since the Unix epoch.
+    answered: Option<(u64, Instant)>,
+    /// An id was too far ahead to be believed, and no tick has come since that was.
+    doubted: bool,
 }
 
 impl Clock {
@@ -92,7 +102,21 @@ impl Clock {
     /// which clock it is.
     fn is_due(&self, now: Instant, after: Duration) -> bool {
         let is_long_ago = |at: Instant| now.duration_since(at) > after;
-        is_long_ago(self.heard) || self.asked.is_none_or(is_long_ago)
+        self.doubted || is_long_ago(self.heard) || self.asked.is_none_or(is_long_ago)
+    }
+
+    /// The log's server has told its time, or its clock.
+    fn answer(&mut self, ms: u64, now: Instant) {
+        let ms = self.answered.map_or(ms, |(before, _)| before.max(ms));
+        self.answered = Some((ms, now));
+    }
+
+    /// Whether an id that came over the live path is further ahead than the log's clock can be.
+    fn is_ahead(&self, id: Id, now: Instant) -> bool {
+        self.answered.is_some_and(|(ms, at)| {
+            let passed = now.duration_since(at) + AHEAD_MAX;
+            id.ms > ms.saturating_add(u64::try_from(passed.as_millis()).unwrap_or(u64::MAX))
+        })
     }
 }
 
@@ -106,6 +130,8 @@ impl FollowerCore {
             heard: now,
             moved_on: false,
             awaited: None,
+            answered: None,
+            doubted: false,
         };
         Self {
             clocks: vec![clock; usize::from(hub.partitions())],
@@ -158,6 +184,11 @@ impl FollowerCore {
             Live::Frame(topic, frame) => {
                 let partition = topic.partition(self.hub.partitions());
                 let (mark, ms) = (frame.mark, frame.id.ms);
+                if self.is_ahead(partition, frame.id, now) {
+                    self.hub.lose_frame(&topic);
+                    self.to_repair.extend(self.hub.feed(&topic));
+                    return;
+                }
                 if matches!(mark, Mark::Event | Mark::End) {
                     self.notes.push(Note::Heard(ms));
                 }
@@ -202,6 +233,13 @@ impl FollowerCore {
                 reading,
             } => {
                 self.reading -= 1;
+                if let Some(clock) = feeds.first().and_then(|feed| {
+                    let partition = feed.partition().number();
+                    self.clocks.get_mut(usize::from(partition))
+                }) && let Ok(reading) = &reading
+                {
+                    clock.answer(reading.horizon.now_ms, now);
+                }
                 if connection == self.connection {
                     self.take_reading(feeds, reading);
                 }
@@ -327,7 +365,23 @@ impl FollowerCore {
         (0..self.hub.partitions()).map(report).collect()
     }
 
+    /// Whether an id is too far ahead to be taken from the live path. The clock is asked for, and whatever it
+    /// answers is believed.
+    fn is_ahead(&mut self, partition: PartitionNo, id: Id, now: Instant) -> bool {
+        let clock = self.clocks.get_mut(usize::from(partition));
+        let Some(clock) = clock.filter(|clock| clock.is_ahead(id, now)) else {
+            return false;
+        };
+        clock.doubted = true;
+        self.notes.push(Note::Ahead(partition, id));
+        self.tick(partition, now);
+        true
+    }
+
     fn heard_tick(&mut self, partition: PartitionNo, tick: Tick, now: Instant) {
+        if self.is_ahead(partition, tick.id, now) {
+            return;
+        }
         let backwards = self.hub.tick(partition, tick);
         if backwards {
             self.went_back(partition);
@@ -336,6 +390,7 @@ impl FollowerCore {
             return;
         };
         clock.heard = now;
+        clock.doubted = false;
         clock.moved_on |= !backwards;
         if let Some((awaited, _)) = clock.awaited
             && awaited <= tick.id
@@ -358,11 +413,16 @@ impl FollowerCore {
         };
         clock.asking = false;
         let Ok(id) = said else { return };
+        clock.answer(id.ms, now);
         if connection != self.connection {
             // It was said on a connection that is gone, and does not come back on this one.
             return;
         }
         self.notes.push(Note::ClockRead(id.ms));
+        if clock.doubted {
+            // The tick itself may have come before its answer, and was not believed then. The next is.
+            return;
+        }
         // The tick itself may have come before its answer.
         if self.hub.partition(partition).heard() < id {
             clock.awaited = clock.awaited.or(Some((id, now)));

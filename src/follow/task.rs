@@ -173,6 +173,13 @@ fn tell(metrics: &Metrics, note: Note) {
         Note::OtherProcess(run) => {
             tracing::warn!(%run, "another Redis process answers; what was heard of the last one is reported");
         }
+        Note::Ahead(partition, id) => {
+            metrics.ids_ahead.inc();
+            tracing::warn!(
+                partition, %id,
+                "an id on the live path is far ahead of Redis' clock; the log is asked. If it holds no such event, somebody else publishes to live channels"
+            );
+        }
         Note::Deaf(partition) => {
             tracing::warn!(
                 partition,
