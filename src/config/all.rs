@@ -2,8 +2,9 @@
 
 use super::sections::{
     self, Auth, Drain, Engine, Ingest, Limits, Log, Logging, Ops, Publish, RedisConfig, Repair,
-    Replica, Server, Stream,
+    Replica, Stream,
 };
+use super::server::Server;
 use super::settled::Settled;
 use super::source::{Faults, Flags, Source};
 use crate::broker::redis::Settings;

@@ -6,6 +6,7 @@
 mod all;
 mod reload;
 mod sections;
+mod server;
 mod settled;
 mod source;
 
@@ -13,6 +14,7 @@ pub use all::Config;
 pub use reload::{RELOADABLE, Reload};
 pub use sections::{
     Auth, Drain, Engine, Ingest, Limits, Log, Logging, OPEN_PUBLISHING, Ops, Publish, RedisConfig,
-    Repair, Replica, Server, Stream,
+    Repair, Replica, Stream,
 };
+pub use server::Server;
 pub use source::{Faults, Flags};

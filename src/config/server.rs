@@ -1,0 +1,72 @@
+//! The section `server`.
+
+use super::source::Source;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// `server`: the listener of publishers and subscribers, and what each connection may take.
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// Address; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Connections that may wait to be accepted. A reconnect storm overflows 128, tokio's default.
+    pub backlog: u32,
+    /// Time for a request's head to arrive.
+    pub header_timeout: Duration,
+    /// Time for which written bytes may stay unacknowledged (`TCP_USER_TIMEOUT`).
+    pub write_timeout: Duration,
+    /// Bytes of buffer for each connection in each direction.
+    pub buffer_bytes: usize,
+    /// Sockets at most; more wait to be accepted.
+    pub connections_max: usize,
+    /// Bytes of a refused request's body that are read and thrown away.
+    pub discard_bytes_max: usize,
+    /// Time for them to come.
+    pub discard_time: Duration,
+    /// Names of the gateway, besides its addresses and `localhost`.
+    pub hosts: Arc<[String]>,
+    /// Origins of pages that may write from elsewhere.
+    pub origins: Arc<[String]>,
+}
+
+impl Server {
+    pub(super) fn take(s: &mut Source) -> Self {
+        let server = Self {
+            listen: s.address("server.listen", "127.0.0.1:8081"),
+            backlog: s.get("server.backlog", "4096"),
+            header_timeout: s.positive("server.header_timeout", "10s"),
+            write_timeout: s.positive("server.write_timeout", "60s"),
+            buffer_bytes: s.get("server.buffer_bytes", "16384"),
+            connections_max: s.count("server.connections_max", "60000"),
+            discard_bytes_max: s.get("server.discard_bytes_max", "16777216"),
+            discard_time: s.positive("server.discard_time", "5s"),
+            hosts: s.list("server.hosts").into(),
+            origins: s.list("server.origins").into(),
+        };
+        // hyper's smallest buffer.
+        if server.buffer_bytes < 8192 {
+            s.fault("server.buffer_bytes", "must be at least 8192");
+        }
+        server.check_names(s);
+        server
+    }
+
+    fn check_names(&self, s: &mut Source) {
+        let is_name = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        for host in self.hosts.iter() {
+            let name = host.strip_prefix("*.").unwrap_or(host);
+            if host != "*" && (name.is_empty() || !name.chars().all(is_name)) {
+                let what = "is not a name such as events.example.com or *.example.com, without scheme and port";
+                s.fault("server.hosts", &format!("{host:?} {what}"));
+            }
+        }
+        for origin in self.origins.iter() {
+            let host = origin.split_once("://").map(|(_, host)| host);
+            if origin != "*" && host.is_none_or(|host| host.is_empty() || host.contains('/')) {
+                let what = "is not an origin such as https://app.example.com, without a path";
+                s.fault("server.origins", &format!("{origin:?} {what}"));
+            }
+        }
+    }
+}
