@@ -71,6 +71,8 @@ pub struct Ledger {
     seams: VecDeque<Seam>,
     losses: VecDeque<Loss>,
     logs: BTreeMap<Topic, Log>,
+    /// The last entries of logs that expired before the clock says that they are too old.
+    gone: HashMap<Topic, Id>,
     keys: HashMap<(Topic, String), (Option<Id>, u64)>,
 }
 
@@ -89,6 +91,7 @@ impl Ledger {
             seams: VecDeque::new(),
             losses: VecDeque::new(),
             logs: BTreeMap::new(),
+            gone: HashMap::new(),
             keys: HashMap::new(),
         }
     }
@@ -127,6 +130,13 @@ impl Ledger {
             before.until_ms.min(at_ms.saturating_sub(before.age_ms))
         });
         at_ms.saturating_sub(self.bounds(topic).age_ms).max(before)
+    }
+
+    /// Where a log begins that is not there. What it held may have expired. A last entry that is younger than
+    /// that went early, as when the clock was put forward and back again.
+    fn empty_floor(&self, topic: &Topic, at_ms: u64) -> Id {
+        let floor = Id::before_ms(self.oldest(topic, at_ms));
+        self.gone.get(topic).map_or(floor, |last| floor.max(*last))
     }
 
     /// The last id given out.
@@ -288,9 +298,9 @@ impl Ledger {
         }
         match self.retention.of(topic) {
             Some(_) => {
-                let oldest = self.oldest(topic, now_ms.max(self.last.ms));
+                let floor = self.empty_floor(topic, now_ms.max(self.last.ms));
                 // Ids above the last one are still to be given out, if the clock is put back.
-                Floor::Empty(Id::before_ms(oldest).min(self.last))
+                Floor::Empty(floor.min(self.last))
             }
             None => Floor::Unlogged,
         }
@@ -393,7 +403,7 @@ impl Ledger {
         };
         let id = self.last;
         let bounds = self.bounds(topic);
-        let fresh = Id::before_ms(self.oldest(topic, id.ms));
+        let fresh = self.empty_floor(topic, id.ms);
         let log = self.logs.entry(topic.clone()).or_insert_with(|| Log {
             entries: VecDeque::new(),
             head: fresh,
@@ -440,7 +450,16 @@ impl Ledger {
     }
 
     fn expire(&mut self, now_ms: u64) {
-        self.logs.retain(|_, log| log.expires_ms > now_ms);
+        let is_expired = |log: &Log| log.expires_ms <= now_ms;
+        let expired = self.logs.iter().filter(|(_, log)| is_expired(log));
+        let expired: Vec<_> = expired
+            .map(|(topic, log)| (topic.clone(), log.head))
+            .collect();
+        self.logs.retain(|_, log| !is_expired(log));
+        self.gone.extend(expired);
+        let mut gone = std::mem::take(&mut self.gone);
+        gone.retain(|topic, last| !self.logs.contains_key(topic) && self.expired_to(topic) < *last);
+        self.gone = gone;
         self.keys.retain(|_, (_, until)| *until > now_ms);
     }
 }
@@ -507,6 +526,17 @@ pub(super) mod tests {
         let page = read(&mut log, later).pages.remove(0);
         assert_eq!(page.floor, Floor::Empty(last));
         assert!(publish(&mut log, 1, 20_001)[0] > last);
+    }
+
+    /// A clock that was put forward has a log expire early, and the next one must not say that it holds all.
+    #[test]
+    fn a_log_that_expired_early_is_told_by_the_next() {
+        let mut log = ledger(10);
+        let last = publish(&mut log, 1, 20_000)[0];
+        read(&mut log, 20_000 + 2 * AGE);
+        publish(&mut log, 1, 20_001);
+        let page = read(&mut log, 20_001).pages.remove(0);
+        assert_eq!(page.floor, Floor::Log(last));
     }
 
     /// Events of the very millisecond in which other ages were configured were kept by the old ones.

@@ -123,7 +123,7 @@ impl Ledger {
     /// After which entry of a topic an id stood that the log lacks.
     fn before(&self, topic: &Topic, id: Id) -> Id {
         let Some(entries) = self.logs.get(topic).map(|log| &log.entries) else {
-            return self.expired_to(topic);
+            return self.empty_floor(topic, self.last.ms);
         };
         let below = entries.partition_point(|(entry, _)| entry.id < id);
         let last = below.checked_sub(1).and_then(|last| entries.get(last));
@@ -229,7 +229,7 @@ impl Ledger {
     }
 
     /// Up to where a log that is not there may have expired.
-    fn expired_to(&self, topic: &Topic) -> Id {
+    pub(super) fn expired_to(&self, topic: &Topic) -> Id {
         Id::before_ms(self.oldest(topic, self.last.ms))
     }
 
@@ -252,7 +252,7 @@ impl Ledger {
             Some(entries) => {
                 entries.front().is_some_and(|(first, _)| first.prev < id) && !self.has(topic, id)
             }
-            None => self.expired_to(topic) < id,
+            None => self.empty_floor(topic, self.last.ms) < id,
         }
     }
 }
