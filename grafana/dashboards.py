@@ -468,6 +468,13 @@ def replica():
                         ("sum(tidegate_runtime_queue{})", "waiting"),
                     ),
                     lines(
+                        "Lines of the log, dropped a second",
+                        """Normal: 0. Whoever reads standard error is slow or stands still; streams do not wait for it. What the
+                        log would say of now is missing there.""",
+                        ("sum(rate(tidegate_log_lines_dropped_total{}[r]))", "dropped"),
+                        unit="cps",
+                    ),
+                    lines(
                         "Topics and windows",
                         """Topics that streams here read, and on the right the memory of their windows:
                         window.bytes_max a topic at most.""",

@@ -18,7 +18,7 @@
 //! ```
 //!
 //! The words ([`id`], [`topic`], [`event`], [`cursor`], [`sse`], [`log`], [`gap`], [`time`],
-//! [`swap`], `sync`) know nothing of their users. Above them stand [`hub`] and [`broker`], which do
+//! [`swap`], [`stderr`], `sync`) know nothing of their users. Above them stand [`hub`] and [`broker`], which do
 //! not know one another; [`follow`] brings the two together; [`stream`] takes what it shows from the
 //! hub, and what it is behind by from [`follow`]; [`ingest`] brings raw publishes to the broker. Then
 //! comes [`http`], and [`app`] starts and stops it all for [`cli`]. `tests/tidy_arrows.rs` holds the
@@ -39,6 +39,7 @@ pub mod ingest;
 pub mod log;
 pub mod metrics;
 pub mod sse;
+pub mod stderr;
 pub mod stream;
 pub mod swap;
 mod sync;

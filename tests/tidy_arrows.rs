@@ -42,11 +42,11 @@ const ROOMS: [(&str, &[&str]); 11] = [
             "words", "metrics", "hub", "broker", "follow", "stream", "ingest", "config", "http",
         ],
     ),
-    ("cli", &["broker", "config", "app"]),
+    ("cli", &["words", "broker", "config", "app"]),
 ];
 /// What the words are.
-const WORDS: [&str; 10] = [
-    "id", "topic", "event", "cursor", "log", "gap", "sse", "time", "swap", "sync",
+const WORDS: [&str; 11] = [
+    "id", "topic", "event", "cursor", "log", "gap", "sse", "time", "swap", "stderr", "sync",
 ];
 
 /// A module's path below the crate.

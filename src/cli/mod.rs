@@ -5,6 +5,7 @@ mod client;
 mod commands;
 mod doctor;
 mod functions;
+mod log;
 mod output;
 mod serve;
 

@@ -1,13 +1,15 @@
 //! `tidegate serve` and `tidegate check-config`.
 
+use super::log::{self, SetLevel};
 use super::output::{FAILED, FAULTY, complain, say};
 use crate::app::App;
-use crate::config::{Config, Flags, Logging};
+use crate::config::{Config, Flags};
 use std::process::ExitCode;
+use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::layer::SubscriberExt as _;
-use tracing_subscriber::util::SubscriberInitExt as _;
+
+/// For so long the end of the process waits for threads of the runtime that are at work.
+const RUNTIME_ENDS: Duration = Duration::from_secs(1);
 
 pub(super) fn check(flags: &Flags) -> ExitCode {
     match Config::load(flags) {
@@ -29,39 +31,40 @@ pub(super) fn serve(flags: &Flags) -> ExitCode {
             return ExitCode::from(FAULTY);
         }
     };
-    let set_level = log_to_stderr(&config.logging);
-    let runtime = match tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-    {
-        Ok(runtime) => runtime,
-        Err(why) => {
-            complain(format!("the runtime cannot be started: {why}"));
-            return ExitCode::from(FAILED);
-        }
-    };
-    runtime.block_on(run(flags, config, &set_level))
-}
-
-async fn run(flags: &Flags, mut config: Config, set_level: &SetLevel) -> ExitCode {
-    let (mut terminate, mut interrupt, mut hangup) = match (
-        signal(SignalKind::terminate()),
-        signal(SignalKind::interrupt()),
-        signal(SignalKind::hangup()),
-    ) {
-        (Ok(terminate), Ok(interrupt), Ok(hangup)) => (terminate, interrupt, hangup),
-        (Err(why), ..) | (_, Err(why), _) | (.., Err(why)) => {
-            complain(format!("signals cannot be heard: {why}"));
-            return ExitCode::from(FAILED);
-        }
-    };
-    let app = match App::start(&config) {
-        Ok(app) => app,
+    let set_level = match log::begin(&config.logging) {
+        Ok(set_level) => set_level,
         Err(why) => {
             complain(why);
             return ExitCode::from(FAILED);
         }
     };
+    let code = start_runtime()
+        .and_then(|runtime| {
+            let ended = runtime.block_on(run(flags, config, &set_level));
+            runtime.shutdown_timeout(RUNTIME_ENDS);
+            ended
+        })
+        .unwrap_or_else(|why| {
+            log::complain(why);
+            ExitCode::from(FAILED)
+        });
+    log::end();
+    code
+}
+
+fn start_runtime() -> Result<tokio::runtime::Runtime, String> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|why| format!("the runtime cannot be started: {why}"))
+}
+
+async fn run(flags: &Flags, mut config: Config, set_level: &SetLevel) -> Result<ExitCode, String> {
+    let hear = |kind| signal(kind).map_err(|why| format!("signals cannot be heard: {why}"));
+    let mut terminate = hear(SignalKind::terminate())?;
+    let mut interrupt = hear(SignalKind::interrupt())?;
+    let mut hangup = hear(SignalKind::hangup())?;
+    let app = App::start(&config)?;
     loop {
         tokio::select! {
             _ = terminate.recv() => break,
@@ -70,11 +73,16 @@ async fn run(flags: &Flags, mut config: Config, set_level: &SetLevel) -> ExitCod
         }
     }
     // A second signal ends the wait.
-    tokio::select! {
-        () = app.stop() => ExitCode::SUCCESS,
-        _ = terminate.recv() => ExitCode::from(FAILED),
-        _ = interrupt.recv() => ExitCode::from(FAILED),
-    }
+    let second = tokio::select! {
+        () = app.stop() => return Ok(ExitCode::SUCCESS),
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+    };
+    tracing::warn!(
+        signal = second,
+        "a second signal: open streams are cut, and what is under way is given up"
+    );
+    Ok(ExitCode::from(FAILED))
 }
 
 /// Reads the configuration again. If it is good, what of it can change does so, and no stream is
@@ -107,25 +115,4 @@ fn reload(app: &App, flags: &Flags, config: &mut Config, set_level: &SetLevel) {
         "the configuration was read again"
     );
     *config = newer.config;
-}
-
-/// Changes what is logged.
-type SetLevel = Box<dyn Fn(&str) -> Result<(), String>>;
-
-fn log_to_stderr(logging: &Logging) -> SetLevel {
-    // The level was checked with the rest of the configuration.
-    let filter = EnvFilter::try_new(&logging.level).unwrap_or_default();
-    let (filter, handle) = tracing_subscriber::reload::Layer::new(filter);
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-    let all = tracing_subscriber::registry().with(filter);
-    if logging.json {
-        all.with(lines.json()).init();
-    } else {
-        let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
-        all.with(lines.with_ansi(colours)).init();
-    }
-    Box::new(move |level| {
-        let filter = EnvFilter::try_new(level).map_err(|why| why.to_string())?;
-        handle.reload(filter).map_err(|why| why.to_string())
-    })
 }

@@ -179,6 +179,8 @@ pub struct Logging {
     pub level: String,
     /// Lines a second about streams that have ended.
     pub stream_lines_max: usize,
+    /// Bytes of lines that may wait to be read; more are dropped.
+    pub queue_bytes: usize,
 }
 
 impl Ops {
@@ -490,7 +492,12 @@ impl Logging {
             json: s.choice("logging.format", &["text", "json"]) == "json",
             level: s.get("logging.level", "info"),
             stream_lines_max: s.get("logging.stream_lines_max", "100"),
+            queue_bytes: s.get("logging.queue_bytes", "1048576"),
         };
+        // The longest lines are some kilobytes.
+        if logging.queue_bytes < 16_384 {
+            s.fault("logging.queue_bytes", "must be at least 16384");
+        }
         if logging
             .level
             .parse::<tracing_subscriber::EnvFilter>()

@@ -26,6 +26,7 @@ pub(super) struct Machine {
     queue: IntGauge,
     busy: Counter,
     threads_busy: CounterVec,
+    lines_dropped: IntCounter,
 }
 
 impl Machine {
@@ -39,6 +40,7 @@ impl Machine {
             queue: r.gauge("runtime_queue", "Tasks that wait in the runtime's common queue. Standing above 0: its threads have more to do than they can."),
             busy: r.seconds("runtime_busy_seconds_total", "Time that the runtime's threads were busy, all together."),
             threads_busy: r.seconds_of("stream_thread_busy_seconds_total", "Processor time of each thread that writes streams. Near 1 s a second: it is the limit, raise engine.threads or add a replica.", "thread"),
+            lines_dropped: r.counter("log_lines_dropped_total", "Lines of the log that were not written: more than logging.queue_bytes waited for whoever reads standard error, or nobody reads it any more."),
         }
     }
 
@@ -55,6 +57,9 @@ impl Machine {
             self.listen_overflows
                 .inc_by(overflows.saturating_sub(counted));
         }
+        let dropped = crate::stderr::dropped();
+        self.lines_dropped
+            .inc_by(dropped.saturating_sub(self.lines_dropped.get()));
         if let Ok(runtime) = Handle::try_current() {
             let metrics = runtime.metrics();
             let workers = metrics.num_workers();

@@ -50,6 +50,7 @@ mod silent_links;
 mod slow_reader;
 mod sockets;
 mod streams;
+mod stuck_log;
 mod subscribe;
 mod systemd;
 mod topics;

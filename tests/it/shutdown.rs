@@ -15,6 +15,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// A drain that cuts no stream while a test looks.
 const LONG_DRAIN: (&str, &str) = ("drain.time", "24h");
 
+/// What a second signal has it say.
+const SECOND: &str = "a second signal: open streams are cut, and what is under way is given up";
+
 /// Tells a publisher to stop, at the latest when the test fails.
 struct Stop<'a>(&'a AtomicBool);
 
@@ -233,6 +236,12 @@ fn a_second_signal_ends_at_once() {
             Some(1),
             "{signals}: its own end, but no orderly one"
         );
+        let said = gateway.wait_for_log(SECOND);
+        let second = format!(
+            r#""signal":"SIG{}""#,
+            signals.split(' ').next_back().unwrap()
+        );
+        assert!(said.is_some_and(|line| line.contains(&second)), "{second}");
     }
 }
 

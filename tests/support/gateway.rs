@@ -1,10 +1,12 @@
 //! The real binary, started for one test.
 
 use super::http::{Answer, exchange, request};
+use super::nginx::free_address;
 use super::process::{Process, binary, environment};
 use super::{Redis, Sse, eventually};
+use std::io::PipeReader;
 use std::net::{SocketAddr, TcpStream};
-use std::process::ExitStatus;
+use std::process::{Command, ExitStatus};
 
 /// The one setting that replicas take from the environment of the tests; what a test sets goes first.
 pub const SOCKETS: &str = "TIDEGATE__ENGINE__SOCKETS";
@@ -48,17 +50,10 @@ impl Gateway {
 
     /// As [`Gateway::launch`], with more arguments.
     pub fn launch_with(args: &[&str], config: &[(&str, &str)]) -> Self {
-        let mut command = binary();
-        command.arg("serve").args(args);
+        let mut command = serve(args, config);
         if config.iter().all(|(key, _)| *key != "server.listen") {
             command.args(["--listen", "127.0.0.1:0"]);
         }
-        // A whole run may be made with every stream as an ordinary body.
-        let of_the_run = std::env::vars().filter(|(name, _)| name == SOCKETS);
-        command
-            .env("TIDEGATE__LOGGING__FORMAT", "json")
-            .envs(of_the_run)
-            .envs(environment(config));
         let process = Process::spawn("tidegate", &mut command).expect("the binary starts");
         let mut gateway = Self {
             process,
@@ -76,6 +71,22 @@ impl Gateway {
             .find(|line| says(line, "operations listening"))
             .and_then(|line| address_in(line));
         gateway
+    }
+
+    /// Starts a replica whose log nobody reads, and waits until it is ready. Whoever reads the pipe reads the log.
+    pub fn start_unread(config: &[(&str, &str)]) -> (Self, PipeReader) {
+        let address = free_address();
+        let mut command = serve(&["--listen", &address.to_string()], config);
+        let (process, unread) =
+            Process::spawn_unread("tidegate", &mut command).expect("the binary starts");
+        let gateway = Self {
+            process,
+            address,
+            ops: None,
+        };
+        eventually("it listens", || TcpStream::connect(address).is_ok());
+        gateway.wait_ready();
+        (gateway, unread)
     }
 
     /// Waits until `/readyz` answers 200.
@@ -265,8 +276,21 @@ impl Gateway {
     }
 }
 
+fn serve(args: &[&str], config: &[(&str, &str)]) -> Command {
+    let mut command = binary();
+    // A whole run may be made with every stream as an ordinary body.
+    let of_the_run = std::env::vars().filter(|(name, _)| name == SOCKETS);
+    command
+        .arg("serve")
+        .args(args)
+        .env("TIDEGATE__LOGGING__FORMAT", "json")
+        .envs(of_the_run)
+        .envs(environment(config));
+    command
+}
+
 /// Whether a line of the JSON log has this message.
-fn says(line: &str, message: &str) -> bool {
+pub fn says(line: &str, message: &str) -> bool {
     let line: serde_json::Value = serde_json::from_str(line).unwrap_or_default();
     line["fields"]["message"] == message
 }

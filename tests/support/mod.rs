@@ -62,11 +62,11 @@ mod ways;
 
 pub use fleet::{fleet, replica_at, wait_for_ears};
 pub use follow::follow_until;
-pub use gateway::{Gateway, SOCKETS};
+pub use gateway::{Gateway, SOCKETS, says};
 pub use http::{Answer, Headers, connect, exchange};
 pub use link::Link;
 pub use nginx::{Nginx, free_address, program};
-pub use process::{Directory, Output, Process, binary, environment, run};
+pub use process::{Directory, Lines, Output, Process, binary, environment, run};
 pub use redis::{Redis, server_program};
 pub use seed::{choices, seed};
 pub use sentinel::Watched;

@@ -1,7 +1,7 @@
 //! Processes that end with the test.
 
 use std::collections::HashMap;
-use std::io::{BufRead as _, BufReader, Read};
+use std::io::{BufRead as _, BufReader, PipeReader, Read};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -21,7 +21,8 @@ struct State {
 }
 
 impl Lines {
-    fn collect(from: impl Read + Send + 'static) -> Self {
+    /// Keeps the lines of `from`, until it ends.
+    pub fn collect(from: impl Read + Send + 'static) -> Self {
         let lines = Self::default();
         let kept = lines.clone();
         std::thread::spawn(move || {
@@ -121,6 +122,25 @@ impl Process {
             stderr,
             child,
         })
+    }
+
+    /// Starts `command` with its errors in a pipe that nobody reads until somebody reads what is returned.
+    pub fn spawn_unread(name: &str, command: &mut Command) -> std::io::Result<(Self, PipeReader)> {
+        let (unread, stderr) = std::io::pipe()?;
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(stderr)
+            .spawn()?;
+        // What lies open here would keep the pipe's other end.
+        command.stderr(Stdio::null());
+        let process = Self {
+            name: name.to_owned(),
+            stdout: Lines::collect(std::io::empty()),
+            stderr: Lines::collect(std::io::empty()),
+            child,
+        };
+        Ok((process, unread))
     }
 
     /// The process id.
