@@ -9,6 +9,7 @@
 
 mod background;
 mod broker;
+pub(crate) mod descriptors;
 mod supervisor;
 
 use self::background::Background;
@@ -71,6 +72,7 @@ impl App {
         let ops = config.ops.listen.map(&mut listen).transpose()?;
         inherited.nothing_left()?;
         let address = main.address().map_err(|why| why.to_string())?;
+        descriptors::take(config.server.connections_max);
         say_limits(config, &metrics);
         metrics.listens_at(address);
 

@@ -3,10 +3,11 @@
 //!
 //! Method: raw bytes on raw sockets, both ways out; limits are put on the running process.
 
-use crate::support::{Gateway, SOCKETS, Sse, eventually};
+use crate::support::{Gateway, Process, SOCKETS, Sse, environment, eventually};
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
+use std::process::Command;
 use std::time::Duration;
 
 const REQUEST: &[u8] = b"GET /events/news HTTP/1.1\r\nHost: localhost\r\n\r\n";
@@ -215,4 +216,35 @@ fn without_a_descriptor_left_new_connections_are_refused_at_once_and_old_ones_li
     // Told, and not once for each.
     let lines = gateway.logged("a connection cannot be accepted").len();
     assert!((1..=10).contains(&lines), "{lines}");
+}
+
+/// Its soft limit is what a shell or a service gives to programs that ask for no more.
+#[test]
+fn a_replica_takes_all_descriptors_that_it_may_have_and_says_when_they_are_few() {
+    const FEW: &str = "fewer descriptors than server.connections_max needs";
+    for (connections, is_said) in [("60000", true), ("744", false), ("745", true)] {
+        let mut shell = Command::new("/bin/sh");
+        shell
+            .args([
+                "-c",
+                "ulimit -Sn 300; ulimit -Hn 1000; exec \"$0\" serve --listen 127.0.0.1:0",
+            ])
+            .arg(env!("CARGO_BIN_EXE_tidegate"))
+            .env_clear()
+            .envs(environment(&[
+                ("server.connections_max", connections),
+                ("limits.streams_max", "100"),
+            ]));
+        let process = Process::spawn("tidegate", &mut shell).unwrap();
+        let listens = |line: &str| line.contains("listening").then_some(());
+        assert!(process.stderr.wait_for(listens).is_some());
+        let limits = std::fs::read_to_string(format!("/proc/{}/limits", process.id())).unwrap();
+        let files = limits
+            .lines()
+            .find(|line| line.starts_with("Max open files"));
+        let soft = files.unwrap().split_whitespace().nth(3);
+        assert_eq!(soft, Some("1000"), "{limits}");
+        let said = process.stderr.all().iter().any(|line| line.contains(FEW));
+        assert_eq!(said, is_said, "{connections}");
+    }
 }

@@ -1,11 +1,9 @@
 //! What this machine allows a process: descriptors, queues, ports.
 
 use super::findings::{Finding, Findings, Level};
+pub(super) use crate::app::descriptors::OWN_FILES;
 use crate::config::Config;
 use std::str::FromStr;
-
-/// Descriptors besides those of clients: Redis, threads, files, listeners.
-pub(super) const OWN_FILES: u64 = 256;
 
 /// What the system says of itself; none where it does not say.
 #[derive(Clone, Copy, Debug, Default)]
@@ -38,12 +36,12 @@ fn first<T: FromStr>(text: &str) -> Option<T> {
     text.split_whitespace().next()?.parse().ok()
 }
 
-/// The soft limit in `/proc/self/limits`.
+/// The hard limit in `/proc/self/limits`: a replica takes all of it.
 fn open_files(limits: &str) -> Option<u64> {
     let line = limits
         .lines()
         .find_map(|line| line.strip_prefix("Max open files"))?;
-    match line.split_whitespace().next()? {
+    match line.split_whitespace().nth(1)? {
         "unlimited" => Some(u64::MAX),
         number => number.parse().ok(),
     }
@@ -65,7 +63,7 @@ fn judge(config: &Config, machine: Machine) -> Vec<Finding> {
         Some(files) if files < needed => f.fault(
             "descriptors",
             format!("{files} here, and server.connections_max = {sockets} needs {needed}"),
-            format!("raise the limit to {needed} (ulimit -n; LimitNOFILE= of a systemd unit; ulimits of a container), or lower server.connections_max"),
+            format!("raise the limit to {needed} (ulimit -Hn; LimitNOFILE= of a systemd unit; ulimits of a container), or lower server.connections_max"),
         ),
         Some(files) => f.ok("descriptors", format!("{files} here, {needed} needed")),
     }
@@ -186,9 +184,9 @@ mod tests {
     }
 
     #[test]
-    fn the_soft_limit_of_descriptors_is_read() {
+    fn the_hard_limit_of_descriptors_is_read() {
         let limits = "Limit Soft Limit Hard Limit Units\nMax open files            1024                 524288               files\n";
-        assert_eq!(open_files(limits), Some(1024));
+        assert_eq!(open_files(limits), Some(524_288));
         assert_eq!(
             open_files("Max open files unlimited unlimited files"),
             Some(u64::MAX)

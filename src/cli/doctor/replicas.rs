@@ -159,7 +159,7 @@ fn descriptors(f: &mut Findings, replicas: &[Replica<'_>]) {
             (Level::Fault, said)
         })
     };
-    let advice = "raise the limit of the service (LimitNOFILE= of a systemd unit; ulimits of a container; ulimit -n before it starts), or lower server.connections_max";
+    let advice = "raise the limit of the service (LimitNOFILE= of a systemd unit; ulimits of a container; ulimit -Hn before it starts), or lower server.connections_max";
     let well = "enough for server.connections_max";
     judge_all(f, replicas, "descriptors", judge, well, advice);
 }
