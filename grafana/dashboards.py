@@ -432,6 +432,12 @@ def replica():
                         limits=DRAWN_FULL,
                     ),
                     lines(
+                        "Threads that stand",
+                        """Threads that write streams and have not gone on for engine.stall_after. Normal: 0. Their streams are
+                        silent, and after engine.stall_max the process ends with exit code 70.""",
+                        ("sum(tidegate_stream_threads_standing{})", "standing"),
+                    ),
+                    lines(
                         "Sweep of the fan-out",
                         """One round of a thread over the streams that an event concerns. The last stream of a sweep
                         waits that long. Normal: below 10 ms for 10,000 streams.""",

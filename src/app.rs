@@ -22,7 +22,7 @@ use crate::hub::Hub;
 use crate::metrics::Metrics;
 use crate::stream::registry::OpenStreams;
 use crate::stream::settings::{Drain, StreamSettings};
-use crate::stream::sockets::{Sockets, Threads};
+use crate::stream::sockets::{Patience, Sockets, Threads};
 use crate::swap::Swap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -210,14 +210,15 @@ impl App {
         if left > 0 {
             tracing::warn!(streams = left, "streams are still open after the drain");
         }
-        if let Some(sockets) = &self.gateway.sockets {
-            sockets.stop();
-        }
         self.listeners.cancel();
         self.connections.close();
         self.tasks.close();
         // Requests that have begun still need what goes on behind them.
-        let ended = tokio::time::timeout(JOIN, self.connections.wait()).await;
+        let ended = tokio::time::timeout(JOIN, async {
+            self.stop_sockets().await;
+            self.connections.wait().await;
+        });
+        let ended = ended.await;
         self.background.cancel();
         let joined = tokio::time::timeout(JOIN, self.tasks.wait()).await;
         if ended.is_err() || joined.is_err() {
@@ -233,6 +234,14 @@ impl App {
         );
     }
 
+    /// Ends the threads that write streams, on a thread that may wait for one that stands.
+    async fn stop_sockets(&self) {
+        if let Some(sockets) = self.gateway.sockets.clone() {
+            // It does not panic, and is not aborted.
+            drop(tokio::task::spawn_blocking(move || sockets.stop()).await);
+        }
+    }
+
     fn open_streams(&self) -> usize {
         self.gateway.open_streams.count()
     }
@@ -243,6 +252,7 @@ fn state_of(gateway: Arc<Gateway>) -> impl Fn() -> State {
     move || State {
         ready: gateway.reached.load(Ordering::Acquire),
         draining: gateway.is_leaving(),
+        stands: gateway.standing().is_some(),
         streams: gateway.open_streams.count(),
     }
 }
@@ -273,7 +283,11 @@ fn start_sockets(
         return Ok(None);
     }
     let runtime = tokio::runtime::Handle::current();
-    Sockets::start(threads, streams, reads, &runtime)
+    let patience = Patience {
+        stands_after: engine.stall_after,
+        ends_after: Some(engine.stall_max).filter(|time| !time.is_zero()),
+    };
+    Sockets::start(threads, patience, streams, reads, &runtime)
         .map(|sockets| Some(Arc::new(sockets)))
         .map_err(|why| format!("no threads for streams: {why}"))
 }

@@ -61,12 +61,15 @@ impl Inherited {
 pub(crate) struct State {
     pub(crate) ready: bool,
     pub(crate) draining: bool,
+    /// A thread that writes streams does not go on.
+    pub(crate) stands: bool,
     pub(crate) streams: usize,
 }
 
 impl State {
     fn status(self) -> String {
         match self {
+            Self { stands: true, .. } => "a thread that writes streams does not go on".to_owned(),
             Self {
                 draining: true,
                 streams,
@@ -82,7 +85,7 @@ impl State {
 /// once that it stops, signs of life if they are asked for, and a line for `systemctl status`.
 ///
 /// The signs come from a task of the runtime like all others, so that a runtime that is stuck gives
-/// none. They do not depend on Redis.
+/// none; and there are none while a thread that writes streams stands. They do not depend on Redis.
 pub(crate) async fn tell(state: impl Fn() -> State) {
     let watchdog = sd_notify::watchdog_enabled();
     let every = watchdog.map_or(STATUS_EVERY, |limit| STATUS_EVERY.min(limit / 3));
@@ -106,7 +109,7 @@ pub(crate) async fn tell(state: impl Fn() -> State) {
         if told.replace(now) != Some(now) {
             news.push(NotifyState::Status(&status));
         }
-        if watchdog.is_some() {
+        if watchdog.is_some() && !now.stands {
             news.push(NotifyState::Watchdog);
         }
         if news.is_empty() {

@@ -96,6 +96,10 @@ pub struct Engine {
     pub threads: usize,
     /// With one thread for each core that the process may use, each stays on its core.
     pub pin: bool,
+    /// A thread that makes no turn for so long counts as standing.
+    pub stall_after: Duration,
+    /// Then the process ends; zero to go on.
+    pub stall_max: Duration,
 }
 
 /// `repair`: what is done when a live frame is missing.
@@ -355,11 +359,23 @@ impl Stream {
 
 impl Engine {
     pub(super) fn take(s: &mut Source) -> Self {
-        Self {
+        let engine = Self {
             sockets: s.flag("engine.sockets", "true"),
             threads: s.get("engine.threads", "0"),
             pin: s.flag("engine.pin", "true"),
+            stall_after: s.duration("engine.stall_after", "5s"),
+            stall_max: s.duration("engine.stall_max", "30s"),
+        };
+        // A thread without work gives a sign once a second, and is looked at once a second.
+        if engine.stall_after < Duration::from_secs(3) {
+            s.fault("engine.stall_after", "must be at least 3s");
+        } else if !engine.stall_max.is_zero() && engine.stall_max < engine.stall_after {
+            s.fault(
+                "engine.stall_max",
+                "must be zero, or no shorter than engine.stall_after",
+            );
         }
+        engine
     }
 
     /// How many threads to start; 0 if streams go out as ordinary bodies.

@@ -9,7 +9,7 @@ use crate::metrics::Metrics;
 use crate::stream::body::Bodies;
 use crate::stream::registry::OpenStreams;
 use crate::stream::settings::StreamSettings;
-use crate::stream::sockets::Sockets;
+use crate::stream::sockets::{Sockets, Standing};
 use crate::swap::Swap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -52,5 +52,11 @@ impl Gateway {
     #[must_use]
     pub fn is_leaving(&self) -> bool {
         self.leaving.load(Ordering::Acquire)
+    }
+
+    /// A thread that writes streams and does not go on, if there is one.
+    #[must_use]
+    pub fn standing(&self) -> Option<Standing> {
+        self.sockets.as_ref()?.standing()
     }
 }

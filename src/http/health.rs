@@ -13,9 +13,18 @@ use std::time::Duration;
 /// Time for a probe to come back.
 const PROBE: Duration = Duration::from_secs(2);
 
-/// The process answers. It says nothing of Redis: a restart would not help against that.
-pub(super) async fn healthz() -> &'static str {
-    "ok\n"
+/// The process answers, and every thread that writes streams goes on. It says nothing of Redis: a restart
+/// would not help against that.
+pub(super) async fn healthz(State(gateway): State<Arc<Gateway>>) -> Result<&'static str, Problem> {
+    nobody_stands(&gateway)?;
+    Ok("ok\n")
+}
+
+fn nobody_stands(gateway: &Gateway) -> Result<(), Problem> {
+    match gateway.standing() {
+        Some(standing) => Err(Problem::unavailable(standing.to_string())),
+        None => Ok(()),
+    }
 }
 
 /// Whether a balancer should send streams here: the log was reached once, and this replica stays.
@@ -32,6 +41,7 @@ pub(super) async fn readyz(
         return Err(Problem::unavailable("the log was not reached yet"));
     }
     if Query::parse(query.as_deref()).switch("delivery") {
+        nobody_stands(&gateway)?;
         deliver_probe(&gateway).await?;
     }
     Ok("ready\n")

@@ -220,6 +220,18 @@ fn a_fault_is_one_clear_sentence() {
             "server.buffer_bytes (in FILE): must be at least 8192",
         ),
         (
+            "[engine]\nstall_after = '2999ms'",
+            "engine.stall_after (in FILE): must be at least 3s",
+        ),
+        (
+            "[engine]\nstall_max = '4s'",
+            "engine.stall_max (in FILE): must be zero, or no shorter than engine.stall_after",
+        ),
+        (
+            "[logging]\nqueue_bytes = 16383",
+            "logging.queue_bytes (in FILE): must be at least 16384",
+        ),
+        (
             "[stream]\nheartbeat = '15'",
             "stream.heartbeat (in FILE): \"15\" is not a duration such as 500ms, 15s or 24h",
         ),

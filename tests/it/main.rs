@@ -49,6 +49,7 @@ mod shutdown;
 mod silent_links;
 mod slow_reader;
 mod sockets;
+mod stall;
 mod streams;
 mod stuck_log;
 mod subscribe;

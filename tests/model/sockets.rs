@@ -19,6 +19,24 @@ pub(crate) mod connections;
 #[path = "wake.rs"]
 pub(crate) mod wake;
 
+pub(crate) mod beat {
+    use std::time::Duration;
+
+    /// In the place of a thread's sign of life: here nobody looks, and who is not woken sleeps for ever.
+    #[derive(Debug)]
+    pub(crate) struct Beat;
+
+    impl Beat {
+        pub(crate) fn touch(&self) {}
+
+        pub(crate) fn end(&self) {}
+
+        pub(crate) fn at_most(wait: Option<Duration>) -> Option<Duration> {
+            wait
+        }
+    }
+}
+
 pub(crate) mod command {
     /// What a thread is told to do.
     #[derive(Debug)]

@@ -2,6 +2,7 @@
 //!
 //! Each scenario is a hub, a thread with entries that read it, the helper, and publishers.
 
+use super::beat::Beat;
 use super::command::Command;
 use super::connections::{Entry, Shared};
 use super::thread::{help_all, prepare};
@@ -209,7 +210,7 @@ fn play(publishers: &[Publish], setting: &Setting) {
         missing: publishers.iter().map(|publish| publish.times()).sum(),
         help: help.clone(),
     };
-    let (worker, run) = prepare(shared, help.clone()).unwrap();
+    let (worker, run) = prepare(shared, help.clone(), Arc::new(Beat)).unwrap();
     let mut threads = vec![thread::spawn(run)];
     let helped = vec![worker.clone()];
     threads.push(thread::spawn(move || {

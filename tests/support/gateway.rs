@@ -54,7 +54,12 @@ impl Gateway {
         if config.iter().all(|(key, _)| *key != "server.listen") {
             command.args(["--listen", "127.0.0.1:0"]);
         }
-        let process = Process::spawn("tidegate", &mut command).expect("the binary starts");
+        Self::spawn(&mut command)
+    }
+
+    /// Starts it and waits until it listens.
+    fn spawn(command: &mut Command) -> Self {
+        let process = Process::spawn("tidegate", command).expect("the binary starts");
         let mut gateway = Self {
             process,
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
@@ -70,6 +75,15 @@ impl Gateway {
             .iter()
             .find(|line| says(line, "operations listening"))
             .and_then(|line| address_in(line));
+        gateway
+    }
+
+    /// As [`Gateway::start`], for a supervisor that says so by these variables.
+    pub fn start_for(supervisor: &[(&str, &str)], config: &[(&str, &str)]) -> Self {
+        let mut command = serve(&["--listen", "127.0.0.1:0"], config);
+        command.envs(supervisor.iter().copied());
+        let gateway = Self::spawn(&mut command);
+        gateway.wait_ready();
         gateway
     }
 

@@ -4,6 +4,7 @@
 //! group of each of its topics, which finds it when there is something to show; and, while it waits
 //! for pages of the log, in the waits.
 
+use super::beat::Beat;
 use super::command::Command;
 use super::connection::{Connection, Written};
 use super::handoff::HandedOff;
@@ -41,6 +42,8 @@ pub(super) struct Shared {
     pub(super) settings: Arc<StreamSettings>,
     pub(super) reads: Reads,
     pub(super) runtime: tokio::runtime::Handle,
+    /// Of the thread.
+    pub(super) beat: Arc<Beat>,
 }
 
 pub(super) struct Connections {
@@ -95,7 +98,7 @@ impl Connections {
     /// `woken` is empty then.
     pub(super) fn end_round(&mut self, woken: &mut Vec<u32>) {
         let batch = self.queue.take(self.now, woken);
-        self.advance_all(batch);
+        self.advance_all(batch, true);
     }
 
     /// Only those are advanced whose group was woken. False if that leaves something for the thread
@@ -103,16 +106,20 @@ impl Connections {
     pub(super) fn advance_woken(&mut self, woken: &mut Vec<u32>) -> bool {
         self.now = CoarseInstant::now();
         let batch = self.queue.take_woken(woken);
-        self.advance_all(batch)
+        self.advance_all(batch, false)
     }
 
-    /// False if that leaves something for the thread ([`RunQueue::finish`]).
-    fn advance_all(&mut self, batch: Batch) -> bool {
+    /// False if that leaves something for the thread ([`RunQueue::finish`]). The thread itself gives a sign of life
+    /// meanwhile: over very many connections it may take long.
+    fn advance_all(&mut self, batch: Batch, by_thread: bool) -> bool {
         if !batch.numbers.is_empty() {
             let began = Instant::now();
             for few in batch.numbers.chunks(AHEAD) {
                 self.warm(few);
                 self.tally.read_clock();
+                if by_thread {
+                    self.shared.beat.touch();
+                }
                 few.iter().for_each(|number| self.advance(*number));
             }
             self.tally.swept(began.elapsed());

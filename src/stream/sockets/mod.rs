@@ -14,6 +14,7 @@
 //! | `run_queue` | which connections are to be advanced, and when the thread must wake for the next |
 //! | `waits`, `timer_wheel`, `table` | pages that several wait for; times; the list in order of sockets |
 //! | `cores` | which core a thread stays on |
+//! | `beat`, `watch` | whether each thread goes on, and what becomes of one that does not |
 //!
 //! The life of a socket:
 //!
@@ -58,6 +59,7 @@
 //! So nobody may take a thread's rounds while holding a lock of the hub. A waker, which the hub calls
 //! under a lock of its own, does not: it only puts a number on a list.
 
+mod beat;
 mod command;
 mod connection;
 mod connections;
@@ -72,10 +74,12 @@ mod table;
 mod thread;
 mod timer_wheel;
 mod waits;
+mod watch;
 
 use super::listing::Top;
 use super::settings::StreamSettings;
 use crate::follow::reads::Reads;
+use beat::Beat;
 use command::Command;
 use connections::Shared;
 pub use cores::Threads;
@@ -89,6 +93,8 @@ use std::thread::JoinHandle;
 use thread::{end_process_on_panic, help_all};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::AbortHandle;
+use watch::{Found, Watch};
+pub use watch::{Patience, STALLED, Standing};
 
 /// The threads that write streams.
 #[derive(Debug)]
@@ -97,17 +103,21 @@ pub struct Sockets {
     /// Tells the nudger that a thread was given a connection.
     adopted: Arc<Notify>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    /// None once the threads have ended.
+    watch: Mutex<Option<Watch>>,
+    found: Arc<Found>,
     helper: AbortHandle,
     nudger: AbortHandle,
 }
 
 impl Sockets {
-    /// Starts `threads` threads.
+    /// Starts `threads` threads, and looks after them with this patience.
     ///
     /// # Errors
     /// If the system has no descriptors or threads left.
     pub fn start(
         threads: Threads,
+        patience: Patience,
         settings: &Arc<StreamSettings>,
         reads: &Reads,
         runtime: &tokio::runtime::Handle,
@@ -115,16 +125,18 @@ impl Sockets {
         let mut mailboxes = Vec::with_capacity(threads.count);
         let mut handles = Vec::with_capacity(threads.count);
         let mut workers = Vec::with_capacity(threads.count);
+        let beats: Vec<Arc<Beat>> = (0..threads.count).map(|_| Arc::default()).collect();
         let help = Arc::new(Notify::new());
         let cores = threads.cores();
-        for number in 0..threads.count {
+        for (number, beat) in beats.iter().enumerate() {
             let core = cores.get(number).copied();
             let shared = Shared {
                 settings: settings.clone(),
                 reads: reads.clone(),
                 runtime: runtime.clone(),
+                beat: beat.clone(),
             };
-            let (worker, run) = thread::prepare(shared, help.clone())?;
+            let (worker, run) = thread::prepare(shared, help.clone(), beat.clone())?;
             mailboxes.push(worker.mailbox.clone());
             workers.push(worker);
             handles.push(
@@ -139,10 +151,13 @@ impl Sockets {
         let mailboxes: Arc<[_]> = mailboxes.into();
         let adopted = Arc::new(Notify::new());
         let nudge = nudge_all(mailboxes.clone(), adopted.clone());
+        let watch = Watch::begin(beats, patience, settings.metrics.clone())?;
         Ok(Self {
             mailboxes,
             adopted,
             threads: Mutex::new(handles),
+            found: watch.found.clone(),
+            watch: Mutex::new(Some(watch)),
             helper: runtime.spawn(help_all(workers, help)).abort_handle(),
             nudger: runtime.spawn(nudge).abort_handle(),
         })
@@ -177,7 +192,13 @@ impl Sockets {
         }
     }
 
-    /// Ends the threads; streams that are still open are cut.
+    /// The thread that has stood for longest, if one counts as standing.
+    #[must_use]
+    pub fn standing(&self) -> Option<Standing> {
+        self.found.standing()
+    }
+
+    /// Ends the threads; streams that are still open are cut. Blocks until they have ended, and for as long as one stands.
     pub fn stop(&self) {
         for mailbox in &*self.mailboxes {
             mailbox.send(Command::Stop);
@@ -187,6 +208,8 @@ impl Sockets {
             // A thread that panicked has ended the process.
             drop(thread.join());
         }
+        let watch = self.watch.lock();
+        watch.unwrap_or_else(PoisonError::into_inner).take();
         self.helper.abort();
         self.nudger.abort();
     }

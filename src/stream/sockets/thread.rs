@@ -3,17 +3,22 @@
 //! What they share is one [`Connections`] under a lock. The thread holds it while it does a round
 //! and lets go of it while it sleeps; the helper takes it only if it is free.
 
+use super::beat::Beat;
 use super::command::Command;
 use super::connections::{Connections, Shared};
 use super::mailbox::Mailbox;
 use crate::sync::{Arc, Events, Mutex, MutexGuard, Notify, PoisonError, Poll, ThreadWaker, Token};
 use std::io;
+use std::time::Duration;
 
 const NUDGE: Token = Token(usize::MAX);
+/// For so long the end of the process waits for its reason to be written.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A thread, and whoever helps it.
 pub(super) struct Worker {
     pub(super) mailbox: Arc<Mailbox>,
+    beat: Arc<Beat>,
     rounds: Mutex<Rounds>,
 }
 
@@ -37,6 +42,7 @@ impl std::fmt::Debug for Worker {
 pub(super) fn prepare(
     shared: Shared,
     help: Arc<Notify>,
+    beat: Arc<Beat>,
 ) -> io::Result<(Arc<Worker>, impl FnOnce() + Send)> {
     let poll = Poll::new()?;
     let mailbox = Arc::new(Mailbox::new(
@@ -46,6 +52,7 @@ pub(super) fn prepare(
     let connections = Connections::new(shared, poll.registry().try_clone()?, mailbox.clone());
     let worker = Arc::new(Worker {
         mailbox: mailbox.clone(),
+        beat,
         rounds: Mutex::new(Rounds {
             mailbox,
             connections,
@@ -67,17 +74,16 @@ impl Worker {
         loop {
             // The helper may work from here on until the thread is woken. If it plans something
             // that is due sooner than this, it nudges.
-            let wait = self.rounds().connections.wait();
+            let wait = Beat::at_most(self.rounds().connections.wait());
+            self.beat.touch();
             match poll.poll(&mut events, wait) {
                 Ok(()) => {}
                 Err(why) if why.kind() == io::ErrorKind::Interrupted => continue,
-                Err(why) => {
-                    tracing::error!(%why, "sockets cannot be waited for");
-                    std::process::abort();
-                }
+                // It ends the process.
+                Err(why) => panic!("sockets cannot be waited for: {why}"),
             }
             if !self.rounds().run(&events, &mut commands) {
-                return;
+                return self.beat.end();
             }
         }
     }
@@ -141,6 +147,7 @@ impl Rounds {
 pub(super) fn end_process_on_panic<T>(run: impl FnOnce() -> T) -> T {
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).unwrap_or_else(|_| {
         tracing::error!("a thread that writes streams panicked; the process ends");
+        let _is_written = crate::stderr::flush(PATIENCE);
         std::process::abort()
     })
 }
