@@ -3,7 +3,6 @@
 use crate::config::Logging;
 use crate::stderr;
 use std::backtrace::{Backtrace, BacktraceStatus};
-use std::panic::PanicHookInfo;
 use std::time::Duration;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::Writer;
@@ -58,27 +57,64 @@ pub(super) fn complain(what: impl std::fmt::Display) {
 /// the locks that it holds.
 fn say_panics(json: bool) {
     std::panic::set_hook(Box::new(move |panic| {
-        stderr::say(&line_of(panic, json));
+        let thread = std::thread::current();
+        let trace = Backtrace::capture();
+        let trace = (trace.status() == BacktraceStatus::Captured).then(|| trace.to_string());
+        let thread = thread.name().unwrap_or_default();
+        stderr::say(&line_of(&panic.to_string(), thread, trace.as_deref(), json));
         // The process may end at once.
         let _is_written = stderr::flush(PATIENCE_OF_PANICS);
     }));
 }
 
-fn line_of(panic: &PanicHookInfo<'_>, json: bool) -> String {
-    let thread = std::thread::current();
-    let thread = thread.name().unwrap_or_default();
-    let trace = Backtrace::capture();
-    let trace = (trace.status() == BacktraceStatus::Captured).then(|| trace.to_string());
+fn line_of(panic: &str, thread: &str, trace: Option<&str>, json: bool) -> String {
     let mut time = String::new();
     // A time that cannot be written is left out.
     let _is_written = SystemTime.format_time(&mut Writer::new(&mut time));
     if json {
-        let message = panic.to_string();
-        let fields = serde_json::json!({"message": message, "thread": thread, "backtrace": trace});
+        let fields = serde_json::json!({"message": panic, "thread": thread, "backtrace": trace});
         let line = serde_json::json!({"timestamp": time, "level": "ERROR", "fields": fields, "target": "panic"});
         line.to_string()
     } else {
         let trace = trace.map(|trace| format!("\n{trace}")).unwrap_or_default();
         format!("{time} ERROR panic: thread {thread} {panic}{trace}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_a_line_like_others() {
+        let line = line_of(
+            "panicked at a.rs:1:2:\nno",
+            "streams-0",
+            Some("0: main"),
+            true,
+        );
+        let json: serde_json::Value = serde_json::from_str(&line).unwrap();
+        let fields = &json["fields"];
+        assert_eq!(fields["message"], "panicked at a.rs:1:2:\nno");
+        assert_eq!(
+            (&fields["thread"], &fields["backtrace"]),
+            (&"streams-0".into(), &"0: main".into())
+        );
+        assert_eq!(
+            (&json["level"], &json["target"]),
+            (&"ERROR".into(), &"panic".into())
+        );
+        assert!(
+            json["timestamp"]
+                .as_str()
+                .is_some_and(|time| time.ends_with('Z'))
+        );
+        assert!(!line.contains('\n'), "one line");
+
+        let text = line_of("panicked at a.rs:1:2:\nno", "streams-0", None, false);
+        assert!(
+            text.ends_with("Z ERROR panic: thread streams-0 panicked at a.rs:1:2:\nno"),
+            "{text}"
+        );
     }
 }
