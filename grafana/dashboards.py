@@ -719,8 +719,11 @@ def redis_and_ingest():
                     lines(
                         "Owed, by replica",
                         """Raw publishes that an ear has counted and does not know to be logged. Saw teeth near 0;
-                        growing: appends fail. At ingest.owed_max it stops to count.""",
+                        growing: appends fail. At ingest.owed_max it hears no more. On the right the bytes that
+                        they take, up to ingest.owed_bytes_max.""",
                         ("sum by (instance) (tidegate_ingest_owed{})", "{{instance}}"),
+                        ("sum(tidegate_ingest_owed_bytes{})", "bytes"),
+                        right=("bytes", "bytes"),
                     ),
                     lines(
                         "Lag, by replica",
@@ -744,7 +747,7 @@ def redis_and_ingest():
                     lines(
                         "Refused, by reason",
                         """invalid: no event (topic, type, UTF-8, size). log: the topic has ended. unowned: given up
-                        because the epoch was forgotten; normal is 0.""",
+                        because the epoch was forgotten; full: an ear owes as much as it may; normal is 0.""",
                         ("sum by (reason) (rate(tidegate_ingest_refused_total{}[r]))", "{{reason}}"),
                         unit="cps",
                         stack=True,

@@ -150,6 +150,8 @@ pub struct Ingest {
     pub ears: usize,
     /// Raw publishes that may be owed.
     pub owed_max: usize,
+    /// Bytes of them.
+    pub owed_bytes_max: usize,
 }
 
 /// `limits`: how much of everything there may be. Beyond each a request is refused.
@@ -442,6 +444,7 @@ impl Ingest {
             channel: s.get("ingest.channel", "events"),
             ears: s.count("ingest.ears", "3"),
             owed_max: s.count("ingest.owed_max", "100000"),
+            owed_bytes_max: s.count("ingest.owed_bytes_max", "67108864"),
         };
         let special = ['*', '?', '[', ']', '\\', ' ', '#', ','];
         if ingest.channel.is_empty() || ingest.channel.contains(special) {

@@ -30,6 +30,7 @@ mod exactly_once;
 mod fanout;
 mod foreign;
 mod hand_over;
+mod ingest;
 mod interest;
 mod logs;
 mod metrics;
