@@ -234,6 +234,14 @@ def overview():
                         publish.in_flight_max they are answered 503.""",
                         ("sum by (instance) (tidegate_publishes_in_flight{})", "{{instance}}"),
                     ),
+                    lines(
+                        "Bodies on their way, by replica",
+                        """Publishes over HTTP whose bodies come or are worked on, and on the right the memory that all of
+                        them take. At publish.bodies_max or publish.bodies_bytes_max more are answered 503.""",
+                        ("sum by (instance) (tidegate_publish_bodies{})", "{{instance}}"),
+                        ("sum(tidegate_publish_bodies_bytes{})", "bytes"),
+                        right=("bytes", "bytes"),
+                    ),
                 ],
             ),
             (

@@ -22,6 +22,8 @@ pub struct Server {
     pub backlog: u32,
     /// Time for a request's head to arrive.
     pub header_timeout: Duration,
+    /// Time for the body of a publish.
+    pub body_timeout: Duration,
     /// Time for which written bytes may stay unacknowledged (`TCP_USER_TIMEOUT`).
     pub write_timeout: Duration,
     /// Bytes of buffer for each connection in each direction.
@@ -137,6 +139,10 @@ pub struct Publish {
     pub batch_bytes_max: usize,
     /// Requests that may publish at the same time.
     pub in_flight_max: usize,
+    /// Bodies that may be read and worked on at the same time.
+    pub bodies_max: usize,
+    /// Bytes of memory that all of them may take.
+    pub bodies_bytes_max: usize,
 }
 
 /// Ingest of raw publishes and of the inbox.
@@ -206,6 +212,7 @@ impl Server {
             listen: s.address("server.listen", "127.0.0.1:8081"),
             backlog: s.get("server.backlog", "4096"),
             header_timeout: s.positive("server.header_timeout", "10s"),
+            body_timeout: s.positive("server.body_timeout", "20s"),
             write_timeout: s.positive("server.write_timeout", "60s"),
             buffer_bytes: s.get("server.buffer_bytes", "16384"),
             connections_max: s.count("server.connections_max", "60000"),
@@ -426,7 +433,15 @@ impl Publish {
             batch_events_max: s.count("publish.batch_events_max", "1000"),
             batch_bytes_max: s.get("publish.batch_bytes_max", "4194304"),
             in_flight_max: s.count("publish.in_flight_max", "256"),
+            bodies_max: s.count("publish.bodies_max", "1024"),
+            bodies_bytes_max: s.count("publish.bodies_bytes_max", "67108864"),
         };
+        if publish.bodies_bytes_max < publish.batch_bytes_max.max(publish.event_bytes_max) {
+            s.fault(
+                "publish.bodies_bytes_max",
+                "must be at least publish.batch_bytes_max and publish.event_bytes_max: one body must fit",
+            );
+        }
         if publish.batch_events_max > 1000 {
             s.fault(
                 "publish.batch_events_max",

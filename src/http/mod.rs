@@ -12,6 +12,7 @@ mod auth;
 mod cut;
 mod gateway;
 mod health;
+mod intake;
 mod name;
 mod problem;
 mod publish;
@@ -23,4 +24,5 @@ mod topics;
 
 pub use auth::Auth;
 pub use gateway::{Gateway, Rules};
+pub use intake::Intake;
 pub use routes::{ops_router, router};

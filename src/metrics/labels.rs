@@ -120,6 +120,8 @@ label! {
         Invalid = "invalid",
         /// 413: more bytes than are allowed.
         TooLarge = "too_large",
+        /// 408: its body did not come in `server.body_timeout`.
+        Timeout = "timeout",
         /// 409: its topic has ended.
         Ended = "ended",
         /// 401: no key, or another one.

@@ -364,7 +364,7 @@ fn an_entry_from_the_future_stops_its_topic_and_no_other() {
     redis.publish_raw("events:news", b"x");
     redis.run::<String>(&["XADD", "tidegate:inbox", "*", "topic", "news", "data", "x"]);
     untouched.assert_goes_on(&gateway, &redis, "beside the future");
-    gateway.wait_for_metric("tidegate_ingest_refused_total", &[("reason", "log")], 1.0);
+    gateway.wait_for_metric("tidegate_ingest_refused_total", &[("reason", "log")], 2.0);
     // It can still be read.
     let mut replay = gateway.open("/events?topic=news&since=earliest", &[]);
     replay.opened();

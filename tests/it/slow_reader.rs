@@ -5,9 +5,7 @@
 //! Method: real sockets that nobody reads, and far more published than the replica may hold; its
 //! peak memory is read from the system.
 
-use crate::support::{
-    Event, Gateway, Redis, Sse, eventually, fleet, follow_until, over_both_brokers,
-};
+use crate::support::{Event, Redis, Sse, eventually, fleet, follow_until, over_both_brokers};
 
 /// Bytes of one event's data, near the limit of 64 KiB.
 const LARGE: usize = 60_000;

@@ -640,7 +640,8 @@ end
 -- first one, or from the one after `after`. Each is deleted in the same step in which it is published, so
 -- what is there was not moved. One that fails stays.
 redis.register_function(F .. 'inbox', function(_, a)
-  local partitions, from, inbox = tonumber(a[1]), a[2] == '' and '-' or '(' .. a[2], PREFIX .. ':inbox'
+  local partitions, inbox = tonumber(a[1]), PREFIX .. ':inbox'
+  local from = (a[2] or '') == '' and '-' or '(' .. a[2]
   local logged, bytes, more, failed, refusals = 0, 0, '', '', {}
   for _ = 1, INBOX_ENTRIES do
     -- One alone: the next may be of any size.

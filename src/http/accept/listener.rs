@@ -79,6 +79,7 @@ impl Listener {
             connections: Connections {
                 settings: settings.clone(),
                 sockets: None,
+                tasks: TaskTracker::new(),
             },
         })
     }
@@ -100,7 +101,8 @@ impl Listener {
 
     /// Serves until `stop`; then connections finish the request they are at. Their tasks belong to
     /// `tracker`.
-    pub async fn serve(self, router: Router, stop: CancellationToken, tracker: TaskTracker) {
+    pub async fn serve(mut self, router: Router, stop: CancellationToken, tracker: TaskTracker) {
+        self.connections.tasks = tracker.clone();
         let mut spare = Spare::new();
         loop {
             let accepted = tokio::select! {
