@@ -137,9 +137,11 @@ pub struct InboxMove {
     pub logged: usize,
     /// Those that did not, and are gone.
     pub refused: Vec<Refusal>,
+    /// Entries that the inbox still holds.
+    pub left: i64,
     /// Up to which entry it was looked, if there may be more.
     pub more_after: Option<String>,
-    /// An entry that stays where it is, since Redis failed at it, and why.
+    /// The first of the entries that stay where they are, since Redis failed at them, and why.
     pub failed: Option<String>,
     /// The greatest id that the inbox had come to, after which it was begun anew.
     pub begun_anew_at: Option<String>,

@@ -67,7 +67,7 @@ struct Mover {
 }
 
 impl Mover {
-    /// Waits for entries and moves some. False if Redis is away, or fails at one of them.
+    /// Waits for entries and moves some. False if Redis is away, or fails at all of them.
     async fn turn(&mut self, place: usize) -> bool {
         if self.after.is_none()
             && let Err(why) = self.wait(place).await
@@ -104,10 +104,11 @@ impl Mover {
         Ok(())
     }
 
-    /// Counts and tells what was moved. False if Redis failed at an entry.
+    /// Counts and tells what was moved. False if Redis failed, and there was no other entry.
     fn moved(&mut self, moved: InboxMove) -> bool {
         let metrics = self.redis.metrics().clone();
         metrics.published(Source::Inbox, moved.logged);
+        metrics.ingest_inbox.set(moved.left);
         for refusal in &moved.refused {
             metrics.ingest_refused(IngestRefusal::by_log(refusal.is_invalid()), 1);
             let (topic, why) = (&refusal.topic, &refusal.why);
@@ -135,10 +136,8 @@ impl Mover {
         }
         let failed = moved.failed;
         if let Some(why) = &failed {
-            let entry = moved.more_after.as_deref().unwrap_or_default();
             self.complain("failed", |left_out| {
                 tracing::warn!(
-                    entry,
                     why,
                     left_out,
                     "Redis failed at an inbox entry; it stays, and is tried again after the others"
@@ -146,7 +145,7 @@ impl Mover {
             });
         }
         self.after = moved.more_after;
-        failed.is_none()
+        failed.is_none() || moved.logged > 0
     }
 
     fn complain(&mut self, reason: &str, say: impl FnOnce(u64)) {

@@ -110,6 +110,21 @@ impl Client {
 
 const ROOM: u32 = 1 << 20;
 
+/// By what the replica says at the beginning: requests at once, bytes of each, and bytes of a head
+/// (RFC 9113, section 6.5.2).
+#[test]
+fn what_may_come_over_one_connection_is_bounded() {
+    let gateway = Gateway::start(&[("server.buffer_bytes", "9000")]);
+    let mut client = Client::connect(&gateway, ROOM);
+    let settings = client.until(SETTINGS, 0).payload;
+    for (name, most) in [(3, 100_u32), (4, 65_536), (6, 9_000)] {
+        let mut all = settings.chunks(6);
+        let said = all.find(|setting| setting[..2] == [0, name]);
+        let said = said.unwrap_or_else(|| panic!("{name}: {settings:?}"));
+        assert_eq!(said[2..], most.to_be_bytes(), "{name}");
+    }
+}
+
 #[test]
 fn a_connection_without_a_request_is_closed_and_one_with_a_stream_is_not() {
     let gateway = Gateway::start(&[("server.header_timeout", "300ms")]);

@@ -108,17 +108,18 @@ impl Redis {
         let mut cmd = self.function("inbox", self.settings().partitions);
         cmd.arg(after.unwrap_or_default());
         let answer = self.call(&cmd).await?;
-        let Ok([logged, more, failed, anew, refusals]) = decode::list(&answer) else {
+        let Ok([logged, more, failed, anew, left, refusals]) = decode::list(&answer) else {
             return Err(self.unreadable());
         };
-        let logged = decode::number(logged).map_err(|_| self.unreadable())?;
+        let number = |value| decode::number(value).map_err(|_| self.unreadable());
         let some = |value| match decode::text(value) {
             Ok("") => Ok(None),
             Ok(text) => Ok(Some(text.to_owned())),
             Err(_) => Err(self.unreadable()),
         };
         Ok(InboxMove {
-            logged: usize::try_from(logged).unwrap_or(usize::MAX),
+            logged: usize::try_from(number(logged)?).unwrap_or(usize::MAX),
+            left: i64::try_from(number(left)?).unwrap_or(i64::MAX),
             refused: self.refusals(refusals)?,
             more_after: some(more)?,
             failed: some(failed)?,

@@ -580,7 +580,7 @@ local function crc16(text)
 end
 
 -- What one call takes out of the inbox: so many entries, and so many bytes of them, but at least one.
-local INBOX_ENTRIES, INBOX_BYTES = 128, 262144
+local INBOX_ENTRIES, INBOX_BYTES = 64, 262144
 -- Bytes of an entry that are given back to Redis at once, whenever Lua would get to it.
 local INBOX_LARGE = 1048576
 
@@ -595,26 +595,27 @@ local function inbox_item(entry, partitions)
 end
 
 -- Why an entry is refused before more is done with its texts than to measure them.
-local function inbox_refusal(item)
-  local most = clock(item.p).bytes_max
+local function inbox_refusal(item, most)
   if #item.data > most then return refuse('TGLARGE', int(most)) end
   if #item.key > 255 then return refuse('TGINVALID', 'an idempotency key has at most 255 bytes') end
 end
 
 -- Publishes one entry, unless an earlier build has done so. Such builds delete an entry later than they
 -- publish it: what they have moved is told by their position, where it is above our own.
-local function publish_entry(entry, item)
+local function publish_entry(entry, item, most)
   local hash = key(item.p, 'ingest')
   local theirs, ours = unpack(redis.call('HMGET', hash, 'inbox', 'inbox:exact'))
   theirs, ours = is_id(theirs) and theirs or '0-0', is_id(ours) and ours or '0-0'
   local is_theirs = less(ours, entry[1]) and not less(theirs, entry[1])
-  local no = not is_theirs and inbox_refusal(item)
+  local no = not is_theirs and inbox_refusal(item, most)
   if not is_theirs and not no then
     local done, ids = pcall(publish, { item })
     local why = not done and (type(ids) == 'table' and ids.err or ids)
     if why and string.find(why, 'exhausted', 1, true) then ids = from_the_future(item.topic, 'or did')
     elseif why then error(ids, 0) end
     no = ids.err and ids
+    -- That is about us, not about the entry.
+    if no and string.find(no.err, 'NOPERM', 1, true) then error(no, 0) end
   end
   redis.call('XDEL', PREFIX .. ':inbox', entry[1])
   if is_id(entry[1]) then
@@ -635,26 +636,32 @@ local function renew_inbox(partitions)
   return last
 end
 
--- partitions after  ->  logged, after which entry there may be more, why Redis failed at that entry, the
--- greatest id of an inbox that was begun anew, and refusals: moves entries out of the inbox, from the
--- first one, or from the one after `after`. Each is deleted in the same step in which it is published, so
--- what is there was not moved. One that fails stays.
+-- The entry after another one, or the first. Nothing comes after the greatest id, and XRANGE refuses to look.
+local GREATEST = '18446744073709551615-18446744073709551615'
+local function next_entry(inbox, after)
+  if after == GREATEST then return end
+  return redis.call('XRANGE', inbox, after == '' and '-' or '(' .. after, '+', 'COUNT', 1)[1]
+end
+
+-- partitions after  ->  logged, after which entry there may be more, at which entry Redis failed and why,
+-- the greatest id of an inbox that was begun anew, how many entries are left, and refusals: moves entries
+-- out of the inbox, from the first one, or from the one after `after`. Each is deleted in the same step
+-- in which it is published, so what is there was not moved. One that fails stays, and is gone past.
 redis.register_function(F .. 'inbox', function(_, a)
-  local partitions, inbox = tonumber(a[1]), PREFIX .. ':inbox'
-  local from = (a[2] or '') == '' and '-' or '(' .. a[2]
-  local logged, bytes, more, failed, refusals = 0, 0, '', '', {}
+  local partitions, inbox, after = tonumber(a[1]), PREFIX .. ':inbox', a[2] or ''
+  local logged, bytes, more, failed, refusals, most = 0, 0, '', '', {}, {}
   for _ = 1, INBOX_ENTRIES do
     -- One alone: the next may be of any size.
-    local entry = redis.call('XRANGE', inbox, from, '+', 'COUNT', 1)[1]
+    local entry = next_entry(inbox, after)
     if not entry then more = ''; break end
     local item, size = inbox_item(entry, partitions), cost_of({ entry })
-    bytes, more, from = bytes + size, entry[1], '(' .. entry[1]
-    local done, is_new, no = pcall(publish_entry, entry, item)
+    bytes, more = bytes + size, entry[1]
+    most[item.p] = most[item.p] or clock(item.p).bytes_max
+    local done, is_new, no = pcall(publish_entry, entry, item, most[item.p])
     if not done then
-      failed = type(is_new) == 'table' and is_new.err or tostring(is_new)
-      break
-    end
-    if no then refusals[#refusals + 1] = refusal_of(item.topic, no)
+      local why = type(is_new) == 'table' and is_new.err or tostring(is_new)
+      after, failed = entry[1], failed ~= '' and failed or entry[1] .. ' ' .. why
+    elseif no then refusals[#refusals + 1] = refusal_of(item.topic, no)
     elseif is_new then logged = logged + 1 end
     if size > INBOX_LARGE then
       entry, item = nil, nil
@@ -662,8 +669,9 @@ redis.register_function(F .. 'inbox', function(_, a)
     end
     if bytes >= INBOX_BYTES then break end
   end
-  local renewed = more == '' and redis.call('XLEN', inbox) == 0 and renew_inbox(partitions)
-  return { logged, more, failed, renewed or '', refusals }
+  local left = redis.call('XLEN', inbox)
+  local renewed = left == 0 and renew_inbox(partitions)
+  return { logged, more, failed, renewed or '', left, refusals }
 end)
 
 redis.register_function({ function_name = F .. 'version', flags = { 'no-writes' }, callback = function() return { @VERSION@, CODE } end })

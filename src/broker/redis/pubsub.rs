@@ -242,7 +242,7 @@ impl Shared {
     }
 
     fn room_of(&self, push: &Push) -> usize {
-        size(push).min(self.bytes_max / 2)
+        size(push).min(self.bytes_max.div_ceil(2))
     }
 }
 

@@ -62,14 +62,14 @@ impl Carrier {
 
 /// The requests of one HTTP/2 connection: a task each.
 #[derive(Clone, Debug)]
-pub(super) struct Requests {
+pub(super) struct RequestTasks {
     tasks: TaskTracker,
     open: Arc<watch::Sender<usize>>,
     /// An answer that is no stream takes no longer.
     answer_time: Duration,
 }
 
-impl Requests {
+impl RequestTasks {
     /// None yet. Their tasks belong to `tasks`.
     pub(super) fn new(tasks: TaskTracker, answer_time: Duration) -> Self {
         Self {
@@ -93,7 +93,7 @@ impl Requests {
     }
 }
 
-impl<F> Executor<F> for Requests
+impl<F> Executor<F> for RequestTasks
 where
     F: Future<Output = ()> + Send + 'static,
 {

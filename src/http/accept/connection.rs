@@ -1,6 +1,6 @@
 //! One connection: what it speaks, its requests, and how it leaves with a stream.
 
-use super::carrier::{Carrier, Requests};
+use super::carrier::{Carrier, RequestTasks};
 use super::handoff::{Flushed, HandoffSlot, Routes};
 use super::socket::{Begins, Socket};
 use crate::config::Server;
@@ -73,7 +73,7 @@ impl Connections {
     ) {
         let settings = &self.settings;
         let answer_time = settings.body_timeout + settings.write_timeout;
-        let requests = Requests::new(self.tasks.clone(), answer_time);
+        let requests = RequestTasks::new(self.tasks.clone(), answer_time);
         // A peer that is dead is found in the time in which one of HTTP/1.1 is.
         let half = settings.write_timeout / 2;
         let mut builder = http2::Builder::new(requests.clone());
