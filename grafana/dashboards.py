@@ -515,6 +515,14 @@ def replica():
                         ("sum(rate(tidegate_accept_errors_total{}[r]))", "failed, a second"),
                     ),
                     lines(
+                        "Bodies that nobody wanted, by what became of them",
+                        """Of requests that were refused before they were read. whole: read and thrown away. bytes and
+                        time: too much of it, and the connection was closed.""",
+                        ("sum by (outcome) (rate(tidegate_discarded_bodies_total{}[r]))", "{{outcome}}"),
+                        unit="cps",
+                        stack=True,
+                    ),
+                    lines(
                         "File descriptors",
                         "A stream takes one. At the limit nobody can connect.",
                         ("sum(process_open_fds{})", "open"),

@@ -10,8 +10,8 @@ mod machine;
 mod register;
 
 pub use labels::{
-    AppendOutcome, Behind, CloseReason, IngestRefusal, PoolState, PublishRefusal, RedisFailure,
-    Refusal, ReloadOutcome, ReplaySource, Role, Source, WayOut,
+    AppendOutcome, Behind, CloseReason, Discarded, IngestRefusal, PoolState, PublishRefusal,
+    RedisFailure, Refusal, ReloadOutcome, ReplaySource, Role, Source, WayOut,
 };
 
 use crate::sse::GapReason;
@@ -83,6 +83,7 @@ pub struct Metrics {
     ingest_takeovers: IntCounter,
     pub ingest_inbox: IntGauge,
     pub accept_errors: IntCounter,
+    discarded: Family<Discarded, IntCounter>,
     pub sockets: IntGauge,
     pub sockets_limit: IntGauge,
     pub ready: IntGauge,
@@ -183,6 +184,7 @@ impl Metrics {
             ingest_takeovers: r.counter("ingest_takeovers_total", "Times that this ear became the one that appends. Rising without deploys: ears die or are slow."),
             ingest_inbox: r.gauge("ingest_inbox_entries", "Entries in the inbox as this ear last saw it. Growing: they are not moved."),
             accept_errors: r.counter("accept_errors_total", "Connections that could not be accepted, mostly for want of descriptors."),
+            discarded: r.counters("discarded_bodies_total", "Bodies of requests that were answered before they were read, by what became of the rest. bytes and time: the connection was closed, and its client may not have seen the answer.", "outcome"),
             sockets: r.gauge("sockets", "Client connections, streams and others."),
             sockets_limit: r.gauge("sockets_limit", "server.connections_max: connections beyond it wait to be accepted."),
             ready: r.gauge("ready", "1 when /readyz answers 200."),
@@ -253,6 +255,11 @@ impl Metrics {
     /// A publish over HTTP was refused.
     pub fn publish_refused(&self, reason: PublishRefusal) {
         self.publish_refused.inc(reason);
+    }
+
+    /// The rest of a body that nobody had read is gone.
+    pub fn discarded(&self, outcome: Discarded) {
+        self.discarded.inc(outcome);
     }
 
     /// A stream began with a cursor or with history.

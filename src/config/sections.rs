@@ -28,6 +28,10 @@ pub struct Server {
     pub buffer_bytes: usize,
     /// Sockets at most; more wait to be accepted.
     pub connections_max: usize,
+    /// Bytes of a refused request's body that are read and thrown away.
+    pub discard_bytes_max: usize,
+    /// Time for them to come.
+    pub discard_time: Duration,
 }
 
 /// `ops`: a listener of its own for what operators ask, so that clients cannot.
@@ -207,6 +211,8 @@ impl Server {
             write_timeout: s.positive("server.write_timeout", "60s"),
             buffer_bytes: s.get("server.buffer_bytes", "16384"),
             connections_max: s.count("server.connections_max", "60000"),
+            discard_bytes_max: s.get("server.discard_bytes_max", "16777216"),
+            discard_time: s.positive("server.discard_time", "5s"),
         };
         // hyper's smallest buffer.
         if server.buffer_bytes < 8192 {

@@ -290,29 +290,18 @@ fn check_key(key: String) -> Result<String, Problem> {
     }
 }
 
-/// Bytes that are read and thrown away after a body turned out too large, so that the answer is
-/// not lost in a reset of the connection.
-const DISCARD_MAX: usize = 16 * 1024 * 1024;
-
-/// Reads a body of at most `most` bytes.
+/// Reads a body of at most `most` bytes; what is left of a longer one is discarded by the connection.
 async fn read_body(mut body: Body, what: &str, most: usize) -> Result<Vec<u8>, Problem> {
     let mut bytes = Vec::new();
-    let mut total = 0;
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| Problem::bad_request("the body broke off"))?;
         let Ok(data) = frame.into_data() else {
             continue;
         };
-        total += data.len();
-        if total > most + DISCARD_MAX {
-            break;
+        if bytes.len() + data.len() > most {
+            return Err(Problem::too_large(what, most));
         }
-        if total <= most {
-            bytes.extend_from_slice(&data);
-        }
-    }
-    if total > most {
-        return Err(Problem::too_large(what, most));
+        bytes.extend_from_slice(&data);
     }
     Ok(bytes)
 }

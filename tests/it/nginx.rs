@@ -10,6 +10,7 @@ use crate::support::{
     replica_at, wait_for_ears,
 };
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// A drain that cuts no stream while a test looks.
 const LONG_DRAIN: (&str, &str) = ("drain.time", "24h");
@@ -532,4 +533,55 @@ fn a_client_that_leaves_is_gone_at_the_replica() {
     replicas[0].wait_for_metric("tidegate_open_connections", &[], 1.0);
     drop(stream);
     replicas[0].wait_for_metric("tidegate_open_connections", &[], 0.0);
+}
+
+/// What was refused before its body was read had the replica close the connection: nginx answered
+/// 502, and left that replica out for everybody.
+#[test]
+fn refused_bodies_cost_no_other_publisher_anything() {
+    let redis = Redis::start();
+    let replicas = fleet(&redis, 3, &[("auth.publish_key", "let-me-in")]);
+    let nginx = Nginx::before(&replicas);
+    let bad = ("Authorization", "Bearer let-me-out");
+    let good = ("Authorization", "Bearer let-me-in");
+    let large = "x".repeat(1_000_000);
+    let refused: [(&str, &str, u16); 4] = [
+        ("POST", "/events/news", 401),
+        ("POST", "/nothing", 404),
+        ("POST", "/events", 401),
+        ("PUT", "/events/news", 405),
+    ];
+    let count = AtomicUsize::new(0);
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let strangers: Vec<_> = (0..3)
+            .map(|_| {
+                scope.spawn(|| {
+                    for (method, target, status) in refused.iter().cycle() {
+                        if is_over.load(Ordering::Relaxed) {
+                            break;
+                        }
+                        nginx
+                            .request(method, target, &[bad], &large)
+                            .problem(*status);
+                        count.fetch_add(1, Ordering::Relaxed);
+                    }
+                })
+            })
+            .collect();
+        let publish = || nginx.post("/events/news", &[good], "x");
+        let mut answers = Vec::new();
+        while answers.len() < 200 || count.load(Ordering::Relaxed) < 60 {
+            answers.push(publish().status);
+            if strangers
+                .iter()
+                .any(std::thread::ScopedJoinHandle::is_finished)
+            {
+                break;
+            }
+        }
+        is_over.store(true, Ordering::Relaxed);
+        answers.retain(|status| *status != 200);
+        assert_eq!(answers, [0; 0], "good publishes that were not answered 200");
+    });
 }

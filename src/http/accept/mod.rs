@@ -9,6 +9,7 @@
 //! | `spare` | what to do when a connection cannot be accepted |
 //! | `connection` | HTTP/1.1 or HTTP/2, requests within a time, the way out of hyper |
 //! | `socket` | a socket that is tried before the runtime watches it |
+//! | `leftover` | what of a request's body nobody has read |
 //! | `handoff` | how a connection is taken from hyper once the head of a stream is out |
 //!
 //! The places themselves ([`Gate`](crate::stream::sockets::Gate)) are kept by the threads that own
@@ -16,6 +17,7 @@
 
 mod connection;
 mod handoff;
+mod leftover;
 mod listener;
 mod socket;
 mod spare;
