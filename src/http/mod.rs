@@ -11,6 +11,7 @@ pub mod accept;
 mod auth;
 mod cut;
 mod gateway;
+mod guard;
 mod health;
 mod name;
 mod problem;
@@ -23,4 +24,5 @@ mod topics;
 
 pub use auth::Auth;
 pub use gateway::{Gateway, Rules};
+pub use guard::Guard;
 pub use routes::{ops_router, router};

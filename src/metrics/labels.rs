@@ -134,6 +134,22 @@ label! {
 }
 
 label! {
+    /// Why a request was refused before any handler saw it.
+    RequestRefusal {
+        /// It names two hosts.
+        TwoHosts = "two_hosts",
+        /// Its path can be read in two ways.
+        Path = "path",
+        /// It names a host that is not this gateway.
+        Host = "host",
+        /// A page of another origin would write.
+        CrossSite = "cross_site",
+        /// A proxy passes a write on, from beyond this machine, and no key is asked for.
+        Forwarded = "forwarded",
+    }
+}
+
+label! {
     /// What became of the rest of a body that its handler had not read.
     Discarded {
         /// It was read to its end, and the connection goes on.

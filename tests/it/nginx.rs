@@ -438,7 +438,7 @@ fn what_a_client_may_not_claim_is_set_by_nginx() {
         assert!(ids.insert(id.to_owned()), "{id} was given to two requests");
         // The address that nginx saw is the last one: what stands before it is hearsay.
         let expected = format!(
-            "192.0.2.1, 127.0.0.1|http|{failover}||0:1-1,5:2-2|Bearer token|tidegate.test|HTTP/1.1"
+            "192.0.2.1, 127.0.0.1|http|{failover}||0:1-1,5:2-2|Bearer token|localhost|HTTP/1.1"
         );
         assert_eq!(rest, expected, "{method} {target}");
     }

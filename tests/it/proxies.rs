@@ -18,7 +18,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-const NAME: &str = "tidegate.test";
+const NAME: &str = "tidegate.localhost";
 const ALL: [Kind; 3] = [Kind::Nginx, Kind::Haproxy, Kind::Caddy];
 const VERSIONS: [&str; 2] = ["--http1.1", "--http2"];
 
