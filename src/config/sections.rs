@@ -468,7 +468,8 @@ impl Publish {
 }
 
 impl Ingest {
-    pub(super) fn take(s: &mut Source) -> Self {
+    /// `prefix` begins the channels that the gateway itself publishes to.
+    pub(super) fn take(s: &mut Source, prefix: &str) -> Self {
         let ingest = Self {
             enabled: s.flag("ingest.enabled", "true"),
             channel: s.get("ingest.channel", "events"),
@@ -481,6 +482,12 @@ impl Ingest {
                 "ingest.channel",
                 "must be a plain name without spaces and none of * ? [ ] \\ # ,",
             );
+        }
+        if ingest.channel.split(':').next() == Some(prefix) {
+            let what = format!(
+                "must not begin with redis.prefix, {prefix:?}: what the gateway publishes itself would be heard, and published again, without end"
+            );
+            s.fault("ingest.channel", &what);
         }
         ingest
     }
