@@ -164,6 +164,8 @@ impl App {
         let gateway = &self.gateway;
         say_limits(config, &gateway.metrics);
         gateway.rules.set(rules(config));
+        // Whether it is so by the new rules is seen again by the next request.
+        gateway.metrics.forwarded_without_key.set(0);
         gateway.reads.set_places(config.limits.replays_max);
         gateway
             .open_streams

@@ -148,10 +148,10 @@ fn over_http_2_a_body_that_nobody_wanted_hides_no_answer() {
 
 /// One request with this `Host`, and more fields.
 fn ask(gateway: &Gateway, request: &str, host: &str, fields: &[(&str, &str)]) -> Answer {
-    let fields: String = fields
+    let lines = fields
         .iter()
-        .map(|(name, value)| format!("{name}: {value}\r\n"))
-        .collect();
+        .map(|(name, value)| format!("{name}: {value}\r\n"));
+    let fields = lines.collect::<Vec<_>>().concat();
     let head = format!("{request} HTTP/1.1\r\nHost: {host}\r\n{fields}Content-Length: 1\r\n\r\nx");
     exchange(gateway.address(), head.as_bytes())
 }

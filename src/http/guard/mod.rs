@@ -105,8 +105,8 @@ impl Guard {
 
     /// Says once that this machine is not all that can reach the gateway.
     fn note_proxy(&self) {
+        self.gateway.metrics.forwarded_without_key.set(1);
         if !self.knows_proxy.swap(true, Ordering::Relaxed) {
-            self.gateway.metrics.forwarded_without_key.set(1);
             tracing::warn!(
                 "requests come from beyond this machine, through a proxy, and there is no publish key: they may read, and their writes are refused; set auth.publish_key, or open publishing to all with auth.open_publishing"
             );
