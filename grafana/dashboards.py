@@ -523,6 +523,22 @@ def replica():
                         ("sum(rate(tidegate_accept_errors_total{}[r]))", "failed, a second"),
                     ),
                     lines(
+                        "Requests refused for what they are, by reason",
+                        """Before any handler saw them. cross_site and host: a page in a browser would write or read here.
+                        forwarded: a proxy passes writes on, and there is no publish key.""",
+                        ("sum by (reason) (rate(tidegate_requests_refused_total{}[r]))", "{{reason}}"),
+                        ("max(tidegate_forwarded_without_key{})", "reached from elsewhere without a key"),
+                        unit="cps",
+                    ),
+                    lines(
+                        "Bodies that nobody wanted, by what became of them",
+                        """Of requests that were refused before they were read. whole: read and thrown away. bytes and
+                        time: too much of it, and the connection was closed.""",
+                        ("sum by (outcome) (rate(tidegate_discarded_bodies_total{}[r]))", "{{outcome}}"),
+                        unit="cps",
+                        stack=True,
+                    ),
+                    lines(
                         "File descriptors",
                         "A stream takes one. At the limit nobody can connect.",
                         ("sum(process_open_fds{})", "open"),

@@ -16,7 +16,7 @@ use self::supervisor::{Inherited, State};
 use crate::config::{Config, Engine};
 use crate::follow::reads::Reads;
 use crate::http::accept::Listener;
-use crate::http::{Auth, Gateway, Intake, Rules, ops_router, router};
+use crate::http::{Auth, Gateway, Guard, Intake, Rules, ops_router, router};
 use crate::hub::Hub;
 use crate::metrics::Metrics;
 use crate::stream::registry::OpenStreams;
@@ -123,14 +123,17 @@ impl App {
         let listeners = CancellationToken::new();
         let connections = TaskTracker::new();
         if let Some(ops) = ops {
-            tracing::info!(address = %ops.address().map_err(|why| why.to_string())?, "operations listening");
+            let address = ops.address().map_err(|why| why.to_string())?;
+            tracing::info!(%address, "operations listening");
+            let guard = Guard::new(gateway.clone(), &config.server, address, true);
             tasks.spawn(ops.serve(
-                ops_router(gateway.clone()),
+                ops_router(gateway.clone(), guard),
                 listeners.clone(),
                 connections.clone(),
             ));
         }
-        let routes = router(gateway.clone(), config.ops.listen.is_none());
+        let guard = Guard::new(gateway.clone(), &config.server, address, false);
+        let routes = router(gateway.clone(), guard, config.ops.listen.is_none());
         let main = main.with_sockets(sockets);
         tasks.spawn(main.serve(routes, listeners.clone(), connections.clone()));
         tracing::info!(%address, replica = config.replica.name, "listening");
@@ -165,6 +168,8 @@ impl App {
         let gateway = &self.gateway;
         say_limits(config, &gateway.metrics);
         gateway.rules.set(rules(config));
+        // Whether it is so by the new rules is seen again by the next request.
+        gateway.metrics.forwarded_without_key.set(0);
         gateway.reads.set_places(config.limits.replays_max);
         gateway
             .open_streams
@@ -277,7 +282,7 @@ fn start_sockets(
 
 fn rules(config: &Config) -> Rules {
     Rules {
-        auth: Auth::new(config.auth.publish_key.clone()),
+        auth: Auth::new(config.auth.publish_key.clone(), config.auth.open_publishing),
         limits: config.limits.clone(),
     }
 }

@@ -10,8 +10,8 @@ mod machine;
 mod register;
 
 pub use labels::{
-    AppendOutcome, Behind, CloseReason, IngestRefusal, PoolState, PublishRefusal, RedisFailure,
-    Refusal, ReloadOutcome, ReplaySource, Role, Source, WayOut,
+    AppendOutcome, Behind, CloseReason, Discarded, IngestRefusal, PoolState, PublishRefusal,
+    RedisFailure, Refusal, ReloadOutcome, ReplaySource, RequestRefusal, Role, Source, WayOut,
 };
 
 use crate::sse::GapReason;
@@ -86,6 +86,9 @@ pub struct Metrics {
     ingest_takeovers: IntCounter,
     pub ingest_inbox: IntGauge,
     pub accept_errors: IntCounter,
+    requests_refused: Family<RequestRefusal, IntCounter>,
+    pub forwarded_without_key: IntGauge,
+    discarded: Family<Discarded, IntCounter>,
     pub sockets: IntGauge,
     pub sockets_limit: IntGauge,
     pub ready: IntGauge,
@@ -189,6 +192,9 @@ impl Metrics {
             ingest_takeovers: r.counter("ingest_takeovers_total", "Times that this ear became the one that appends. Rising without deploys: ears die or are slow."),
             ingest_inbox: r.gauge("ingest_inbox_entries", "Entries in the inbox as this ear last saw it. Growing: they are not moved."),
             accept_errors: r.counter("accept_errors_total", "Connections that could not be accepted, mostly for want of descriptors."),
+            requests_refused: r.counters("requests_refused_total", "Requests refused for what they are, before any handler saw them, by reason. cross_site and host: a page that a browser shows would publish or read here.", "reason"),
+            forwarded_without_key: r.gauge("forwarded_without_key", "1 once a request came from beyond this machine through a proxy, while the gateway listens on loopback and has no publish key. Writes of that kind are refused."),
+            discarded: r.counters("discarded_bodies_total", "Bodies of requests that were answered before they were read, by what became of the rest. bytes and time: the connection was closed, and its client may not have seen the answer.", "outcome"),
             sockets: r.gauge("sockets", "Client connections, streams and others."),
             sockets_limit: r.gauge("sockets_limit", "server.connections_max: connections beyond it wait to be accepted."),
             ready: r.gauge("ready", "1 when /readyz answers 200."),
@@ -259,6 +265,16 @@ impl Metrics {
     /// A publish over HTTP was refused.
     pub fn publish_refused(&self, reason: PublishRefusal) {
         self.publish_refused.inc(reason);
+    }
+
+    /// A request was refused before any handler saw it.
+    pub fn request_refused(&self, reason: RequestRefusal) {
+        self.requests_refused.inc(reason);
+    }
+
+    /// The rest of a body that nobody had read is gone.
+    pub fn discarded(&self, outcome: Discarded) {
+        self.discarded.inc(outcome);
     }
 
     /// A stream began with a cursor or with history.

@@ -131,7 +131,7 @@ fn peak(times: &[u64]) -> usize {
 #[test]
 fn all_replicas_are_replaced_and_no_event_source_notices() {
     let flags = [
-        "--host-resolver-rules=MAP *.tidegate.test 127.0.0.1",
+        "--host-resolver-rules=MAP *.tidegate.localhost 127.0.0.1",
         "--disable-background-timer-throttling",
         "--disable-renderer-backgrounding",
     ];
@@ -156,8 +156,9 @@ fn all_replicas_are_replaced_and_no_event_source_notices() {
     for number in 0..pages {
         let page = load.browser.another_page();
         // Any document of this origin will do.
-        load.browser
-            .open(&format!("http://page-{number}.tidegate.test:{port}/topics"));
+        load.browser.open(&format!(
+            "http://page-{number}.tidegate.localhost:{port}/topics"
+        ));
         load.browser
             .evaluate(&OPEN.replace("COUNT", &STREAMS.to_string()));
         load.pages.push(page);

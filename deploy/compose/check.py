@@ -60,7 +60,7 @@ grace = seconds(gateway["stop_grace_period"])
 expect(grace > drain + 2 * JOIN_SECONDS, f"gateway: a grace of {grace} s is too short for drain.time, {drain} s, and tasks")
 port = environment["TIDEGATE__SERVER__LISTEN"].rpartition(":")[2]
 expect(port in gateway["expose"], f"gateway: listens on {port}, which is not exposed")
-for file in ("replicas.conf", "prometheus.yml"):
+for file in ("replicas.conf", "replicas-requests.conf", "prometheus.yml"):
     text = (FOLDER / "compose" / file).read_text()
     named = re.search(r"gateway:(\d+)|names: \[gateway\].*?port: (\d+)", text, re.DOTALL)
     expect(named and port in named.groups(), f"{file} looks for replicas somewhere else")

@@ -203,9 +203,10 @@ def nginx(settings):
             NGINX_WORKER_FILES=files,
         )
         (home / "nginx.conf").write_text(main)
-        line = Template((source / "replicas.conf.template").read_text())
-        servers = (line.substitute(REPLICA=address) for address in replica_addresses(settings))
-        (home / "replicas.conf").write_text("\n".join(servers))
+        for name in ("replicas.conf", "replicas-requests.conf"):
+            line = Template((source / f"{name}.template").read_text())
+            servers = (line.substitute(REPLICA=address) for address in replica_addresses(settings))
+            (home / name).write_text("\n".join(servers))
 
     # Started by root, nginx would hand its workers to another user, who may not enter the folder that this lies in.
     user = "user root; " if os.geteuid() == 0 else ""

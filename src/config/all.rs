@@ -59,19 +59,21 @@ impl Config {
 
     fn take(s: &mut Source) -> Self {
         let server = Server::take(s);
+        let redis = RedisConfig::take(s);
+        let ingest = Ingest::take(s, &redis.prefix);
         Self {
             auth: Auth::take(s, server.listen),
             server,
             ops: Ops::take(s),
             replica: Replica::take(s),
-            redis: RedisConfig::take(s),
+            redis,
             log: Log::take(s),
             window: sections::window(s),
             stream: Stream::take(s),
             engine: Engine::take(s),
             repair: Repair::take(s),
             publish: Publish::take(s),
-            ingest: Ingest::take(s),
+            ingest,
             limits: Limits::take(s),
             drain: Drain::take(s),
             logging: Logging::take(s),

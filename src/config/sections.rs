@@ -8,6 +8,7 @@ use crate::time::millis;
 use crate::topic::{PartitionNo, Pattern};
 use secrecy::SecretString;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What a config must say, word for word, to let anyone publish beyond loopback.
@@ -30,6 +31,14 @@ pub struct Server {
     pub buffer_bytes: usize,
     /// Sockets at most; more wait to be accepted.
     pub connections_max: usize,
+    /// Bytes of a refused request's body that are read and thrown away.
+    pub discard_bytes_max: usize,
+    /// Time for them to come.
+    pub discard_time: Duration,
+    /// Names of the gateway, besides its addresses and `localhost`.
+    pub hosts: Arc<[String]>,
+    /// Origins of pages that may write from elsewhere.
+    pub origins: Arc<[String]>,
 }
 
 /// `ops`: a listener of its own for what operators ask, so that clients cannot.
@@ -216,12 +225,35 @@ impl Server {
             write_timeout: s.positive("server.write_timeout", "60s"),
             buffer_bytes: s.get("server.buffer_bytes", "16384"),
             connections_max: s.count("server.connections_max", "60000"),
+            discard_bytes_max: s.get("server.discard_bytes_max", "16777216"),
+            discard_time: s.positive("server.discard_time", "5s"),
+            hosts: s.list("server.hosts").into(),
+            origins: s.list("server.origins").into(),
         };
         // hyper's smallest buffer.
         if server.buffer_bytes < 8192 {
             s.fault("server.buffer_bytes", "must be at least 8192");
         }
+        server.check_names(s);
         server
+    }
+
+    fn check_names(&self, s: &mut Source) {
+        let is_name = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        for host in self.hosts.iter() {
+            let name = host.strip_prefix("*.").unwrap_or(host);
+            if host != "*" && (name.is_empty() || !name.chars().all(is_name)) {
+                let what = "is not a name such as events.example.com or *.example.com, without scheme and port";
+                s.fault("server.hosts", &format!("{host:?} {what}"));
+            }
+        }
+        for origin in self.origins.iter() {
+            let host = origin.split_once("://").map(|(_, host)| host);
+            if origin != "*" && host.is_none_or(|host| host.is_empty() || host.contains('/')) {
+                let what = "is not an origin such as https://app.example.com, without a path";
+                s.fault("server.origins", &format!("{origin:?} {what}"));
+            }
+        }
     }
 }
 
@@ -453,7 +485,8 @@ impl Publish {
 }
 
 impl Ingest {
-    pub(super) fn take(s: &mut Source) -> Self {
+    /// `prefix` begins the channels that the gateway itself publishes to.
+    pub(super) fn take(s: &mut Source, prefix: &str) -> Self {
         let ingest = Self {
             enabled: s.flag("ingest.enabled", "true"),
             channel: s.get("ingest.channel", "events"),
@@ -467,6 +500,12 @@ impl Ingest {
                 "ingest.channel",
                 "must be a plain name without spaces and none of * ? [ ] \\ # ,",
             );
+        }
+        if ingest.channel.split(':').next() == Some(prefix) {
+            let what = format!(
+                "must not begin with redis.prefix, {prefix:?}: what the gateway publishes itself would be heard, and published again, without end"
+            );
+            s.fault("ingest.channel", &what);
         }
         ingest
     }

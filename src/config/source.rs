@@ -238,6 +238,38 @@ impl Source {
         taken
     }
 
+    /// A list of texts. In the environment it is one text, with commas between.
+    pub(super) fn list(&mut self, key: &'static str) -> Vec<String> {
+        self.asked.push(key);
+        let kind = self.values.get(key).map(|value| value.kind.clone());
+        let texts = match kind {
+            None => Some(Vec::new()),
+            Some(ValueKind::String(text)) => {
+                let parts = text.split(',').map(str::trim);
+                Some(
+                    parts
+                        .filter(|part| !part.is_empty())
+                        .map(str::to_owned)
+                        .collect(),
+                )
+            }
+            Some(ValueKind::Array(entries)) => {
+                let texts = entries.into_iter().map(|entry| match entry.kind {
+                    ValueKind::String(text) => Some(text),
+                    _ => None,
+                });
+                texts.collect::<Option<Vec<String>>>()
+            }
+            Some(_) => None,
+        };
+        let texts = texts.unwrap_or_else(|| {
+            self.fault(key, "must be a list of texts");
+            Vec::new()
+        });
+        self.settle(key, &texts.join("\n"));
+        texts
+    }
+
     /// True or false.
     pub(super) fn flag(&mut self, key: &'static str, default: &str) -> bool {
         self.get(key, default)

@@ -10,13 +10,29 @@ use subtle::ConstantTimeEq as _;
 #[derive(Clone, Debug)]
 pub struct Auth {
     publish_key: Option<SecretString>,
+    is_open: bool,
 }
 
 impl Auth {
-    /// With this key, or open to all.
+    /// With this key, if any; open to all on purpose if it is `is_open`.
     #[must_use]
-    pub fn new(publish_key: Option<SecretString>) -> Self {
-        Self { publish_key }
+    pub fn new(publish_key: Option<SecretString>, is_open: bool) -> Self {
+        Self {
+            publish_key,
+            is_open,
+        }
+    }
+
+    /// Whether a key is asked for.
+    #[must_use]
+    pub fn has_key(&self) -> bool {
+        self.publish_key.is_some()
+    }
+
+    /// Whether anyone may publish, on purpose.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.is_open
     }
 
     /// Whether the request may publish and delete.

@@ -98,13 +98,6 @@ impl Place<'_> {
         self.bytes += more;
         Ok(())
     }
-
-    /// Gives back what a body took that is thrown away.
-    pub(super) fn empty(&mut self, body: &mut Vec<u8>) {
-        *body = Vec::new();
-        let bytes = std::mem::take(&mut self.bytes);
-        self.intake.bytes.fetch_sub(bytes, Ordering::AcqRel);
-    }
 }
 
 impl Drop for Place<'_> {
@@ -152,9 +145,9 @@ mod tests {
         second.append(&mut other, &[0; 30], 70).unwrap();
         assert!(second.append(&mut other, &[0; 10], 70).is_err());
         assert_eq!(other.len(), 30, "what was refused is not there");
-        first.empty(&mut one);
+        drop(first);
         second.append(&mut other, &[0; 10], 70).unwrap();
-        drop((first, second));
+        drop(second);
         assert_eq!(intake.counts(), (0, 0));
     }
 }

@@ -11,6 +11,7 @@ pub mod accept;
 mod auth;
 mod cut;
 mod gateway;
+mod guard;
 mod health;
 mod intake;
 mod name;
@@ -24,5 +25,6 @@ mod topics;
 
 pub use auth::Auth;
 pub use gateway::{Gateway, Rules};
+pub use guard::Guard;
 pub use intake::Intake;
 pub use routes::{ops_router, router};

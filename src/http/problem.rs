@@ -41,6 +41,12 @@ impl Problem {
         }
     }
 
+    /// 403: not from there.
+    #[must_use]
+    pub fn forbidden(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "forbidden", detail)
+    }
+
     /// 404: no such path, topic or log.
     #[must_use]
     pub fn not_found(detail: impl Into<String>) -> Self {
@@ -73,6 +79,16 @@ impl Problem {
             StatusCode::PAYLOAD_TOO_LARGE,
             "too large",
             format!("{what} has at most {most} bytes"),
+        )
+    }
+
+    /// 421: meant for another server, by its name.
+    #[must_use]
+    pub fn misdirected(detail: impl Into<String>) -> Self {
+        Self::new(
+            StatusCode::MISDIRECTED_REQUEST,
+            "misdirected request",
+            detail,
         )
     }
 

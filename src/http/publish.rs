@@ -293,11 +293,8 @@ fn check_key(key: String) -> Result<String, Problem> {
     }
 }
 
-/// Bytes that are read and thrown away after a body turned out too large, so that the answer is
-/// not lost in a reset of the connection.
-const DISCARD_MAX: usize = 16 * 1024 * 1024;
-
-/// Reads a body of at most `most` bytes, all of it within `server.body_timeout`.
+/// Reads a body of at most `most` bytes, all of it within `server.body_timeout`; what is left of a longer
+/// one is discarded by the connection.
 async fn read_in_time(
     gateway: &Gateway,
     place: &mut Place<'_>,
@@ -321,24 +318,15 @@ async fn read_body(
     most: usize,
 ) -> Result<Vec<u8>, Problem> {
     let mut bytes = Vec::new();
-    let mut total = 0;
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| Problem::bad_request("the body broke off"))?;
         let Ok(data) = frame.into_data() else {
             continue;
         };
-        total += data.len();
-        if total > most + DISCARD_MAX {
-            break;
+        if bytes.len() + data.len() > most {
+            return Err(Problem::too_large(what, most));
         }
-        if total <= most {
-            place.append(&mut bytes, &data, most)?;
-        } else {
-            place.empty(&mut bytes);
-        }
-    }
-    if total > most {
-        return Err(Problem::too_large(what, most));
+        place.append(&mut bytes, &data, most)?;
     }
     Ok(bytes)
 }

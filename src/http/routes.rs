@@ -1,11 +1,13 @@
 //! Which handler answers what, and what surrounds all of them.
 
 use super::gateway::Gateway;
+use super::guard::{Guard, guarded};
 use super::problem::Problem;
 use super::{health, publish, streams, subscribe, topics};
 use axum::Router;
 use axum::extract::Request;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::middleware::from_fn_with_state;
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{MethodRouter, get};
 use std::any::Any;
@@ -19,7 +21,7 @@ use tower_http::set_header::SetResponseHeaderLayer;
 use tower_http::trace::{DefaultOnFailure, TraceLayer};
 
 /// Everything that the main listener serves.
-pub fn router(gateway: Arc<Gateway>, with_ops: bool) -> Router {
+pub fn router(gateway: Arc<Gateway>, guard: Guard, with_ops: bool) -> Router {
     let stream = |methods: MethodRouter<Arc<Gateway>>| methods.head(subscribe::head).options(allow);
     let mut router = Router::new()
         .route("/", get(page))
@@ -34,12 +36,12 @@ pub fn router(gateway: Arc<Gateway>, with_ops: bool) -> Router {
     if with_ops {
         router = router.merge(ops_routes());
     }
-    layered(router, gateway)
+    layered(router, gateway, guard)
 }
 
 /// What operators ask, for a listener of their own.
-pub fn ops_router(gateway: Arc<Gateway>) -> Router {
-    layered(ops_routes(), gateway)
+pub fn ops_router(gateway: Arc<Gateway>, guard: Guard) -> Router {
+    layered(ops_routes(), gateway, guard)
 }
 
 fn ops_routes() -> Router<Arc<Gateway>> {
@@ -50,12 +52,13 @@ fn ops_routes() -> Router<Arc<Gateway>> {
         .route("/streams", get(streams::list))
 }
 
-fn layered(router: Router<Arc<Gateway>>, gateway: Arc<Gateway>) -> Router {
+fn layered(router: Router<Arc<Gateway>>, gateway: Arc<Gateway>, guard: Guard) -> Router {
     let request_id = HeaderName::from_static("x-request-id");
     router
         .fallback(|| async { Problem::not_found("there is nothing at this path") })
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
         .with_state(gateway)
+        .layer(from_fn_with_state(Arc::new(guard), guarded))
         .layer(SetResponseHeaderLayer::if_not_present(
             header::X_CONTENT_TYPE_OPTIONS,
             HeaderValue::from_static("nosniff"),

@@ -136,6 +136,36 @@ label! {
 }
 
 label! {
+    /// Why a request was refused before any handler saw it.
+    RequestRefusal {
+        /// It names two hosts.
+        TwoHosts = "two_hosts",
+        /// Its path can be read in two ways.
+        Path = "path",
+        /// It names a host that is not this gateway.
+        Host = "host",
+        /// A page of another origin would write.
+        CrossSite = "cross_site",
+        /// A proxy passes a write on, from beyond this machine, and no key is asked for.
+        Forwarded = "forwarded",
+    }
+}
+
+label! {
+    /// What became of the rest of a body that its handler had not read.
+    Discarded {
+        /// It was read to its end, and the connection goes on.
+        Whole = "whole",
+        /// It was longer than `server.discard_bytes_max`: the connection is closed.
+        Bytes = "bytes",
+        /// It did not end within `server.discard_time`: the connection is closed.
+        Time = "time",
+        /// The peer broke it off.
+        Broken = "broken",
+    }
+}
+
+label! {
     /// Why a raw publish or an inbox entry did not become an event.
     IngestRefusal {
         /// It is no event: topic, type, UTF-8 or size.

@@ -312,6 +312,34 @@ fn a_fault_is_one_clear_sentence() {
             "ingest.channel (in FILE): must be a plain name without spaces and none of * ? [ ] \\ # ,",
         ),
         (
+            "[ingest]\nchannel = 'tidegate'",
+            "ingest.channel (in FILE): must not begin with redis.prefix, \"tidegate\": what the gateway publishes itself would be heard, and published again, without end",
+        ),
+        (
+            "[redis]\nprefix = 'p'\n[ingest]\nchannel = 'p:{0}:live'",
+            "ingest.channel (in FILE): must not begin with redis.prefix, \"p\": what the gateway publishes itself would be heard, and published again, without end",
+        ),
+        (
+            "[server]\nhosts = 5",
+            "server.hosts (in FILE): must be a list of texts",
+        ),
+        (
+            "[server]\nhosts = ['a', 5]",
+            "server.hosts (in FILE): must be a list of texts",
+        ),
+        (
+            "[server]\nhosts = ['http://a']",
+            "server.hosts (in FILE): \"http://a\" is not a name such as events.example.com or *.example.com, without scheme and port",
+        ),
+        (
+            "[server]\norigins = ['app.example.com']",
+            "server.origins (in FILE): \"app.example.com\" is not an origin such as https://app.example.com, without a path",
+        ),
+        (
+            "[server]\ndiscard_time = '0s'",
+            "server.discard_time (in FILE): must be longer than zero",
+        ),
+        (
             "[logging]\nformat = 'xml'",
             "logging.format (in FILE): \"xml\" is not one of text, json",
         ),

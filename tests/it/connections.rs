@@ -8,12 +8,14 @@ use crate::support::{Gateway, Sse, over_both_brokers};
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
 
-const STREAM: &str = "GET /events/news HTTP/1.1\r\nHost: x\r\n";
+const STREAM: &str = "GET /events/news HTTP/1.1\r\nHost: localhost\r\n";
 
 /// A request that publishes `data`.
 fn publish(data: &str) -> String {
     let length = data.len();
-    format!("POST /events/news HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n{data}")
+    format!(
+        "POST /events/news HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{data}"
+    )
 }
 
 /// Sends a piece, and has the replica do something else before the next.
@@ -59,7 +61,11 @@ fn a_head_may_come_in_pieces() {
         assert_eq!(listener.next_event().data, "in pieces");
         // No method begins like this, and it is no preface either.
         let mut socket = gateway.connect();
-        send(gateway, &mut socket, b"PRI * HTTP/1.1\r\nHost: x\r\n\r\n");
+        send(
+            gateway,
+            &mut socket,
+            b"PRI * HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        );
         read_until(&mut socket, b"HTTP/1.1 4", 1);
     });
 }

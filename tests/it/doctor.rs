@@ -262,6 +262,7 @@ fn replicas_that_run_alike_are_said_to_be_well() {
         "ready",
         "descriptors",
         "clock",
+        "trust",
         "build",
         "settings",
     ] {
@@ -303,6 +304,17 @@ fn replicas_that_differ_or_lack_something_are_named() {
         (found.level("replicas.build"), found.code),
         ("ok", 0),
         "{found:#?}"
+    );
+
+    // Behind a proxy that is not for this machine alone, without a key.
+    let forwarded = [("X-Forwarded-For", "203.0.113.5")];
+    other.post("/events/news", &forwarded, "x").problem(403);
+    let found = at(&[&alike, &other]);
+    assert_eq!(found.level("replicas.trust"), "warning", "{found:#?}");
+    let said = found.said("replicas.trust");
+    assert!(
+        said.contains(&other.url()) && !said.contains(&alike.url()),
+        "{said}"
     );
 
     // Another limit, as a unit without LimitNOFILE= has it.
@@ -461,6 +473,10 @@ fn what_is_open_to_all_or_needs_a_key_is_said() {
     );
     let found = doctor(&[], &["--url", "http://127.0.0.1:1"]);
     assert_eq!(found.level("proxy.reach"), "fault");
+    // The key of the configuration is for this machine, and for the hosts that it names.
+    let found = doctor(&key, &["--url", "https://127.0.0.2.evil.example:1"]);
+    assert_eq!(found.level("proxy.key"), "warning", "{found:#?}");
+    assert!(found.said("proxy.key").contains("server.hosts"));
 }
 
 /// Through TLS, by an authority that a file names; and past a proxy that takes no POST.

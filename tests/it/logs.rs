@@ -170,7 +170,7 @@ fn neither_tokens_nor_payloads_are_logged_whatever_the_level() {
         let address = process.stderr.wait_for(at).unwrap();
         let send = |method: &str, target: &str, headers: &str, body: &str| {
             let request = format!(
-                "{method} {target} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n{headers}\r\n{body}",
+                "{method} {target} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n{headers}\r\n{body}",
                 body.len()
             );
             crate::support::exchange(address, request.as_bytes()).status
@@ -244,8 +244,10 @@ fn neither_tokens_nor_payloads_are_logged_whatever_the_level() {
             PAYLOAD,
         ]);
         let refused = || {
-            let metrics =
-                crate::support::exchange(address, b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
+            let metrics = crate::support::exchange(
+                address,
+                b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n",
+            );
             let line = r#"tidegate_ingest_refused_total{reason="invalid"} 2"#;
             metrics.text().contains(line)
         };

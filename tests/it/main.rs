@@ -43,6 +43,7 @@ mod proxies;
 mod publish;
 mod readme;
 mod redis_tls;
+mod refusals;
 mod reload;
 mod replay;
 mod retention;

@@ -705,7 +705,7 @@ fn prometheus_finds_every_replica() {
 
 /// The value of a query that has one, if it has.
 fn query_value(prometheus: SocketAddr, query: &str) -> Option<String> {
-    let request = format!("GET /api/v1/query?query={query} HTTP/1.1\r\nHost: x\r\n\r\n");
+    let request = format!("GET /api/v1/query?query={query} HTTP/1.1\r\nHost: localhost\r\n\r\n");
     let answer = exchange(prometheus, request.as_bytes()).json();
     Some(answer["data"]["result"][0]["value"][1].as_str()?.to_owned())
 }

@@ -6,10 +6,12 @@
 //! holds back never lets the test go on.
 
 use crate::support::{
-    Answer, End, Gateway, Nginx, OPERATORS, Redis, Sse, eventually, fleet, follow_until,
-    replica_at, wait_for_ears,
+    Answer, End, Gateway, Nginx, OPERATORS, Redis, Sse, connect, eventually, exchange, fleet,
+    follow_until, replica_at, wait_for_ears,
 };
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Read as _, Write as _};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// A drain that cuts no stream while a test looks.
 const LONG_DRAIN: (&str, &str) = ("drain.time", "24h");
@@ -437,7 +439,7 @@ fn what_a_client_may_not_claim_is_set_by_nginx() {
         assert!(ids.insert(id.to_owned()), "{id} was given to two requests");
         // The address that nginx saw is the last one: what stands before it is hearsay.
         let expected = format!(
-            "192.0.2.1, 127.0.0.1|http|{failover}||0:1-1,5:2-2|Bearer token|tidegate.test|HTTP/1.1"
+            "192.0.2.1, 127.0.0.1|http|{failover}||0:1-1,5:2-2|Bearer token|localhost|HTTP/1.1"
         );
         assert_eq!(rest, expected, "{method} {target}");
     }
@@ -532,4 +534,165 @@ fn a_client_that_leaves_is_gone_at_the_replica() {
     replicas[0].wait_for_metric("tidegate_open_connections", &[], 1.0);
     drop(stream);
     replicas[0].wait_for_metric("tidegate_open_connections", &[], 0.0);
+}
+
+/// What was refused before its body was read had the replica close the connection: nginx answered
+/// 502, and left that replica out for everybody.
+#[test]
+fn refused_bodies_cost_no_other_publisher_anything() {
+    let redis = Redis::start();
+    let replicas = fleet(&redis, 3, &[("auth.publish_key", "let-me-in")]);
+    let nginx = Nginx::before(&replicas);
+    let bad = ("Authorization", "Bearer let-me-out");
+    let good = ("Authorization", "Bearer let-me-in");
+    let large = "x".repeat(1_000_000);
+    let refused: [(&str, &str, u16); 4] = [
+        ("POST", "/events/news", 401),
+        ("POST", "/nothing", 404),
+        ("POST", "/events", 401),
+        ("PUT", "/events/news", 405),
+    ];
+    let count = AtomicUsize::new(0);
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let strangers: Vec<_> = (0..3)
+            .map(|_| {
+                scope.spawn(|| {
+                    for (method, target, status) in refused.iter().cycle() {
+                        if is_over.load(Ordering::Relaxed) {
+                            break;
+                        }
+                        nginx
+                            .request(method, target, &[bad], &large)
+                            .problem(*status);
+                        count.fetch_add(1, Ordering::Relaxed);
+                    }
+                })
+            })
+            .collect();
+        let publish = || nginx.post("/events/news", &[good], "x");
+        let mut answers = Vec::new();
+        while answers.len() < 200 || count.load(Ordering::Relaxed) < 60 {
+            answers.push(publish().status);
+            if strangers
+                .iter()
+                .any(std::thread::ScopedJoinHandle::is_finished)
+            {
+                break;
+            }
+        }
+        is_over.store(true, Ordering::Relaxed);
+        answers.retain(|status| *status != 200);
+        assert_eq!(answers, [0; 0], "good publishes that were not answered 200");
+    });
+}
+
+/// What nginx judges and what the replica serves must be one path: limits by address, and who may read,
+/// hang on it.
+#[test]
+fn no_path_is_one_to_nginx_and_another_to_the_replica() {
+    let redis = Redis::start();
+    let replicas = fleet(&redis, 1, &[]);
+    let nginx = Nginx::before(&replicas);
+    let targets = [
+        "/events/%2e%2e",
+        "/events/%2E",
+        "/events/..",
+        "/events/a%2F..%2F..%2Ftopics",
+        "/topics/../events/news",
+        "/events//news",
+        "//events/news",
+        "/events/%2Fnews",
+    ];
+    for target in targets {
+        for method in ["GET", "POST", "DELETE"] {
+            let answer = nginx.request(method, target, &[], "");
+            answer.problem(400);
+        }
+    }
+    assert!(sum(&replicas, "tidegate_open_connections", &[]) < 0.5);
+    // A slash within a topic's name is the same to both.
+    let (mut stream, _) = nginx.listen("/events/rooms%2F1");
+    nginx.post("/events/rooms%2F1", &[], "x").id();
+    assert_eq!(stream.next_event().data, "x");
+}
+
+/// nginx stored 72 MB of a body, for whoever sent it, before a replica was asked about its key.
+#[test]
+fn a_body_is_not_collected_before_its_key_was_judged() {
+    let redis = Redis::start();
+    let replicas = fleet(&redis, 1, &[("auth.publish_key", "let-me-in")]);
+    let nginx = Nginx::before(&replicas);
+    let mut socket = connect(nginx.address());
+    let head = "POST /events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3000000\r\n\r\n";
+    socket.write_all(head.as_bytes()).unwrap();
+    socket.write_all(&vec![b'x'; 1_000_000]).unwrap();
+    let mut begin = [0; 12];
+    socket
+        .read_exact(&mut begin)
+        .expect("an answer before the rest");
+    assert_eq!(&begin, b"HTTP/1.1 401");
+
+    // Up to the bound of the replica its answer is the one that counts, beyond it nginx has one.
+    let key = ("Authorization", "Bearer let-me-in");
+    let answer = nginx.post("/events", &[key], " ".repeat(4_194_304));
+    assert_eq!(answer.ids(), [""; 0]);
+    let detail = nginx
+        .post("/events", &[key], " ".repeat(4_194_305))
+        .problem(413);
+    assert!(detail.contains("proxy"), "{detail}");
+    let chunked = "POST /events HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer let-me-in\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let chunk = format!("f4240\r\n{}\r\n", " ".repeat(1_000_000));
+    let chunked = format!("{chunked}{}0\r\n\r\n", chunk.repeat(5));
+    exchange(nginx.address(), chunked.as_bytes()).problem(413);
+}
+
+/// A browser on the machine reaches nginx there as it reaches a replica, and for any page.
+#[test]
+fn a_page_reaches_nothing_through_nginx_either() {
+    let redis = Redis::start();
+    let replicas = fleet(&redis, 1, &[]);
+    let nginx = Nginx::before(&replicas);
+    let ask = |method: &str, target: &str, host: &str, fields: &str| {
+        let head = format!(
+            "{method} {target} HTTP/1.1\r\nHost: {host}\r\n{fields}Content-Length: 0\r\n\r\n"
+        );
+        exchange(nginx.address(), head.as_bytes())
+    };
+    let lies = "X-Forwarded-For: 203.0.113.5\r\nForwarded: for=203.0.113.5\r\n";
+    for fields in ["", lies] {
+        ask("GET", "/topics", "evil.example", fields).problem(421);
+        ask("POST", "/events/news", "evil.example", fields).problem(421);
+    }
+    let foreign = "Origin: https://evil.example\r\nSec-Fetch-Site: cross-site\r\n";
+    ask("POST", "/events/news", "localhost", foreign).problem(403);
+    let here = format!("Origin: http://{}\r\n", nginx.address());
+    let host = nginx.address().to_string();
+    assert_eq!(ask("POST", "/events/news", &host, &here).status, 200);
+}
+
+/// One machine: nginx is public, and the replica behind it on loopback, without a key.
+#[test]
+fn a_public_nginx_before_a_replica_without_a_key_lets_others_read_and_not_write() {
+    let redis = Redis::start();
+    let replicas = fleet(&redis, 1, &[]);
+    let shipped = concat!(env!("CARGO_MANIFEST_DIR"), "/nginx/tidegate-proxy.conf");
+    // All clients of a test are on this machine; so nginx is told where they come from.
+    let nginx = Nginx::with(&format!(
+        "set_real_ip_from 127.0.0.1; real_ip_header X-Client;\nlocation / {{ proxy_pass http://{}; include {shipped}; }}",
+        replicas[0].address()
+    ));
+    let ask = |method: &str, client: &str| {
+        let head = format!(
+            "{method} HTTP/1.1\r\nHost: events.example.com\r\nX-Client: {client}\r\nContent-Length: 1\r\n\r\nx"
+        );
+        exchange(nginx.address(), head.as_bytes())
+    };
+    assert_eq!(ask("GET /topics", "203.0.113.5").status, 200);
+    let detail = ask("POST /events/news", "203.0.113.5").problem(403);
+    assert!(detail.contains("auth.publish_key"), "{detail}");
+    ask("DELETE /topics/news", "2001:db8::1").problem(403);
+    // On the machine itself the name has to be known.
+    ask("GET /topics", "127.0.0.1").problem(421);
+    replicas[0].wait_for_metric("tidegate_forwarded_without_key", &[], 1.0);
 }

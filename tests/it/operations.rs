@@ -56,7 +56,7 @@ fn delivery_is_probed_over_every_partition() {
 fn health_and_metrics_can_have_a_listener_of_their_own() {
     let gateway = Gateway::start(&[("ops.listen", "127.0.0.1:0")]);
     let ops = |target: &str| -> Answer {
-        let request = format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n");
+        let request = format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n");
         crate::support::exchange(gateway.ops_address().unwrap(), request.as_bytes())
     };
     for target in OPERATORS {

@@ -11,14 +11,14 @@ use crate::support::{
 };
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use rustix::process::{Pid, Signal, kill_process};
-use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-const NAME: &str = "tidegate.test";
+const NAME: &str = "tidegate.localhost";
 const ALL: [Kind; 3] = [Kind::Nginx, Kind::Haproxy, Kind::Caddy];
 const VERSIONS: [&str; 2] = ["--http1.1", "--http2"];
 
@@ -37,7 +37,7 @@ struct Proxy {
     http: SocketAddr,
     https: SocketAddr,
     directory: Directory,
-    reloads: Cell<usize>,
+    reloads: AtomicUsize,
 }
 
 /// The shipped text with `changes`, each of which must fit it somewhere.
@@ -89,7 +89,7 @@ impl Proxy {
             http,
             https,
             directory,
-            reloads: Cell::new(0),
+            reloads: AtomicUsize::new(0),
         };
         let path = format!("/{kind:?}-health").to_lowercase();
         eventually("the proxy serves", || {
@@ -158,8 +158,7 @@ impl Proxy {
 
     /// Takes the configuration anew; done when new requests are served by it.
     fn reload(&self) {
-        let number = self.reloads.get() + 1;
-        self.reloads.set(number);
+        let number = self.reloads.fetch_add(1, Ordering::Relaxed) + 1;
         match self.kind {
             Kind::Nginx => {
                 let mut command = nginx::command(&self.directory.0);
@@ -577,6 +576,55 @@ fn when_no_replica_is_there_a_stream_is_told_when_to_come_back() {
             "{kind:?}"
         );
         assert!(said.body().contains("Idempotency-Key"), "{kind:?}");
+    }
+}
+
+/// A proxy to which a refused publish looks like a dead replica sends the next publisher elsewhere, or
+/// away.
+#[test]
+fn refused_bodies_cost_no_other_publisher_anything() {
+    for kind in ALL {
+        let redis = Redis::start();
+        let replicas = fleet(&redis, 3, &[("auth.publish_key", "let-me-in")]);
+        // The limits by address are another matter.
+        let unlimited: &[(&str, &str)] = match kind {
+            Kind::Haproxy => &[("gt 500 ", "gt 1000000 ")],
+            _ => &[],
+        };
+        let proxy = Proxy::before(kind, &replicas, unlimited);
+        let file = proxy.directory.0.join("large");
+        fs::write(&file, vec![b'x'; 1_000_000]).unwrap();
+        let body = format!("@{}", file.display());
+        let stranger = |version| {
+            let key = "Authorization: Bearer let-me-out";
+            let large = ["-H", "Expect:", "-H", key, "--data-binary", &body];
+            proxy.curl(&[&[version], large.as_slice()].concat(), "/events/news")
+        };
+        let (count, is_over) = (AtomicUsize::new(0), AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            for version in VERSIONS {
+                let (count, is_over) = (&count, &is_over);
+                scope.spawn(move || {
+                    while !is_over.load(Ordering::Relaxed) {
+                        stranger(version);
+                        count.fetch_add(1, Ordering::Relaxed);
+                    }
+                });
+            }
+            let key = "Authorization: Bearer let-me-in";
+            let good = ["-H", key, "--data-binary", "x"];
+            let mut answers = Vec::new();
+            while answers.len() < 40 || count.load(Ordering::Relaxed) < 20 {
+                answers.push(proxy.curl(&good, "/events/news").status);
+            }
+            is_over.store(true, Ordering::Relaxed);
+            answers.retain(|status| *status != 200);
+            assert_eq!(
+                answers, [0; 0],
+                "{kind:?}: good publishes that were not answered 200"
+            );
+        });
+        assert_eq!(stranger("--http1.1").status, 401, "{kind:?}");
     }
 }
 

@@ -242,7 +242,7 @@ fn without_streams_it_goes_at_once_whatever_the_drain_time() {
     let mut gateway = Gateway::over(&redis, &[LONG_DRAIN, ("ops.listen", "127.0.0.1:0")]);
     let operations = gateway.ops_address().unwrap();
     let mut idle = gateway.connect();
-    idle.write_all(b"GET /topics HTTP/1.1\r\nHost: x\r\n\r\n")
+    idle.write_all(b"GET /topics HTTP/1.1\r\nHost: localhost\r\n\r\n")
         .unwrap();
     read_up_to(&mut idle, "\r\n\r\n");
     gateway.terminate();
@@ -267,7 +267,7 @@ fn a_publish_that_has_begun_is_finished() {
     let redis = Redis::start();
     let mut gateway = Gateway::over(&redis, &[]);
     let mut publisher = gateway.connect();
-    let head = "POST /events/news HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n";
+    let head = "POST /events/news HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n";
     publisher.write_all(head.as_bytes()).unwrap();
     // It asks for the body: the request is under way.
     read_up_to(&mut publisher, "100 Continue\r\n\r\n");

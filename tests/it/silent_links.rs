@@ -85,7 +85,7 @@ fn publishers_that_go_away_early_leave_no_silent_connection_behind() {
     let gateway = behind(&link, &[("redis.command_timeout", "2s")]);
     gateway.publish("news", "before");
     link.silence();
-    let request = b"POST /events/news HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\nx";
+    let request = b"POST /events/news HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\nx";
     eventually("one of them is answered", || {
         let mut client = gateway.connect();
         client.write_all(request).unwrap();

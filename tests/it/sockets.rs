@@ -9,7 +9,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
-const REQUEST: &[u8] = b"GET /events/news HTTP/1.1\r\nHost: x\r\n\r\n";
+const REQUEST: &[u8] = b"GET /events/news HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
 /// Waits until so many streams are open.
 fn wait_for_streams(gateway: &Gateway, streams: u32) {
@@ -46,13 +46,13 @@ fn what_a_client_says_on_its_stream_changes_nothing() {
         ("nothing", REQUEST, b""),
         (
             "a body",
-            b"GET /events/news HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello",
+            b"GET /events/news HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhello",
             b"",
         ),
         (
             "a second request",
-            b"GET /events/news HTTP/1.1\r\nHost: x\r\n\r\nGET /healthz HTTP/1.1\r\nHost: x\r\n\r\n",
-            b"GET /events/other HTTP/1.1\r\nHost: x\r\n\r\n",
+            b"GET /events/news HTTP/1.1\r\nHost: localhost\r\n\r\nGET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n",
+            b"GET /events/other HTTP/1.1\r\nHost: localhost\r\n\r\n",
         ),
         ("noise", REQUEST, b"\x16\x03\x01\x00\xff\r\n\r\n\0"),
     ];

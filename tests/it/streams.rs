@@ -16,7 +16,7 @@ const WAYS: [(&str, &str); 2] = [("true", "socket"), ("false", "body")];
 /// Asks for a stream and reads nothing of it. The address of this end.
 fn ask(gateway: &Gateway, target: &str) -> (TcpStream, String) {
     let mut socket = gateway.connect();
-    let request = format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n");
+    let request = format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n");
     socket.write_all(request.as_bytes()).unwrap();
     let address = socket.local_addr().unwrap().to_string();
     (socket, address)
@@ -159,7 +159,7 @@ fn what_cannot_be_asked_for_is_named() {
 fn streams_are_listed_to_operators_only() {
     let gateway = Gateway::start(&[("ops.listen", "127.0.0.1:0")]);
     gateway.get("/streams").problem(404);
-    let request = b"GET /streams HTTP/1.1\r\nHost: x\r\n\r\n";
+    let request = b"GET /streams HTTP/1.1\r\nHost: localhost\r\n\r\n";
     assert_eq!(
         crate::support::exchange(gateway.ops_address().unwrap(), request).status,
         200

@@ -76,7 +76,7 @@ fn replica(
 }
 
 fn get(address: SocketAddr, target: &str) -> crate::support::Answer {
-    let request = format!("GET {target} HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n");
+    let request = format!("GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     exchange(address, request.as_bytes())
 }
 
@@ -110,7 +110,7 @@ fn a_restart_refuses_no_connection() {
     });
     let _new = replica(&redis, "new", &main, &ops, &[]);
     for socket in waiting {
-        let request = b"GET /topics HTTP/1.1\r\nHost: t\r\n\r\n";
+        let request = b"GET /topics HTTP/1.1\r\nHost: localhost\r\n\r\n";
         assert_eq!(Sse::exchange(socket, request).status(), 200);
     }
     assert_eq!(coming_back.join().unwrap().id(), missed);
@@ -432,7 +432,7 @@ fn a_reload_takes_a_key_that_only_a_group_may_read() {
     assert!(replica.stderr.wait_for(listens).is_some());
     let may_publish = |key: &str| {
         let request = format!(
-            "POST /events/news HTTP/1.1\r\nHost: t\r\nConnection: close\r\nAuthorization: Bearer {key}\r\nContent-Length: 1\r\n\r\nx"
+            "POST /events/news HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAuthorization: Bearer {key}\r\nContent-Length: 1\r\n\r\nx"
         );
         exchange(address, request.as_bytes()).status == 200
     };

@@ -657,12 +657,12 @@ fn a_body_that_nobody_reads_is_no_request_and_header_names_have_no_case() {
     // A request with a body that nobody reads must not be taken for the next one.
     let answer = exchange(
         gateway.address(),
-        b"GET /events/news?limit=0 HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello",
+        b"GET /events/news?limit=0 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhello",
     );
     answer.problem(400);
     let mut stream = Sse::exchange(
         gateway.connect(),
-        b"GET http://tidegate.test/events/news HTTP/1.1\r\nhost: tidegate.test\r\nLAST-EVENT-ID: x\r\n\r\n",
+        b"GET http://tidegate.localhost/events/news HTTP/1.1\r\nhost: tidegate.localhost\r\nLAST-EVENT-ID: x\r\n\r\n",
     );
     assert_eq!(stream.opened().id, None, "names of headers have no case");
 }

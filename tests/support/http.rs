@@ -79,7 +79,7 @@ pub fn connect(address: SocketAddr) -> TcpStream {
 
 /// The bytes of a request.
 pub fn request(method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
-    sse_client::http::request(method, "tidegate.test", target, headers, body)
+    sse_client::http::request(method, "localhost", target, headers, body)
 }
 
 /// Sends bytes as they are and reads one answer.

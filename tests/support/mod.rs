@@ -63,7 +63,7 @@ mod ways;
 pub use fleet::{fleet, replica_at, wait_for_ears};
 pub use follow::follow_until;
 pub use gateway::{Gateway, SOCKETS};
-pub use http::{Answer, Headers, exchange};
+pub use http::{Answer, Headers, connect, exchange};
 pub use link::Link;
 pub use nginx::{Nginx, free_address, program};
 pub use process::{Directory, Output, Process, binary, environment, run};

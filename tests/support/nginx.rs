@@ -199,10 +199,12 @@ pub fn write_shared(directory: &Path, replicas: &[SocketAddr]) {
             fs::copy(&file, directory.join(&*name)).expect("a copy");
         }
     }
-    let servers = replicas
-        .iter()
-        .map(|address| render("replicas.conf", &[("REPLICA", &address.to_string())]));
-    write(directory, "replicas.conf", &servers.collect::<String>());
+    for name in ["replicas.conf", "replicas-requests.conf"] {
+        let servers = replicas
+            .iter()
+            .map(|address| render(name, &[("REPLICA", &address.to_string())]));
+        write(directory, name, &servers.collect::<String>());
+    }
 }
 
 /// The nginx that tests start: the one that `TIDEGATE_TEST_NGINX` names, or the system's.

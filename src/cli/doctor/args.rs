@@ -14,7 +14,7 @@ pub(in crate::cli) struct DoctorArgs {
     /// where it is set.
     #[arg(long, value_name = "URL", num_args = 1..)]
     pub(super) replica: Vec<String>,
-    /// The publish key; that of the configuration if there is one.
+    /// The publish key, over https or to this machine; else that of the configuration, to its server.hosts alone.
     #[arg(
         long,
         value_name = "KEY",

@@ -3,6 +3,7 @@
 
 mod args;
 mod findings;
+mod key;
 mod machine;
 mod probe;
 mod redis;

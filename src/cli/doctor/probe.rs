@@ -2,13 +2,13 @@
 
 use super::args::DoctorArgs;
 use super::findings::{Finding, Findings};
+use super::key::{Key, key_for};
 use crate::broker::redis::Access;
 use crate::cli::client::{Authorities, chosen_protocol, encode, send_to, text};
 use crate::config::Config;
 use http_body_util::BodyExt as _;
 use hyper::http::response::Parts;
 use hyper::{StatusCode, Version};
-use secrecy::ExposeSecret as _;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -53,14 +53,18 @@ type Stream = mpsc::Receiver<Got>;
 
 pub(super) async fn inspect(url: &str, args: &DoctorArgs, config: &Config) -> Vec<Finding> {
     let mut f = Findings::of("proxy");
-    let own_key = config.auth.publish_key.as_ref();
+    let key = match key_for(url, args.key.as_deref(), config) {
+        Key::Sent(key) => Some(key),
+        Key::None => None,
+        Key::Kept { why, advice } => {
+            f.warning("key", why, advice);
+            None
+        }
+    };
     let outside = Outside {
         base: url.trim_end_matches('/'),
         topic: format!("tidegate-doctor-{:08x}", rand::random::<u32>()),
-        key: args
-            .key
-            .clone()
-            .or(own_key.map(|key| key.expose_secret().to_owned())),
+        key,
         authorities: Authorities(args.ca.clone()),
         redis: config.redis.access.as_ref(),
         prefix: &config.redis.prefix,
@@ -282,7 +286,12 @@ impl Outside<'_> {
                     }
                 }
             }
-            Ok((status, _)) => format!("POST is answered {status}"),
+            Ok((status, body)) => {
+                let body: serde_json::Value = serde_json::from_str(&body).unwrap_or_default();
+                let detail = body.get("detail").and_then(|detail| detail.as_str());
+                let detail = detail.map(|detail| format!(": {detail}"));
+                format!("POST is answered {status}{}", detail.unwrap_or_default())
+            }
             Err(why) => why,
         };
         let Some(access) = self.redis else {

@@ -61,6 +61,7 @@ pub(super) async fn inspect(args: &DoctorArgs) -> Vec<Finding> {
     descriptors(&mut f, &replicas);
     accept_queue(&mut f, &replicas);
     clock(&mut f, &replicas);
+    trust(&mut f, &replicas);
     same(
         &mut f,
         &replicas,
@@ -161,6 +162,18 @@ fn descriptors(f: &mut Findings, replicas: &[Replica<'_>]) {
     let advice = "raise the limit of the service (LimitNOFILE= of a systemd unit; ulimits of a container; ulimit -n before it starts), or lower server.connections_max";
     let well = "enough for server.connections_max";
     judge_all(f, replicas, "descriptors", judge, well, advice);
+}
+
+fn trust(f: &mut Findings, replicas: &[Replica<'_>]) {
+    let judge = |replica: &Replica<'_>| {
+        (replica.value("tidegate_forwarded_without_key") == Some(1.0)).then(|| {
+            let said = "on loopback without a publish key, and a proxy lets others reach it: their writes are refused";
+            (Level::Warning, said.to_owned())
+        })
+    };
+    let advice = "set auth.publish_key; or, if anyone may publish, say so by auth.open_publishing";
+    let well = "none is reached from beyond its machine without a key";
+    judge_all(f, replicas, "trust", judge, well, advice);
 }
 
 fn accept_queue(f: &mut Findings, replicas: &[Replica<'_>]) {

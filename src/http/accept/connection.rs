@@ -2,6 +2,7 @@
 
 use super::carrier::{Carrier, RequestTasks};
 use super::handoff::{Flushed, HandoffSlot, Routes};
+use super::leftover::{Leftovers, Watched};
 use super::socket::{Begins, Socket};
 use crate::config::Server;
 use crate::stream::sockets::{HandedOff, Place, Sockets};
@@ -31,13 +32,14 @@ const HTTP2_CLOSE: Duration = Duration::from_secs(1);
 const HTTP2_RESETS_MAX: usize = 64;
 
 /// What all connections of a listener need; it does not keep the listening socket open.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Connections {
     pub(super) settings: Server,
     /// The threads that own the sockets of streams, if there are any.
     pub(super) sockets: Option<Arc<Sockets>>,
     /// Whose the tasks of connections and requests are.
     pub(super) tasks: TaskTracker,
+    pub(super) leftovers: Arc<Leftovers>,
 }
 
 impl Connections {
@@ -64,6 +66,14 @@ impl Connections {
         }
     }
 
+    fn requests<S>(&self, service: S, peer: Peer) -> Requests<S> {
+        Requests {
+            service,
+            peer,
+            leftovers: self.leftovers.clone(),
+        }
+    }
+
     async fn serve_http2(
         &self,
         socket: Socket,
@@ -87,7 +97,7 @@ impl Connections {
             .max_local_error_reset_streams(HTTP2_RESETS_MAX)
             .keep_alive_interval(half)
             .keep_alive_timeout(half);
-        let service = WithPeer(TowerToHyperService::new(router), peer);
+        let service = self.requests(TowerToHyperService::new(router), peer);
         let connection = builder.serve_connection(socket, service);
         let mut connection = std::pin::pin!(connection);
         tokio::select! {
@@ -119,7 +129,7 @@ impl Connections {
         let slot = HandoffSlot::default();
         let socket = Flushed::new(socket, slot.clone());
         let routes = Routes::new(router, slot.clone(), self.sockets.is_some());
-        let mut connection = builder.serve_connection(socket, WithPeer(routes, peer));
+        let mut connection = builder.serve_connection(socket, self.requests(routes, peer));
         let mut stopping = std::pin::pin!(stop.cancelled());
         let mut stopped = false;
         let carrier = Carrier::default();
@@ -171,19 +181,24 @@ pub(super) type Accepted = (Socket, SocketAddr);
 #[derive(Clone, Copy, Debug)]
 pub(in crate::http) struct Peer(pub(in crate::http) SocketAddr);
 
-/// A service whose requests are told who is at the other end.
+/// A service whose requests are told who is at the other end, and whose bodies are read to their end.
 #[derive(Clone, Debug)]
-struct WithPeer<S>(S, Peer);
+struct Requests<S> {
+    service: S,
+    peer: Peer,
+    leftovers: Arc<Leftovers>,
+}
 
-impl<S: hyper::service::Service<Request<Incoming>>> hyper::service::Service<Request<Incoming>>
-    for WithPeer<S>
+impl<S: hyper::service::Service<Request<Watched>>> hyper::service::Service<Request<Incoming>>
+    for Requests<S>
 {
     type Response = S::Response;
     type Error = S::Error;
     type Future = S::Future;
 
-    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
-        request.extensions_mut().insert(self.1);
-        self.0.call(request)
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let mut request = self.leftovers.watch(request);
+        request.extensions_mut().insert(self.peer);
+        self.service.call(request)
     }
 }

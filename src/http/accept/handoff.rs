@@ -15,13 +15,14 @@
 //! All of it happens on the task of the connection: the marks are atomics only because hyper wants
 //! its socket and its body to be `Send`, and the lock is never waited for.
 
+use super::leftover::Watched;
 use super::socket::Socket;
 use crate::stream::sockets::Handoff;
 use axum::extract::Request;
 use axum::http::Response;
 use axum::{Router, body::Body as AxumBody};
 use bytes::Bytes;
-use hyper::body::{Body, Frame, Incoming};
+use hyper::body::{Body, Frame};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::service::TowerToHyperService;
 use std::convert::Infallible;
@@ -183,12 +184,12 @@ impl Routes {
     }
 }
 
-impl hyper::service::Service<Request<Incoming>> for Routes {
+impl hyper::service::Service<Request<Watched>> for Routes {
     type Response = Response<AxumBody>;
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
 
-    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+    fn call(&self, mut request: Request<Watched>) -> Self::Future {
         if let Some(slot) = &self.slot {
             request.extensions_mut().insert(slot.clone());
         }

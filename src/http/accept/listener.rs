@@ -2,6 +2,7 @@
 //! no descriptor left.
 
 use super::connection::{Accepted, Connections};
+use super::leftover::Leftovers;
 use super::socket::Socket;
 use super::spare::Spare;
 use crate::config::Server;
@@ -30,7 +31,9 @@ pub struct Listener {
     backlog: mio::net::TcpListener,
     gate: Arc<Gate>,
     metrics: Arc<Metrics>,
-    connections: Connections,
+    settings: Server,
+    /// Streams over plain HTTP/1.1 leave hyper for these threads.
+    sockets: Option<Arc<Sockets>>,
 }
 
 impl Listener {
@@ -76,18 +79,15 @@ impl Listener {
             socket: TcpListener::from_std(socket)?,
             gate: Gate::new(settings.connections_max, metrics.clone()),
             metrics,
-            connections: Connections {
-                settings: settings.clone(),
-                sockets: None,
-                tasks: TaskTracker::new(),
-            },
+            settings: settings.clone(),
+            sockets: None,
         })
     }
 
     /// Streams over plain HTTP/1.1 leave hyper for these threads.
     #[must_use]
     pub fn with_sockets(mut self, sockets: Option<Arc<Sockets>>) -> Self {
-        self.connections.sockets = sockets;
+        self.sockets = sockets;
         self
     }
 
@@ -101,8 +101,14 @@ impl Listener {
 
     /// Serves until `stop`; then connections finish the request they are at. Their tasks belong to
     /// `tracker`.
-    pub async fn serve(mut self, router: Router, stop: CancellationToken, tracker: TaskTracker) {
-        self.connections.tasks = tracker.clone();
+    pub async fn serve(self, router: Router, stop: CancellationToken, tracker: TaskTracker) {
+        let leftovers = Leftovers::new(&self.settings, self.metrics.clone(), tracker.clone());
+        let connections = Arc::new(Connections {
+            settings: self.settings.clone(),
+            sockets: self.sockets.clone(),
+            leftovers: Arc::new(leftovers),
+            tasks: tracker.clone(),
+        });
         let mut spare = Spare::new();
         loop {
             let accepted = tokio::select! {
@@ -111,7 +117,7 @@ impl Listener {
             };
             match accepted {
                 Ok((socket, place)) => {
-                    let connections = self.connections.clone();
+                    let connections = connections.clone();
                     let (router, stop) = (router.clone(), stop.clone());
                     tracker.spawn(
                         async move { connections.serve(socket, router, &stop, place).await },

@@ -10,6 +10,7 @@
 //! | `connection` | HTTP/1.1 or HTTP/2, requests within a time, the way out of hyper |
 //! | `carrier` | what a request goes out on, and how it is ended from outside |
 //! | `socket` | a socket that is tried before the runtime watches it |
+//! | `leftover` | what of a request's body nobody has read |
 //! | `handoff` | how a connection is taken from hyper once the head of a stream is out |
 //!
 //! The places themselves ([`Gate`](crate::stream::sockets::Gate)) are kept by the threads that own
@@ -18,6 +19,7 @@
 mod carrier;
 mod connection;
 mod handoff;
+mod leftover;
 mod listener;
 mod socket;
 mod spare;

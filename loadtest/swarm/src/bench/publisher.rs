@@ -79,7 +79,7 @@ impl Publisher {
 
     /// Everything before the data.
     fn head(&mut self, topic: &str, size: usize) {
-        let (host, bytes) = ("Host: bench", topic.len());
+        let (host, bytes) = ("Host: localhost", topic.len());
         let head = match self.way {
             Way::Http => {
                 format!("POST /events/{topic} HTTP/1.1\r\n{host}\r\nContent-Length: {size}\r\n\r\n")

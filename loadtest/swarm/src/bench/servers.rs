@@ -136,7 +136,7 @@ impl Programs {
                 }
             },
         )?;
-        let request = "GET /readyz HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n";
+        let request = "GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
         gateway.wait(request, "HTTP/1.1 200")?;
         Ok(gateway)
     }
@@ -214,7 +214,7 @@ impl Programs {
                     .arg(&file);
             },
         )?;
-        nginx.wait("GET / HTTP/1.1\r\nHost: bench\r\n\r\n", "HTTP/1.1 200")?;
+        nginx.wait("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", "HTTP/1.1 200")?;
         Ok(nginx)
     }
 }

@@ -280,7 +280,7 @@ impl Swarm {
         let cursor = plan.behind;
         let cursor = cursor.map_or_else(String::new, |(id, _)| format!("Last-Event-ID: {id}\r\n"));
         let request = format!(
-            "GET /events/{topic} HTTP/1.1\r\nHost: bench\r\nAccept: text/event-stream\r\n{cursor}\r\n"
+            "GET /events/{topic} HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n{cursor}\r\n"
         );
         self.streams.push(Stream {
             socket,

@@ -1,0 +1,177 @@
+//! What is refused before any handler sees it.
+//!
+//! | check | holds | else |
+//! |---|---|---|
+//! | one `Host` | everywhere | 400 |
+//! | a path with one meaning | everywhere | 400 |
+//! | a host that means this gateway | on loopback, where no key is asked for | 421 |
+//! | a write is of this origin, or has the key | everywhere | 403 |
+//! | a write is of this machine | on loopback, where no key is asked for | 403 |
+//!
+//! On loopback the machine itself is the key: whoever can connect may publish. Two go round that. A browser
+//! on the machine connects for any page that it shows; and a proxy on the machine for anybody at all.
+
+mod forwarded;
+mod host;
+mod origin;
+mod path;
+
+use super::gateway::Gateway;
+use super::problem::Problem;
+use crate::config::Server;
+use crate::metrics::RequestRefusal;
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// A refusal for the same reason is said again after this time; each is counted.
+const SAY_AGAIN: Duration = Duration::from_secs(10);
+/// Bytes of a name that the log shows.
+const SHOWN: usize = 100;
+
+/// What a listener asks of each request.
+#[derive(Debug)]
+pub struct Guard {
+    gateway: Arc<Gateway>,
+    /// Only this machine can connect.
+    is_on_loopback: bool,
+    /// No key is ever asked for: this one is for operators.
+    is_keyless: bool,
+    hosts: Arc<[String]>,
+    origins: Arc<[String]>,
+    said: Mutex<Vec<(RequestRefusal, Instant)>>,
+    /// A proxy was heard of that lets others in.
+    knows_proxy: AtomicBool,
+}
+
+impl Guard {
+    /// Of the listener at this address; of the operators' one if it is `is_ops`.
+    #[must_use]
+    pub fn new(
+        gateway: Arc<Gateway>,
+        settings: &Server,
+        address: SocketAddr,
+        is_ops: bool,
+    ) -> Self {
+        Self {
+            gateway,
+            is_on_loopback: address.ip().to_canonical().is_loopback(),
+            is_keyless: is_ops,
+            hosts: settings.hosts.clone(),
+            origins: settings.origins.clone(),
+            said: Mutex::default(),
+            knows_proxy: AtomicBool::new(false),
+        }
+    }
+
+    fn judge(&self, request: &Request) -> Result<(), RequestRefusal> {
+        let headers = request.headers();
+        let host =
+            host::of(request.uri(), headers).map_err(|host::TwoHosts| RequestRefusal::TwoHosts)?;
+        if !path::has_one_meaning(request.uri().path()) {
+            return Err(RequestRefusal::Path);
+        }
+        let rules = self.gateway.rules.get();
+        let is_trusting = self.is_on_loopback && (self.is_keyless || !rules.auth.has_key());
+        let is_ours = || host.is_none_or(|host| host::is_ours(host, &self.hosts));
+        if is_trusting && !is_ours() && !forwarded::says_a_proxy(headers) {
+            return Err(RequestRefusal::Host);
+        }
+        let is_passed_on = is_trusting
+            && !self.is_keyless
+            && !rules.auth.is_open()
+            && forwarded::is_from_elsewhere(headers);
+        if is_passed_on {
+            self.note_proxy();
+        }
+        if request.method().is_safe() {
+            return Ok(());
+        }
+        // No browser sends a key that it was not given.
+        let has_key = rules.auth.has_key() && rules.auth.may_publish(headers).is_ok();
+        if !has_key && origin::is_foreign(headers, host, &self.origins) {
+            return Err(RequestRefusal::CrossSite);
+        }
+        if is_passed_on {
+            return Err(RequestRefusal::Forwarded);
+        }
+        Ok(())
+    }
+
+    /// Says once that this machine is not all that can reach the gateway.
+    fn note_proxy(&self) {
+        self.gateway.metrics.forwarded_without_key.set(1);
+        if !self.knows_proxy.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                "requests come from beyond this machine, through a proxy, and there is no publish key: they may read, and their writes are refused; set auth.publish_key, or open publishing to all with auth.open_publishing"
+            );
+        }
+    }
+
+    /// Counts a refusal, and says it now and then: who is refused may come again and again.
+    fn note(&self, reason: RequestRefusal, request: &Request) {
+        self.gateway.metrics.request_refused(reason);
+        let now = Instant::now();
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        said.retain(|(_, at)| now < *at + SAY_AGAIN);
+        if said.iter().any(|(other, _)| *other == reason) {
+            return;
+        }
+        said.push((reason, now));
+        drop(said);
+        let shown = |name| {
+            let value = request
+                .headers()
+                .get(name)
+                .map(axum::http::HeaderValue::as_bytes);
+            let text = String::from_utf8_lossy(value.unwrap_or_default());
+            text.chars().take(SHOWN).collect::<String>()
+        };
+        tracing::warn!(
+            reason = reason.as_str(),
+            method = %request.method(),
+            host = shown("host"),
+            origin = shown("origin"),
+            "a request was refused; of more like it, those within 10 s are counted alone"
+        );
+    }
+}
+
+/// What the caller is told.
+fn problem(reason: RequestRefusal) -> Problem {
+    match reason {
+        RequestRefusal::TwoHosts => Problem::bad_request("Host: a request names one host"),
+        RequestRefusal::Path => {
+            Problem::bad_request("path: no part of it is . or .. or empty, percent-encoded or not")
+        }
+        RequestRefusal::Host => {
+            Problem::misdirected("Host: this gateway has no such name; server.hosts gives it one")
+        }
+        RequestRefusal::CrossSite => Problem::forbidden(
+            "a page of another origin may not write here; server.origins lets it",
+        ),
+        RequestRefusal::Forwarded => Problem::forbidden(
+            "this gateway has no publish key, and takes no writes from beyond its machine; auth.publish_key gives it one",
+        ),
+    }
+}
+
+/// Has the guard judge a request before its handler does.
+pub(super) async fn guarded(
+    State(guard): State<Arc<Guard>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    match guard.judge(&request) {
+        Ok(()) => next.run(request).await,
+        Err(reason) => {
+            guard.note(reason, &request);
+            problem(reason).into_response()
+        }
+    }
+}
