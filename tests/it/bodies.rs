@@ -12,7 +12,8 @@ const REFUSED: &str = "tidegate_publish_refused_total";
 /// A request of which the body has come in part.
 fn unfinished(gateway: &Gateway, target: &str, length: usize, sent: usize) -> TcpStream {
     let mut socket = gateway.connect();
-    let head = format!("POST {target} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n");
+    let head =
+        format!("POST {target} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n");
     socket.write_all(head.as_bytes()).unwrap();
     // One that is refused meanwhile is closed.
     drop(socket.write_all(&vec![b'x'; sent]));
@@ -54,7 +55,7 @@ fn a_body_is_read_only_by_who_has_the_key_and_a_place() {
     let stranger = unfinished(&gateway, "/events/news", 10, 0);
     let with_key = |sent: &str| {
         let mut socket = gateway.connect();
-        let head = "POST /events/news HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer k\r\nContent-Length: 4\r\n\r\n";
+        let head = "POST /events/news HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer k\r\nContent-Length: 4\r\n\r\n";
         socket
             .write_all(format!("{head}{sent}").as_bytes())
             .unwrap();
@@ -120,7 +121,7 @@ fn batches_that_are_never_finished_take_a_bounded_share_of_memory() {
     let sockets: Vec<TcpStream> = (0..40)
         .map(|_| unfinished(&gateway, "/events", 4 << 20, (4 << 20) - 1))
         .collect();
-    let request = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n";
+    let request = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
     assert_eq!(exchange(gateway.address(), request).status, 200);
     let refused = || gateway.metric(REFUSED, &[("reason", "unavailable")]);
     crate::support::eventually("those that do not fit are refused", || refused() > 23.5);

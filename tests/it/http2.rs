@@ -53,7 +53,7 @@ impl Client {
             (":method", method),
             (":scheme", "http"),
             (":path", path),
-            (":authority", "tidegate.test"),
+            (":authority", "localhost"),
         ];
         let mut block = Vec::new();
         for (name, value) in fields {
@@ -214,7 +214,7 @@ fn a_body_over_http_1_whose_reader_stops_is_cut_by_its_age() {
     let gateway = Gateway::start(&[("stream.age_max", "2s"), ("server.write_timeout", "1h")]);
     let mut socket = gateway.connect();
     socket
-        .write_all(b"GET /events/news?limit=1000000 HTTP/1.1\r\nHost: x\r\n\r\n")
+        .write_all(b"GET /events/news?limit=1000000 HTTP/1.1\r\nHost: localhost\r\n\r\n")
         .unwrap();
     let mut head = [0; 12];
     socket.read_exact(&mut head).unwrap();
