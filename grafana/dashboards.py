@@ -234,6 +234,14 @@ def overview():
                         publish.in_flight_max they are answered 503.""",
                         ("sum by (instance) (tidegate_publishes_in_flight{})", "{{instance}}"),
                     ),
+                    lines(
+                        "Bodies on their way, by replica",
+                        """Publishes over HTTP whose bodies come or are worked on, and on the right the memory that all of
+                        them take. At publish.bodies_max or publish.bodies_bytes_max more are answered 503.""",
+                        ("sum by (instance) (tidegate_publish_bodies{})", "{{instance}}"),
+                        ("sum(tidegate_publish_bodies_bytes{})", "bytes"),
+                        right=("bytes", "bytes"),
+                    ),
                 ],
             ),
             (
@@ -750,8 +758,11 @@ def redis_and_ingest():
                     lines(
                         "Owed, by replica",
                         """Raw publishes that an ear has counted and does not know to be logged. Saw teeth near 0;
-                        growing: appends fail. At ingest.owed_max it stops to count.""",
+                        growing: appends fail. At ingest.owed_max it hears no more. On the right the bytes that
+                        they take, up to ingest.owed_bytes_max.""",
                         ("sum by (instance) (tidegate_ingest_owed{})", "{{instance}}"),
+                        ("sum(tidegate_ingest_owed_bytes{})", "bytes"),
+                        right=("bytes", "bytes"),
                     ),
                     lines(
                         "Lag, by replica",
@@ -775,7 +786,7 @@ def redis_and_ingest():
                     lines(
                         "Refused, by reason",
                         """invalid: no event (topic, type, UTF-8, size). log: the topic has ended. unowned: given up
-                        because the epoch was forgotten; normal is 0.""",
+                        because the epoch was forgotten; full: an ear owes as much as it may; normal is 0.""",
                         ("sum by (reason) (rate(tidegate_ingest_refused_total{}[r]))", "{{reason}}"),
                         unit="cps",
                         stack=True,

@@ -17,7 +17,7 @@ use self::supervisor::{Inherited, State};
 use crate::config::{Config, Engine};
 use crate::follow::reads::Reads;
 use crate::http::accept::Listener;
-use crate::http::{Auth, Gateway, Guard, Rules, ops_router, router};
+use crate::http::{Auth, Gateway, Guard, Intake, Rules, ops_router, router};
 use crate::hub::Hub;
 use crate::metrics::Metrics;
 use crate::stream::registry::OpenStreams;
@@ -111,6 +111,8 @@ impl App {
             rules: Swap::new(rules(config)),
             publish: config.publish.clone(),
             publishing: Semaphore::new(config.publish.in_flight_max),
+            intake: Intake::new(&config.publish),
+            body_timeout: config.server.body_timeout,
             open_wait: config.stream.open_wait,
             open_streams,
             bodies: Arc::default(),
@@ -118,6 +120,8 @@ impl App {
             reached,
             leaving: AtomicBool::new(false),
         });
+        let (stop, bodies) = (background.clone(), gateway.bodies.clone());
+        tasks.spawn(async move { stop.run_until_cancelled(bodies.watch()).await });
         let listeners = CancellationToken::new();
         let connections = TaskTracker::new();
         if let Some(ops) = ops {

@@ -23,7 +23,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 use support::Redis;
 use tidegate::broker::{Bounds, Retention, redis as broker};
-use tidegate::ingest::ear::{Append, Ear, Item, Outcome};
+use tidegate::ingest::ear::{Append, Ear, Item, Outcome, OwedMax};
 use tidegate::metrics::Metrics;
 use tokio::runtime::Runtime;
 use tokio::time::Instant;
@@ -129,7 +129,13 @@ impl<'a> World<'a> {
         self.born += 1;
         let name = format!("ear{ear}");
         Life {
-            ear: Ear::new(name.clone(), 1_000),
+            ear: Ear::new(
+                name.clone(),
+                OwedMax {
+                    publishes: 1_000,
+                    bytes: 1 << 20,
+                },
+            ),
             name,
             number: self.born,
             connection: None,
@@ -282,7 +288,8 @@ impl<'a> World<'a> {
             }
             Command::Append(append) => {
                 let appended = self.store.append_raw(&name, append);
-                let (outcome, logged, _) = self.runtime.block_on(appended).expect("redis answers");
+                let appended = self.runtime.block_on(appended).expect("redis answers");
+                let (outcome, logged) = (appended.outcome, appended.logged);
                 self.trace.push(format!(
                     "{name} appends {}:{} +{} end {:?} force {}: {outcome:?}, {logged} logged",
                     append.epoch,
@@ -374,7 +381,7 @@ impl<'a> World<'a> {
             Sent::Raw(number) => {
                 let payload = number.to_string();
                 let (channel, payload) = channel_and_payload(*number, &payload);
-                let item = Item::read("events", channel.as_bytes(), payload, 100);
+                let item = Item::read("events", channel.as_bytes(), payload, 100).ok();
                 if life.ear.hear_raw(channel.as_bytes(), payload, item, now) {
                     self.counted.entry(*number).or_default().insert(life.number);
                 }

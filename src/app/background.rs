@@ -5,6 +5,7 @@ use crate::config::Config;
 use crate::follow::fleet;
 use crate::follow::{FollowSettings, Follower};
 use crate::hub::Hub;
+use crate::ingest::ear::OwedMax;
 use crate::ingest::{inbox, link};
 use crate::metrics::Metrics;
 use crate::stream::registry::OpenStreams;
@@ -63,7 +64,10 @@ impl Background<'_> {
             name: config.replica.name.clone(),
             channel: config.ingest.channel.clone(),
             ears: config.ingest.ears,
-            owed_max: config.ingest.owed_max,
+            owed_max: OwedMax {
+                publishes: config.ingest.owed_max,
+                bytes: config.ingest.owed_bytes_max,
+            },
             event_bytes_max: config.publish.event_bytes_max,
         };
         self.tasks.spawn(link::run(

@@ -2,7 +2,6 @@
 
 use crate::event::EventType;
 use crate::topic::Topic;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// A raw publish that can become an event.
@@ -16,26 +15,71 @@ pub struct Item {
     pub data: String,
 }
 
+/// Why a raw publish cannot be an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum NoEvent {
+    /// The channel names no topic that events are published to.
+    Topic,
+    /// What follows `#` in the channel is no type.
+    Type,
+    /// The payload is larger than `publish.event_bytes_max`.
+    Size,
+    /// The payload is not UTF-8.
+    Utf8,
+}
+
+impl NoEvent {
+    /// The word in the log.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Topic => "topic",
+            Self::Type => "type",
+            Self::Size => "size",
+            Self::Utf8 => "UTF-8",
+        }
+    }
+}
+
 impl Item {
     /// Reads a raw publish on `<base>` or `<base>:<topic>[#<type>]`.
     ///
-    /// None if it cannot be an event; it is counted all the same, since every ear counts alike.
-    #[must_use]
-    pub fn read(base: &str, channel: &[u8], payload: &[u8], bytes_max: usize) -> Option<Self> {
-        let channel = std::str::from_utf8(channel).ok()?;
-        let name = match channel.strip_prefix(base)? {
-            "" => base,
-            rest => rest.strip_prefix(':')?,
-        };
+    /// # Errors
+    /// Why it cannot be an event; it is counted all the same, since every ear counts alike.
+    pub fn read(
+        base: &str,
+        channel: &[u8],
+        payload: &[u8],
+        bytes_max: usize,
+    ) -> Result<Self, NoEvent> {
+        let name = name_of(base, channel).ok_or(NoEvent::Topic)?;
         let (topic, event_type) = name.split_once('#').unwrap_or((name, ""));
+        let topic = Topic::parse_logged(topic).map_err(|_| NoEvent::Topic)?;
+        let event_type = EventType::parse(event_type).map_err(|_| NoEvent::Type)?;
         if payload.len() > bytes_max {
-            return None;
+            return Err(NoEvent::Size);
         }
-        Some(Self {
-            topic: Topic::parse_logged(topic).ok()?,
-            event_type: EventType::parse(event_type).ok()?,
-            data: std::str::from_utf8(payload).ok()?.to_owned(),
+        let data = std::str::from_utf8(payload).map_err(|_| NoEvent::Utf8)?;
+        Ok(Self {
+            topic,
+            event_type,
+            data: data.to_owned(),
         })
+    }
+
+    /// Bytes of its texts.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.topic.as_str().len() + self.event_type.as_str().len() + self.data.len()
+    }
+}
+
+/// What a channel says after its base; the base itself if it says no more.
+fn name_of<'a>(base: &'a str, channel: &'a [u8]) -> Option<&'a str> {
+    let channel = std::str::from_utf8(channel).ok()?;
+    match channel.strip_prefix(base)? {
+        "" => Some(base),
+        rest => rest.strip_prefix(':'),
     }
 }
 
@@ -73,11 +117,51 @@ pub enum Outcome {
     Unknown,
 }
 
-/// An entry of the inbox, as it was added.
+/// What an append has come to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct InboxEntry {
-    /// Its id in the inbox.
-    pub entry: String,
-    /// `topic`, `event`, `data`, `end`, `key`; what is missing is empty.
-    pub fields: BTreeMap<String, Vec<u8>>,
+pub struct Appended {
+    /// The log's answer.
+    pub outcome: Outcome,
+    /// Items that became events.
+    pub logged: usize,
+    /// Items that did not.
+    pub refused: usize,
+    /// Some of those that the log refused, each with its topic and the reason.
+    pub refusals: Vec<Refusal>,
+}
+
+/// What has become of some entries of the inbox.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct InboxMove {
+    /// Entries that became events.
+    pub logged: usize,
+    /// Those that did not, and are gone.
+    pub refused: Vec<Refusal>,
+    /// Entries that the inbox still holds.
+    pub left: i64,
+    /// Up to which entry it was looked, if there may be more.
+    pub more_after: Option<String>,
+    /// The first of the entries that stay where they are, since Redis failed at them, and why.
+    pub failed: Option<String>,
+    /// The greatest id that the inbox had come to, after which it was begun anew.
+    pub begun_anew_at: Option<String>,
+}
+
+/// Why the log did not take something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The beginning of its topic.
+    pub topic: String,
+    /// What it is called: the first word of an error of the functions.
+    pub code: String,
+    /// The reason in words.
+    pub why: String,
+}
+
+impl Refusal {
+    /// Whether it can be an event at no time.
+    #[must_use]
+    pub fn is_invalid(&self) -> bool {
+        matches!(self.code.as_str(), "TGINVALID" | "TGLARGE")
+    }
 }

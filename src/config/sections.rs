@@ -124,6 +124,10 @@ pub struct Publish {
     pub batch_bytes_max: usize,
     /// Requests that may publish at the same time.
     pub in_flight_max: usize,
+    /// Bodies that may be read and worked on at the same time.
+    pub bodies_max: usize,
+    /// Bytes of memory that all of them may take.
+    pub bodies_bytes_max: usize,
 }
 
 /// Ingest of raw publishes and of the inbox.
@@ -137,6 +141,8 @@ pub struct Ingest {
     pub ears: usize,
     /// Raw publishes that may be owed.
     pub owed_max: usize,
+    /// Bytes of them.
+    pub owed_bytes_max: usize,
 }
 
 /// `limits`: how much of everything there may be. Beyond each a request is refused.
@@ -407,7 +413,15 @@ impl Publish {
             batch_events_max: s.count("publish.batch_events_max", "1000"),
             batch_bytes_max: s.get("publish.batch_bytes_max", "4194304"),
             in_flight_max: s.count("publish.in_flight_max", "256"),
+            bodies_max: s.count("publish.bodies_max", "1024"),
+            bodies_bytes_max: s.count("publish.bodies_bytes_max", "67108864"),
         };
+        if publish.bodies_bytes_max < publish.batch_bytes_max.max(publish.event_bytes_max) {
+            s.fault(
+                "publish.bodies_bytes_max",
+                "must be at least publish.batch_bytes_max and publish.event_bytes_max: one body must fit",
+            );
+        }
         if publish.batch_events_max > 1000 {
             s.fault(
                 "publish.batch_events_max",
@@ -426,6 +440,7 @@ impl Ingest {
             channel: s.get("ingest.channel", "events"),
             ears: s.count("ingest.ears", "3"),
             owed_max: s.count("ingest.owed_max", "100000"),
+            owed_bytes_max: s.count("ingest.owed_bytes_max", "67108864"),
         };
         let special = ['*', '?', '[', ']', '\\', ' ', '#', ','];
         if ingest.channel.is_empty() || ingest.channel.contains(special) {

@@ -14,6 +14,8 @@ pub struct Server {
     pub backlog: u32,
     /// Time for a request's head to arrive.
     pub header_timeout: Duration,
+    /// Time for the body of a publish.
+    pub body_timeout: Duration,
     /// Time for which written bytes may stay unacknowledged (`TCP_USER_TIMEOUT`).
     pub write_timeout: Duration,
     /// Bytes of buffer for each connection in each direction.
@@ -36,6 +38,7 @@ impl Server {
             listen: s.address("server.listen", "127.0.0.1:8081"),
             backlog: s.get("server.backlog", "4096"),
             header_timeout: s.positive("server.header_timeout", "10s"),
+            body_timeout: s.positive("server.body_timeout", "20s"),
             write_timeout: s.positive("server.write_timeout", "60s"),
             buffer_bytes: s.get("server.buffer_bytes", "16384"),
             connections_max: s.count("server.connections_max", "60000"),

@@ -1,6 +1,7 @@
 //! What the handlers share.
 
 use super::auth::Auth;
+use super::intake::Intake;
 use crate::broker::Broker;
 use crate::config::{Limits, Publish};
 use crate::follow::reads::Reads;
@@ -36,6 +37,8 @@ pub struct Gateway {
     pub rules: Swap<Rules>,
     pub publish: Publish,
     pub publishing: Semaphore,
+    pub intake: Intake,
+    pub body_timeout: Duration,
     pub open_wait: Duration,
     pub open_streams: Arc<OpenStreams>,
     pub bodies: Arc<Bodies>,

@@ -65,6 +65,10 @@ pub(super) async fn metrics(State(gateway): State<Arc<Gateway>>) -> impl IntoRes
     let publishes = gateway.publish.in_flight_max - gateway.publishing.available_permits();
     let publishes = i64::try_from(publishes).unwrap_or(i64::MAX);
     gateway.metrics.publishes_in_flight.set(publishes);
+    let (bodies, bytes) = gateway.intake.counts();
+    let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+    gateway.metrics.publish_bodies.set(gauge(bodies));
+    gateway.metrics.publish_bodies_bytes.set(gauge(bytes));
     gateway.broker.count_connections();
     let (text, kind) = gateway.metrics.text();
     ([(header::CONTENT_TYPE, kind)], text)

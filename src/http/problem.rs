@@ -63,6 +63,15 @@ impl Problem {
         )
     }
 
+    /// 408, and the connection closes: the rest of the request did not come in time.
+    #[must_use]
+    pub fn timed_out(detail: impl Into<String>) -> Self {
+        Self {
+            header: Some((header::CONNECTION, HeaderValue::from_static("close"))),
+            ..Self::new(StatusCode::REQUEST_TIMEOUT, "request timeout", detail)
+        }
+    }
+
     /// 413: more bytes than are allowed.
     #[must_use]
     pub fn too_large(what: &str, most: usize) -> Self {
@@ -130,6 +139,7 @@ impl Problem {
         match self.status {
             StatusCode::UNAUTHORIZED => PublishRefusal::Unauthorized,
             StatusCode::PAYLOAD_TOO_LARGE => PublishRefusal::TooLarge,
+            StatusCode::REQUEST_TIMEOUT => PublishRefusal::Timeout,
             StatusCode::CONFLICT => PublishRefusal::Ended,
             StatusCode::SERVICE_UNAVAILABLE => PublishRefusal::Unavailable,
             StatusCode::INSUFFICIENT_STORAGE => PublishRefusal::Limit,

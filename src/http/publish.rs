@@ -1,6 +1,7 @@
 //! `POST /events/{topic}` and `POST /events` (NDJSON).
 
 use super::gateway::Gateway;
+use super::intake::Place;
 use super::name::Name;
 use super::problem::Problem;
 use super::query::Query;
@@ -60,7 +61,8 @@ async fn publish_one(
     let event_type = type_of(query.first("event").unwrap_or_default())?;
     let idempotency_key = idempotency_key(headers)?;
     let most = gateway.publish.event_bytes_max;
-    let data = read_body(body, "an event", most).await?;
+    let mut place = gateway.intake.enter()?;
+    let data = read_in_time(gateway, &mut place, body, "an event", most).await?;
     let data =
         String::from_utf8(data).map_err(|_| Problem::bad_request("data: an event is UTF-8"))?;
     let publication = Publication {
@@ -132,7 +134,8 @@ async fn publish_batch(
         ));
     }
     let most = gateway.publish.batch_bytes_max;
-    let body = read_body(body, "a batch", most).await?;
+    let mut place = gateway.intake.enter()?;
+    let body = read_in_time(gateway, &mut place, body, "a batch", most).await?;
     let lines: Vec<(usize, &[u8])> = body
         .split(|&byte| byte == b'\n')
         .enumerate()
@@ -290,8 +293,30 @@ fn check_key(key: String) -> Result<String, Problem> {
     }
 }
 
-/// Reads a body of at most `most` bytes; what is left of a longer one is discarded by the connection.
-async fn read_body(mut body: Body, what: &str, most: usize) -> Result<Vec<u8>, Problem> {
+/// Reads a body of at most `most` bytes, all of it within `server.body_timeout`; what is left of a longer
+/// one is discarded by the connection.
+async fn read_in_time(
+    gateway: &Gateway,
+    place: &mut Place<'_>,
+    body: Body,
+    what: &str,
+    most: usize,
+) -> Result<Vec<u8>, Problem> {
+    let time = gateway.body_timeout;
+    let read = tokio::time::timeout(time, read_body(place, body, what, most)).await;
+    read.unwrap_or_else(|_| {
+        Err(Problem::timed_out(format!(
+            "the body did not come within {time:?}"
+        )))
+    })
+}
+
+async fn read_body(
+    place: &mut Place<'_>,
+    mut body: Body,
+    what: &str,
+    most: usize,
+) -> Result<Vec<u8>, Problem> {
     let mut bytes = Vec::new();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| Problem::bad_request("the body broke off"))?;
@@ -301,7 +326,7 @@ async fn read_body(mut body: Body, what: &str, most: usize) -> Result<Vec<u8>, P
         if bytes.len() + data.len() > most {
             return Err(Problem::too_large(what, most));
         }
-        bytes.extend_from_slice(&data);
+        place.append(&mut bytes, &data, most)?;
     }
     Ok(bytes)
 }

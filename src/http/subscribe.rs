@@ -1,6 +1,6 @@
 //! `GET /events` and `GET /events/{topic}`: from a request to an open stream.
 
-use super::accept::{HandoffSlot, Peer};
+use super::accept::{HandoffSlot, Peer, end_of_carrier};
 use super::gateway::Gateway;
 use super::name::Name;
 use super::problem::Problem;
@@ -10,7 +10,7 @@ use crate::hub::TaskWaker;
 use crate::log::History;
 use crate::metrics::{CloseReason, Refusal, WayOut};
 use crate::sse::retry_line;
-use crate::stream::body::StreamBody;
+use crate::stream::body::{Outside, StreamBody};
 use crate::stream::open::{MaybeOpen, open};
 use crate::stream::registry::StreamGuard;
 use crate::stream::request::{Begin, StreamRequest};
@@ -173,7 +173,10 @@ async fn subscribe(
         task_waker,
         gateway.streams.clone(),
         guard,
-        peer,
+        Outside {
+            peer,
+            end_of_carrier: end_of_carrier(),
+        },
     );
     stream_headers(body.into_axum())
 }

@@ -33,6 +33,15 @@ impl Owed {
             Self::Raw { epoch, .. } | Self::End { epoch, .. } => epoch,
         }
     }
+
+    /// Bytes of memory, about.
+    fn bytes(&self) -> usize {
+        let texts = match self {
+            Self::Raw { item, .. } => item.as_ref().map_or(0, Item::bytes),
+            Self::End { .. } => 0,
+        };
+        size_of::<Self>() + texts
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -53,15 +62,26 @@ const FORCE_AFTER: Duration = Duration::from_secs(1);
 /// Between two tries.
 const RETRY: Duration = Duration::from_millis(30);
 
+/// How much an ear may owe.
+#[derive(Clone, Copy, Debug)]
+pub struct OwedMax {
+    /// Publishes.
+    pub publishes: usize,
+    /// Bytes of memory that they take, about. One publish is taken whatever its size.
+    pub bytes: usize,
+}
+
 /// One replica's ear.
 #[derive(Debug)]
 pub struct Ear {
     name: String,
-    owed_max: usize,
+    owed_max: OwedMax,
     /// The node's process, once all three subscriptions stand.
     node: Option<Box<str>>,
     counting: Option<Counting>,
     owed: VecDeque<Owed>,
+    /// Bytes of all that is owed.
+    owed_bytes: usize,
     /// Who appended last.
     appender: Option<String>,
     /// An epoch that this ear appended, and whose rest and end it appends although another ear has
@@ -73,15 +93,16 @@ pub struct Ear {
 }
 
 impl Ear {
-    /// An ear that hears nothing yet. At most `owed_max` publishes are kept.
+    /// An ear that hears nothing yet. What it owes is bounded by `owed_max`.
     #[must_use]
-    pub fn new(name: String, owed_max: usize) -> Self {
+    pub fn new(name: String, owed_max: OwedMax) -> Self {
         Self {
             name,
             owed_max,
             node: None,
             counting: None,
             owed: VecDeque::new(),
+            owed_bytes: 0,
             appender: None,
             finishes: None,
             under_way: None,
@@ -94,6 +115,24 @@ impl Ear {
     #[must_use]
     pub fn owes(&self) -> usize {
         self.owed.len()
+    }
+
+    /// Bytes of memory that they take, about.
+    #[must_use]
+    pub fn owes_bytes(&self) -> usize {
+        self.owed_bytes
+    }
+
+    /// Whether it owes as much as it may: it counts no more.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.owed.len() >= self.owed_max.publishes || self.owed_bytes >= self.owed_max.bytes
+    }
+
+    /// Whether half of what it may owe is free: enough to begin to count.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.owed.len() * 2 < self.owed_max.publishes && self.owed_bytes * 2 < self.owed_max.bytes
     }
 
     /// When the oldest of them was heard.
@@ -114,7 +153,7 @@ impl Ear {
     /// Whether a new epoch should be begun: subscribed, not counting, and with room to count.
     #[must_use]
     pub fn wants_epoch(&self) -> bool {
-        self.node.is_some() && self.counting.is_none() && self.owed.len() * 2 < self.owed_max
+        self.node.is_some() && self.counting.is_none() && self.has_room()
     }
 
     /// All three subscriptions stand, on the node of process `run`.
@@ -178,7 +217,7 @@ impl Ear {
         item: Option<Item>,
         now: Instant,
     ) -> bool {
-        if self.owed.len() >= self.owed_max {
+        if self.is_full() {
             self.counting = None;
         }
         let Some(counting) = &mut self.counting else {
@@ -201,6 +240,7 @@ impl Ear {
 
     fn owe(&mut self, owed: Owed, now: Instant) {
         let was_empty = self.owed.is_empty();
+        self.owed_bytes += owed.bytes();
         self.owed.push_back(owed);
         if was_empty {
             self.not_before = (!self.is_eager()).then(|| now + patience());
@@ -295,8 +335,8 @@ impl Ear {
                 self.not_before = None;
                 self.prune(&append.epoch, n);
                 if append.end.is_some_and(|end| end <= n) {
-                    self.owed.retain(
-                        |owed| !matches!(owed, Owed::End { epoch, .. } if *epoch == append.epoch),
+                    self.forget(
+                        |owed| matches!(owed, Owed::End { epoch, .. } if *epoch == append.epoch),
                     );
                 } else if append.items.is_empty() {
                     // The end is not reached: another ear still owes what we do not.
@@ -318,11 +358,23 @@ impl Ear {
     }
 
     fn prune(&mut self, epoch: &str, done: u64) {
-        self.owed.retain(|owed| !matches!(owed, Owed::Raw { epoch: mine, n, .. } if **mine == *epoch && *n <= done));
+        self.forget(|owed| matches!(owed, Owed::Raw { epoch: mine, n, .. } if **mine == *epoch && *n <= done));
+    }
+
+    /// Owes this no more.
+    fn forget(&mut self, is_done: impl Fn(&Owed) -> bool) {
+        let bytes = &mut self.owed_bytes;
+        self.owed.retain(|owed| {
+            let goes = is_done(owed);
+            if goes {
+                *bytes -= owed.bytes();
+            }
+            !goes
+        });
     }
 
     fn drop_epoch(&mut self, epoch: &str) {
-        self.owed.retain(|owed| **owed.epoch() != *epoch);
+        self.forget(|owed| **owed.epoch() == *epoch);
         self.blocked_since = None;
         self.not_before = None;
         if self
@@ -356,6 +408,15 @@ mod tests {
     fn item(channel: &str, payload: &[u8]) -> Option<(String, String)> {
         Item::read("events", channel.as_bytes(), payload, 8)
             .map(|item| (item.topic.to_string(), item.event_type.to_string()))
+            .ok()
+    }
+
+    fn ear(name: &str) -> Ear {
+        let owed_max = OwedMax {
+            publishes: 100,
+            bytes: 10_000,
+        };
+        Ear::new(name.into(), owed_max)
     }
 
     #[test]
@@ -381,7 +442,7 @@ mod tests {
     #[test]
     fn what_is_counted_stays_owed_until_it_is_logged() {
         let now = Instant::now();
-        let mut ear = Ear::new("a".into(), 100);
+        let mut ear = ear("a");
         assert!(
             !ear.hear_raw(b"events", b"x", None, now),
             "nothing is counted before an epoch"
@@ -405,7 +466,7 @@ mod tests {
     fn who_appended_an_epoch_ends_it_at_once_when_another_ear_begins_the_next() {
         let now = Instant::now();
         let begun = |appends: &str| {
-            let mut ear = Ear::new("a".into(), 100);
+            let mut ear = ear("a");
             ear.subscribed("run");
             ear.hear_start("e1", appends, "run", now);
             ear.hear_start("e2", "b", "run", now);
@@ -424,7 +485,7 @@ mod tests {
     #[test]
     fn the_end_of_an_epoch_goes_on_where_its_last_publish_left_off() {
         let now = Instant::now();
-        let mut ear = Ear::new("a".into(), 100);
+        let mut ear = ear("a");
         ear.subscribed("run");
         ear.hear_start("e1", "a", "run", now);
         ear.hear_raw(b"events", b"x", None, now);
@@ -434,5 +495,31 @@ mod tests {
         let end = ear.next(now).unwrap();
         assert_eq!((&*end.epoch, end.end), ("e1", Some(1)));
         assert_eq!((end.first, end.before, end.items.len()), (2, hash, 0));
+    }
+
+    /// Whatever the size of what is heard, one publish is taken, and what falls out later is given back.
+    #[test]
+    fn what_is_owed_is_bounded_in_bytes() {
+        let now = Instant::now();
+        let mut ear = ear("a");
+        ear.subscribed("run");
+        ear.hear_start("e1", "a", "run", now);
+        let payload = [b'x'; 3_000];
+        let hear = |ear: &mut Ear| {
+            let item = Item::read("events", b"events", &payload, 3_000).ok();
+            ear.hear_raw(b"events", &payload, item, now)
+        };
+        let counted = (0..10).filter(|_| hear(&mut ear)).count();
+        assert_eq!(
+            counted, 4,
+            "the fourth passes the bound, and no fifth is taken"
+        );
+        assert!(ear.is_full() && !ear.counts() && !ear.has_room());
+        assert!(ear.next(now).is_some());
+        ear.answered(Outcome::Logged(2), now);
+        assert!(!ear.is_full() && !ear.has_room(), "{}", ear.owes_bytes());
+        assert!(ear.next(now).is_some());
+        ear.answered(Outcome::Stale, now);
+        assert_eq!((ear.owes_bytes(), ear.has_room()), (0, true));
     }
 }

@@ -4,8 +4,10 @@
 //! <channel>:*`, then `SUBSCRIBE <prefix>:ingest`. After the three confirmations a `start` begins
 //! an epoch. The connection ends counting when it breaks; what was counted is still appended.
 
-use super::ear::{Append, Ear, Item, Outcome};
+use super::complaints::Complaints;
+use super::ear::{Append, Ear, Item, Outcome, OwedMax};
 use crate::broker::BrokerError;
+use crate::broker::raw::{NoEvent, Refusal};
 use crate::broker::redis::{PubSub, Push, Redis};
 use crate::follow::fleet::Replicas;
 use crate::metrics::{AppendOutcome, IngestRefusal, Role, Source};
@@ -28,8 +30,8 @@ const START_RETRY: Duration = Duration::from_millis(50);
 const STARTS_MAX: u32 = 3;
 /// Time to append what is owed, at a stop.
 const FLUSH: Duration = Duration::from_secs(5);
-/// Between two log lines about publishes that are no events.
-const COMPLAIN: Duration = Duration::from_secs(10);
+/// Letters of a channel that a line of the log shows.
+const SHOWN: usize = 80;
 
 /// What an ear goes by.
 #[derive(Clone, Debug)]
@@ -40,8 +42,8 @@ pub struct EarSettings {
     pub channel: String,
     /// `ingest.ears`.
     pub ears: usize,
-    /// `ingest.owed_max`.
-    pub owed_max: usize,
+    /// `ingest.owed_max` and `ingest.owed_bytes_max`.
+    pub owed_max: OwedMax,
     /// `publish.event_bytes_max`.
     pub event_bytes_max: usize,
 }
@@ -61,19 +63,29 @@ struct Link {
     redis: Redis,
     settings: EarSettings,
     ear: Ear,
-    appends: JoinSet<Outcome>,
+    appends: JoinSet<(Outcome, Vec<Refusal>)>,
     starts: JoinSet<Result<(), BrokerError>>,
     start_again: Instant,
     failed_starts: u32,
-    complained: Option<Instant>,
+    complaints: Complaints,
 }
 
 /// How a session ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ended {
-    Lost,
+    /// The connection is of no more use, for this reason.
+    Lost(&'static str),
+    /// As much is owed as may be.
+    Full,
     Retired,
 }
+
+/// Why a connection is of no more use.
+const OVERFLOW: &str = "more came at once than redis.live_queue_bytes";
+const BROKEN: &str = "it broke, or Redis closed it: one PUBLISH above client-output-buffer-limit pubsub closes all \
+                      ears, and the log of Redis says so";
+const UNREADABLE: &str = "what the ears tell one another cannot be read";
+const NO_START: &str = "Redis takes no writes";
 
 /// Listens whenever this replica is elected, until `stop`; then appends what is owed.
 pub async fn run(
@@ -90,7 +102,7 @@ pub async fn run(
         starts: JoinSet::new(),
         start_again: Instant::now(),
         failed_starts: 0,
-        complained: None,
+        complaints: Complaints::default(),
     };
     let mut pause = Duration::from_millis(20);
     loop {
@@ -108,17 +120,18 @@ pub async fn run(
             }
             continue;
         }
+        if !link.ear.has_room() && !stop.is_cancelled() {
+            // It would be a receiver that counts nothing.
+            link.work_until(Instant::now() + START_RETRY).await;
+            continue;
+        }
         match link.connect().await {
             Ok(mut pubsub) => {
                 pause = Duration::from_millis(20);
                 let ended = link.session(&mut pubsub, &mut replicas, &stop).await;
                 link.redis.metrics().redis_up(Role::Ear, false);
                 link.ear.cut();
-                if ended == Ended::Retired {
-                    link.retire().await;
-                } else {
-                    link.redis.metrics().redis_reconnected(Role::Ear);
-                }
+                link.ended(ended, pubsub).await;
             }
             Err(why) => {
                 link.redis.count_error(Role::Ear, &why);
@@ -162,7 +175,7 @@ impl Link {
     ) -> Ended {
         // Asked on the connection itself: the process that it leads to.
         let Ok(run) = self.redis.run_id_of(pubsub).await else {
-            return Ended::Lost;
+            return Ended::Lost(BROKEN);
         };
         self.redis.metrics().redis_up(Role::Ear, true);
         self.start_again = Instant::now();
@@ -178,7 +191,8 @@ impl Link {
                     let more = std::iter::from_fn(|| pubsub.try_recv());
                     for push in std::iter::once(first).chain(more).take(TAKE) {
                         match push {
-                            Push::Lost { .. } => return Ended::Lost,
+                            Push::Lost { overflow: true } => return Ended::Lost(OVERFLOW),
+                            Push::Lost { overflow: false } => return Ended::Lost(BROKEN),
                             Push::Subscribed(_) => {
                                 confirmed += 1;
                                 if confirmed == 3 {
@@ -187,7 +201,10 @@ impl Link {
                             }
                             Push::Message { channel, payload } => {
                                 if self.hear(&channel, &payload).is_none() {
-                                    return Ended::Lost;
+                                    return Ended::Lost(UNREADABLE);
+                                }
+                                if self.ear.is_full() {
+                                    return Ended::Full;
                                 }
                             }
                         }
@@ -202,7 +219,7 @@ impl Link {
                         self.failed_starts += 1;
                         if self.failed_starts >= STARTS_MAX {
                             self.failed_starts = 0;
-                            return Ended::Lost;
+                            return Ended::Lost(NO_START);
                         }
                     }
                 }
@@ -235,28 +252,65 @@ impl Link {
             payload,
             self.settings.event_bytes_max,
         );
-        if item.is_none() {
-            self.complain(channel, now);
-        }
+        let item = item
+            .map_err(|why| self.complain(why, channel, payload, now))
+            .ok();
         if self.ear.hear_raw(channel, payload, item, now) {
             self.redis.metrics().ingest_heard.inc();
         }
         Some(())
     }
 
-    fn complain(&mut self, channel: &[u8], now: Instant) {
-        if self
-            .complained
-            .is_none_or(|last| now.duration_since(last) > COMPLAIN)
-        {
-            self.complained = Some(now);
-            let channel =
-                String::from_utf8_lossy(channel.get(..80).unwrap_or(channel)).into_owned();
+    fn complain(&mut self, why: NoEvent, channel: &[u8], payload: &[u8], now: Instant) {
+        if let Some(left_out) = self.complaints.may_say(why.as_str(), now) {
+            let channel = String::from_utf8_lossy(channel.get(..SHOWN).unwrap_or(channel));
             tracing::warn!(
-                channel,
-                "a raw publish is no event (topic, type, UTF-8 or size) and is not logged"
+                reason = why.as_str(),
+                %channel,
+                bytes = payload.len(),
+                left_out,
+                "a raw publish is no event and is not logged"
             );
         }
+    }
+
+    /// What the end of a session means for whoever publishes.
+    async fn ended(&mut self, ended: Ended, pubsub: PubSub) {
+        let metrics = self.redis.metrics().clone();
+        match ended {
+            Ended::Retired => return self.retire().await,
+            Ended::Lost(why) => {
+                if let Some(left_out) = self.complaints.may_say(why, Instant::now()) {
+                    tracing::warn!(
+                        why,
+                        left_out,
+                        "this ear hears no raw publish until its next connection stands"
+                    );
+                }
+            }
+            Ended::Full => {
+                let unheard = self.left_in(pubsub);
+                metrics.ingest_refused(IngestRefusal::Full, unheard);
+                tracing::warn!(
+                    owed = self.ear.owes(),
+                    owed_bytes = self.ear.owes_bytes(),
+                    unheard,
+                    "this ear owes the log as much as it may (ingest.owed_max, ingest.owed_bytes_max), \
+                     and hears no raw publish until half of it is logged"
+                );
+            }
+        }
+        metrics.redis_reconnected(Role::Ear);
+    }
+
+    /// Raw publishes that have come over a connection and that nobody took.
+    fn left_in(&self, mut pubsub: PubSub) -> usize {
+        let ours = self.redis.ingest_channel();
+        let is_raw = |push: &Push| matches!(push, Push::Message { channel, .. } if channel.as_ref() != ours.as_bytes());
+        std::iter::from_fn(|| pubsub.try_recv())
+            .take_while(|push| !matches!(push, Push::Lost { .. }))
+            .filter(is_raw)
+            .count()
     }
 
     /// Begins what is due: a start, an append.
@@ -281,9 +335,9 @@ impl Link {
     fn tell_metrics(&self) {
         let now = Instant::now();
         let metrics = self.redis.metrics();
-        metrics
-            .ingest_owed
-            .set(i64::try_from(self.ear.owes()).unwrap_or(i64::MAX));
+        let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        metrics.ingest_owed.set(gauge(self.ear.owes()));
+        metrics.ingest_owed_bytes.set(gauge(self.ear.owes_bytes()));
         let lag = self.ear.owes_since().map(|since| now - since);
         metrics
             .ingest_lag
@@ -301,9 +355,21 @@ impl Link {
         self.ear.due().unwrap_or(idle).min(start).min(idle)
     }
 
-    fn answered(&mut self, outcome: Result<Outcome, tokio::task::JoinError>) {
-        let outcome = outcome.unwrap_or(Outcome::Unknown);
-        self.ear.answered(outcome, Instant::now());
+    fn answered(&mut self, answer: Result<(Outcome, Vec<Refusal>), tokio::task::JoinError>) {
+        let (outcome, refusals) = answer.unwrap_or((Outcome::Unknown, Vec::new()));
+        let now = Instant::now();
+        self.ear.answered(outcome, now);
+        for Refusal { topic, code, why } in refusals {
+            if let Some(left_out) = self.complaints.may_say(&code, now) {
+                tracing::warn!(
+                    topic,
+                    code,
+                    why,
+                    left_out,
+                    "a raw publish is refused by the log"
+                );
+            }
+        }
     }
 
     /// Goes on appending without listening.
@@ -340,42 +406,36 @@ impl Link {
     }
 }
 
-async fn carry(redis: &Redis, name: &str, append: &Append) -> Outcome {
+/// Makes an append; also what the log has refused of it.
+async fn carry(redis: &Redis, name: &str, append: &Append) -> (Outcome, Vec<Refusal>) {
     let metrics = redis.metrics();
-    match redis.append_raw(name, append).await {
-        Ok((outcome, logged, refused)) => {
-            metrics.ingest_append(match outcome {
-                Outcome::Logged(_) => AppendOutcome::Ok,
-                Outcome::Stale => AppendOutcome::Stale,
-                Outcome::Wait => AppendOutcome::Wait,
-                Outcome::Hole => AppendOutcome::Hole,
-                Outcome::Diverged => AppendOutcome::Diverged,
-                Outcome::Unknown => AppendOutcome::Error,
-            });
-            match outcome {
-                Outcome::Diverged => tracing::error!(
-                    "this ear and another one heard different publishes; what it owes is dropped"
-                ),
-                Outcome::Stale => {
-                    metrics.ingest_refused(IngestRefusal::Unowned, append.items.len());
-                }
-                _ => {}
-            }
-            let invalid = append
-                .items
-                .iter()
-                .filter(|(_, item)| item.is_none())
-                .count()
-                .min(refused);
-            metrics.published(Source::Raw, logged);
-            metrics.ingest_refused(IngestRefusal::Invalid, invalid);
-            metrics.ingest_refused(IngestRefusal::Log, refused - invalid);
-            outcome
-        }
+    let done = match redis.append_raw(name, append).await {
+        Ok(done) => done,
         Err(why) => {
             metrics.ingest_append(AppendOutcome::Error);
             tracing::debug!(%why, "an append failed; it is tried again");
-            Outcome::Unknown
+            return (Outcome::Unknown, Vec::new());
         }
+    };
+    metrics.ingest_append(match done.outcome {
+        Outcome::Logged(_) => AppendOutcome::Ok,
+        Outcome::Stale => AppendOutcome::Stale,
+        Outcome::Wait => AppendOutcome::Wait,
+        Outcome::Hole => AppendOutcome::Hole,
+        Outcome::Diverged => AppendOutcome::Diverged,
+        Outcome::Unknown => AppendOutcome::Error,
+    });
+    match done.outcome {
+        Outcome::Diverged => tracing::error!(
+            "this ear and another one heard different publishes; what it owes is dropped"
+        ),
+        Outcome::Stale => metrics.ingest_refused(IngestRefusal::Unowned, append.items.len()),
+        _ => {}
     }
+    let invalid = append.items.iter().filter(|(_, item)| item.is_none());
+    let invalid = invalid.count().min(done.refused);
+    metrics.published(Source::Raw, done.logged);
+    metrics.ingest_refused(IngestRefusal::Invalid, invalid);
+    metrics.ingest_refused(IngestRefusal::Log, done.refused - invalid);
+    (done.outcome, done.refusals)
 }

@@ -120,6 +120,8 @@ label! {
         Invalid = "invalid",
         /// 413: more bytes than are allowed.
         TooLarge = "too_large",
+        /// 408: its body did not come in `server.body_timeout`.
+        Timeout = "timeout",
         /// 409: its topic has ended.
         Ended = "ended",
         /// 401: no key, or another one.
@@ -172,6 +174,16 @@ label! {
         Log = "log",
         /// It was owed, and its epoch was over before it could be appended.
         Unowned = "unowned",
+        /// An ear heard it and did not count it, since it owed as much as it may.
+        Full = "full",
+    }
+}
+
+impl IngestRefusal {
+    /// Of what can be an event at no time, and of all else that the log refuses.
+    #[must_use]
+    pub const fn by_log(is_invalid: bool) -> Self {
+        if is_invalid { Self::Invalid } else { Self::Log }
     }
 }
 

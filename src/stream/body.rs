@@ -9,6 +9,9 @@
 //!                 └──(limit, age, end, drain, held)──┤
 //!                                         cut:       Flushing ──> Cut
 //! ```
+//!
+//! So it does not notice either that its time is over while its reader takes nothing. [`Bodies::watch`]
+//! looks at all of them now and then, and has the carrier of such a one end.
 
 use super::listing::{SLICE, Seen, StreamState, Top};
 use super::open::{MaybeOpen, Opening};
@@ -31,7 +34,16 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
+use std::time::Duration;
 use tokio::time::{Instant, Sleep};
+use tokio_util::sync::CancellationToken;
+
+/// Between two looks at all bodies.
+const LOOK: Duration = Duration::from_secs(1);
+/// Looks after which one that is to be cut, and was not asked to be, is ended with its carrier.
+const LOOKS_CUT: u8 = 2;
+/// The same for one that is to end cleanly: its reader may be slow.
+const LOOKS_CLEAN: u8 = 60;
 
 /// The connection breaks off here on purpose: hyper closes it without the last chunk, and every
 /// client comes back.
@@ -76,7 +88,18 @@ struct Outlet {
     sleep: Pin<Box<Sleep>>,
     out: Out,
     guard: StreamGuard,
-    peer: Option<SocketAddr>,
+    outside: Outside,
+    /// Looks in a row at which its time was over.
+    overdue: u8,
+}
+
+/// What a body goes out on.
+#[derive(Debug)]
+pub struct Outside {
+    /// The other end of the connection, if it is known.
+    pub peer: Option<SocketAddr>,
+    /// Ends what carries the body, and drops it, whether or not its reader takes anything.
+    pub end_of_carrier: Option<CancellationToken>,
 }
 
 impl fmt::Debug for Outlet {
@@ -98,8 +121,25 @@ impl Bodies {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Offers every stream to a list, some at a time.
+    /// Offers every stream to a list.
     pub(super) async fn list(&self, top: &mut Top) {
+        self.each(|outlet| outlet.offer_to(top)).await;
+    }
+
+    /// Ends those whose time is over and whose readers do not let them notice. Never returns.
+    ///
+    /// # Cancel safety
+    /// Safe: the next one begins anew.
+    pub async fn watch(&self) {
+        let mut look = tokio::time::interval(LOOK);
+        loop {
+            look.tick().await;
+            self.each(Outlet::end_if_overdue).await;
+        }
+    }
+
+    /// Does this with every stream, with some at a time.
+    async fn each(&self, mut with: impl FnMut(&mut Outlet)) {
         let mut from = 0;
         loop {
             let slice: Vec<_> = {
@@ -110,7 +150,7 @@ impl Bodies {
                 let numbers = from..from + SLICE;
                 numbers.filter_map(|at| all.get(at).cloned()).collect()
             };
-            slice.iter().for_each(|outlet| lock(outlet).offer_to(top));
+            slice.iter().for_each(|outlet| with(&mut lock(outlet)));
             from += SLICE;
             tokio::task::yield_now().await;
         }
@@ -131,7 +171,7 @@ impl StreamBody {
         task_waker: Arc<TaskWaker>,
         settings: Arc<StreamSettings>,
         guard: StreamGuard,
-        peer: Option<SocketAddr>,
+        outside: Outside,
     ) -> Self {
         let first = settings.heartbeat.mul_f64(rand::random_range(0.0..1.0));
         let outlet = Arc::new(Mutex::new(Outlet {
@@ -145,7 +185,8 @@ impl StreamBody {
             settings,
             out: Out::default(),
             guard,
-            peer,
+            outside,
+            overdue: 0,
         }));
         let number = bodies.all().insert(outlet.clone());
         Self {
@@ -197,7 +238,39 @@ impl Outlet {
                 State::Flushing | State::Cut | State::Over | State::Moving => StreamState::Over,
             },
         };
-        top.offer(&seen, || self.peer);
+        top.offer(&seen, || self.outside.peer);
+    }
+
+    /// How it is over, or would be if it were asked.
+    fn overdue(&self) -> Option<Ending> {
+        match &self.state {
+            State::Live(stream) | State::Reading(stream, ..) => stream.overdue(Now::read().instant),
+            State::Opening(_) => {
+                let drains = self.settings.drain.has_begun();
+                drains.then_some(Ending::Cut(CloseReason::Drain))
+            }
+            State::Flushing | State::Cut => Some(Ending::Cut(self.guard.reason)),
+            State::Over => Some(Ending::Clean(self.guard.reason)),
+            State::Moving => None,
+        }
+    }
+
+    fn end_if_overdue(&mut self) {
+        let Some(ending) = self.overdue() else {
+            self.overdue = 0;
+            return;
+        };
+        self.overdue = self.overdue.saturating_add(1);
+        let looks = match ending {
+            Ending::Cut(_) => LOOKS_CUT,
+            Ending::Clean(_) => LOOKS_CLEAN,
+        };
+        if self.overdue >= looks
+            && let Some(end) = &self.outside.end_of_carrier
+        {
+            self.guard.close(ending.reason());
+            end.cancel();
+        }
     }
 
     fn end(&mut self, ending: Ending) {

@@ -256,6 +256,10 @@ fn a_fault_is_one_clear_sentence() {
             "publish.batch_events_max (in FILE): must be at most 1000: a batch is one atomic step, and everything else waits for it",
         ),
         (
+            "[publish]\nbodies_bytes_max = 4194303",
+            "publish.bodies_bytes_max (in FILE): must be at least publish.batch_bytes_max and publish.event_bytes_max: one body must fit",
+        ),
+        (
             "[log]\nwait_replicas = 1",
             "log.wait_replicas (in FILE): must be 0 without redis.url",
         ),

@@ -152,3 +152,17 @@ fn a_connection_that_says_nothing_or_goes_leaves_nothing_behind() {
     // The connection that asks.
     gateway.wait_for_metric("tidegate_sockets", &[], 1.0);
 }
+
+/// After its requests a connection is as idle as one that says nothing.
+#[test]
+fn a_connection_is_kept_after_its_requests_for_a_while_only() {
+    let gateway = Gateway::start(&[("server.header_timeout", "300ms")]);
+    let mut socket = gateway.connect();
+    for data in ["one", "two"] {
+        socket.write_all(publish(data).as_bytes()).unwrap();
+        read_until(&mut socket, b"HTTP/1.1 200", 1);
+    }
+    let mut left = Vec::new();
+    socket.read_to_end(&mut left).expect("an end in time");
+    gateway.wait_for_metric("tidegate_sockets", &[], 1.0);
+}

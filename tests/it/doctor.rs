@@ -100,7 +100,14 @@ const STREAMS: &str =
 
 #[test]
 fn a_fleet_that_is_well_is_said_to_be_well() {
-    let redis = Redis::with(&["--appendonly", "yes", "--maxmemory", "100mb"]);
+    let redis = Redis::with(&[
+        "--appendonly",
+        "yes",
+        "--maxmemory",
+        "100mb",
+        "--proto-max-bulk-len",
+        "16mb",
+    ]);
     let config = [("auth.publish_key", "secret-key"), HEARTBEAT];
     let replicas = fleet(&redis, 2, &config);
     let nginx = Nginx::before(&replicas);
@@ -150,6 +157,7 @@ fn a_redis_that_forgets_is_named_setting_by_setting() {
     for (check, level, said) in [
         ("redis.eviction", "fault", "noeviction"),
         ("redis.output_buffer", "fault", "pubsub 64mb 32mb 60"),
+        ("redis.one_publish", "warning", "proto-max-bulk-len 16mb"),
         ("redis.persistence", "warning", "appendonly yes"),
         ("redis.memory", "warning", "maxmemory"),
         ("redis.replication", "fault", "log.wait_replicas = 1"),

@@ -280,13 +280,23 @@ fn streams_notice_nothing_when_subscriptions_are_killed() {
     }
 }
 
-/// A publish larger than all that may wait is lost to the ear, and must not make it deaf.
+/// What comes after more than may wait is lost to the ear, and must not make it deaf.
 #[test]
 fn an_ear_listens_again_after_more_than_it_can_hold() {
     let redis = Redis::start();
     let replicas = fleet(&redis, 1, &[("redis.live_queue_bytes", "100000")]);
     wait_for_ears(&redis, &replicas);
-    redis.publish_raw("events:news", &vec![b'x'; 200_000]);
+    let large = vec![b'x'; 90_000];
+    let mut pipe = redis::pipe();
+    for _ in 0..100 {
+        pipe.cmd("PUBLISH").arg("events:other").arg(&large);
+    }
+    let mut publisher = redis.connect();
+    eventually("more has come than it can hold", || {
+        let _: Vec<u64> = pipe.query(&mut publisher).unwrap();
+        let ear = [("role", "ear")];
+        replicas[0].metric("tidegate_redis_reconnects_total", &ear) > 0.5
+    });
     eventually("the ear hears again", || {
         redis.publish_raw("events:news", b"small");
         redis.run::<u64>(&["EXISTS", "tidegate:{0}:log:news"]) == 1
@@ -296,6 +306,4 @@ fn an_ear_listens_again_after_more_than_it_can_hold() {
         .map(|(_, data)| data)
         .collect();
     assert!(data.iter().all(|data| data == "small"));
-    let reconnects = replicas[0].metric("tidegate_redis_reconnects_total", &[("role", "ear")]);
-    assert!(reconnects > 0.5);
 }

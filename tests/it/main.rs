@@ -21,6 +21,7 @@
 mod support;
 
 mod acl;
+mod bodies;
 mod config;
 mod connections;
 mod doctor;
@@ -30,6 +31,8 @@ mod exactly_once;
 mod fanout;
 mod foreign;
 mod hand_over;
+mod http2;
+mod ingest;
 mod interest;
 mod logs;
 mod metrics;

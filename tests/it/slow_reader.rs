@@ -5,21 +5,11 @@
 //! Method: real sockets that nobody reads, and far more published than the replica may hold; its
 //! peak memory is read from the system.
 
-use crate::support::{
-    Event, Gateway, Redis, Sse, eventually, fleet, follow_until, over_both_brokers,
-};
+use crate::support::{Event, Redis, Sse, eventually, fleet, follow_until, over_both_brokers};
 
 /// Bytes of one event's data, near the limit of 64 KiB.
 const LARGE: usize = 60_000;
 const MIB: usize = 1024 * 1024;
-
-/// The most memory that a process has had resident, in bytes.
-fn peak_memory(gateway: &Gateway) -> usize {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", gateway.id())).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"));
-    let kib = line.unwrap().split_whitespace().nth(1).unwrap();
-    kib.parse::<usize>().unwrap() * 1024
-}
 
 /// A large event that its number can be told from.
 fn large(number: usize) -> String {
@@ -53,7 +43,7 @@ fn a_reader_that_stops_costs_a_cursor_and_harms_nobody() {
     let mut stuck = replicas[0].listen(&["news"]);
     let neighbour = replicas[0].listen(&["news"]);
     let elsewhere = replicas[1].listen(&["news"]);
-    let before = peak_memory(&replicas[0]);
+    let before = replicas[0].peak_memory();
     std::thread::scope(|scope| {
         let readers = [neighbour, elsewhere].map(|mut stream| {
             let (read, reads) = std::sync::mpsc::sync_channel(EVENTS);
@@ -80,7 +70,7 @@ fn a_reader_that_stops_costs_a_cursor_and_harms_nobody() {
         None,
         "on the connection that it has had all the time"
     );
-    let grown = peak_memory(&replicas[0]) - before;
+    let grown = replicas[0].peak_memory() - before;
     println!(
         "{} MiB published, memory grew from {} MiB by {} MiB",
         EVENTS * LARGE / MIB,
@@ -101,7 +91,7 @@ fn many_readers_that_stop_in_a_replay_cost_little_each() {
     for number in 0..EVENTS {
         redis.publish("news", &large(number), &[]);
     }
-    let before = peak_memory(&gateway);
+    let before = gateway.peak_memory();
     let mut stuck: Vec<Sse> = (0..READERS)
         .map(|_| gateway.open("/events/news?since=earliest", &[]))
         .collect();
@@ -112,7 +102,7 @@ fn many_readers_that_stop_in_a_replay_cost_little_each() {
         sent = now;
         looks == 20
     });
-    let grown = peak_memory(&gateway) - before;
+    let grown = gateway.peak_memory() - before;
     println!(
         "{READERS} readers, memory grew from {} MiB by {} MiB",
         before / MIB,

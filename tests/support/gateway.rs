@@ -259,6 +259,18 @@ impl Gateway {
         self.process.id()
     }
 
+    /// The most memory that the process has had, in bytes.
+    pub fn peak_memory(&self) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id()));
+        let status = status.expect("Linux tells");
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmHWM:"))
+            .expect("a line");
+        let kib = line.trim().trim_end_matches(" kB").parse::<usize>();
+        kib.expect("a number") * 1024
+    }
+
     /// Waits for its end.
     pub fn wait(&mut self) -> ExitStatus {
         self.process.wait()

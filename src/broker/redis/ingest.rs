@@ -2,10 +2,8 @@
 
 use super::{Redis, decode};
 use crate::broker::BrokerError;
-use crate::broker::raw::{Append, InboxEntry, Outcome};
-use crate::topic::Topic;
+use crate::broker::raw::{Append, Appended, InboxMove, Outcome, Refusal};
 use redis::Value;
-use std::collections::BTreeMap;
 
 impl Redis {
     /// The channel on which ears tell one another.
@@ -29,15 +27,11 @@ impl Redis {
         Ok(())
     }
 
-    /// Appends what was counted; also how many became events, and how many were refused.
+    /// Appends what was counted.
     ///
     /// # Errors
     /// [`BrokerError`]; whether it was done is unknown, and repeating it is harmless.
-    pub async fn append_raw(
-        &self,
-        ear: &str,
-        append: &Append,
-    ) -> Result<(Outcome, usize, usize), BrokerError> {
+    pub async fn append_raw(&self, ear: &str, append: &Append) -> Result<Appended, BrokerError> {
         let mut cmd = self.function("append", 0);
         cmd.arg(&*append.epoch).arg(ear).arg(u8::from(append.force));
         cmd.arg(append.end.map(|end| end.to_string()).unwrap_or_default());
@@ -56,7 +50,7 @@ impl Redis {
             };
         }
         let answer = self.call(&cmd).await?;
-        let Ok([word, n, logged, refused]) = decode::list(&answer) else {
+        let Ok([word, n, logged, refused, refusals]) = decode::list(&answer) else {
             return Err(self.unreadable());
         };
         let number = |value| decode::number(value).map_err(|_| self.unreadable());
@@ -69,7 +63,12 @@ impl Redis {
             _ => return Err(self.unreadable()),
         };
         let count = |value| number(value).map(|n| usize::try_from(n).unwrap_or(usize::MAX));
-        Ok((outcome, count(logged)?, count(refused)?))
+        Ok(Appended {
+            outcome,
+            logged: count(logged)?,
+            refused: count(refused)?,
+            refusals: self.refusals(refusals)?,
+        })
     }
 
     /// Tells the other ears that this one goes.
@@ -98,124 +97,54 @@ impl Redis {
         Ok(i64::try_from(entries).unwrap_or(i64::MAX))
     }
 
-    /// Waits a moment for the inbox to hold something. True if it does. It keeps a connection of the
-    /// pool for as long, and gives it back in time for whoever waits behind it.
-    ///
-    /// # Errors
-    /// [`BrokerError`].
-    pub async fn wait_for_inbox(&self) -> Result<bool, BrokerError> {
-        let block = self.settings().command_timeout / 2;
-        let mut cmd = redis::cmd("XREAD");
-        cmd.arg("COUNT")
-            .arg(1)
-            .arg("BLOCK")
-            .arg(block.as_millis().max(1))
-            .arg("STREAMS")
-            .arg(self.inbox_key())
-            .arg("0-0");
-        let answer = self.command(&cmd).await?;
-        Ok(answer != Value::Nil)
-    }
-
-    /// The oldest entries of the inbox.
-    ///
-    /// # Errors
-    /// [`BrokerError`].
-    pub async fn read_inbox(&self, most: usize) -> Result<Vec<InboxEntry>, BrokerError> {
-        let answer = self
-            .command(
-                redis::cmd("XRANGE")
-                    .arg(self.inbox_key())
-                    .arg("-")
-                    .arg("+")
-                    .arg("COUNT")
-                    .arg(most),
-            )
-            .await?;
-        let entries = decode::list(&answer).map_err(|_| self.unreadable())?;
-        entries
-            .iter()
-            .map(|value| inbox_entry(value).ok_or_else(|| self.unreadable()))
-            .collect()
-    }
-
-    /// Publishes entries, each once, and deletes them in the same step. Says how many became events,
-    /// and how many were refused. Another ear may have moved some of them meanwhile; they count there.
-    ///
-    /// One call a partition. Dropped between two, the rest is still in the inbox.
+    /// Publishes entries of the inbox from the first one on, or from the one after `after`, each once,
+    /// and deletes them in the same step. No more of them at once than Redis does in a moment; what is in
+    /// them does not leave Redis. Another ear may have moved some meanwhile; they count there.
     ///
     /// # Errors
     /// [`BrokerError`]; repeating it is harmless.
-    pub async fn move_inbox(&self, entries: &[InboxEntry]) -> Result<(usize, usize), BrokerError> {
-        let mut by_partition: BTreeMap<u16, Vec<&InboxEntry>> = BTreeMap::new();
-        for entry in entries {
-            let topic = entry
-                .fields
-                .get("topic")
-                .and_then(|name| Topic::parse(std::str::from_utf8(name).ok()?).ok());
-            let partition = topic.map_or(0, |topic| topic.partition(self.settings().partitions));
-            by_partition.entry(partition).or_default().push(entry);
-        }
-        let (mut logged, mut refused) = (0, 0);
-        for (partition, entries) in by_partition {
-            let mut cmd = self.function("inbox", partition);
-            for entry in &entries {
-                let field = |name: &str| {
-                    entry
-                        .fields
-                        .get(name)
-                        .map(Vec::as_slice)
-                        .unwrap_or_default()
-                };
-                let end = if matches!(field("end"), b"" | b"0" | b"false") {
-                    ""
-                } else {
-                    "end"
-                };
-                cmd.arg(&entry.entry)
-                    .arg(field("topic"))
-                    .arg(field("event"))
-                    .arg(field("data"))
-                    .arg(end)
-                    .arg(field("key"));
-            }
-            let answer = self.call(&cmd).await?;
-            let Ok([done, not]) = decode::list(&answer) else {
-                return Err(self.unreadable());
-            };
-            let count = |value| {
-                decode::number(value)
-                    .ok()
-                    .and_then(|n| usize::try_from(n).ok())
-                    .unwrap_or_default()
-            };
-            logged += count(done);
-            refused += count(not);
-        }
-        Ok((logged, refused))
+    pub async fn move_inbox(&self, after: Option<&str>) -> Result<InboxMove, BrokerError> {
+        // Topics are of any partition. The function is told how many there are, in place of one.
+        let mut cmd = self.function("inbox", self.settings().partitions);
+        cmd.arg(after.unwrap_or_default());
+        let answer = self.call(&cmd).await?;
+        let Ok([logged, more, failed, anew, left, refusals]) = decode::list(&answer) else {
+            return Err(self.unreadable());
+        };
+        let number = |value| decode::number(value).map_err(|_| self.unreadable());
+        let some = |value| match decode::text(value) {
+            Ok("") => Ok(None),
+            Ok(text) => Ok(Some(text.to_owned())),
+            Err(_) => Err(self.unreadable()),
+        };
+        Ok(InboxMove {
+            logged: usize::try_from(number(logged)?).unwrap_or(usize::MAX),
+            left: i64::try_from(number(left)?).unwrap_or(i64::MAX),
+            refused: self.refusals(refusals)?,
+            more_after: some(more)?,
+            failed: some(failed)?,
+            begun_anew_at: some(anew)?,
+        })
+    }
+
+    fn refusals(&self, value: &Value) -> Result<Vec<Refusal>, BrokerError> {
+        let refusals = decode::list(value).map_err(|_| self.unreadable())?;
+        let read = |value| match decode::list(value) {
+            Ok([topic, code, why]) => Ok(Refusal {
+                topic: lossy(topic),
+                code: lossy(code),
+                why: lossy(why),
+            }),
+            _ => Err(self.unreadable()),
+        };
+        refusals.iter().map(read).collect()
     }
 }
 
-fn inbox_entry(value: &Value) -> Option<InboxEntry> {
-    let Ok([entry, fields]) = decode::list(value) else {
-        return None;
-    };
-    let bytes = |value: &Value| match value {
-        Value::BulkString(bytes) => bytes.clone(),
-        _ => Vec::new(),
-    };
-    let pairs = decode::list(fields)
-        .ok()?
-        .chunks_exact(2)
-        .filter_map(|pair| match pair {
-            [name, value] => Some((
-                String::from_utf8_lossy(&bytes(name)).into_owned(),
-                bytes(value),
-            )),
-            _ => None,
-        });
-    Some(InboxEntry {
-        entry: decode::text(entry).ok()?.to_owned(),
-        fields: pairs.collect(),
-    })
+/// A text that need not be one: publishers call topics what they like.
+fn lossy(value: &Value) -> String {
+    match value {
+        Value::BulkString(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+        other => decode::text(other).unwrap_or_default().to_owned(),
+    }
 }

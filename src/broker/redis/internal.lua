@@ -518,62 +518,167 @@ local function unfinished(hash, name, force)
   return false
 end
 
+-- What is said of something that the log did not take: the beginning of its topic, and the error's first
+-- word and the rest of it.
+local function refusal_of(topic, no)
+  local code, why = string.match(no.err, '^%-?(%S+) ?(.*)$')
+  return { string.sub(topic, 1, 80), code, why }
+end
+
+-- An event, or nil and why not. A log that has come to the greatest id of all takes no entry any more,
+-- and says so in other words than one that holds a greater id.
+local function event_or_refusal(k, topic, kind, data)
+  local no = refusal(k, topic, kind, data)
+  if no then return nil, no end
+  local results = { pcall(event, k, topic, kind, data) }
+  if results[1] then return results[2], results[3] end
+  local why = type(results[2]) == 'table' and results[2].err or results[2]
+  if string.find(why, 'exhausted', 1, true) then return nil, from_the_future(topic, 'or did') end
+  error(results[2], 0)
+end
+
+-- Refusals of one append that are told with their reasons.
+local REFUSALS_MAX = 8
+
 -- p epoch ear force end first hash-before (hash partition topic type data)*
---   ->  OK|STALE|WAIT|HOLE|DIVERGED n logged refused
+--   ->  OK|STALE|WAIT|HOLE|DIVERGED n logged refused refusals
 redis.register_function(F .. 'append', function(_, a)
   local hash, name, ear, force = key(a[1], 'ingest'), a[2], a[3], a[4] == '1'
   local ending, first, before = tonumber(a[5] ~= '' and a[5] or nil), tonumber(a[6]), a[7]
   local n = tonumber(redis.call('HGET', hash, 'n:' .. name) or nil)
-  if not n then return { 'STALE', 0, 0, 0 } end
-  if unfinished(hash, name, force) then return { 'WAIT', n, 0, 0 } end
+  if not n then return { 'STALE', 0, 0, 0, {} } end
+  if unfinished(hash, name, force) then return { 'WAIT', n, 0, 0, {} } end
   if first > n + 1 then
-    if not force then return { 'HOLE', n, 0, 0 } end
+    if not force then return { 'HOLE', n, 0, 0, {} } end
     n = first - 1
     redis.call('HSET', hash, 'n:' .. name, n, 'h:' .. name, before)
   end
   local known = redis.call('HGET', hash, 'h:' .. name)
   local mine = first == n + 1 and before or a[8 + 5 * (n - first)]
-  if n > 0 and known and mine and mine ~= known then return { 'DIVERGED', n, 0, 0 } end
-  local clocks, logged, refused = {}, 0, 0
+  if n > 0 and known and mine and mine ~= known then return { 'DIVERGED', n, 0, 0, {} } end
+  local clocks, logged, refused, refusals = {}, 0, 0, {}
   for j = 8, #a, 5 do
     local i, p, topic, kind, data = first + (j - 8) / 5, a[j + 1], a[j + 2], a[j + 3], a[j + 4]
     if i > n then
-      local k = clocks[p] or clock(p)
+      local k, id, no = clocks[p] or clock(p), nil, nil
       clocks[p] = k
-      if topic ~= '' and not refusal(k, topic, kind, data) and event(k, topic, kind, data) then
-        logged = logged + 1
-      else
-        refused = refused + 1
-      end
+      if topic ~= '' then id, no = event_or_refusal(k, topic, kind, data) end
+      if id then logged = logged + 1 else refused = refused + 1 end
+      if no and #refusals < REFUSALS_MAX then refusals[#refusals + 1] = refusal_of(topic, no) end
       redis.call('HSET', hash, 'n:' .. name, i, 'h:' .. name, a[j])
       n = i
     end
   end
   if ending == n then redis.call('HSET', hash, 'fin:' .. name, 1) end
   redis.call('PUBLISH', PREFIX .. ':ingest', 'done ' .. name .. ' ' .. int(n) .. ' ' .. ear)
-  return { 'OK', n, logged, refused }
+  return { 'OK', n, logged, refused, refusals }
 end)
 
--- p (entry topic type data end key)*  ->  logged refused: moves entries out of the inbox. Each is
--- deleted in the same step in which it is published, so what is there was not moved. Earlier builds
--- deleted it later: what they have moved is told by their position, where it is above our own.
-redis.register_function(F .. 'inbox', function(_, a)
-  local hash, inbox, logged, refused = key(a[1], 'ingest'), PREFIX .. ':inbox', 0, 0
-  local theirs, ours = unpack(redis.call('HMGET', hash, 'inbox', 'inbox:exact'))
-  theirs, ours = is_id(theirs) and theirs or '0-0', is_id(ours) and ours or '0-0'
-  for i = 2, #a, 6 do
-    local entry = a[i]
-    if #redis.call('XRANGE', inbox, entry, entry) == 1 then
-      if less(theirs, entry) or not less(ours, entry) then
-        local ids = publish(items_of({ a[1], unpack(a, i + 1, i + 5) }, 1))
-        if ids.err then refused = refused + 1 else logged = logged + 1 end
-      end
-      redis.call('XDEL', inbox, entry)
-      if less(theirs, entry) then theirs, ours = entry, entry end
-      redis.call('HSET', hash, 'inbox', theirs, 'inbox:exact', ours)
+-- As in the public functions: a partition follows from the topic.
+local function crc16(text)
+  local crc = 0
+  for i = 1, #text do
+    crc = bit.bxor(crc, bit.lshift(string.byte(text, i), 8))
+    for _ = 1, 8 do
+      crc = bit.band(bit.band(crc, 32768) == 0 and bit.lshift(crc, 1) or bit.bxor(bit.lshift(crc, 1), 4129), 65535)
     end
   end
-  return { logged, refused }
+  return crc
+end
+
+-- What one call takes out of the inbox: so many entries, and so many bytes of them, but at least one.
+local INBOX_ENTRIES, INBOX_BYTES = 64, 262144
+-- Bytes of an entry that are given back to Redis at once, whenever Lua would get to it.
+local INBOX_LARGE = 1048576
+
+-- The event that an entry of the inbox asks for, in one of so many partitions.
+local function inbox_item(entry, partitions)
+  local fields = {}
+  for i = 1, #entry[2], 2 do fields[entry[2][i]] = entry[2][i + 1] end
+  local topic, ending = fields.topic or '', fields['end'] or ''
+  local p = partitions > 1 and #topic <= 255 and crc16(topic) % partitions or 0
+  local last = ending ~= '' and ending ~= '0' and ending ~= 'false'
+  return { p = int(p), topic = topic, kind = fields.event or '', data = fields.data or '', last = last, key = fields.key or '' }
+end
+
+-- Why an entry is refused before more is done with its texts than to measure them.
+local function inbox_refusal(item, most)
+  if #item.data > most then return refuse('TGLARGE', int(most)) end
+  if #item.key > 255 then return refuse('TGINVALID', 'an idempotency key has at most 255 bytes') end
+end
+
+-- Publishes one entry, unless an earlier build has done so. Such builds delete an entry later than they
+-- publish it: what they have moved is told by their position, where it is above our own.
+local function publish_entry(entry, item, most)
+  local hash = key(item.p, 'ingest')
+  local theirs, ours = unpack(redis.call('HMGET', hash, 'inbox', 'inbox:exact'))
+  theirs, ours = is_id(theirs) and theirs or '0-0', is_id(ours) and ours or '0-0'
+  local is_theirs = less(ours, entry[1]) and not less(theirs, entry[1])
+  local no = not is_theirs and inbox_refusal(item, most)
+  if not is_theirs and not no then
+    local done, ids = pcall(publish, { item })
+    local why = not done and (type(ids) == 'table' and ids.err or ids)
+    if why and string.find(why, 'exhausted', 1, true) then ids = from_the_future(item.topic, 'or did')
+    elseif why then error(ids, 0) end
+    no = ids.err and ids
+    -- That is about us, not about the entry.
+    if no and string.find(no.err, 'NOPERM', 1, true) then error(no, 0) end
+  end
+  redis.call('XDEL', PREFIX .. ':inbox', entry[1])
+  if is_id(entry[1]) then
+    if less(theirs, entry[1]) then theirs, ours = entry[1], entry[1] end
+    redis.call('HSET', hash, 'inbox', theirs, 'inbox:exact', ours)
+  end
+  return not is_theirs, no
+end
+
+-- An empty inbox remembers its greatest id, and takes none below it: one that no clock comes to is the
+-- last. Then it is begun anew, with the positions in it. That id, or nil.
+local function renew_inbox(partitions)
+  local inbox = PREFIX .. ':inbox'
+  local last = greatest(inbox)
+  if is_id(last) then return end
+  redis.call('DEL', inbox)
+  for p = 0, partitions - 1 do redis.call('HDEL', key(int(p), 'ingest'), 'inbox', 'inbox:exact') end
+  return last
+end
+
+-- The entry after another one, or the first. Nothing comes after the greatest id, and XRANGE refuses to look.
+local GREATEST = '18446744073709551615-18446744073709551615'
+local function next_entry(inbox, after)
+  if after == GREATEST then return end
+  return redis.call('XRANGE', inbox, after == '' and '-' or '(' .. after, '+', 'COUNT', 1)[1]
+end
+
+-- partitions after  ->  logged, after which entry there may be more, at which entry Redis failed and why,
+-- the greatest id of an inbox that was begun anew, how many entries are left, and refusals: moves entries
+-- out of the inbox, from the first one, or from the one after `after`. Each is deleted in the same step
+-- in which it is published, so what is there was not moved. One that fails stays, and is gone past.
+redis.register_function(F .. 'inbox', function(_, a)
+  local partitions, inbox, after = tonumber(a[1]), PREFIX .. ':inbox', a[2] or ''
+  local logged, bytes, more, failed, refusals, most = 0, 0, '', '', {}, {}
+  for _ = 1, INBOX_ENTRIES do
+    -- One alone: the next may be of any size.
+    local entry = next_entry(inbox, after)
+    if not entry then more = ''; break end
+    local item, size = inbox_item(entry, partitions), cost_of({ entry })
+    bytes, more = bytes + size, entry[1]
+    most[item.p] = most[item.p] or clock(item.p).bytes_max
+    local done, is_new, no = pcall(publish_entry, entry, item, most[item.p])
+    if not done then
+      local why = type(is_new) == 'table' and is_new.err or tostring(is_new)
+      after, failed = entry[1], failed ~= '' and failed or entry[1] .. ' ' .. why
+    elseif no then refusals[#refusals + 1] = refusal_of(item.topic, no)
+    elseif is_new then logged = logged + 1 end
+    if size > INBOX_LARGE then
+      entry, item = nil, nil
+      collectgarbage()
+    end
+    if bytes >= INBOX_BYTES then break end
+  end
+  local left = redis.call('XLEN', inbox)
+  local renewed = left == 0 and renew_inbox(partitions)
+  return { logged, more, failed, renewed or '', left, refusals }
 end)
 
 redis.register_function({ function_name = F .. 'version', flags = { 'no-writes' }, callback = function() return { @VERSION@, CODE } end })

@@ -3,7 +3,8 @@
 //! It never reconnects by itself: whoever owns it must know that something may be missing. It counts
 //! as lost when another server becomes the master, since nothing is published here any more. When
 //! the queue is full the connection counts as lost from that push on, because Redis does not send
-//! twice; nothing waits for us in the socket either, so Redis has no reason to cut it.
+//! twice; nothing waits for us in the socket either, so Redis has no reason to cut it. One push fills
+//! half of the queue at most: whoever publishes something huge has nobody's connection begun anew.
 //!
 //! A connection that carries nothing is asked for a sign of life now and then: one behind a balancer
 //! whose server has vanished would be taken for quiet for ever, since nothing is ever sent on it. It
@@ -84,9 +85,10 @@ impl fmt::Debug for PubSub {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shared {
     bytes: AtomicUsize,
+    bytes_max: usize,
     full: AtomicBool,
 }
 
@@ -100,13 +102,17 @@ impl PubSub {
     ) -> RedisResult<Self> {
         let (sender, queue) = mpsc::channel(PUSHES_MAX);
         let sender = Mutex::new(Some(sender));
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(Shared {
+            bytes: AtomicUsize::new(0),
+            bytes_max,
+            full: AtomicBool::new(false),
+        });
         let ours = shared.clone();
         let hear = move |info: PushInfo| -> Result<(), ()> {
             let Some(push) = read(info) else {
                 return Ok(());
             };
-            ours.enqueue(&sender, push, bytes_max);
+            ours.enqueue(&sender, push);
             Ok(())
         };
         let config = AsyncConnectionConfig::new()
@@ -205,7 +211,7 @@ impl PubSub {
     fn took(&self, push: Option<Push>) -> Push {
         match push {
             Some(push) => {
-                self.shared.bytes.fetch_sub(size(&push), Ordering::AcqRel);
+                self.shared.free(&push);
                 push
             }
             None => Push::Lost {
@@ -218,17 +224,25 @@ impl PubSub {
 impl Shared {
     /// Everything before the first push that found no room is whole; everything after is dropped.
     /// Then the queue is closed, so that whoever waits at its empty end is told.
-    fn enqueue(&self, queue: &Mutex<Option<mpsc::Sender<Push>>>, push: Push, bytes_max: usize) {
+    fn enqueue(&self, queue: &Mutex<Option<mpsc::Sender<Push>>>, push: Push) {
         let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(sender) = queue.as_ref() else {
             return;
         };
-        let size = size(&push);
-        let before = self.bytes.fetch_add(size, Ordering::AcqRel);
-        if before + size > bytes_max || sender.try_send(push).is_err() {
+        let room = self.room_of(&push);
+        let before = self.bytes.fetch_add(room, Ordering::AcqRel);
+        if before + room > self.bytes_max || sender.try_send(push).is_err() {
             self.full.store(true, Ordering::Release);
             *queue = None;
         }
+    }
+
+    fn free(&self, push: &Push) {
+        self.bytes.fetch_sub(self.room_of(push), Ordering::AcqRel);
+    }
+
+    fn room_of(&self, push: &Push) -> usize {
+        size(push).min(self.bytes_max.div_ceil(2))
     }
 }
 

@@ -185,6 +185,7 @@ async fn output_buffers(f: &mut Findings, server: &mut Server<'_>) {
                 } else {
                     f.ok("output_buffer", said);
                 }
+                one_publish(f, server, hard).await;
             }
             None => f.warning(
                 "output_buffer",
@@ -192,6 +193,24 @@ async fn output_buffers(f: &mut Findings, server: &mut Server<'_>) {
                 advice,
             ),
         },
+    }
+}
+
+/// Redis closes every subscriber that one publish takes over its limit: all ears at once.
+async fn one_publish(f: &mut Findings, server: &mut Server<'_>, limit: u64) {
+    let setting = server.setting("proto-max-bulk-len").await;
+    let Some(most) = setting.ok().and_then(|bytes| bytes.parse::<u64>().ok()) else {
+        return;
+    };
+    let said = format!("proto-max-bulk-len {} MiB", most >> 20);
+    if limit != 0 && most >= limit {
+        f.warning(
+            "one_publish",
+            format!("{said}: one PUBLISH above client-output-buffer-limit pubsub closes all ears"),
+            "CONFIG SET proto-max-bulk-len 16mb, and the same in redis.conf",
+        );
+    } else {
+        f.ok("one_publish", said);
     }
 }
 

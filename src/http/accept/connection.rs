@@ -1,5 +1,6 @@
 //! One connection: what it speaks, its requests, and how it leaves with a stream.
 
+use super::carrier::{Carrier, RequestTasks};
 use super::handoff::{Flushed, HandoffSlot, Routes};
 use super::leftover::{Leftovers, Watched};
 use super::socket::{Begins, Socket};
@@ -9,14 +10,26 @@ use axum::Router;
 use axum::extract::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::rt::TokioTimer;
 use hyper_util::service::TowerToHyperService;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Streams of HTTP/2 at the same time on one connection: as many as its RFC wants at least.
+const HTTP2_STREAMS_MAX: u32 = 100;
+/// What may come over one stream of HTTP/2, and over one connection, before its handler has read it.
+const HTTP2_STREAM_WINDOW: u32 = 64 * 1024;
+const HTTP2_CONNECTION_WINDOW: u32 = 256 * 1024;
+/// Time for a peer to confirm that its connection closes, once there is no request on it.
+const HTTP2_CLOSE: Duration = Duration::from_secs(1);
+/// Streams that we have reset and that the peer may not have heard of yet.
+const HTTP2_RESETS_MAX: usize = 64;
 
 /// What all connections of a listener need; it does not keep the listening socket open.
 #[derive(Debug)]
@@ -24,6 +37,8 @@ pub(super) struct Connections {
     pub(super) settings: Server,
     /// The threads that own the sockets of streams, if there are any.
     pub(super) sockets: Option<Arc<Sockets>>,
+    /// Whose the tasks of connections and requests are.
+    pub(super) tasks: TaskTracker,
     pub(super) leftovers: Arc<Leftovers>,
 }
 
@@ -66,23 +81,34 @@ impl Connections {
         router: Router,
         stop: &CancellationToken,
     ) {
-        let mut builder = http2::Builder::new(TokioExecutor::new());
+        let settings = &self.settings;
+        let answer_time = settings.body_timeout + settings.write_timeout;
+        let requests = RequestTasks::new(self.tasks.clone(), answer_time);
+        // A peer that is dead is found in the time in which one of HTTP/1.1 is.
+        let half = settings.write_timeout / 2;
+        let mut builder = http2::Builder::new(requests.clone());
         builder
             .timer(TokioTimer::new())
-            .max_send_buf_size(self.settings.buffer_bytes)
-            .max_concurrent_streams(250);
+            .max_send_buf_size(settings.buffer_bytes)
+            .max_header_list_size(u32::try_from(settings.buffer_bytes).unwrap_or(u32::MAX))
+            .max_concurrent_streams(HTTP2_STREAMS_MAX)
+            .initial_stream_window_size(HTTP2_STREAM_WINDOW)
+            .initial_connection_window_size(HTTP2_CONNECTION_WINDOW)
+            .max_local_error_reset_streams(HTTP2_RESETS_MAX)
+            .keep_alive_interval(half)
+            .keep_alive_timeout(half);
         let service = self.requests(TowerToHyperService::new(router), peer);
         let connection = builder.serve_connection(socket, service);
         let mut connection = std::pin::pin!(connection);
-        let ended = tokio::select! {
-            ended = connection.as_mut() => ended,
-            () = stop.cancelled() => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
-            }
-        };
-        if let Err(why) = ended {
-            tracing::debug!(%why, "connection ended");
+        tokio::select! {
+            ended = connection.as_mut() => return say_ended(ended),
+            () = stop.cancelled() => {}
+            () = requests.idle_for(settings.header_timeout) => {}
+        }
+        connection.as_mut().graceful_shutdown();
+        tokio::select! {
+            ended = connection => say_ended(ended),
+            () = requests.idle_for(HTTP2_CLOSE) => tracing::debug!("a connection without a request is closed"),
         }
     }
 
@@ -106,6 +132,7 @@ impl Connections {
         let mut connection = builder.serve_connection(socket, self.requests(routes, peer));
         let mut stopping = std::pin::pin!(stop.cancelled());
         let mut stopped = false;
+        let carrier = Carrier::default();
         let left = poll_fn(|cx| {
             loop {
                 if let Poll::Ready(ended) = Pin::new(&mut connection).poll(cx) {
@@ -122,10 +149,10 @@ impl Connections {
                 Pin::new(&mut connection).graceful_shutdown();
             }
         });
-        let handoff = match left.await {
-            Ok(handoff) => handoff,
-            Err(Ok(())) => return,
-            Err(Err(why)) => return tracing::debug!(%why, "connection ended"),
+        let handoff = match carrier.carry(left, None).await {
+            Some(Ok(handoff)) => handoff,
+            Some(Err(ended)) => return say_ended(ended),
+            None => return tracing::debug!("a connection that took nothing is closed"),
         };
         // What the peer has sent after the head is nothing to a stream.
         let socket = connection.into_parts().io.into_socket();
@@ -138,6 +165,12 @@ impl Connections {
             (Err(why), _) => tracing::warn!(%why, "a connection cannot be taken over"),
             (Ok(_), None) => {}
         }
+    }
+}
+
+fn say_ended(ended: hyper::Result<()>) {
+    if let Err(why) = ended {
+        tracing::debug!(%why, "connection ended");
     }
 }
 

@@ -8,6 +8,7 @@
 //! | `listener` | takes a place, then a connection; one task for each |
 //! | `spare` | what to do when a connection cannot be accepted |
 //! | `connection` | HTTP/1.1 or HTTP/2, requests within a time, the way out of hyper |
+//! | `carrier` | what a request goes out on, and how it is ended from outside |
 //! | `socket` | a socket that is tried before the runtime watches it |
 //! | `leftover` | what of a request's body nobody has read |
 //! | `handoff` | how a connection is taken from hyper once the head of a stream is out |
@@ -15,6 +16,7 @@
 //! The places themselves ([`Gate`](crate::stream::sockets::Gate)) are kept by the threads that own
 //! the sockets of streams, and stand there.
 
+mod carrier;
 mod connection;
 mod handoff;
 mod leftover;
@@ -22,6 +24,7 @@ mod listener;
 mod socket;
 mod spare;
 
+pub(in crate::http) use carrier::end_of_carrier;
 pub(in crate::http) use connection::Peer;
 pub(in crate::http) use handoff::HandoffSlot;
 pub use listener::Listener;

@@ -1,0 +1,232 @@
+//! Goal: no connection and no stream of HTTP/2 is kept for longer than it is of use: not one without a
+//! request, not one whose client has gone silent, not a stream whose client makes no room for it.
+//!
+//! Method: frames of RFC 9113 over a bare socket, since a client library answers, reads and makes room
+//! by itself.
+
+use crate::support::{Gateway, eventually};
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const GOAWAY: u8 = 7;
+const END_STREAM: u8 = 1;
+const ACK: u8 = 1;
+const END_HEADERS: u8 = 4;
+const INITIAL_WINDOW_SIZE: u8 = 4;
+
+/// One frame: its type, its flags, its stream, what it carries.
+#[derive(Debug)]
+struct Frame {
+    kind: u8,
+    flags: u8,
+    stream: u32,
+    payload: Vec<u8>,
+}
+
+/// A client that does nothing by itself but to confirm settings.
+struct Client(TcpStream);
+
+impl Client {
+    /// Connects, with so much room for each stream.
+    fn connect(gateway: &Gateway, window: u32) -> Self {
+        let mut client = Self(gateway.connect());
+        client.0.write_all(PREFACE).unwrap();
+        let setting = [&[0, INITIAL_WINDOW_SIZE][..], &window.to_be_bytes()].concat();
+        client.send(SETTINGS, 0, 0, &setting);
+        client
+    }
+
+    fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
+        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+        let head = [&length[1..], &[kind, flags], &stream.to_be_bytes()].concat();
+        self.0.write_all(&[&head, payload].concat()).unwrap();
+    }
+
+    fn request(&mut self, stream: u32, method: &str, path: &str) {
+        let fields = [
+            (":method", method),
+            (":scheme", "http"),
+            (":path", path),
+            (":authority", "localhost"),
+        ];
+        let mut block = Vec::new();
+        for (name, value) in fields {
+            // Literal, without indexing, of a new name (RFC 7541, section 6.2.2).
+            block.push(0);
+            for text in [name, value] {
+                block.push(u8::try_from(text.len()).unwrap());
+                block.extend_from_slice(text.as_bytes());
+            }
+        }
+        self.send(HEADERS, END_STREAM | END_HEADERS, stream, &block);
+    }
+
+    /// The next frame; none at the end.
+    fn read(&mut self) -> Option<Frame> {
+        let mut head = [0; 9];
+        match self.0.read_exact(&mut head) {
+            Ok(()) => {}
+            Err(why) if why.kind() == std::io::ErrorKind::WouldBlock => panic!("nothing came"),
+            Err(_) => return None,
+        }
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+        let mut payload = vec![0; length as usize];
+        self.0.read_exact(&mut payload).unwrap();
+        let frame = Frame {
+            kind: head[3],
+            flags: head[4],
+            stream: u32::from_be_bytes([head[5], head[6], head[7], head[8]]),
+            payload,
+        };
+        if frame.kind == SETTINGS && frame.flags & ACK == 0 {
+            self.send(SETTINGS, ACK, 0, &[]);
+        }
+        Some(frame)
+    }
+
+    /// Reads until a frame of this kind on this stream.
+    fn until(&mut self, kind: u8, stream: u32) -> Frame {
+        loop {
+            let frame = self.read().expect("a frame before the end");
+            if frame.kind == kind && frame.stream == stream {
+                return frame;
+            }
+        }
+    }
+
+    /// The kinds of all frames to the end.
+    fn rest(&mut self) -> Vec<u8> {
+        std::iter::from_fn(|| self.read())
+            .map(|frame| frame.kind)
+            .collect()
+    }
+}
+
+const ROOM: u32 = 1 << 20;
+
+/// By what the replica says at the beginning: requests at once, bytes of each, and bytes of a head
+/// (RFC 9113, section 6.5.2).
+#[test]
+fn what_may_come_over_one_connection_is_bounded() {
+    let gateway = Gateway::start(&[("server.buffer_bytes", "9000")]);
+    let mut client = Client::connect(&gateway, ROOM);
+    let settings = client.until(SETTINGS, 0).payload;
+    for (name, most) in [(3, 100_u32), (4, 65_536), (6, 9_000)] {
+        let mut all = settings.chunks(6);
+        let said = all.find(|setting| setting[..2] == [0, name]);
+        let said = said.unwrap_or_else(|| panic!("{name}: {settings:?}"));
+        assert_eq!(said[2..], most.to_be_bytes(), "{name}");
+    }
+}
+
+#[test]
+fn a_connection_without_a_request_is_closed_and_one_with_a_stream_is_not() {
+    let gateway = Gateway::start(&[("server.header_timeout", "300ms")]);
+    let mut kept = Client::connect(&gateway, ROOM);
+    kept.request(1, "GET", "/events/news");
+    kept.until(DATA, 1);
+    let mut idle = Client::connect(&gateway, ROOM);
+    let mut done = Client::connect(&gateway, ROOM);
+    done.request(1, "GET", "/topics");
+    done.until(HEADERS, 1);
+    for client in [&mut idle, &mut done] {
+        assert!(client.rest().contains(&GOAWAY));
+    }
+    gateway.publish("news", "live");
+    let frame = kept.until(DATA, 1);
+    assert!(
+        String::from_utf8(frame.payload)
+            .unwrap()
+            .ends_with("data: live\n\n")
+    );
+}
+
+#[test]
+fn a_connection_that_answers_no_ping_is_closed() {
+    let gateway = Gateway::start(&[("server.write_timeout", "1s")]);
+    let mut client = Client::connect(&gateway, ROOM);
+    client.request(1, "GET", "/events/news");
+    client.until(DATA, 1);
+    assert!(client.rest().contains(&PING));
+    gateway.wait_for_metric("tidegate_open_connections", &[], 0.0);
+}
+
+/// hyper asks a body only when there is room, and so the body never saw that its time was over.
+#[test]
+fn a_stream_whose_window_stays_shut_is_cut_by_its_age_and_the_others_go_on() {
+    let gateway = Gateway::start(&[("stream.age_max", "1s")]);
+    let mut client = Client::connect(&gateway, 0);
+    client.request(1, "GET", "/events/news");
+    client.until(HEADERS, 1);
+    client.until(RST_STREAM, 1);
+    let by_age = [("reason", "age")];
+    gateway.wait_for_metric("tidegate_connections_closed_total", &by_age, 1.0);
+    gateway.wait_for_metric("tidegate_open_connections", &[], 0.0);
+    client.request(3, "OPTIONS", "/events/news");
+    client.until(HEADERS, 3);
+}
+
+#[test]
+fn a_stream_whose_window_stays_shut_holds_no_drain_up() {
+    let mut gateway = Gateway::start(&[("drain.time", "3s")]);
+    let mut client = Client::connect(&gateway, 0);
+    client.request(1, "GET", "/events/news");
+    client.until(HEADERS, 1);
+    gateway.terminate();
+    client.until(RST_STREAM, 1);
+    assert!(gateway.wait().success());
+    let line = gateway.logged("stream closed").concat();
+    assert!(line.contains(r#""close_reason":"drain""#), "{line}");
+    assert!(gateway.logged("some tasks did not end in time").is_empty());
+}
+
+/// An answer that is no stream has no age, so its task has.
+#[test]
+fn an_answer_for_which_no_room_is_made_is_given_up() {
+    let config = [
+        ("server.body_timeout", "500ms"),
+        ("server.write_timeout", "500ms"),
+    ];
+    let gateway = Gateway::start(&config);
+    let mut client = Client::connect(&gateway, 0);
+    client.request(1, "GET", "/topics");
+    client.until(HEADERS, 1);
+    // It answers pings meanwhile.
+    loop {
+        let frame = client.read().expect("the connection stands");
+        match frame.kind {
+            PING if frame.flags & ACK == 0 => client.send(PING, ACK, 0, &frame.payload),
+            RST_STREAM => break,
+            _ => {}
+        }
+    }
+}
+
+/// The same over HTTP/1.1, where a stream goes out as a body: its connection is closed.
+#[test]
+fn a_body_over_http_1_whose_reader_stops_is_cut_by_its_age() {
+    let gateway = Gateway::start(&[("stream.age_max", "2s"), ("server.write_timeout", "1h")]);
+    let mut socket = gateway.connect();
+    socket
+        .write_all(b"GET /events/news?limit=1000000 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        .unwrap();
+    let mut head = [0; 12];
+    socket.read_exact(&mut head).unwrap();
+    let data = "x".repeat(60_000);
+    let events = [("news", data.as_str()); 50];
+    let closed = || gateway.metric("tidegate_connections_closed_total", &[("reason", "age")]);
+    eventually("it is cut", || {
+        if gateway.metric("tidegate_sent_bytes_total", &[]) < 2e7 {
+            gateway.publish_batch(&events);
+        }
+        closed() > 0.5
+    });
+    gateway.wait_for_metric("tidegate_open_connections", &[], 0.0);
+    gateway.wait_for_metric("tidegate_sockets", &[], 1.0);
+}
