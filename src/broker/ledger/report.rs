@@ -8,7 +8,7 @@
 //!
 //! A stretch is written down once, whoever reports it.
 
-use super::{GAPS_MAX, LOSSES_MAX, Ledger, LiveFrames, SEAMS_MAX};
+use super::{EXPIRY_SLACK_MS, GAPS_MAX, LOSSES_MAX, Ledger, LiveFrames, SEAMS_MAX};
 use crate::id::Id;
 use crate::log::{Followed, Loss, Seam};
 use crate::sse::{Entry, Frame, Mark};
@@ -142,8 +142,10 @@ impl Ledger {
         now_ms: u64,
     ) -> Vec<Frame> {
         let Reporter { heard, since, .. } = *reporter;
-        if !self.logs.contains_key(topic) && id <= self.expired_to(topic) {
-            // It has expired, and whoever comes is told that.
+        let long_ago = self.expired_to(topic).ms.saturating_sub(EXPIRY_SLACK_MS);
+        if !self.logs.contains_key(topic) && id <= Id::before_ms(long_ago) {
+            // It has expired, and whoever comes is told that. Whoever reads already may have passed it untold
+            // if that was a moment ago.
             return Vec::new();
         }
         if let Some(from) = since.filter(|since| *since < id && heard < id) {

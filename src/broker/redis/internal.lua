@@ -216,8 +216,10 @@ local function report(k, topic, id, heard, since, is_known)
   local log = key(k.p, 'log:' .. topic)
   local exists, free = is_stream(log)
   if not exists and not free then return end
-  -- It has expired, and whoever comes is told that.
-  if not exists and not less(id_text(oldest(k, topic, k.ms), 0), id) then return end
+  -- It has expired, and whoever comes is told that. Whoever reads already may have passed it untold if that
+  -- was a moment ago.
+  local long_ago = id_text(math.max(0, oldest(k, topic, k.ms) - EXPIRY_SLACK_MS), 0)
+  if not exists and not less(long_ago, id) then return end
   if since and less(since, id) and less(heard, id) then return write_gap(k, topic, since, id) end
   local from = since or seam_around(k, heard)
   if from and has_between(k, log, from, heard) then
