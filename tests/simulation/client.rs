@@ -33,6 +33,9 @@ pub struct Published {
     pub unknowable: bool,
     /// Replicas from whose connection it vanished, and the connection stayed up.
     pub vanished: BTreeSet<usize>,
+    /// It vanished, and the next event of its topic began another log: its own had expired, and nothing shows
+    /// the hole any more.
+    pub outlived: bool,
     /// When the log was emptied or went back last, it was not there any more.
     pub lost: bool,
     /// It was lost, and the log after that was emptied or went back before a replica had told it so.
@@ -49,6 +52,7 @@ impl Published {
             below,
             unknowable: false,
             vanished: BTreeSet::new(),
+            outlived: false,
             lost: false,
             record_lost: false,
         }
@@ -354,6 +358,7 @@ impl Client {
                 continue;
             }
             let excused = event.unknowable
+                || event.outlived
                 || event.record_lost
                 || self.records_lost.contains(&number)
                 || self.passed.contains(&number);

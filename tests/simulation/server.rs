@@ -126,6 +126,12 @@ impl Server {
         Some(ids)
     }
 
+    /// Whether the next event of a topic begins a log.
+    pub fn begins(&mut self, topic: &Topic) -> bool {
+        let wall = self.wall();
+        self.ledger_of(topic).topic(topic, wall).is_none()
+    }
+
     /// Whether this id, or a greater one, was given out or said before, by a log that is gone.
     pub fn goes_below(&mut self, topic: &Topic, id: Id) -> bool {
         let partition = self.partition_of(topic);

@@ -187,9 +187,13 @@ impl World {
                 publication(topic, format!("{} {pad}", first + index), *typed)
             })
             .collect();
+        let begins = self.server.begins(&batch[0]);
         let Some(ids) = self.server.publish(&items) else {
             return;
         };
+        for event in self.published.iter_mut().filter(|_| begins) {
+            event.outlived |= event.topic == batch[0] && !event.vanished.is_empty();
+        }
         for ((topic, typed), id) in batch.iter().zip(typed).zip(ids) {
             let id = id.expect("a logged topic");
             say!(self, "publish {topic} {}: {id}", self.published.len());
