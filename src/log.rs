@@ -33,9 +33,10 @@ pub struct Loss {
 /// How far a replica has followed a partition's clock, and which clock that was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Followed {
-    /// Nothing at or below this id is shown there any more.
+    /// Up to here.
     pub heard: Id,
-    /// The newest id that it knows of, of whatever log. None up to here is given out again.
+    /// The newest id that it knows of, of whatever log: nothing at or below it is shown there any more, and
+    /// none up to here is given out again.
     pub known: Id,
     /// When the clock was born that it followed; none if it never read one.
     pub born: Option<Id>,

@@ -754,6 +754,19 @@ fn a_clock_that_is_put_forward_is_believed_once_the_log_says_so() {
     assert!(hub.partition(0).heard() >= Id::new(later, 2));
 }
 
+/// FLUSHALL while the live path was down: only within one connection was a clock of another birth seen.
+#[test]
+fn a_log_that_was_emptied_while_the_path_was_down_is_told_what_was_heard() {
+    let now = Instant::now();
+    let (mut l, hub, mut core, _one) = standing(now);
+    hear(&mut core, publish(&mut l, 1, 100_010), now);
+    core.hear(Live::Down, now);
+    let mut l = Ledger::new(retention(100), 100_500);
+    core.hear(up(0), now);
+    core.hear(confirmed(&hub), now);
+    assert_eq!(drive(&mut core, &mut l, 100_600, now), 1, "it begins anew");
+}
+
 /// The flag of a topic that was not logged outlived the rule: its readers were told of no gap.
 #[test]
 fn a_logged_frame_shows_that_its_topic_is_logged_now() {

@@ -130,7 +130,8 @@ impl Problem {
     /// Whether the same request may succeed a little later.
     #[must_use]
     pub fn is_unavailable(&self) -> bool {
-        self.status == StatusCode::SERVICE_UNAVAILABLE
+        let is_full = self.status == StatusCode::INSUFFICIENT_STORAGE && self.header.is_some();
+        is_full || self.status == StatusCode::SERVICE_UNAVAILABLE
     }
 
     /// Under what a refused publish is counted.
@@ -168,7 +169,11 @@ impl From<BrokerError> for Problem {
                 "too many topics",
                 why.to_string(),
             ),
-            BrokerError::OutOfMemory => Self::unavailable("the log is out of memory"),
+            BrokerError::OutOfMemory => Self {
+                status: StatusCode::INSUFFICIENT_STORAGE,
+                title: "out of memory",
+                ..Self::unavailable("the log is out of memory")
+            },
             BrokerError::Unreplicated { .. } => Self::unavailable(format!(
                 "published, but a failover now may lose it: {why}; to be safe, send it again with the same Idempotency-Key"
             )),

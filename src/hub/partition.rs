@@ -107,6 +107,10 @@ impl State {
                 .or(self.unsettled_tick);
             return true;
         }
+        if self.followed.path == Path::Estranged {
+            // Not even if it may be: what goes back was of the clock before, and is still to be told.
+            return true;
+        }
         let Some(of) = tick.of else { return true };
         let is_same = |clock: &Clock| clock.of.born == of.born;
         if self.followed.stale || self.followed.clock.as_ref().is_none_or(is_same) {

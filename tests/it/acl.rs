@@ -468,6 +468,23 @@ fn a_replica_that_lacks_a_right_says_so_and_is_not_ready() {
     }
 }
 
+/// Redis answered, so all seemed well, although it did nothing.
+#[test]
+fn redis_is_down_while_it_refuses_what_is_asked_of_it() {
+    let redis = Redis::start();
+    let gateway = Gateway::over(&redis, &[]);
+    let is_up = || gateway.metric("tidegate_redis_up", &[("role", "commands")]);
+    gateway.publish("news", "x");
+    assert_eq!(is_up(), 1.0);
+    // Each heartbeat succeeds all the same.
+    redis.run::<String>(&["CONFIG", "SET", "maxmemory", "1"]);
+    gateway.post("/events/news", &[], "x").problem(507);
+    assert_eq!(is_up(), 0.0);
+    redis.run::<String>(&["CONFIG", "SET", "maxmemory", "0"]);
+    gateway.publish("news", "x");
+    eventually("it is up again", || is_up() == 1.0);
+}
+
 #[test]
 fn a_wrong_password_and_a_missing_user_are_told_apart() {
     let guarded = Guarded::start();

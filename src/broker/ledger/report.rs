@@ -16,8 +16,10 @@ use crate::topic::Topic;
 
 /// What a report means to the log that hears it.
 struct Reporter {
-    /// Nothing at or below is shown there any more.
+    /// Up to here it has followed a clock.
     heard: Id,
+    /// Nothing at or below is shown there any more, whatever log it was of.
+    passed: Id,
     /// From here on the log was written by processes that the replica did not follow.
     since: Option<Id>,
     /// It has followed the process that writes now.
@@ -38,6 +40,7 @@ impl Ledger {
         self.take_over(now_ms);
         let reporter = Reporter {
             heard: followed.heard,
+            passed: followed.known,
             since: self.unfollowed_since(&followed),
             is_known: self.is_followed_by(&followed),
         };
@@ -141,22 +144,30 @@ impl Ledger {
         reporter: &Reporter,
         now_ms: u64,
     ) -> Vec<Frame> {
-        let Reporter { heard, since, .. } = *reporter;
+        let Reporter {
+            heard,
+            passed,
+            since,
+            ..
+        } = *reporter;
         let long_ago = self.expired_to(topic).ms.saturating_sub(EXPIRY_SLACK_MS);
         if !self.logs.contains_key(topic) && id <= Id::before_ms(long_ago) {
             // It has expired, and whoever comes is told that. Whoever reads already may have passed it untold
             // if that was a moment ago.
             return Vec::new();
         }
-        if let Some(from) = since.filter(|since| *since < id && heard < id) {
+        if let Some(from) = since.filter(|since| *since < id && passed < id) {
             return Vec::from_iter(self.write_gap(topic, from, id, now_ms));
         }
         let mut frames = Vec::new();
-        if let Some(from) = since.or_else(|| self.seam_around(heard))
-            && self.has_between(topic, from, heard)
+        let unseen = since.or_else(|| self.seam_around(heard));
+        let unfollowed = Some(heard).filter(|heard| *heard < passed);
+        let from = unseen.into_iter().chain(unfollowed).min();
+        if let Some(from) = from
+            && self.has_between(topic, from, passed)
         {
-            frames.extend(self.write_gap(topic, from, heard, now_ms));
-            if id <= heard {
+            frames.extend(self.write_gap(topic, from, passed, now_ms));
+            if id <= passed {
                 return frames;
             }
         }
@@ -362,6 +373,24 @@ mod tests {
             )
         };
         assert!(covers(kept) && covers(waited), "{told:?}");
+    }
+
+    /// Frames of the log before FLUSHALL came after the log was told of them and read. Streams stood there, and
+    /// what the new log gives out below is shown to nobody.
+    #[test]
+    fn what_lies_below_an_id_that_was_heard_and_not_followed_is_told() {
+        let mut log = ledger(10);
+        let seen = log.horizon(10_000);
+        let unseen = publish(&mut log, 1, 10_200)[0];
+        let passed = Id::new(10_300, 0);
+        let followed = Followed {
+            known: passed,
+            ..Followed::by(ClockName::of(&seen), Id::new(10_100, 0))
+        };
+        let told = log.report(followed, &[(topic(), Id::ZERO)], 10_250);
+        let (from, lost) = gap_of(&told).unwrap();
+        assert!(from < unseen && lost == passed, "{told:?}");
+        assert!(log.last() > passed);
     }
 
     /// The process that a replica followed went, and so did the next one before the report.

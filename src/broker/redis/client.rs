@@ -35,6 +35,10 @@ pub(super) struct Shared {
     pub(super) prepared: AtomicBool,
     /// What Redis refused, and when that was said last.
     pub(super) refused: Mutex<HashMap<String, Instant>>,
+    /// Until when commands count as refused, whatever else succeeds.
+    pub(super) refused_until: Mutex<Option<Instant>>,
+    /// Whether there is such a time: looked at for every command, without a lock.
+    pub(super) is_refused: AtomicBool,
     /// When libraries that nobody uses are looked for again.
     pub(super) tidy_at: Mutex<Instant>,
 }
@@ -58,6 +62,8 @@ impl Redis {
             metrics,
             prepared: AtomicBool::new(false),
             refused: Mutex::default(),
+            refused_until: Mutex::default(),
+            is_refused: AtomicBool::new(false),
             tidy_at: Mutex::new(Instant::now()),
         })))
     }

@@ -209,10 +209,10 @@ local function write_gap(k, topic, from, lost)
   redis.call('HSET', key(k.p, 'clock'), 'losses', pairs_text(k.losses))
 end
 
--- What a replica knew of one topic: `id` last, and nothing at or below `heard` is shown there any
--- more, although `since` the log was written by processes that it did not follow; it may have followed
+-- What a replica knew of one topic: `id` last. It followed a clock up to `heard`, and nothing at or below
+-- `passed` is shown there any more, although `since` the log was written by processes that it did not follow; it may have followed
 -- the one that writes now.
-local function report(k, topic, id, heard, since, is_known)
+local function report(k, topic, id, heard, passed, since, is_known)
   local log = key(k.p, 'log:' .. topic)
   local exists, free = is_stream(log)
   if not exists and not free then return end
@@ -220,11 +220,12 @@ local function report(k, topic, id, heard, since, is_known)
   -- was a moment ago.
   local long_ago = id_text(math.max(0, oldest(k, topic, k.ms) - EXPIRY_SLACK_MS), 0)
   if not exists and not less(long_ago, id) then return end
-  if since and less(since, id) and less(heard, id) then return write_gap(k, topic, since, id) end
+  if since and less(since, id) and less(passed, id) then return write_gap(k, topic, since, id) end
   local from = since or seam_around(k, heard)
-  if from and has_between(k, log, from, heard) then
-    write_gap(k, topic, from, heard)
-    if not less(heard, id) then return end
+  if less(heard, passed) and not (from and less(from, heard)) then from = heard end
+  if from and has_between(k, log, from, passed) then
+    write_gap(k, topic, from, passed)
+    if not less(passed, id) then return end
   end
   if since and less(since, id) then return write_gap(k, topic, since, id) end
   if is_beyond_seams(k, id) and lacks(k, topic, id) then
@@ -371,7 +372,7 @@ redis.register_function({ function_name = F .. 'report', flags = { 'allow-oom' }
     if is_beyond_seams(k, heard) then leap_over(k, heard) end
     if less(k.last, known) then leap_over(k, known) end
   end
-  for i = 6, #a, 2 do report(k, a[i], a[i + 1], heard, since, is_known) end
+  for i = 6, #a, 2 do report(k, a[i], a[i + 1], heard, a[5], since, is_known) end
   return redis.status_reply('OK')
 end })
 

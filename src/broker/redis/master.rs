@@ -16,13 +16,16 @@ use super::{Redis, decode};
 use crate::broker::BrokerError;
 use crate::metrics::{RedisFailure, Role};
 use redis::{Cmd, ConnectionInfo, Value};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 /// The same refusal is said again after this time.
-const SAY_AGAIN: Duration = Duration::from_secs(10);
+const SAY_AGAIN: Duration = Duration::from_secs(60);
+/// How long a refusal counts while other commands succeed.
+const REFUSED_FOR: Duration = Duration::from_secs(5);
 /// Different ones that are said in this time.
 const SAID_MAX: usize = 16;
 
@@ -104,13 +107,35 @@ impl Redis {
         if is_away {
             self.0.doubts.send_replace(());
         }
-        self.metrics().redis_up(Role::Commands, !is_away);
+        let is_refused = matches!(
+            why,
+            Some(BrokerError::Refused(_) | BrokerError::OutOfMemory)
+        );
+        let works = !is_away && !self.is_refusing(is_refused);
+        self.metrics().redis_up(Role::Commands, works);
         if let Some(why) = &why {
             self.count_error(Role::Commands, why);
             if let BrokerError::Refused(why) = why {
                 self.say_refused(why);
             }
         }
+    }
+
+    /// Whether Redis refuses commands, or did a moment ago: some succeed beside those that it refuses for want of
+    /// a right, of memory, or of a disk. `now_too`: it has refused this one.
+    fn is_refusing(&self, now_too: bool) -> bool {
+        if !now_too && !self.0.is_refused.load(Ordering::Relaxed) {
+            return false;
+        }
+        let now = Instant::now();
+        let until = self.0.refused_until.lock();
+        let mut until = until.unwrap_or_else(PoisonError::into_inner);
+        if now_too {
+            *until = Some(now + REFUSED_FOR);
+        }
+        let refuses = until.is_some_and(|until| now < until);
+        self.0.is_refused.store(refuses, Ordering::Relaxed);
+        refuses
     }
 
     /// Counts what a connection of this role failed for.

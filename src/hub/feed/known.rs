@@ -70,6 +70,11 @@ impl Known {
         self.note_gap(frame);
     }
 
+    /// The window's last entry came with a page that a stream has read.
+    pub(super) fn see(&mut self, last: Option<Id>) {
+        self.last.entry = self.last.entry.max(last.unwrap_or_default());
+    }
+
     /// A gap entry was heard or read, in its place or not: the log may lose it.
     pub(super) fn note_gap(&mut self, frame: &Frame) {
         if let Mark::Gap { lost, .. } = frame.mark {

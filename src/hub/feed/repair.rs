@@ -289,6 +289,7 @@ impl Track {
             && gap::judge(page.after, horizon, page.floor).is_none();
         if reaches && whole {
             self.window.prepend(page.after, &page.frames);
+            self.known.see(self.window.last());
         }
         // The log has forgotten an end that stands here still: it expired, or its key was removed.
         if page.ended.is_none() && self.ended.is_some_and(|end| end <= horizon.last) {
