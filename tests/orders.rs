@@ -767,6 +767,26 @@ fn a_log_that_was_emptied_while_the_path_was_down_is_told_what_was_heard() {
     assert_eq!(drive(&mut core, &mut l, 100_600, now), 1, "it begins anew");
 }
 
+/// A page that was late was taken for one that reaches the window, although the window had moved on: all who
+/// came found a hole there, and no gap.
+#[test]
+fn a_page_that_is_late_is_not_put_before_a_window_that_has_moved_on() {
+    let now = Instant::now();
+    let mut l = Ledger::new(retention(100), 100_000);
+    publish(&mut l, 1, 100_001);
+    let (hub, mut core) = replica(2, up(0), now);
+    let _one = live(&hub, &mut core, &mut l, now);
+    let early = Id::new(100_000, 0);
+    let mut reading = l.read(&[after(early)], 100_004);
+    hear(&mut core, publish(&mut l, 5, 100_010), now);
+    let settled = hub.partition(0).settled().unwrap();
+    assert_eq!(hub.learn(0, settled, &mut reading.horizon), Learned::Counts);
+    hub.offer(&reading);
+    let feed = hub.feed(&topic()).unwrap();
+    assert!(!feed.covers(early), "three events are in neither");
+    assert!(feed.covers(Id::new(100_010, 3)));
+}
+
 /// The flag of a topic that was not logged outlived the rule: its readers were told of no gap.
 #[test]
 fn a_logged_frame_shows_that_its_topic_is_logged_now() {

@@ -475,14 +475,14 @@ fn redis_is_down_while_it_refuses_what_is_asked_of_it() {
     let gateway = Gateway::over(&redis, &[]);
     let is_up = || gateway.metric("tidegate_redis_up", &[("role", "commands")]);
     gateway.publish("news", "x");
-    assert_eq!(is_up(), 1.0);
+    assert!(is_up() > 0.5);
     // Each heartbeat succeeds all the same.
     redis.run::<String>(&["CONFIG", "SET", "maxmemory", "1"]);
     gateway.post("/events/news", &[], "x").problem(507);
-    assert_eq!(is_up(), 0.0);
+    assert!(is_up() < 0.5);
     redis.run::<String>(&["CONFIG", "SET", "maxmemory", "0"]);
     gateway.publish("news", "x");
-    eventually("it is up again", || is_up() == 1.0);
+    eventually("it is up again", || is_up() > 0.5);
 }
 
 #[test]
