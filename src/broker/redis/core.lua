@@ -50,6 +50,21 @@ local function pairs_text(list)
   for i, pair in ipairs(list) do texts[i] = pair[1] .. ',' .. pair[2] end
   return table.concat(texts, ' ')
 end
+-- CRC16 (XMODEM), as Redis Cluster takes it of a key.
+local function crc16(text)
+  local crc = 0
+  for i = 1, #text do
+    crc = bit.bxor(crc, bit.lshift(string.byte(text, i), 8))
+    for _ = 1, 8 do
+      crc = bit.band(bit.band(crc, 32768) == 0 and bit.lshift(crc, 1) or bit.bxor(bit.lshift(crc, 1), 4129), 65535)
+    end
+  end
+  return crc
+end
+
+-- The partition of a topic, among so many.
+local function partition_of(topic, count) return int(count > 1 and crc16(topic) % count or 0) end
+
 local function refuse(code, text) return redis.error_reply(code .. ' ' .. text) end
 
 local function time_ms()

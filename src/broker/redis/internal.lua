@@ -209,11 +209,11 @@ local function write_gap(k, topic, from, lost)
   redis.call('HSET', key(k.p, 'clock'), 'losses', pairs_text(k.losses))
 end
 
--- What a replica knew of one topic: `id` last. It followed a clock up to `heard`, and nothing at or below
--- `passed` is shown there any more, although `since` the log was written by processes that it did not follow; it may have followed
--- the one that writes now.
-local function report(k, topic, id, heard, passed, since, is_known)
-  local log = key(k.p, 'log:' .. topic)
+-- What a replica knew of one topic: `id` last. Of the reporter: it followed a clock up to `heard`, and nothing
+-- at or below `passed` is shown there any more, although `since` the log was written by processes that it
+-- did not follow; `is_known` if it has followed the one that writes now.
+local function report(k, topic, id, reporter)
+  local log, heard, passed, since = key(k.p, 'log:' .. topic), reporter.heard, reporter.passed, reporter.since
   local exists, free = is_stream(log)
   if not exists and not free then return end
   -- It has expired, and whoever comes is told that. Whoever reads already may have passed it untold if that
@@ -230,7 +230,7 @@ local function report(k, topic, id, heard, passed, since, is_known)
   if since and less(since, id) then return write_gap(k, topic, since, id) end
   if is_beyond_seams(k, id) and lacks(k, topic, id) then
     -- Its ids are not given out again anyway, and other topics may have entries there.
-    if is_known then return write_gap(k, topic, before(k, topic, id), id) end
+    if reporter.is_known then return write_gap(k, topic, before(k, topic, id), id) end
     leap_over(k, id)
   end
   from = seam_around(k, id)
@@ -360,19 +360,21 @@ end })
 redis.register_function({ function_name = F .. 'report', flags = { 'allow-oom' }, callback = function(_, a)
   local k = clock(a[1])
   take_over(k)
-  local since = unfollowed_since(k, a[3], a[4])
-  local is_known = a[3] == k.born and a[4] == newest_seam(k)
-  local heard, known = a[2], a[5]
+  local reporter = {
+    heard = a[2], passed = a[5], since = unfollowed_since(k, a[3], a[4]),
+    is_known = a[3] == k.born and a[4] == newest_seam(k),
+  }
   -- It may have heard more than it followed. Nothing of that is given out again.
+  local known = a[5]
   for i = 7, #a, 2 do if less(known, a[i]) then known = a[i] end end
-  if is_known then
+  if reporter.is_known then
     -- It has followed this very process. Only if that has lost its tail it knows more.
     if less(k.last, known) then leap_from(k, k.last, known) end
   else
-    if is_beyond_seams(k, heard) then leap_over(k, heard) end
+    if is_beyond_seams(k, reporter.heard) then leap_over(k, reporter.heard) end
     if less(k.last, known) then leap_over(k, known) end
   end
-  for i = 6, #a, 2 do report(k, a[i], a[i + 1], heard, a[5], since, is_known) end
+  for i = 6, #a, 2 do report(k, a[i], a[i + 1], reporter) end
   return redis.status_reply('OK')
 end })
 
@@ -577,18 +579,6 @@ redis.register_function(F .. 'append', function(_, a)
   return { 'OK', n, logged, refused, refusals }
 end)
 
--- As in the public functions: a partition follows from the topic.
-local function crc16(text)
-  local crc = 0
-  for i = 1, #text do
-    crc = bit.bxor(crc, bit.lshift(string.byte(text, i), 8))
-    for _ = 1, 8 do
-      crc = bit.band(bit.band(crc, 32768) == 0 and bit.lshift(crc, 1) or bit.bxor(bit.lshift(crc, 1), 4129), 65535)
-    end
-  end
-  return crc
-end
-
 -- What one call takes out of the inbox: so many entries, and so many bytes of them, but at least one.
 local INBOX_ENTRIES, INBOX_BYTES = 64, 262144
 -- Bytes of an entry that are given back to Redis at once, whenever Lua would get to it.
@@ -599,9 +589,10 @@ local function inbox_item(entry, partitions)
   local fields = {}
   for i = 1, #entry[2], 2 do fields[entry[2][i]] = entry[2][i + 1] end
   local topic, ending = fields.topic or '', fields['end'] or ''
-  local p = partitions > 1 and #topic <= 255 and crc16(topic) % partitions or 0
+  -- What is too long to be a topic is refused; its sum is not worth the time.
+  local p = #topic <= 255 and partition_of(topic, partitions) or '0'
   local last = ending ~= '' and ending ~= '0' and ending ~= 'false'
-  return { p = int(p), topic = topic, kind = fields.event or '', data = fields.data or '', last = last, key = fields.key or '' }
+  return { p = p, topic = topic, kind = fields.event or '', data = fields.data or '', last = last, key = fields.key or '' }
 end
 
 -- Why an entry is refused before more is done with its texts than to measure them.

@@ -1,16 +1,5 @@
 -- The public functions: what people and programs call with FCALL.
 
-local function crc16(text)
-  local crc = 0
-  for i = 1, #text do
-    crc = bit.bxor(crc, bit.lshift(string.byte(text, i), 8))
-    for _ = 1, 8 do
-      crc = bit.band(bit.band(crc, 32768) == 0 and bit.lshift(crc, 1) or bit.bxor(bit.lshift(crc, 1), 4129), 65535)
-    end
-  end
-  return crc
-end
-
 -- The partition follows from the topic. A key names it for those who must name keys. How many there are
 -- a replica says, again within a second if FLUSHALL has taken it: what is published to a partition that
 -- does not exist is read by nobody.
@@ -19,7 +8,7 @@ local function partition(keys, topic)
   if foreign then return nil, refuse('TGFOREIGN', 'the key ' .. PREFIX .. ':meta holds something else') end
   local count = tonumber(said or nil)
   if not count then return nil, refuse('TGNOTREADY', 'no replica has said yet how many partitions there are: try again') end
-  local p = int(count > 1 and crc16(topic) % count or 0)
+  local p = partition_of(topic, count)
   if keys[1] and keys[1] ~= '{' .. p .. '}' then
     return nil, refuse('TGINVALID', 'the key, if there is one, is {PARTITION}: {' .. p .. '} for topic ' .. topic)
   end
