@@ -36,7 +36,7 @@ pub const TICK_PAUSE: Duration = Duration::from_millis(100);
 /// How far an id on the live path may be ahead of what the log's server has answered. Whoever may publish to
 /// live channels can write any id there, and nothing at or below an id that was heard is shown any more:
 /// beyond this, the log is asked.
-pub const AHEAD_MAX: Duration = Duration::from_secs(60);
+const AHEAD_MAX: Duration = Duration::from_secs(60);
 
 /// What the follower goes by.
 #[derive(Clone, Copy, Debug)]
@@ -233,12 +233,11 @@ impl FollowerCore {
                 reading,
             } => {
                 self.reading -= 1;
-                if let Some(clock) = feeds.first().and_then(|feed| {
-                    let partition = feed.partition().number();
-                    self.clocks.get_mut(usize::from(partition))
-                }) && let Ok(reading) = &reading
-                {
-                    clock.answer(reading.horizon.now_ms, now);
+                if let (Some(feed), Ok(reading)) = (feeds.first(), &reading) {
+                    let partition = usize::from(feed.partition().number());
+                    if let Some(clock) = self.clocks.get_mut(partition) {
+                        clock.answer(reading.horizon.now_ms, now);
+                    }
                 }
                 if connection == self.connection {
                     self.take_reading(feeds, reading);

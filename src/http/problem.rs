@@ -130,8 +130,8 @@ impl Problem {
     /// Whether the same request may succeed a little later.
     #[must_use]
     pub fn is_unavailable(&self) -> bool {
-        let is_full = self.status == StatusCode::INSUFFICIENT_STORAGE && self.header.is_some();
-        is_full || self.status == StatusCode::SERVICE_UNAVAILABLE
+        let header = self.header.as_ref();
+        header.is_some_and(|(name, _)| *name == header::RETRY_AFTER)
     }
 
     /// Under what a refused publish is counted.

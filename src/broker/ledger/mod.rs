@@ -450,14 +450,14 @@ impl Ledger {
     }
 
     fn expire(&mut self, now_ms: u64) {
-        let is_expired = |log: &Log| log.expires_ms <= now_ms;
-        let expired = self.logs.iter().filter(|(_, log)| is_expired(log));
-        let expired: Vec<_> = expired
-            .map(|(topic, log)| (topic.clone(), log.head))
-            .collect();
-        self.logs.retain(|_, log| !is_expired(log));
-        self.gone.extend(expired);
         let mut gone = std::mem::take(&mut self.gone);
+        self.logs.retain(|topic, log| {
+            let stays = log.expires_ms > now_ms;
+            if !stays {
+                gone.insert(topic.clone(), log.head);
+            }
+            stays
+        });
         gone.retain(|topic, last| !self.logs.contains_key(topic) && self.expired_to(topic) < *last);
         self.gone = gone;
         self.keys.retain(|_, (_, until)| *until > now_ms);

@@ -37,8 +37,6 @@ pub(super) struct Shared {
     pub(super) refused: Mutex<HashMap<String, Instant>>,
     /// Until when commands count as refused, whatever else succeeds.
     pub(super) refused_until: Mutex<Option<Instant>>,
-    /// Whether there is such a time: looked at for every command, without a lock.
-    pub(super) is_refused: AtomicBool,
     /// When libraries that nobody uses are looked for again.
     pub(super) tidy_at: Mutex<Instant>,
 }
@@ -63,7 +61,6 @@ impl Redis {
             prepared: AtomicBool::new(false),
             refused: Mutex::default(),
             refused_until: Mutex::default(),
-            is_refused: AtomicBool::new(false),
             tidy_at: Mutex::new(Instant::now()),
         })))
     }

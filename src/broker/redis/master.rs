@@ -16,7 +16,6 @@ use super::{Redis, decode};
 use crate::broker::BrokerError;
 use crate::metrics::{RedisFailure, Role};
 use redis::{Cmd, ConnectionInfo, Value};
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -124,18 +123,12 @@ impl Redis {
     /// Whether Redis refuses commands, or did a moment ago: some succeed beside those that it refuses for want of
     /// a right, of memory, or of a disk. `now_too`: it has refused this one.
     fn is_refusing(&self, now_too: bool) -> bool {
-        if !now_too && !self.0.is_refused.load(Ordering::Relaxed) {
-            return false;
-        }
-        let now = Instant::now();
         let until = self.0.refused_until.lock();
         let mut until = until.unwrap_or_else(PoisonError::into_inner);
         if now_too {
-            *until = Some(now + REFUSED_FOR);
+            *until = Some(Instant::now() + REFUSED_FOR);
         }
-        let refuses = until.is_some_and(|until| now < until);
-        self.0.is_refused.store(refuses, Ordering::Relaxed);
-        refuses
+        until.is_some_and(|until| Instant::now() < until)
     }
 
     /// Counts what a connection of this role failed for.
