@@ -16,5 +16,5 @@ pub use sections::{
     Auth, Drain, Engine, Ingest, Limits, Log, Logging, OPEN_PUBLISHING, Ops, Publish, RedisConfig,
     Repair, Replica, Stream,
 };
-pub use server::Server;
+pub use server::{Server, names_host};
 pub use source::{Faults, Flags};

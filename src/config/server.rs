@@ -73,3 +73,15 @@ impl Server {
         }
     }
 }
+
+/// Whether an entry of `server.hosts` names a host, without its port: it is the same, or begins with `*.` and
+/// ends the host's name. `*` names none here: who takes it for any says so.
+#[must_use]
+pub fn names_host(entry: &str, host: &str) -> bool {
+    let Some(parent) = entry.strip_prefix("*.") else {
+        return entry.eq_ignore_ascii_case(host);
+    };
+    let host = host.to_ascii_lowercase();
+    let below = host.strip_suffix(&parent.to_ascii_lowercase());
+    below.is_some_and(|below| below.ends_with('.'))
+}

@@ -1,6 +1,6 @@
 //! Whom the doctor shows the publish key.
 
-use crate::config::Config;
+use crate::config::{Config, names_host};
 use hyper::Uri;
 use secrecy::ExposeSecret;
 use std::net::IpAddr;
@@ -37,7 +37,13 @@ pub(super) fn key_for(url: &str, given: Option<&str>, config: &Config) -> Key {
             advice: "give --url as https://, or run it on the machine of the gateway",
         };
     }
-    if given.is_none() && !config.server.hosts.iter().any(|name| names(name, host)) {
+    if given.is_none()
+        && !config
+            .server
+            .hosts
+            .iter()
+            .any(|name| names_host(name, host))
+    {
         return Key::Kept {
             why: format!(
                 "the publish key of the configuration is not sent to {host}, which it does not name"
@@ -53,16 +59,6 @@ fn is_loopback(host: &str) -> bool {
     let address = address.parse::<IpAddr>();
     host.eq_ignore_ascii_case("localhost")
         || address.is_ok_and(|address| address.to_canonical().is_loopback())
-}
-
-/// Whether an entry of `server.hosts` is this host, or begins it by `*.`; `*` names nobody.
-fn names(entry: &str, host: &str) -> bool {
-    let below = entry.strip_prefix('*').filter(|rest| rest.len() > 1);
-    let host = host.to_ascii_lowercase();
-    below.map_or_else(
-        || entry.eq_ignore_ascii_case(&host),
-        |rest| host.ends_with(&rest.to_ascii_lowercase()),
-    )
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! then of the page's origin, and everything may be read and written. Only the name gives it away: it
 //! is the page's. So where reaching the gateway is all that is needed, names count.
 
+use crate::config::names_host;
 use axum::http::{HeaderMap, Uri, header};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -40,21 +41,12 @@ pub(super) fn is_ours(host: &str, names: &[String]) -> bool {
         return address.is_some_and(|address| address.parse::<Ipv6Addr>().is_ok());
     }
     let host = host.split_once(':').map_or(host, |(host, _)| host);
-    let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
-    let is_below = |name: &str| {
-        host.strip_suffix(name)
-            .is_some_and(|rest| rest.ends_with('.'))
-    };
+    let host = host.strip_suffix('.').unwrap_or(host);
+    let is_own = |name: &str| names_host(name, host);
     host.parse::<Ipv4Addr>().is_ok()
-        || host == "localhost"
-        || is_below("localhost")
-        || names.iter().any(|name| {
-            name == "*"
-                || name.eq_ignore_ascii_case(&host)
-                || name
-                    .strip_prefix("*.")
-                    .is_some_and(|name| is_below(&name.to_ascii_lowercase()))
-        })
+        || is_own("localhost")
+        || is_own("*.localhost")
+        || names.iter().any(|name| name == "*" || is_own(name))
 }
 
 #[cfg(test)]
