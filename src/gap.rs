@@ -102,7 +102,7 @@ fn begin(cursor: Id, horizon: &Horizon) -> Id {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::log::{Loss, Seam};
+    use crate::log::{Loss, RunId, Seam};
 
     fn horizon() -> Horizon {
         Horizon {
@@ -114,7 +114,7 @@ mod tests {
             }],
             losses: Vec::new(),
             now_ms: 10_000,
-            run: "a".into(),
+            run: RunId(1),
         }
     }
 

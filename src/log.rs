@@ -2,6 +2,10 @@
 //!
 //! These are the answers that brokers give and the hub judges; neither knows the other.
 
+use std::fmt;
+use std::num::ParseIntError;
+use std::str::FromStr;
+
 use crate::id::Id;
 use crate::sse::Frame;
 use crate::topic::{PartitionNo, Topic};
@@ -42,6 +46,8 @@ pub struct Followed {
     pub born: Option<Id>,
     /// Where the newest seam begins that it knew, zero if there was none; none if it never read one.
     pub seam: Option<Id>,
+    /// The process that it followed; none if it never read one.
+    pub run: Option<RunId>,
 }
 
 impl From<Id> for Followed {
@@ -51,6 +57,7 @@ impl From<Id> for Followed {
             known: heard,
             born: None,
             seam: None,
+            run: None,
         }
     }
 }
@@ -64,6 +71,7 @@ impl Followed {
             known: heard,
             born: Some(clock.born),
             seam: Some(clock.seam),
+            run: Some(clock.run),
         }
     }
 }
@@ -77,13 +85,36 @@ pub struct Tick {
     pub of: Option<ClockName>,
 }
 
+/// Names a process of the log: the first 64 bits of `run_id` in `INFO server`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RunId(pub u64);
+
+impl FromStr for RunId {
+    type Err = ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        u64::from_str_radix(text.get(..16).unwrap_or(text), 16).map(Self)
+    }
+}
+
+impl fmt::Display for RunId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
 /// Tells a clock from those before it.
+///
+/// Two processes that load the same snapshot one after the other begin their seams at the same id: what tells
+/// them apart is the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClockName {
     /// When it began.
     pub born: Id,
     /// Where its newest seam begins, zero if there is none: another process has written from there on.
     pub seam: Id,
+    /// The process that it is of.
+    pub run: RunId,
 }
 
 impl ClockName {
@@ -93,6 +124,7 @@ impl ClockName {
         Self {
             born: horizon.born,
             seam: horizon.seams.last().map_or(Id::ZERO, |seam| seam.before),
+            run: horizon.run,
         }
     }
 }
@@ -111,7 +143,7 @@ pub struct Horizon {
     /// The time of the log's server, never below `last`, in milliseconds.
     pub now_ms: u64,
     /// Names the process that answered; another one means that the log may have gone back.
-    pub run: Box<str>,
+    pub run: RunId,
 }
 
 /// One topic to read: everything above `after`, `limit` entries at most.

@@ -27,7 +27,7 @@ use tidegate::broker::{
 };
 use tidegate::event::EventType;
 use tidegate::id::Id;
-use tidegate::log::{Followed, History, Horizon, Page, ReadRequest};
+use tidegate::log::{Followed, History, Horizon, Page, ReadRequest, RunId};
 use tidegate::metrics::Metrics;
 use tidegate::topic::{Pattern, Topic};
 
@@ -379,9 +379,17 @@ impl Both {
                 .choose(rng)
                 .unwrap(),
             seam: rng.random_bool(0.7).then(|| *seams.choose(rng).unwrap()),
+            run: None,
+        };
+        let (followed_run, is_of_this) = (rng.random_bool(0.8), rng.random_bool(0.8));
+        // Each side names its processes in its own way.
+        let of = |run: RunId| Followed {
+            run: followed_run.then_some(if is_of_this { run } else { RunId(u64::MAX) }),
+            ..followed
         };
         let known = [(topic, of_topic)];
-        self.lua.report(partition, followed, &known).await.unwrap();
+        let run = self.lua.read(partition, &[]).await.unwrap().horizon.run;
+        self.lua.report(partition, of(run), &known).await.unwrap();
         let (horizon, _) = self.read(partition, Vec::new()).await.unwrap();
         let wall = self.wall();
         let side = &mut self.rust[usize::from(partition)];
@@ -390,7 +398,8 @@ impl Both {
         } else {
             horizon.last.ms.min(wall)
         };
-        side.ledger.report(followed, &known, now);
+        let run = RunId(side.ledger.run);
+        side.ledger.report(of(run), &known, now);
         assert_eq!(side.ledger.last(), horizon.last, "{followed:?}, {known:?}");
     }
 

@@ -112,7 +112,7 @@ impl State {
             return true;
         }
         let Some(of) = tick.of else { return true };
-        let is_same = |clock: &Clock| clock.of.born == of.born;
+        let is_same = |clock: &ClockName| clock.born == of.born;
         if self.followed.stale || self.followed.clock.as_ref().is_none_or(is_same) {
             self.followed.adopt(tick);
             return true;
@@ -129,21 +129,13 @@ impl State {
 #[derive(Debug, Default)]
 struct Following {
     /// As it was read or heard last; none until then.
-    clock: Option<Clock>,
+    clock: Option<ClockName>,
     /// The newest id.
     to: Id,
     path: Path,
     /// The log was told that it may have gone back, and nothing was read since: the clock may be
     /// another one now.
     stale: bool,
-}
-
-/// A clock that is followed.
-#[derive(Clone, Debug)]
-struct Clock {
-    of: ClockName,
-    /// The process that it is of; none while it was only heard.
-    run: Option<Box<str>>,
 }
 
 impl Following {
@@ -156,12 +148,7 @@ impl Following {
 
     fn adopt(&mut self, tick: &Tick) {
         let Some(of) = tick.of else { return };
-        let run = self
-            .clock
-            .take()
-            .filter(|clock| clock.of.born == of.born && !self.stale);
-        let run = run.and_then(|clock| clock.run);
-        self.clock = Some(Clock { of, run });
+        self.clock = Some(of);
         self.stale = false;
         self.to = self.to.max(tick.id);
     }
@@ -326,8 +313,7 @@ impl Partition {
     pub fn followed(&self) -> Followed {
         let state = self.state();
         let followed = &state.followed;
-        let of = followed.clock.as_ref().map(|clock| clock.of);
-        let of = of.map_or(Followed::from(followed.to), |clock| {
+        let of = followed.clock.map_or(Followed::from(followed.to), |clock| {
             Followed::by(clock, followed.to)
         });
         Followed {
@@ -363,10 +349,7 @@ impl Partition {
         if *present != generation || followed.path == Path::Broken {
             return Learned::Outdated;
         }
-        let is_other = |clock: &Clock| {
-            let is_other_run = |run: &str| *run != *horizon.run;
-            clock.of.born != horizon.born || clock.run.as_deref().is_some_and(is_other_run)
-        };
+        let is_other = |clock: &ClockName| clock.born != horizon.born || clock.run != horizon.run;
         let other = followed.clock.as_ref().filter(|clock| is_other(clock));
         if followed.path == Path::Estranged || (other.is_some() && !followed.stale) {
             if followed.path == Path::Settled {
@@ -384,10 +367,7 @@ impl Partition {
         }
         losses.clone_from(&horizon.losses);
         horizon.losses.extend(past_losses.iter().copied());
-        followed.clock = Some(Clock {
-            of: ClockName::of(horizon),
-            run: Some(horizon.run.clone()),
-        });
+        followed.clock = Some(ClockName::of(horizon));
         followed.stale = false;
         // A stream may stand there, although the live path has not come as far.
         followed.to = followed.to.max(horizon.last);

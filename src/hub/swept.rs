@@ -11,11 +11,20 @@ const SWEPT_MAX: usize = 4096;
 /// Topics whose feeds were dropped.
 #[derive(Debug, Default)]
 pub(super) struct Swept {
-    known: HashMap<Topic, LastKnown>,
-    /// In the order in which they were dropped; some are read again, and not known here.
-    order: VecDeque<Topic>,
+    known: HashMap<Topic, Remembered>,
+    /// In the order in which they were dropped; some were read again since, and perhaps dropped again.
+    order: VecDeque<(Topic, u64)>,
     /// The first so many of them were told to the log once.
     told: usize,
+    /// How many were ever dropped.
+    dropped: u64,
+}
+
+#[derive(Debug)]
+struct Remembered {
+    last: LastKnown,
+    /// Which place in the order is its own.
+    number: u64,
 }
 
 impl Swept {
@@ -24,8 +33,10 @@ impl Swept {
         if last == LastKnown::default() {
             return;
         }
-        self.known.insert(topic.clone(), last);
-        self.order.push_back(topic);
+        self.dropped += 1;
+        let number = self.dropped;
+        self.order.push_back((topic.clone(), number));
+        self.known.insert(topic, Remembered { last, number });
         let many = self.order.len().saturating_sub(SWEPT_MAX);
         self.forget(many);
         self.told = self.told.saturating_sub(many);
@@ -33,24 +44,59 @@ impl Swept {
 
     /// The topic is read again: from here on its feed knows.
     pub(super) fn take(&mut self, topic: &Topic) -> LastKnown {
-        self.known.remove(topic).unwrap_or_default()
+        let known = self.known.remove(topic);
+        known.map_or_else(LastKnown::default, |known| known.last)
     }
 
     /// All that is known.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&Topic, LastKnown)> {
-        self.known.iter().map(|(topic, last)| (topic, *last))
+        self.known.iter().map(|(topic, known)| (topic, known.last))
     }
 
     /// The log was told. It may go back again, to before that: all is kept for one more report.
     pub(super) fn were_told(&mut self) {
         self.forget(self.told);
-        self.known.values_mut().for_each(LastKnown::note_told);
+        for known in self.known.values_mut() {
+            known.last.note_told();
+        }
         self.told = self.order.len();
     }
 
     fn forget(&mut self, many: usize) {
-        for topic in self.order.drain(..many) {
-            self.known.remove(&topic);
+        for (topic, number) in self.order.drain(..many) {
+            // Its feed may have been opened since, heard more, and been dropped again.
+            if self
+                .known
+                .get(&topic)
+                .is_some_and(|known| known.number == number)
+            {
+                self.known.remove(&topic);
+            }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::Id;
+
+    /// A topic was dropped and told, read again, and dropped again: what was heard last has not been told.
+    #[test]
+    fn what_was_heard_after_the_log_was_told_outlives_the_place_of_before() {
+        let topic = Topic::parse("a").unwrap();
+        let heard = |ms: u64| LastKnown {
+            entry: Id::new(ms, 1),
+            ..LastKnown::default()
+        };
+        let mut swept = Swept::default();
+        swept.remember(topic.clone(), heard(1));
+        swept.were_told();
+        assert_eq!(swept.take(&topic).entry, heard(1).entry);
+        swept.remember(topic.clone(), heard(2));
+        swept.were_told();
+        assert_eq!(swept.iter().count(), 1);
+        swept.were_told();
+        assert_eq!(swept.iter().count(), 0);
     }
 }

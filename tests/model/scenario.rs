@@ -6,7 +6,7 @@ use crate::hub::partition::Learned;
 use crate::hub::reader::{Flow, OpenStep, Reader, Shown, Sink, Start};
 use crate::hub::window::WindowBounds;
 use crate::id::Id;
-use crate::log::{Floor, Horizon, Page, Tick};
+use crate::log::{Floor, Horizon, Page, RunId, Tick};
 use crate::sse::{Entry, Frame, Mark};
 use crate::sync::Arc;
 use crate::topic::Topic;
@@ -62,7 +62,7 @@ pub(crate) fn horizon(ms: u64) -> Horizon {
         seams: Vec::new(),
         losses: Vec::new(),
         now_ms: ms,
-        run: "run".into(),
+        run: RunId(1),
     }
 }
 

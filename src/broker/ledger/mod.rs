@@ -12,7 +12,7 @@ pub use retention::{Bounds, Retention, Rule};
 use super::{BrokerError, Publication, TopicState};
 use crate::id::Id;
 use crate::log::{
-    ClockName, Floor, History, Horizon, Loss, Page, ReadRequest, Reading, Seam, Tick,
+    ClockName, Floor, History, Horizon, Loss, Page, ReadRequest, Reading, RunId, Seam, Tick,
 };
 use crate::sse::{Entry, Frame, Mark};
 use crate::topic::Topic;
@@ -260,7 +260,7 @@ impl Ledger {
             seams: self.seams.iter().copied().collect(),
             losses: self.losses.iter().copied().collect(),
             now_ms: now_ms.max(self.last.ms),
-            run: self.run.to_string().into(),
+            run: RunId(self.run),
         }
     }
 
@@ -342,6 +342,7 @@ impl Ledger {
         ClockName {
             born: self.born,
             seam: self.seams.back().map_or(Id::ZERO, |seam| seam.before),
+            run: RunId(self.run),
         }
     }
 

@@ -83,7 +83,9 @@ impl Ledger {
     /// Whether a replica has followed the process that writes now.
     fn is_followed_by(&self, followed: &Followed) -> bool {
         let name = self.name();
-        followed.born == Some(name.born) && followed.seam == Some(name.seam)
+        followed.born == Some(name.born)
+            && followed.seam == Some(name.seam)
+            && followed.run == Some(name.run)
     }
 
     /// Whether this id is above everything that the newest seam covers.
@@ -294,6 +296,7 @@ mod tests {
             known: heard,
             born: Some(Id::new(90_000, 0)),
             seam: Some(Id::ZERO),
+            run: None,
         };
         let mut log = ledger(10);
         let born = log.horizon(10_000).born;
@@ -412,6 +415,25 @@ mod tests {
         // A second replica that had heard no more is told by the same entry.
         let told = log.report(followed, &[(topic(), known)], 20_400);
         assert_eq!(gap_of(&told), None);
+    }
+
+    /// A process loaded a snapshot, was followed, and died; the next one loaded the same snapshot, so that its
+    /// seam begins where that of the one before began, and its clock was behind. What it gave out before the
+    /// report is at or below what streams were shown of the first.
+    #[test]
+    fn two_processes_that_began_with_one_snapshot_are_not_one() {
+        let mut first = ledger(10);
+        let kept = publish(&mut first, 1, 10_001)[0];
+        let mut second = first.clone();
+        first.run = 1;
+        publish(&mut first, 1, 10_002);
+        let followed = Followed::by(ClockName::of(&first.horizon(10_300)), Id::new(10_300, 0));
+        second.run = 2;
+        let unseen = publish(&mut second, 1, 10_003)[0];
+        assert_eq!(first.name().seam, second.name().seam);
+        assert!(unseen < followed.heard, "{unseen}");
+        let told = second.report(followed, &[(topic(), kept)], 10_004);
+        assert_eq!(gap_of(&told), Some((kept, followed.heard)));
     }
 
     /// Told as lost is only what a replica did not follow.

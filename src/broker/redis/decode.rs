@@ -46,15 +46,20 @@ pub(crate) fn maybe_id(value: &Value) -> Result<Option<Id>, Unreadable> {
     }
 }
 
-/// A clock said aloud: its last id, and which clock it is, which earlier builds do not say.
+/// A clock said aloud, `last born seam run`: its last id, and which clock it is, which earlier builds do not
+/// say.
 pub(crate) fn tick(payload: &[u8]) -> Option<Tick> {
-    let ids = std::str::from_utf8(payload).ok()?.split(' ');
-    let ids: Vec<Id> = ids.map(str::parse).collect::<Result<_, _>>().ok()?;
-    let (id, of) = match *ids.as_slice() {
+    let words: Vec<&str> = std::str::from_utf8(payload).ok()?.split(' ').collect();
+    let (id, of) = match words.as_slice() {
         [id] => (id, None),
-        [id, born, seam] => (id, Some(ClockName { born, seam })),
+        [id, born, seam, run] => {
+            let (born, seam) = (born.parse().ok()?, seam.parse().ok()?);
+            let run = run.parse().ok()?;
+            (id, Some(ClockName { born, seam, run }))
+        }
         _ => return None,
     };
+    let id = id.parse().ok()?;
     Some(Tick { id, of })
 }
 
@@ -84,7 +89,7 @@ pub(crate) fn reading(
             .map(|(from, told)| Loss { from, told })
             .collect(),
         now_ms: number(now)?,
-        run: text(run)?.into(),
+        run: text(run)?.parse().map_err(|_| Unreadable)?,
     };
     if pages.len() != requests.len() {
         return Err(Unreadable);
@@ -316,7 +321,7 @@ mod tests {
             ),
         ];
         for bad in bad {
-            let horizon = ["5-1", "1-0", "", "5", "run", ""].map(text);
+            let horizon = ["5-1", "1-0", "", "5", "0a", ""].map(text);
             let pages = [good(), bad, good()];
             let reply = Value::Array(horizon.into_iter().chain(pages).collect());
             let requests = ["a", "b", "c"].map(|name| ReadRequest {

@@ -130,8 +130,11 @@ local function leap_over(k, id)
   redis.call('HSET', key(k.p, 'clock'), 'last', k.last, 'seams', pairs_text(k.seams))
 end
 
--- Where the newest seam begins, zero if there is none: with the birth it names the clock.
+-- Where the newest seam begins, zero if there is none: with the birth and the process it names the clock.
 local function newest_seam(k) return #k.seams > 0 and k.seams[#k.seams][1] or '0-0' end
+
+-- The process that wrote last, in 64 bits of its run id.
+local function run_name(k) return string.sub(k.run, 1, 16) end
 
 -- Whether this id is above everything that the newest seam covers.
 local function is_beyond_seams(k, id)
@@ -348,25 +351,25 @@ redis.register_function({ function_name = F .. 'tick', flags = { 'allow-oom' }, 
   redis.call('HSET', key(k.p, 'clock'), 'last', k.last)
   -- What stands in the way there is not in the way of the clock.
   pcall(sweep, k, 64)
-  redis.call('PUBLISH', key(k.p, 'tick'), k.last .. ' ' .. k.born .. ' ' .. newest_seam(k))
+  redis.call('PUBLISH', key(k.p, 'tick'), k.last .. ' ' .. k.born .. ' ' .. newest_seam(k) .. ' ' .. run_name(k))
   -- As earlier builds say and read it.
   redis.call('PUBLISH', key(k.p, 'tick'), k.last)
   return { k.last, redis.call('HEXISTS', key(k.p, 'clock'), 'age_ms') }
 end })
 
--- p heard born seam known (topic id)*: how far a replica followed the clock, which clock that was (born
--- then, its newest seam beginning there; empty if it never knew), the newest id that it knows of
--- whatever log, and which id of each topic it knew last
+-- p heard born seam run known (topic id)*: how far a replica followed the clock, which clock that was (born
+-- then, its newest seam beginning there, of that process; empty if it never knew), the newest id that it
+-- knows of whatever log, and which id of each topic it knew last
 redis.register_function({ function_name = F .. 'report', flags = { 'allow-oom' }, callback = function(_, a)
   local k = clock(a[1])
   take_over(k)
   local reporter = {
-    heard = a[2], passed = a[5], since = unfollowed_since(k, a[3], a[4]),
-    is_known = a[3] == k.born and a[4] == newest_seam(k),
+    heard = a[2], passed = a[6], since = unfollowed_since(k, a[3], a[4]),
+    is_known = a[3] == k.born and a[4] == newest_seam(k) and a[5] == run_name(k),
   }
   -- It may have heard more than it followed. Nothing of that is given out again.
-  local known = a[5]
-  for i = 7, #a, 2 do if less(known, a[i]) then known = a[i] end end
+  local known = a[6]
+  for i = 8, #a, 2 do if less(known, a[i]) then known = a[i] end end
   if reporter.is_known then
     -- It has followed this very process. Only if that has lost its tail it knows more.
     if less(k.last, known) then leap_from(k, k.last, known) end
@@ -374,7 +377,7 @@ redis.register_function({ function_name = F .. 'report', flags = { 'allow-oom' }
     if is_beyond_seams(k, reporter.heard) then leap_over(k, reporter.heard) end
     if less(k.last, known) then leap_over(k, known) end
   end
-  for i = 6, #a, 2 do report(k, a[i], a[i + 1], reporter) end
+  for i = 7, #a, 2 do report(k, a[i], a[i + 1], reporter) end
   return redis.status_reply('OK')
 end })
 

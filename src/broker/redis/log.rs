@@ -154,6 +154,7 @@ impl Redis {
         cmd.arg(followed.heard.to_string())
             .arg(known(followed.born))
             .arg(known(followed.seam))
+            .arg(followed.run.map(|run| run.to_string()).unwrap_or_default())
             .arg(followed.known.to_string());
         for (topic, id) in topics {
             cmd.arg(topic.as_str()).arg(id.to_string());

@@ -143,7 +143,7 @@ mod tests {
     use super::*;
     use crate::hub::window::WindowBounds;
     use crate::id::Id;
-    use crate::log::{Horizon, ReadRequest};
+    use crate::log::{Horizon, ReadRequest, RunId};
     use crate::topic::Topic;
     use std::sync::Arc;
 
@@ -164,7 +164,7 @@ mod tests {
             seams: Vec::new(),
             losses: Vec::new(),
             now_ms: ms,
-            run: "a".into(),
+            run: RunId(1),
         };
         Reading {
             horizon,
