@@ -491,10 +491,13 @@ def replica():
                     lines(
                         "Topics and windows",
                         """Topics that streams here read, and on the right the memory of their windows:
-                        window.bytes_max a topic at most.""",
+                        window.bytes_max a topic at most; and of pages of the log, for streams that are behind:
+                        at limits.page_bytes_max reads wait.""",
                         ("sum(tidegate_topics{})", "topics"),
                         ("sum(tidegate_window_bytes{})", "windows"),
-                        right=("windows", "bytes"),
+                        ("sum(tidegate_page_bytes{})", "pages"),
+                        ("sum(rate(tidegate_page_waits_total{}[r]))", "reads that wait"),
+                        right=("windows|pages", "bytes"),
                     ),
                 ],
             ),

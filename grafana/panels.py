@@ -93,7 +93,7 @@ def stat(title, what, expr, legend, unit="none", limits=None, instant=False, dec
 
 
 def lines(title, what, *targets, unit="short", stack=False, limits=None, top=None, width=8, right=None, below_zero=False):
-    """Lines over time. `limits` are drawn, `right` names the series whose unit is (name, unit) on the other axis."""
+    """Lines over time. `limits` are drawn, `right` names the series whose unit is (name, unit) on the other axis, several with | between them."""
     custom = {
         "drawStyle": "line",
         "lineInterpolation": "linear",
@@ -129,7 +129,8 @@ def lines(title, what, *targets, unit="short", stack=False, limits=None, top=Non
             {"id": "unit", "value": its_unit},
             {"id": "custom.axisPlacement", "value": "right"},
         ]
-        override = {"matcher": {"id": "byName", "options": name}, "properties": properties}
+        matcher = {"id": "byRegexp", "options": f"/^({name})$/"} if "|" in name else {"id": "byName", "options": name}
+        override = {"matcher": matcher, "properties": properties}
         made["fieldConfig"]["overrides"] = [override]
     return made
 

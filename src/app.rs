@@ -99,6 +99,7 @@ impl App {
             metrics.clone(),
             tasks.clone(),
             config.limits.replays_max,
+            config.limits.page_bytes_max,
         );
         let streams = Arc::new(stream_settings(config, &metrics));
         let sockets = start_sockets(config.engine, &streams, &reads)?;
@@ -173,6 +174,9 @@ impl App {
         // Whether it is so by the new rules is seen again by the next request.
         gateway.metrics.forwarded_without_key.set(0);
         gateway.reads.set_places(config.limits.replays_max);
+        gateway
+            .reads
+            .set_page_bytes_max(config.limits.page_bytes_max);
         gateway
             .open_streams
             .set_lines_max(config.logging.stream_lines_max);

@@ -243,14 +243,19 @@ impl Page {
     }
 }
 
+/// Counts the memory of a reading as long as that lives.
+pub trait Held: fmt::Debug + Send + Sync {}
+
 /// The answer to one read: all pages and the clock belong to the same moment.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Reading {
     /// The partition's clock.
     pub horizon: Horizon,
     /// A page for each request, in their order. One answer has a bound: pages for which there was no room
     /// are left out, and are asked for again. The first is always there, and so are those without entries.
     pub pages: Vec<Page>,
+    /// Let go with it.
+    pub held: Option<Box<dyn Held>>,
 }
 
 /// What a first visit asks of the past.

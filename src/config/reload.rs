@@ -5,7 +5,7 @@ use super::source::Faults;
 
 /// Keys that a reload takes: who may publish, the limits of requests, what the log keeps, and what
 /// is logged. All others are taken at the start.
-pub const RELOADABLE: [&str; 13] = [
+pub const RELOADABLE: [&str; 14] = [
     "auth.publish_key",
     "auth.publish_key_file",
     "auth.open_publishing",
@@ -13,6 +13,7 @@ pub const RELOADABLE: [&str; 13] = [
     "limits.topics_per_stream_max",
     "limits.topics_max",
     "limits.replays_max",
+    "limits.page_bytes_max",
     "limits.history_events_max",
     "log.events_max",
     "log.age_max",

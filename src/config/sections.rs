@@ -156,6 +156,8 @@ pub struct Limits {
     pub topics_max: usize,
     /// Reads of the log for streams at the same time.
     pub replays_max: usize,
+    /// Bytes of pages of the log in memory; beyond it reads wait a little.
+    pub page_bytes_max: usize,
     /// Events of `?last=` and of one page of `GET /topics/{topic}/events`.
     pub history_events_max: usize,
 }
@@ -466,6 +468,7 @@ impl Limits {
             topics_per_stream_max: s.count("limits.topics_per_stream_max", "64"),
             topics_max: s.get("limits.topics_max", "0"),
             replays_max: s.count("limits.replays_max", "32"),
+            page_bytes_max: s.count("limits.page_bytes_max", "67108864"),
             history_events_max: s.count("limits.history_events_max", "1000"),
         }
     }

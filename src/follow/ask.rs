@@ -64,7 +64,7 @@ pub struct Report {
 pub struct Failed;
 
 /// What has come of an [`Ask`].
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub enum Answer {
     /// All was reported and said, or the connection is over.
     Settled(ConnectionNo),

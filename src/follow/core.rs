@@ -246,7 +246,7 @@ impl FollowerCore {
         }
     }
 
-    /// The hub wants something: new topics, or a clock.
+    /// The hub wants something: new topics, a topic read of which a page showed a hole, or a clock.
     pub fn hub_wants(&mut self, now: Instant) {
         let added = self.hub.take_added();
         if !added.is_empty() {
@@ -256,6 +256,7 @@ impl FollowerCore {
             let interest = Interest::Add(topics.collect());
             self.asks.push_back(Ask::Interest(interest));
         }
+        self.to_repair.extend(self.hub.take_holes());
         self.tick_for_waiting(now);
     }
 

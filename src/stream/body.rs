@@ -2,7 +2,7 @@
 //! `engine.sockets` is off.
 //!
 //! The body is polled only when hyper has room, so a reader that stops costs a cursor, what hyper has
-//! buffered, and the pages of the log that it was about to be shown, if it was behind its window.
+//! buffered, and for a second or two the pages of the log that it was about to be shown.
 //!
 //! ```text
 //!  Opening ──> Live <──> Reading          clean end: Over
@@ -91,6 +91,8 @@ struct Outlet {
     outside: Outside,
     /// Looks in a row at which its time was over.
     overdue: u8,
+    /// hyper has asked for more since the last look.
+    asked: bool,
 }
 
 /// What a body goes out on.
@@ -126,7 +128,8 @@ impl Bodies {
         self.each(|outlet| outlet.offer_to(top)).await;
     }
 
-    /// Ends those whose time is over and whose readers do not let them notice. Never returns.
+    /// Has those let their pages go whose readers take nothing, and ends those whose time is over and whose
+    /// readers do not let them notice. Never returns.
     ///
     /// # Cancel safety
     /// Safe: the next one begins anew.
@@ -134,7 +137,7 @@ impl Bodies {
         let mut look = tokio::time::interval(LOOK);
         loop {
             look.tick().await;
-            self.each(Outlet::end_if_overdue).await;
+            self.each(Outlet::look).await;
         }
     }
 
@@ -187,6 +190,7 @@ impl StreamBody {
             guard,
             outside,
             overdue: 0,
+            asked: true,
         }));
         let number = bodies.all().insert(outlet.clone());
         Self {
@@ -253,6 +257,16 @@ impl Outlet {
             State::Over => Some(Ending::Clean(self.guard.reason)),
             State::Moving => None,
         }
+    }
+
+    fn look(&mut self) {
+        let was_asked = std::mem::take(&mut self.asked);
+        if let State::Live(stream) = &mut self.state
+            && !was_asked
+        {
+            stream.release_pages();
+        }
+        self.end_if_overdue();
     }
 
     fn end_if_overdue(&mut self) {
@@ -401,6 +415,7 @@ impl Outlet {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        self.asked = true;
         loop {
             if let Some(bytes) = self.take_out() {
                 return Poll::Ready(Some(Ok(Frame::data(bytes))));

@@ -135,7 +135,7 @@ enum Replay {
 }
 
 /// Bytes after which a turn stops, so that one stream does not starve the others.
-const TURN_BYTES: usize = 64 * 1024;
+const TURN_BYTES: usize = 32 * 1024;
 
 #[derive(Serialize)]
 struct Opened<'a> {
@@ -276,6 +276,11 @@ impl Stream {
     /// Takes what [`Turn::Read`] asked for.
     pub fn take(&mut self, reading: &Arc<Reading>) {
         self.reader.take_pages(reading);
+    }
+
+    /// Its client takes nothing now: a reader that stops costs a cursor.
+    pub fn release_pages(&mut self) {
+        self.reader.release_pages();
     }
 
     /// Goes on as far as it can: adds what is to be written to `out`.

@@ -172,3 +172,54 @@ fn a_reader_that_takes_nothing_for_too_long_is_cut_and_comes_back() {
     seen.pop();
     assert_eq!(numbers(&seen), (0..EVENTS).collect::<Vec<_>>());
 }
+
+/// Each has asked for pages of many topics, and holds none of them while it takes nothing. One whose body is
+/// of HTTP/2 lets them go as well.
+#[test]
+fn many_readers_of_many_topics_that_stop_in_a_replay_hold_no_pages() {
+    const TOPICS: usize = 16;
+    const EVENTS: usize = 10;
+    const READERS: usize = 40;
+    // They would hold a page of each topic, of three events at least.
+    const MEMORY_MAX: usize = READERS * TOPICS * LARGE * 3 / 2;
+    let redis = Redis::start();
+    let gateway = fleet(&redis, 1, &[]).remove(0);
+    let topics: Vec<String> = (0..TOPICS).map(|topic| format!("many-{topic}")).collect();
+    for number in 0..EVENTS {
+        for topic in &topics {
+            redis.publish(topic, &large(number), &[]);
+        }
+    }
+    let query: Vec<String> = topics
+        .iter()
+        .map(|topic| format!("topic={topic}"))
+        .collect();
+    let path = format!("/events?{}&since=earliest", query.join("&"));
+    let before = gateway.peak_memory();
+    let mut stuck: Vec<Sse> = (0..READERS).map(|_| gateway.open(&path, &[])).collect();
+    let limited = format!("{path}&limit=100000");
+    let bodies: Vec<Sse> = (0..2).map(|_| gateway.open(&limited, &[])).collect();
+    let (mut sent, mut looks) = (0.0, 0);
+    eventually("nobody takes any more, and nobody holds a page", || {
+        let now = gateway.metric("tidegate_sent_bytes_total", &[]);
+        let is_still = now <= sent && gateway.metric("tidegate_page_bytes", &[]) == 0.0;
+        looks = if is_still { looks + 1 } else { 0 };
+        sent = now;
+        looks == 20
+    });
+    let grown = gateway.peak_memory() - before;
+    println!("{READERS} readers, memory grew by {} MiB", grown / MIB);
+    assert!(grown < MEMORY_MAX, "{} MiB", grown / MIB);
+    // What was let go is read again: everything comes once, in order.
+    let mut last = stuck.pop().unwrap();
+    last.opened();
+    let mut seen = std::collections::HashMap::new();
+    for _ in 0..TOPICS * EVENTS {
+        let event = last.next_event();
+        let number = numbers(&[event])[0];
+        let of_number = seen.entry(number).or_insert(0);
+        *of_number += 1;
+    }
+    assert!((0..EVENTS).all(|number| seen[&number] == TOPICS));
+    drop((stuck, bodies));
+}

@@ -703,6 +703,10 @@ impl World {
                 for piece in &out.pieces {
                     open.wire.write(piece);
                 }
+                if !out.pieces.is_empty() && rng.random_bool(0.15) {
+                    // Its socket did not take all of that.
+                    stream.release_pages();
+                }
                 let replica = open.replica;
                 match turn {
                     Turn::More => open.woken.set(),

@@ -248,6 +248,7 @@ impl Ledger {
                 .iter()
                 .map(|request| self.page(request, now_ms))
                 .collect(),
+            held: None,
         }
     }
 

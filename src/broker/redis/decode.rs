@@ -107,7 +107,12 @@ pub(crate) fn reading(
         })
     });
     let pages = pages.collect();
-    Ok((Reading { horizon, pages }, foreign))
+    let reading = Reading {
+        horizon,
+        pages,
+        held: None,
+    };
+    Ok((reading, foreign))
 }
 
 /// Whether the call had no room for this page.

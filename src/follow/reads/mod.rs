@@ -8,6 +8,7 @@
 //! A thread of sockets coalesces the same reads once more (`stream::sockets`): there it spares a
 //! task for each stream, here a question to Redis for each thread and each body.
 
+mod budget;
 pub mod shared;
 
 use crate::broker::Broker;
@@ -16,6 +17,7 @@ use crate::id::Id;
 use crate::log::{History, LogRead, Reading};
 use crate::metrics::Metrics;
 use crate::topic::{PartitionNo, Topic};
+use budget::PageBudget;
 use shared::{Begun, Finished, SharedReads};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -36,6 +38,7 @@ struct Shared {
     tracker: TaskTracker,
     places: Semaphore,
     places_max: Mutex<usize>,
+    budget: Arc<PageBudget>,
     under_way: Mutex<SharedReads<Waiter>>,
 }
 
@@ -43,7 +46,8 @@ struct Shared {
 const PAUSE_MAX: Duration = Duration::from_millis(500);
 
 impl Reads {
-    /// At most `places` reads at the same time; their tasks belong to `tracker`.
+    /// At most `places` reads at the same time; their tasks belong to `tracker`. With more than
+    /// `page_bytes_max` bytes of pages in memory further ones wait a little.
     #[must_use]
     pub fn new(
         hub: Arc<Hub>,
@@ -51,7 +55,9 @@ impl Reads {
         metrics: Arc<Metrics>,
         tracker: TaskTracker,
         places: usize,
+        page_bytes_max: usize,
     ) -> Self {
+        let budget = Arc::new(PageBudget::new(metrics.clone(), page_bytes_max));
         Self(Arc::new(Shared {
             hub,
             broker,
@@ -59,8 +65,14 @@ impl Reads {
             tracker,
             places: Semaphore::new(places),
             places_max: Mutex::new(places),
+            budget,
             under_way: Mutex::default(),
         }))
+    }
+
+    /// Another bound of the memory of pages.
+    pub fn set_page_bytes_max(&self, bytes: usize) {
+        self.0.budget.set_most(bytes);
     }
 
     /// Another number of reads at the same time. Those that are under way go on.
@@ -154,6 +166,9 @@ async fn carry_out(shared: Arc<Shared>, read: LogRead) {
     };
     let mut pause = Pause::default();
     loop {
+        if matches!(read, LogRead::Pages(..)) {
+            shared.budget.room().await;
+        }
         let place = shared.places.acquire().await;
         let waits = |waiter: &Waiter| !waiter.is_closed();
         let begun = shared.lock().begin(&read, &shared.hub, waits);
@@ -191,6 +206,7 @@ async fn carry_out(shared: Arc<Shared>, read: LogRead) {
             }
             Finished::Again(served) => served,
         };
+        shared.budget.hold(&mut reading);
         let reading = Arc::new(reading);
         for waiter in served {
             // Whoever waited may have gone.

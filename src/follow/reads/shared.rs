@@ -169,6 +169,7 @@ mod tests {
         Reading {
             horizon,
             pages: Vec::new(),
+            held: None,
         }
     }
 

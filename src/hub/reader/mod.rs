@@ -240,6 +240,12 @@ impl Reader {
         }
     }
 
+    /// Lets the pages go that it holds, because its client takes nothing now: the next step asks for what it
+    /// needs again.
+    pub fn release_pages(&mut self) {
+        self.parts.iter_mut().for_each(Part::release_pages);
+    }
+
     /// Moves the cursor of a quiet stream to where all of its topics are complete, as far as nothing
     /// can still come at or below that. True if it has moved.
     pub fn refresh(&mut self, sink: &mut impl Sink) -> bool {

@@ -1,7 +1,9 @@
 //! The merge of the topics of one partition into one stream.
 
 use super::source::{Front, Source, Teller};
-use super::step::{Flow, OpenStep, Showing, Shown, Sink, Start, Step};
+use super::step::{
+    Flow, OpenStep, PAGE_EVENTS, PAGE_EVENTS_MIN, Showing, Shown, Sink, Start, Step,
+};
 use crate::gap;
 use crate::hub::partition::Partition;
 use crate::id::Id;
@@ -248,7 +250,7 @@ impl Part {
         };
         if !view.covers(position) {
             drop(view);
-            let requests = vec![source.request(position)];
+            let requests = vec![source.request(position, PAGE_EVENTS)];
             return Step::Behind(LogRead::Pages(self.partition.number(), requests));
         }
         source.history = false;
@@ -322,13 +324,28 @@ impl Part {
         }
     }
 
+    /// Entries of one page. What is held of all topics is bounded, and a stream of many topics is shown little
+    /// of each before it needs the next page of another.
+    fn page_events(&self) -> usize {
+        (2 * PAGE_EVENTS / self.sources.len().max(1)).clamp(PAGE_EVENTS_MIN, PAGE_EVENTS)
+    }
+
+    /// The stream shows nothing for a while: pages that it holds are let go.
+    pub(super) fn release_pages(&mut self) {
+        for source in &mut self.sources {
+            source.release_page(self.cursor);
+        }
+    }
+
     /// Gaps that end above what is shown next. They are told now and without an id, because the
     /// cursor is about to move on among the ids that they lack: a stream that dropped there and
     /// came back to a replica which still holds the rest would never be told.
     fn tell_early(&mut self, next: Id, showing: &mut Showing<'_, impl Sink>) -> Flow {
-        let pages = self.sources.iter_mut().filter_map(|s| s.page.as_mut());
-        for page in pages {
-            if let Some(gap) = page.gap.take_if(|gap| gap.to > next) {
+        for source in &mut self.sources {
+            let early = source.page.as_mut();
+            if let Some(gap) = early.and_then(|page| page.gap.take_if(|gap| gap.to > next)) {
+                // Told once, also if the rest of its page is let go and read again.
+                source.done = source.done.max(gap.to);
                 let anchored = false;
                 if showing.show(Shown::Gap { gap, anchored }) == Flow::Full {
                     return Flow::Full;
@@ -344,12 +361,13 @@ impl Part {
             second: None,
             behind: Vec::new(),
         };
+        let page_events = self.page_events();
         for (index, source) in self.sources.iter().enumerate() {
             let id = match source.front(self.cursor) {
                 Front::Nothing => continue,
                 Front::Behind => {
                     let position = source.position(self.cursor);
-                    fronts.behind.push(source.request(position));
+                    fronts.behind.push(source.request(position, page_events));
                     continue;
                 }
                 Front::At(id) => id,

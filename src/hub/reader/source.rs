@@ -1,7 +1,7 @@
 //! One topic of a stream: a page of the log while the stream is behind the topic's window, and the
 //! window after that.
 
-use super::step::{Flow, PAGE_EVENTS, Showing, Shown, Sink};
+use super::step::{Flow, Showing, Shown, Sink};
 use crate::gap;
 use crate::hub::feed::{Feed, LateFind, Stretch};
 use crate::hub::waker::WakerId;
@@ -34,6 +34,8 @@ pub(super) struct PageCursor {
     frames: Option<SharedFrames>,
     /// The topic is known up to here.
     pub(super) cap: Id,
+    /// Where it begins, if it was read for a first visit: what is gone before that is not missed.
+    history: Option<Id>,
 }
 
 /// What is left of a page that all who asked for it share.
@@ -127,12 +129,12 @@ impl Source {
         cursor.max(self.done)
     }
 
-    /// The next page after a position.
-    pub(super) fn request(&self, after: Id) -> ReadRequest {
+    /// The next page after a position, of `limit` entries at most.
+    pub(super) fn request(&self, after: Id, limit: usize) -> ReadRequest {
         ReadRequest {
             topic: self.feed.topic().clone(),
             after,
-            limit: PAGE_EVENTS,
+            limit,
         }
     }
 
@@ -197,6 +199,7 @@ impl Source {
                 next: page.frames.partition_point(|frame| frame.id <= from),
             }),
             cap: cap.max(from),
+            history: history.then_some(page.after),
         }));
     }
 
@@ -206,7 +209,21 @@ impl Source {
             gap: Some(self.gap(missing)),
             frames: None,
             cap: missing.to,
+            history: None,
         }));
+    }
+
+    /// The stream shows nothing for a while. What is left of the page is read again when it goes on; a gap
+    /// that the page begins with was found, and stays.
+    pub(super) fn release_page(&mut self, cursor: Id) {
+        let position = self.position(cursor);
+        self.page = self.page.take().and_then(|mut page| {
+            self.history |= page.history == Some(position);
+            let gap = page.gap.as_ref()?;
+            page.cap = gap.to;
+            page.frames = None;
+            Some(page)
+        });
     }
 
     fn gap(&self, missing: gap::Missing) -> Gap {

@@ -9,8 +9,11 @@ use crate::topic::PartitionNo;
 /// Entries of one page. A page is bounded in bytes as well, by the broker.
 pub const PAGE_EVENTS: usize = 256;
 
+/// The same of a stream of very many topics.
+pub(super) const PAGE_EVENTS_MIN: usize = 4;
+
 const _: () = assert!(
-    PAGE_EVENTS > 0,
+    PAGE_EVENTS_MIN > 0 && PAGE_EVENTS_MIN <= PAGE_EVENTS,
     "a page that holds nothing never catches up"
 );
 

@@ -182,11 +182,14 @@ impl Connection {
         };
     }
 
-    /// From reading to live, with what it has waited for. False if it did not wait.
+    /// From reading to live, with what it has waited for. False if it did not wait. A connection that is
+    /// blocked asks again when it is not.
     pub(super) fn resume(&mut self, reading: &Arc<Reading>) -> bool {
         match std::mem::replace(&mut self.state, State::Moving) {
             State::Reading { mut stream, .. } => {
-                stream.take(reading);
+                if self.rest.is_none() {
+                    stream.take(reading);
+                }
                 self.state = State::Live(*stream);
                 true
             }
@@ -303,6 +306,9 @@ impl Connection {
             .for_each(|piece| rest.push(piece.into_bytes()));
         rest.drop_front(sent);
         self.rest = Some(Box::new(rest));
+        if let State::Live(stream) = &mut self.state {
+            stream.release_pages();
+        }
         // Edge-triggered: only a call that would block has the kernel tell when it would not.
         self.flush()
     }

@@ -311,7 +311,10 @@ impl Connections {
             match (turn, written) {
                 (_, Written::Gone(reason)) => return self.lose(number, reason),
                 (Turn::More, Written::All) => {}
-                (Turn::More, Written::Blocked) => return self.schedule_blocked(number),
+                // It reads on when what it has shown is out.
+                (Turn::More | Turn::Read(_), Written::Blocked) => {
+                    return self.schedule_blocked(number);
+                }
                 (Turn::Wait(until), _) => {
                     connection.due = until;
                     return self.schedule(number);
