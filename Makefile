@@ -48,7 +48,7 @@ $(built): Cargo.toml Cargo.lock $(shell find src -type f)
 
 # --- checks -----------------------------------------------------------------------------------------------------------
 
-.PHONY: old-rules test-old-rule mutants model test quick ci test-tools fmt fmt-check lint doc test-rust test-valkey test-config test-dashboards test-load test-fault test-abuse deny
+.PHONY: old-rules test-old-rule mutants model fuzz test quick ci test-tools fmt fmt-check lint doc test-rust test-valkey test-config test-dashboards test-load test-fault test-abuse deny
 checks = test-tools fmt-check lint doc test-rust test-old-rule test-config test-dashboards test-load test-fault test-abuse
 
 test: ## all checks: the one command that tells whether a change is good
@@ -81,6 +81,9 @@ mutants: ## changes the core at random, one small thing at a time, and sees whet
 model: ## plays wake-ups and cursors in more orders than `make test` does, then breaks their rules one at a time; ARGS name some
 	cargo test --locked --package tidegate --test model -- --more 1
 	tests/model/broken/run $(ARGS)
+
+fuzz: ## reads any bytes as what comes from others: TIME= seconds (600) for each of fuzz/targets; ARGS name some; wants cargo-fuzz
+	fuzz/run $(ARGS)
 
 ci: ## what the build machine runs
 	@.ci/run

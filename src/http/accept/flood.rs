@@ -155,6 +155,15 @@ impl Flood {
     }
 }
 
+/// Whether bytes from the preface on are a flood, in whatever pieces they come.
+#[cfg(any(test, fuzzing))]
+pub(in crate::http) fn is_flood(bytes: &[u8], piece: usize) -> bool {
+    let now = Instant::now();
+    let mut flood = Flood::new(10, now);
+    let mut pieces = bytes.chunks(piece.max(1));
+    pieces.any(|piece| !flood.came(piece, now))
+}
+
 /// The socket of an HTTP/2 connection, which fails once its peer floods it.
 #[derive(Debug)]
 pub(super) struct Unflooded<S> {

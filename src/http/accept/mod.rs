@@ -28,5 +28,7 @@ mod spare;
 
 pub(in crate::http) use carrier::end_of_carrier;
 pub(in crate::http) use connection::Peer;
+#[cfg(any(test, fuzzing))]
+pub(in crate::http) use flood::is_flood;
 pub(in crate::http) use handoff::HandoffSlot;
 pub use listener::Listener;
