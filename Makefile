@@ -48,8 +48,8 @@ $(built): Cargo.toml Cargo.lock $(shell find src -type f)
 
 # --- checks -----------------------------------------------------------------------------------------------------------
 
-.PHONY: old-rules test-old-rule mutants model test quick ci test-tools fmt fmt-check lint doc test-rust test-valkey test-config test-dashboards test-load test-fault deny
-checks = test-tools fmt-check lint doc test-rust test-old-rule test-config test-dashboards test-load test-fault
+.PHONY: old-rules test-old-rule mutants model fuzz test quick ci test-tools fmt fmt-check lint doc test-rust test-valkey test-config test-dashboards test-load test-fault test-abuse deny
+checks = test-tools fmt-check lint doc test-rust test-old-rule test-config test-dashboards test-load test-fault test-abuse
 
 test: ## all checks: the one command that tells whether a change is good
 	@told=; trap 'printf "%s" "$$told"' EXIT; \
@@ -81,6 +81,9 @@ mutants: ## changes the core at random, one small thing at a time, and sees whet
 model: ## plays wake-ups and cursors in more orders than `make test` does, then breaks their rules one at a time; ARGS name some
 	cargo test --locked --package tidegate --test model -- --more 1
 	tests/model/broken/run $(ARGS)
+
+fuzz: ## reads any bytes as what comes from others: TIME= seconds (600) for each of fuzz/targets; ARGS name some; wants cargo-fuzz
+	fuzz/run $(ARGS)
 
 ci: ## what the build machine runs
 	@.ci/run
@@ -132,16 +135,22 @@ test-load: binary ## short k6 runs through a cluster of its own, on free ports, 
 test-fault: ## a short run of the fault runner
 	$(MAKE) fault ARGS="--short"
 
+test-abuse: ## clients of all bad sorts, a second each, beside good ones that must lose nothing
+	$(MAKE) abuse ARGS="--short"
+
 include deploy/deploy.mk
 
 # --- load and faults --------------------------------------------------------------------------------------------------
 
-.PHONY: load fault bench rolling-deploy rebalance
+.PHONY: load fault abuse bench rolling-deploy rebalance
 load: ## a k6 run through the running cluster: SCRIPT=subscribe.js (publish, reconnect, soak), K6=/path/to/k6; ARGS go to k6
 	BASE_URL=$${BASE_URL:-http://127.0.0.1:$${NGINX_PORT:-8080}} loadtest/k6/run.sh $(ARGS)
 
 fault: binary ## kills, pauses and cuts parts while subscribers watch for loss; ARGS go to the fault runner
 	cargo run --release --locked -p swarm --bin fault -- $(ARGS)
+
+abuse: binary ## has clients misbehave, one sort at a time, beside good ones that must not notice; ARGS go to the runner
+	cargo run --release --locked -p swarm --bin abuse -- $(ARGS)
 
 rolling-deploy: ## replaces all replicas one by one, and reloads nginx, under EventSource clients in Chromium; `make test` has a short form
 	@deploy/install.sh redis-server nginx chromium

@@ -541,9 +541,10 @@ def replica():
                     lines(
                         "Requests refused for what they are, by reason",
                         """Before any handler saw them. cross_site and host: a page in a browser would write or read here.
-                        forwarded: a proxy passes writes on, and there is no publish key.""",
+                        forwarded: a proxy passes writes on, and there is no publish key. Floods are connections that were closed.""",
                         ("sum by (reason) (rate(tidegate_requests_refused_total{}[r]))", "{{reason}}"),
                         ("max(tidegate_forwarded_without_key{})", "reached from elsewhere without a key"),
+                        ("sum(rate(tidegate_http2_floods_total{}[r]))", "floods over HTTP/2"),
                         unit="cps",
                     ),
                     lines(

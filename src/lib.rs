@@ -31,6 +31,8 @@ pub mod config;
 pub mod cursor;
 pub mod event;
 pub mod follow;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod gap;
 pub mod http;
 pub mod hub;

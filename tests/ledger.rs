@@ -15,6 +15,9 @@
     reason = "a failed step ends the test"
 )]
 
+#[path = "ledger/words.rs"]
+mod words;
+
 mod support;
 
 use rand::rngs::StdRng;
@@ -30,16 +33,14 @@ use tidegate::id::Id;
 use tidegate::log::{Followed, History, Horizon, Page, ReadRequest, RunId};
 use tidegate::metrics::Metrics;
 use tidegate::topic::{Pattern, Topic};
+use words::Words;
 
 const LEAP_MS: u64 = 150;
 const PARTITIONS: u16 = 2;
-/// With keys that make others of them, if a colon is all that stands between.
-const TOPICS: [&str; 10] = ["a", "a:1", "b", "ba", "ü:1", "c", "d", "e", ":1:a", "ü"];
-const KEYS: [&str; 6] = ["k", "1:k", ":k", "1", "ü:1:k", "2:a:k"];
 
 /// Settings that a fleet may have one after the other. Redis has logs expire by its wall clock, and none does
 /// while this runs. Entries become too old all the same, since reports have the log's clock leap far ahead.
-fn retention(number: usize) -> Retention {
+fn retention(number: usize, words: &Words) -> Retention {
     let bounds = |events_max, age_ms| Bounds { events_max, age_ms };
     let rule = |topics: &str, bounds| Rule {
         topics: Pattern::parse(topics).unwrap(),
@@ -58,8 +59,8 @@ fn retention(number: usize) -> Retention {
     Retention {
         bounds: bounds(8, if number == 3 { 20_000 } else { 60_000 }),
         rules,
-        event_bytes_max: 12,
-        topics_max: 6,
+        event_bytes_max: words.event_bytes_max,
+        topics_max: words.topics_max,
         idempotency_ms: 600_000,
         leap_ms: LEAP_MS,
     }
@@ -74,6 +75,7 @@ struct Both {
     settings: broker::Settings,
     rust: Vec<Side>,
     rng: StdRng,
+    words: Words,
 }
 
 /// One partition in Rust, and what its clock said last.
@@ -87,15 +89,25 @@ struct Side {
 
 #[test]
 fn lua_and_rust_keep_the_same_log() {
+    keep_the_same_log(Words::plain(), CALLS);
+}
+
+/// Whatever a publisher may call things, and however large.
+#[test]
+fn lua_and_rust_keep_the_same_log_of_hostile_words() {
+    keep_the_same_log(Words::hostile(), CALLS / 2);
+}
+
+fn keep_the_same_log(words: Words, calls: usize) {
     let seed = seed();
     let mut redis = Redis::durable();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .unwrap();
-    let mut both = runtime.block_on(Both::new(&redis, seed));
+    let mut both = runtime.block_on(Both::new(&redis, seed, words));
     for run in 0..=RESTARTS {
-        for _ in 0..CALLS {
+        for _ in 0..calls {
             runtime.block_on(both.call());
         }
         if run % 2 == 1 {
@@ -163,7 +175,7 @@ fn lua_and_rust_take_the_same_bytes_for_text() {
         .enable_all()
         .build()
         .unwrap();
-    runtime.block_on(Both::new(&redis, 0));
+    runtime.block_on(Both::new(&redis, 0, Words::plain()));
     for partition in 0..PARTITIONS {
         let clock = format!("tidegate:{{{partition}}}:clock");
         redis.run::<u64>(&["HSET", &clock, "bytes_max", "65536"]);
@@ -185,7 +197,7 @@ fn lua_and_rust_take_the_same_bytes_for_text() {
 }
 
 impl Both {
-    async fn new(redis: &Redis, seed: u64) -> Self {
+    async fn new(redis: &Redis, seed: u64, words: Words) -> Self {
         let settings = broker::Settings {
             access: broker::Access::parse(&redis.url().into()).unwrap(),
             prefix: "tidegate".into(),
@@ -197,7 +209,7 @@ impl Both {
             live_queue_bytes: 1 << 20,
             allow_eviction: false,
             replica: "test".into(),
-            retention: retention(1),
+            retention: retention(1, &words),
             wait_replicas: 0,
             wait_timeout: Duration::from_secs(1),
         };
@@ -207,6 +219,7 @@ impl Both {
             rust: Vec::new(),
             settings,
             rng: StdRng::seed_from_u64(seed),
+            words,
         };
         both.begin_anew().await;
         both
@@ -289,31 +302,30 @@ impl Both {
     }
 
     fn publication(&mut self) -> Publication {
-        let data = ["", "x", "zwei\nfür", "more than is allowed"];
-        let with_key = self.rng.random_bool(0.4);
-        let key = KEYS.choose(&mut self.rng).unwrap();
+        let topic = self.topic();
+        let rng = &mut self.rng;
+        let event_type = self.words.types.choose(rng).unwrap();
+        let with_key = rng.random_bool(0.4);
+        let key = self.words.keys.choose(rng).unwrap();
         Publication {
-            topic: self.topic(),
-            event_type: EventType::parse(["", "price", "größe"].choose(&mut self.rng).unwrap())
-                .unwrap(),
-            data: (*data[..self.rng.random_range(3..=4)]
-                .choose(&mut self.rng)
-                .unwrap())
-            .to_owned(),
-            end: self.rng.random_bool(0.05),
-            idempotency_key: with_key.then(|| (*key).to_owned()),
+            topic,
+            event_type: EventType::parse(event_type).unwrap(),
+            data: self.words.data.choose(rng).unwrap().clone(),
+            end: rng.random_bool(0.05),
+            idempotency_key: with_key.then(|| key.clone()),
         }
     }
 
     fn topic(&mut self) -> Topic {
         let often = self.rng.random_bool(0.5);
-        let names = if often { &TOPICS[..5] } else { &TOPICS[..] };
+        let topics = &self.words.topics;
+        let names = if often { &topics[..5] } else { &topics[..] };
         Topic::parse(names.choose(&mut self.rng).unwrap()).unwrap()
     }
 
     /// A replica with other settings.
     async fn configure(&mut self) {
-        self.settings.retention = retention(self.rng.random_range(0..4));
+        self.settings.retention = retention(self.rng.random_range(0..4), &self.words);
         self.lua = prepared(&self.settings).await;
         let wall = self.wall();
         let mut connection = self.direct.get_connection().unwrap();
@@ -411,6 +423,8 @@ impl Both {
             History::Last { events: 1 },
             History::Last { events: 5 },
             History::Since { ms: 1_000_000_000 },
+            History::Last { events: 1000 },
+            History::Since { ms: words::EXACT },
         ]
         .choose(&mut self.rng)
         .unwrap();
@@ -498,13 +512,18 @@ impl Both {
 
     async fn compare_logs(&mut self, partition: u16) {
         let last = self.rust[usize::from(partition)].last;
-        let topics = TOPICS.map(|name| Topic::parse(name).unwrap()).into_iter();
+        let names = self.words.topics.iter();
+        let topics = names.map(|name| Topic::parse(name).unwrap());
+        let rng = &mut self.rng;
         let requests: Vec<ReadRequest> = topics
             .filter(|topic| topic.partition(PARTITIONS) == partition)
             .map(|topic| ReadRequest {
                 topic,
-                after: Id::before_ms(last.ms.saturating_sub(self.rng.random_range(0..50))),
-                limit: self.rng.random_range(0..6),
+                after: match rng.random_range(0..20) {
+                    0 => *self.words.ids.choose(rng).unwrap(),
+                    _ => Id::before_ms(last.ms.saturating_sub(rng.random_range(0..50))),
+                },
+                limit: rng.random_range(0..6),
             })
             .collect();
         let (horizon, pages) = self.read(partition, requests.clone()).await.unwrap();

@@ -21,7 +21,7 @@ use std::fs;
 use std::path::Path;
 
 /// The rooms, and what each may know. `words` are the files at the bottom; `lib` names all.
-const ROOMS: [(&str, &[&str]); 11] = [
+const ROOMS: [(&str, &[&str]); 12] = [
     ("words", &[]),
     ("metrics", &["words"]),
     ("hub", &["words"]),
@@ -43,6 +43,7 @@ const ROOMS: [(&str, &[&str]); 11] = [
         ],
     ),
     ("cli", &["words", "broker", "config", "app"]),
+    ("fuzz", &["words", "broker", "http"]),
 ];
 /// What the words are.
 const WORDS: [&str; 11] = [

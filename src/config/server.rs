@@ -26,6 +26,8 @@ pub struct Server {
     pub discard_bytes_max: usize,
     /// Time for them to come.
     pub discard_time: Duration,
+    /// Frames of HTTP/2 that ask for nothing: so many a second on one connection.
+    pub http2_control_frames_max: u32,
     /// Names of the gateway, besides its addresses and `localhost`.
     pub hosts: Arc<[String]>,
     /// Origins of pages that may write from elsewhere.
@@ -44,12 +46,17 @@ impl Server {
             connections_max: s.count("server.connections_max", "60000"),
             discard_bytes_max: s.get("server.discard_bytes_max", "16777216"),
             discard_time: s.positive("server.discard_time", "5s"),
+            http2_control_frames_max: s.get("server.http2_control_frames_max", "200"),
             hosts: s.list("server.hosts").into(),
             origins: s.list("server.origins").into(),
         };
         // hyper's smallest buffer.
         if server.buffer_bytes < 8192 {
             s.fault("server.buffer_bytes", "must be at least 8192");
+        }
+        // With which every connection begins.
+        if server.http2_control_frames_max < 10 {
+            s.fault("server.http2_control_frames_max", "must be at least 10");
         }
         server.check_names(s);
         server

@@ -10,6 +10,8 @@
 pub mod accept;
 mod auth;
 mod cut;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod gateway;
 mod guard;
 mod health;

@@ -148,9 +148,10 @@ async fn publish_batch(
             "a batch has at most {most} events"
         )));
     }
+    let most = gateway.publish.event_bytes_max;
     let read = lines
         .iter()
-        .map(|&(number, line)| (number, read_line(gateway, line)));
+        .map(|&(number, line)| (number, read_line(line, most)));
     if query.switch("partial") {
         return line_by_line(gateway, read.collect()).await;
     }
@@ -211,7 +212,8 @@ async fn line_by_line(
     }
 }
 
-fn read_line(gateway: &Gateway, line: &[u8]) -> Result<Publication, String> {
+/// One line of a batch, with at most so many bytes of data.
+pub(super) fn read_line(line: &[u8], most: usize) -> Result<Publication, String> {
     let line: Line<'_> = serde_json::from_slice(line)
         .map_err(|why| format!("not a JSON object with topic and data: {}", in_line(&why)))?;
     // A string is the data; anything else is published as the JSON text it is.
@@ -222,7 +224,6 @@ fn read_line(gateway: &Gateway, line: &[u8]) -> Result<Publication, String> {
     } else {
         data.to_owned()
     };
-    let most = gateway.publish.event_bytes_max;
     if data.len() > most {
         return Err(format!("an event has at most {most} bytes"));
     }

@@ -220,6 +220,10 @@ fn a_fault_is_one_clear_sentence() {
             "server.buffer_bytes (in FILE): must be at least 8192",
         ),
         (
+            "[server]\nhttp2_control_frames_max = 9",
+            "server.http2_control_frames_max (in FILE): must be at least 10",
+        ),
+        (
             "[engine]\nstall_after = '2999ms'",
             "engine.stall_after (in FILE): must be at least 3s",
         ),

@@ -1,5 +1,6 @@
 //! Goal: no connection and no stream of HTTP/2 is kept for longer than it is of use: not one without a
-//! request, not one whose client has gone silent, not a stream whose client makes no room for it.
+//! request, not one whose client has gone silent, not one that floods, not a stream whose client makes no
+//! room for it.
 //!
 //! Method: frames of RFC 9113 over a bare socket, since a client library answers, reads and makes room
 //! by itself.
@@ -11,10 +12,13 @@ use std::net::TcpStream;
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
+const PRIORITY: u8 = 2;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const PING: u8 = 6;
 const GOAWAY: u8 = 7;
+const WINDOW_UPDATE: u8 = 8;
+const UNKNOWN: u8 = 0xfa;
 const END_STREAM: u8 = 1;
 const ACK: u8 = 1;
 const END_HEADERS: u8 = 4;
@@ -43,9 +47,14 @@ impl Client {
     }
 
     fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
+        assert!(self.try_send(kind, flags, stream, payload));
+    }
+
+    /// False if the other end has closed the connection.
+    fn try_send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) -> bool {
         let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
         let head = [&length[1..], &[kind, flags], &stream.to_be_bytes()].concat();
-        self.0.write_all(&[&head, payload].concat()).unwrap();
+        self.0.write_all(&[&head, payload].concat()).is_ok()
     }
 
     fn request(&mut self, stream: u32, method: &str, path: &str) {
@@ -77,7 +86,7 @@ impl Client {
         }
         let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
         let mut payload = vec![0; length as usize];
-        self.0.read_exact(&mut payload).unwrap();
+        self.0.read_exact(&mut payload).ok()?;
         let frame = Frame {
             kind: head[3],
             flags: head[4],
@@ -85,7 +94,8 @@ impl Client {
             payload,
         };
         if frame.kind == SETTINGS && frame.flags & ACK == 0 {
-            self.send(SETTINGS, ACK, 0, &[]);
+            // The other end may have closed it behind this frame.
+            let _closed = self.try_send(SETTINGS, ACK, 0, &[]);
         }
         Some(frame)
     }
@@ -184,6 +194,56 @@ fn a_stream_whose_window_stays_shut_holds_no_drain_up() {
     let line = gateway.logged("stream closed").concat();
     assert!(line.contains(r#""close_reason":"drain""#), "{line}");
     assert!(gateway.logged("some tasks did not end in time").is_empty());
+}
+
+/// They cost a client nothing, and the replica a turn each.
+#[test]
+fn a_flood_of_frames_that_ask_for_nothing_is_cut_and_a_stream_beside_it_goes_on() {
+    let gateway = Gateway::start(&[]);
+    let mut beside = Client::connect(&gateway, ROOM);
+    beside.request(1, "GET", "/events/news");
+    beside.until(DATA, 1);
+    let floods: [(u8, &[u8]); 5] = [
+        (SETTINGS, &[]),
+        (PING, &[0; 8]),
+        (WINDOW_UPDATE, &[0, 0, 0, 1]),
+        (PRIORITY, &[0, 0, 0, 0, 16]),
+        (UNKNOWN, &[]),
+    ];
+    let cut = || gateway.metric("tidegate_http2_floods_total", &[]);
+    for (kind, payload) in floods {
+        let before = cut();
+        let mut client = Client::connect(&gateway, ROOM);
+        let stream = if kind == PRIORITY { 3 } else { 0 };
+        // So many at once that no time in which they may come is long enough.
+        for _ in 0..20_000 {
+            if !client.try_send(kind, 0, stream, payload) {
+                break;
+            }
+        }
+        client.rest();
+        assert!(cut() - before > 0.5, "{kind} is cut");
+    }
+    gateway.publish("news", "live");
+    beside.until(DATA, 1);
+    assert!((cut() - 5.0).abs() < 0.5);
+}
+
+/// Twice for each piece of an answer: for its stream, and for the connection (RFC 9113, section 5.2.1).
+#[test]
+fn a_client_that_makes_room_for_each_piece_of_an_answer_floods_nobody() {
+    let gateway = Gateway::start(&[("server.http2_control_frames_max", "10")]);
+    let mut client = Client::connect(&gateway, ROOM);
+    client.request(1, "GET", "/events/news");
+    client.until(DATA, 1);
+    for number in 0..200 {
+        gateway.publish("news", &number.to_string());
+        let came = client.until(DATA, 1).payload.len();
+        let room = u32::try_from(came).unwrap().to_be_bytes();
+        client.send(WINDOW_UPDATE, 0, 1, &room);
+        client.send(WINDOW_UPDATE, 0, 0, &room);
+    }
+    assert!(gateway.metric("tidegate_http2_floods_total", &[]).abs() < 0.5);
 }
 
 /// An answer that is no stream has no age, so its task has.

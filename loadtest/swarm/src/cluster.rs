@@ -410,6 +410,33 @@ impl Cluster {
         (most > 0).then(|| replica.name.clone())
     }
 
+    /// The key that publishers send, if the scenario has one.
+    #[must_use]
+    pub fn publish_key(&self) -> Option<&'static str> {
+        let mut settings = self.gateway.iter();
+        settings
+            .find_map(|(name, value)| (*name == "TIDEGATE__AUTH__PUBLISH_KEY").then_some(*value))
+    }
+
+    /// The process of a part, if it runs.
+    #[must_use]
+    pub fn pid(&self, part: &str) -> Option<u32> {
+        let text = fs::read_to_string(self.directory.join(format!("run/{part}.pid"))).ok()?;
+        text.split(' ').next()?.parse().ok()
+    }
+
+    /// Where a replica's log is.
+    #[must_use]
+    pub fn log_of(&self, replica: usize) -> PathBuf {
+        let log = self.directory.join("log");
+        log.join(format!("r{}.log", replica + 1))
+    }
+
+    /// The metrics of a replica; nothing if they cannot be had.
+    pub async fn metrics(&self, replica: &Door) -> String {
+        metrics(replica).await
+    }
+
     async fn appends(&self) -> Vec<u64> {
         let mut counts = Vec::new();
         for replica in &self.replicas {
@@ -421,20 +448,25 @@ impl Cluster {
 
 /// One whole number of a replica's metrics; 0 if it cannot be had.
 async fn metric(replica: &Door, name: &str) -> u64 {
+    let text = metrics(replica).await;
+    let mut lines = text.lines();
+    let value = lines.find_map(|line| line.strip_prefix(name));
+    value
+        .and_then(|value| value.trim().parse().ok())
+        .unwrap_or(0)
+}
+
+async fn metrics(replica: &Door) -> String {
     let request = Request {
         method: "GET",
         target: "/metrics",
         headers: &[],
         body: &[],
     };
-    let Ok((200, text)) = http::ask(&replica.address, request).await else {
-        return 0;
-    };
-    let mut lines = text.lines();
-    let value = lines.find_map(|line| line.strip_prefix(name));
-    value
-        .and_then(|value| value.trim().parse().ok())
-        .unwrap_or(0)
+    match http::ask(&replica.address, request).await {
+        Ok((200, text)) => text,
+        _ => String::new(),
+    }
 }
 
 /// The root of the repository that this was built from.

@@ -15,6 +15,7 @@
 //! Everything random is drawn from one seed. A seed fixes what is published, who subscribes to
 //! what, where streams are dropped and when faults come; how the processes interleave stays theirs.
 
+pub mod abuse;
 pub mod bench;
 mod builds;
 pub mod clock;

@@ -5,6 +5,7 @@ use crate::run::{Done, Evidence};
 use crate::subscriber::{Diary, Opened, Seen};
 use crate::verdict::{Offence, Verdict};
 use std::fmt::{self, Display, Write as _};
+use std::ops::Range;
 
 /// The columns of the table.
 const COLUMNS: [&str; 15] = [
@@ -42,7 +43,7 @@ impl Row {
             .iter()
             .filter(|record| record.fate.is_owed())
             .count();
-        let latencies = latencies(diaries);
+        let latencies = latencies(diaries, 0..u64::MAX);
         let at = |percent| {
             Millis(
                 latencies
@@ -76,44 +77,49 @@ impl Row {
 /// Rows under each other; a table in Markdown too.
 #[derive(Clone, Debug, Default)]
 pub struct Table {
-    rows: Vec<Row>,
+    rows: Vec<[String; COLUMNS.len()]>,
 }
 
 impl Table {
     /// Adds a row.
     pub fn push(&mut self, row: Row) {
-        self.rows.push(row);
+        self.rows.push(row.cells);
     }
 }
 
 impl Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let heads = COLUMNS.map(str::to_owned);
-        let lines = || {
-            [&heads]
-                .into_iter()
-                .chain(self.rows.iter().map(|row| &row.cells))
-        };
-        let mut widths = [0; COLUMNS.len()];
-        for cells in lines() {
-            for (width, cell) in widths.iter_mut().zip(cells) {
-                *width = cell.len().max(*width);
-            }
+        write_table(f, &heads, &self.rows)
+    }
+}
+
+/// A table in Markdown, in columns for the terminal too.
+pub(crate) fn write_table<const N: usize>(
+    f: &mut fmt::Formatter<'_>,
+    heads: &[String; N],
+    rows: &[[String; N]],
+) -> fmt::Result {
+    let lines = || std::iter::once(heads).chain(rows);
+    let mut widths = [0; N];
+    for cells in lines() {
+        for (width, cell) in widths.iter_mut().zip(cells) {
+            *width = cell.len().max(*width);
         }
-        for (number, cells) in lines().enumerate() {
-            for (cell, width) in cells.iter().zip(widths) {
-                write!(f, "| {cell:width$} ")?;
+    }
+    for (number, cells) in lines().enumerate() {
+        for (cell, width) in cells.iter().zip(widths) {
+            write!(f, "| {cell:width$} ")?;
+        }
+        f.write_str("|\n")?;
+        if number == 0 {
+            for width in widths {
+                write!(f, "|{:-<1$}", "", width + 2)?;
             }
             f.write_str("|\n")?;
-            if number == 0 {
-                for width in widths {
-                    write!(f, "|{:-<1$}", "", width + 2)?;
-                }
-                f.write_str("|\n")?;
-            }
         }
-        Ok(())
     }
+    Ok(())
 }
 
 /// What was done, and what was found wrong, in words.
@@ -181,13 +187,14 @@ fn seen_after(diaries: &[Diary], from_us: u64, ways: fn(Way) -> bool) -> Option<
 }
 
 /// From sending to seeing, in microseconds and in order, of events that came on a stream that was
-/// open when they were sent: what a replay brings has waited for its subscriber.
-fn latencies(diaries: &[Diary]) -> Vec<u64> {
+/// open when they were sent, in that time: what a replay brings has waited for its subscriber.
+pub(crate) fn latencies(diaries: &[Diary], sent: Range<u64>) -> Vec<u64> {
     let of_diary = |diary: &Diary| -> Vec<u64> {
         let latency = |seen: &Seen| {
             let live_us = diary.streams.get(seen.stream)?.live_us?;
             let (_, sent_us) = read_payload(&seen.data)?;
-            (live_us <= sent_us).then(|| seen.at_us.saturating_sub(sent_us))
+            (live_us <= sent_us && sent.contains(&sent_us))
+                .then(|| seen.at_us.saturating_sub(sent_us))
         };
         diary.seen.iter().filter_map(latency).collect()
     };

@@ -1,6 +1,7 @@
 //! Reading what comes from Redis: replies, log entries, live frames. Nothing here can panic, and
 //! what cannot be read says so.
 
+use crate::broker::raw::{InboxMove, Refusal};
 use crate::id::Id;
 use crate::log::{ClockName, Floor, Horizon, Loss, Page, ReadRequest, Reading, Seam, Tick};
 use crate::sse::{Entry, Frame, Mark};
@@ -228,6 +229,44 @@ fn entry(value: &Value) -> Result<Entry, Unreadable> {
         event_type,
         data: data.ok_or(Unreadable)?,
     })
+}
+
+/// What became of entries of the inbox: how many were logged, up to which it was looked if there may be more, what
+/// failed, where it was begun anew, how many are left, refusals.
+pub(crate) fn inbox_move(value: &Value) -> Result<InboxMove, Unreadable> {
+    let [logged, more, failed, anew, left, refused] = list(value)? else {
+        return Err(Unreadable);
+    };
+    let some = |value| Ok(Some(text(value)?.to_owned()).filter(|text| !text.is_empty()));
+    Ok(InboxMove {
+        logged: usize::try_from(number(logged)?).unwrap_or(usize::MAX),
+        left: i64::try_from(number(left)?).unwrap_or(i64::MAX),
+        refused: refusals(refused)?,
+        more_after: some(more)?,
+        failed: some(failed)?,
+        begun_anew_at: some(anew)?,
+    })
+}
+
+/// Topic, code and reason of each event that the log did not take.
+pub(crate) fn refusals(value: &Value) -> Result<Vec<Refusal>, Unreadable> {
+    let read = |value| match list(value)? {
+        [topic, code, why] => Ok(Refusal {
+            topic: lossy(topic),
+            code: lossy(code),
+            why: lossy(why),
+        }),
+        _ => Err(Unreadable),
+    };
+    list(value)?.iter().map(read).collect()
+}
+
+/// A text that need not be one: publishers call topics what they like.
+fn lossy(value: &Value) -> String {
+    match value {
+        Value::BulkString(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+        other => text(other).unwrap_or_default().to_owned(),
+    }
 }
 
 /// A live frame: `1 <id> <prev> <mark> <type>` and LF, then the data.

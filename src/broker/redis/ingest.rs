@@ -2,8 +2,7 @@
 
 use super::{Redis, decode};
 use crate::broker::BrokerError;
-use crate::broker::raw::{Append, Appended, InboxMove, Outcome, Refusal};
-use redis::Value;
+use crate::broker::raw::{Append, Appended, InboxMove, Outcome};
 
 impl Redis {
     /// The channel on which ears tell one another.
@@ -67,7 +66,7 @@ impl Redis {
             outcome,
             logged: count(logged)?,
             refused: count(refused)?,
-            refusals: self.refusals(refusals)?,
+            refusals: decode::refusals(refusals).map_err(|_| self.unreadable())?,
         })
     }
 
@@ -108,43 +107,6 @@ impl Redis {
         let mut cmd = self.function("inbox", self.settings().partitions);
         cmd.arg(after.unwrap_or_default());
         let answer = self.call(&cmd).await?;
-        let Ok([logged, more, failed, anew, left, refusals]) = decode::list(&answer) else {
-            return Err(self.unreadable());
-        };
-        let number = |value| decode::number(value).map_err(|_| self.unreadable());
-        let some = |value| match decode::text(value) {
-            Ok("") => Ok(None),
-            Ok(text) => Ok(Some(text.to_owned())),
-            Err(_) => Err(self.unreadable()),
-        };
-        Ok(InboxMove {
-            logged: usize::try_from(number(logged)?).unwrap_or(usize::MAX),
-            left: i64::try_from(number(left)?).unwrap_or(i64::MAX),
-            refused: self.refusals(refusals)?,
-            more_after: some(more)?,
-            failed: some(failed)?,
-            begun_anew_at: some(anew)?,
-        })
-    }
-
-    fn refusals(&self, value: &Value) -> Result<Vec<Refusal>, BrokerError> {
-        let refusals = decode::list(value).map_err(|_| self.unreadable())?;
-        let read = |value| match decode::list(value) {
-            Ok([topic, code, why]) => Ok(Refusal {
-                topic: lossy(topic),
-                code: lossy(code),
-                why: lossy(why),
-            }),
-            _ => Err(self.unreadable()),
-        };
-        refusals.iter().map(read).collect()
-    }
-}
-
-/// A text that need not be one: publishers call topics what they like.
-fn lossy(value: &Value) -> String {
-    match value {
-        Value::BulkString(bytes) => String::from_utf8_lossy(bytes).into_owned(),
-        other => decode::text(other).unwrap_or_default().to_owned(),
+        decode::inbox_move(&answer).map_err(|_| self.unreadable())
     }
 }

@@ -1,10 +1,12 @@
 //! One connection: what it speaks, its requests, and how it leaves with a stream.
 
 use super::carrier::{Carrier, RequestTasks};
+use super::flood::Unflooded;
 use super::handoff::{Flushed, HandoffSlot, Routes};
 use super::leftover::{Leftovers, Watched};
 use super::socket::{Begins, Socket};
 use crate::config::Server;
+use crate::metrics::Metrics;
 use crate::stream::sockets::{HandedOff, Place, Sockets};
 use axum::Router;
 use axum::extract::Request;
@@ -40,6 +42,7 @@ pub(super) struct Connections {
     /// Whose the tasks of connections and requests are.
     pub(super) tasks: TaskTracker,
     pub(super) leftovers: Arc<Leftovers>,
+    pub(super) metrics: Arc<Metrics>,
 }
 
 impl Connections {
@@ -98,6 +101,8 @@ impl Connections {
             .keep_alive_interval(half)
             .keep_alive_timeout(half);
         let service = self.requests(TowerToHyperService::new(router), peer);
+        let control_frames = settings.http2_control_frames_max;
+        let socket = Unflooded::new(socket, control_frames, self.metrics.clone());
         let connection = builder.serve_connection(socket, service);
         let mut connection = std::pin::pin!(connection);
         tokio::select! {

@@ -107,6 +107,7 @@ impl Listener {
             settings: self.settings.clone(),
             sockets: self.sockets.clone(),
             leftovers: Arc::new(leftovers),
+            metrics: self.metrics.clone(),
             tasks: tracker.clone(),
         });
         let mut spare = Spare::new();

@@ -8,6 +8,7 @@
 //! | `listener` | takes a place, then a connection; one task for each |
 //! | `spare` | what to do when a connection cannot be accepted |
 //! | `connection` | HTTP/1.1 or HTTP/2, requests within a time, the way out of hyper |
+//! | `flood` | frames of HTTP/2 that ask for nothing, and too many of them |
 //! | `carrier` | what a request goes out on, and how it is ended from outside |
 //! | `socket` | a socket that is tried before the runtime watches it |
 //! | `leftover` | what of a request's body nobody has read |
@@ -18,6 +19,7 @@
 
 mod carrier;
 mod connection;
+mod flood;
 mod handoff;
 mod leftover;
 mod listener;
@@ -26,5 +28,7 @@ mod spare;
 
 pub(in crate::http) use carrier::end_of_carrier;
 pub(in crate::http) use connection::Peer;
+#[cfg(any(test, fuzzing))]
+pub(in crate::http) use flood::is_flood;
 pub(in crate::http) use handoff::HandoffSlot;
 pub use listener::Listener;

@@ -30,6 +30,8 @@ pub struct Sender {
     redis: RedisLink,
     nginx: String,
     tidegate: PathBuf,
+    /// `Authorization` of what goes over HTTP, and the key alone.
+    key: Option<(String, &'static str)>,
 }
 
 impl Sender {
@@ -44,6 +46,9 @@ impl Sender {
             redis: RedisLink::new(&cluster.redis_url).map_err(|why| why.to_string())?,
             nginx: cluster.nginx.address.clone(),
             tidegate: cluster.tidegate.clone(),
+            key: cluster
+                .publish_key()
+                .map(|key| (format!("Bearer {key}"), key)),
         })
     }
 
@@ -91,6 +96,13 @@ impl Sender {
         Some(vec![fate])
     }
 
+    /// A header, and the key if there is one.
+    fn headers<'a>(&'a self, header: (&'a str, &'a str)) -> Vec<(&'a str, &'a str)> {
+        let key = self.key.iter();
+        let key = key.map(|(field, _)| ("Authorization", field.as_str()));
+        std::iter::once(header).chain(key).collect()
+    }
+
     fn key(&self, event: &Event) -> String {
         format!("{}-{}", self.run, event.key)
     }
@@ -130,7 +142,7 @@ impl Sender {
         let request = Request {
             method: "POST",
             target: &target,
-            headers: &[("Idempotency-Key", &key)],
+            headers: &self.headers(("Idempotency-Key", &key)),
             body: event.data.as_bytes(),
         };
         let (status, body) = http::ask(&self.nginx, request).await.ok()?;
@@ -155,7 +167,7 @@ impl Sender {
         let request = Request {
             method: "POST",
             target: "/events",
-            headers: &[("Content-Type", "application/x-ndjson")],
+            headers: &self.headers(("Content-Type", "application/x-ndjson")),
             body: body.as_bytes(),
         };
         let (status, body) = http::ask(&self.nginx, request).await.ok()?;
@@ -181,6 +193,11 @@ impl Sender {
                 &self.key(event),
             ])
             .args(["--url", &format!("http://{}", self.nginx)])
+            .envs(
+                self.key
+                    .as_ref()
+                    .map(|(_, key)| ("TIDEGATE_PUBLISH_KEY", key)),
+            )
             .stdin(Stdio::null())
             .stderr(Stdio::null())
             .kill_on_drop(true)

@@ -2,6 +2,7 @@
 
 mod script;
 
+use crate::abuse::{Kind, Seen};
 use crate::clock::Clock;
 use crate::cluster::Cluster;
 use crate::event::Way;
@@ -58,6 +59,8 @@ pub struct Evidence {
     pub deeds: Vec<Done>,
     /// Topics that were deleted.
     pub deletions: Vec<Deletion>,
+    /// How clients misbehaved.
+    pub abuses: Vec<Abused>,
     /// What of the run itself did not go as planned.
     pub troubles: Vec<String>,
 }
@@ -73,6 +76,21 @@ pub struct Done {
     pub what: String,
     /// Whether Redis may have forgotten something by it, or ears may have been cut.
     pub may_lose: bool,
+}
+
+/// Clients have misbehaved.
+#[derive(Clone, Debug)]
+pub struct Abused {
+    /// How.
+    pub kind: Kind,
+    /// When they began, by the run's clock.
+    pub from_us: u64,
+    /// When they ended.
+    pub to_us: u64,
+    /// What came of it, as they saw it.
+    pub said: String,
+    /// What it cost.
+    pub seen: Seen,
 }
 
 /// A topic was deleted.

@@ -1,6 +1,7 @@
 //! Carries out the script of a scenario: the faults themselves.
 
-use super::{Deletion, Done, Play};
+use super::{Abused, Deletion, Done, Play};
+use crate::abuse::{Abuse, Watch, misbehave};
 use crate::event::topic_name;
 use crate::id::Id;
 use crate::link::Rule;
@@ -125,11 +126,34 @@ impl Play<'_> {
                 self.stopped.send_replace(count);
                 Ok(format!("{count} subscribers do not read"))
             }
+            Deed::Abuse(abuse) => self.abuse(abuse).await,
             Deed::Burst(count) => {
                 self.burst(count).await?;
                 Ok(format!("{count} raw publishes in one pipe"))
             }
         }
+    }
+
+    /// Clients misbehave for their time, and what that costs is watched.
+    async fn abuse(&mut self, abuse: Abuse) -> Result<String, String> {
+        let (name, about) = abuse.kind.described();
+        let watch = Watch::begin(self.cluster).await?;
+        let from_us = self.clock.micros();
+        let said = misbehave(abuse, self.cluster).await;
+        let to_us = self.clock.micros();
+        let seen = watch.end().await?;
+        let (said, done) = match said {
+            Ok(said) => (said.clone(), Ok(format!("{name}: {about}: {said}"))),
+            Err(why) => (why.clone(), Err(format!("{name}: {why}"))),
+        };
+        self.evidence.abuses.push(Abused {
+            kind: abuse.kind,
+            from_us,
+            to_us,
+            said,
+            seen,
+        });
+        done
     }
 
     /// Says how often the rules until now were followed, too.

@@ -8,6 +8,7 @@ mod list;
 
 pub use list::ALL;
 
+use crate::abuse::Abuse;
 use crate::cluster::Verb;
 use crate::event::{Event, Shape, Way};
 use crate::link;
@@ -174,6 +175,8 @@ pub enum Deed {
     StopReaders(usize),
     /// Raw publishes in one pipe.
     Burst(u32),
+    /// Clients misbehave.
+    Abuse(Abuse),
 }
 
 impl Deed {
