@@ -19,6 +19,8 @@ use crate::follow::reads::Reads;
 use crate::http::accept::Listener;
 use crate::http::{Auth, Gateway, Guard, Intake, Rules, ops_router, router};
 use crate::hub::Hub;
+use crate::limits::Addresses;
+use crate::limits::places::Places;
 use crate::metrics::Metrics;
 use crate::stream::registry::OpenStreams;
 use crate::stream::settings::{Drain, StreamSettings};
@@ -93,12 +95,13 @@ impl App {
         };
         behind.spawn(path, reached.clone());
 
+        let each_max = config.address_limits().replays_max;
         let reads = Reads::new(
             hub.clone(),
             broker.clone(),
             metrics.clone(),
             tasks.clone(),
-            config.limits.replays_max,
+            Places::new(config.limits.replays_max, each_max, metrics.clone()),
         );
         let streams = Arc::new(stream_settings(config, &metrics));
         let sockets = start_sockets(config.engine, &streams, &reads)?;
@@ -107,6 +110,7 @@ impl App {
             broker,
             reads,
             streams,
+            addresses: Addresses::new(metrics.clone()),
             metrics,
             rules: Swap::new(rules(config)),
             publish: config.publish.clone(),
@@ -128,7 +132,7 @@ impl App {
             let address = ops.address().map_err(|why| why.to_string())?;
             tracing::info!(%address, "operations listening");
             let guard = Guard::new(gateway.clone(), &config.server, address, true);
-            tasks.spawn(ops.serve(
+            tasks.spawn(ops.for_operators().serve(
                 ops_router(gateway.clone(), guard),
                 listeners.clone(),
                 connections.clone(),
@@ -172,7 +176,10 @@ impl App {
         gateway.rules.set(rules(config));
         // Whether it is so by the new rules is seen again by the next request.
         gateway.metrics.forwarded_without_key.set(0);
-        gateway.reads.set_places(config.limits.replays_max);
+        let each_max = config.address_limits().replays_max;
+        gateway
+            .reads
+            .set_places(config.limits.replays_max, each_max);
         gateway
             .open_streams
             .set_lines_max(config.logging.stream_lines_max);
@@ -300,6 +307,7 @@ fn rules(config: &Config) -> Rules {
     Rules {
         auth: Auth::new(config.auth.publish_key.clone(), config.auth.open_publishing),
         limits: config.limits.clone(),
+        address: config.address_limits(),
     }
 }
 

@@ -24,6 +24,7 @@
 //! comes [`http`], and [`app`] starts and stops it all for [`cli`]. `tests/tidy_arrows.rs` holds the
 //! direction.
 
+pub mod address;
 pub mod app;
 pub mod broker;
 pub mod cli;
@@ -36,6 +37,7 @@ pub mod http;
 pub mod hub;
 pub mod id;
 pub mod ingest;
+pub mod limits;
 pub mod log;
 pub mod metrics;
 pub mod sse;

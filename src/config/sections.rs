@@ -1,5 +1,6 @@
 //! The sections: fields, defaults, and what they must satisfy.
 
+use super::address::PerAddress;
 use super::source::Source;
 use crate::broker::redis::{Access, Identity};
 use crate::broker::{Bounds, Rule};
@@ -158,6 +159,8 @@ pub struct Limits {
     pub replays_max: usize,
     /// Events of `?last=` and of one page of `GET /topics/{topic}/events`.
     pub history_events_max: usize,
+    /// What one address may take of it.
+    pub address: PerAddress,
 }
 
 /// `auth`: who may publish. Reading is open to all.
@@ -467,6 +470,7 @@ impl Limits {
             topics_max: s.get("limits.topics_max", "0"),
             replays_max: s.count("limits.replays_max", "32"),
             history_events_max: s.count("limits.history_events_max", "1000"),
+            address: PerAddress::take(s),
         }
     }
 }

@@ -1,9 +1,14 @@
 //! The section `server`.
 
 use super::source::Source;
+use crate::address::Prefix;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+
+/// The fields in which proxies say whom they speak for, as `server.forwarded_header` names them.
+pub const FORWARDED: &str = "forwarded";
+const X_FORWARDED_FOR: &str = "x-forwarded-for";
 
 /// `server`: the listener of publishers and subscribers, and what each connection may take.
 #[derive(Clone, Debug)]
@@ -30,6 +35,12 @@ pub struct Server {
     pub hosts: Arc<[String]>,
     /// Origins of pages that may write from elsewhere.
     pub origins: Arc<[String]>,
+    /// Networks whose word is believed about whom a request comes from.
+    pub trusted_proxies: Arc<[Prefix]>,
+    /// The field that they write.
+    pub forwarded_header: &'static str,
+    /// They begin each connection with a header of the PROXY protocol.
+    pub proxy_protocol: bool,
 }
 
 impl Server {
@@ -46,10 +57,19 @@ impl Server {
             discard_time: s.positive("server.discard_time", "5s"),
             hosts: s.list("server.hosts").into(),
             origins: s.list("server.origins").into(),
+            trusted_proxies: trusted_proxies(s),
+            forwarded_header: s.choice("server.forwarded_header", &[X_FORWARDED_FOR, FORWARDED]),
+            proxy_protocol: s.flag("server.proxy_protocol", "false"),
         };
         // hyper's smallest buffer.
         if server.buffer_bytes < 8192 {
             s.fault("server.buffer_bytes", "must be at least 8192");
+        }
+        if server.proxy_protocol && server.trusted_proxies.is_empty() {
+            s.fault(
+                "server.proxy_protocol",
+                "needs server.trusted_proxies: whoever else connects could claim any address",
+            );
         }
         server.check_names(s);
         server
@@ -72,6 +92,19 @@ impl Server {
             }
         }
     }
+}
+
+fn trusted_proxies(s: &mut Source) -> Arc<[Prefix]> {
+    const KEY: &str = "server.trusted_proxies";
+    let texts = s.list(KEY);
+    let mut prefixes = Vec::with_capacity(texts.len());
+    for text in texts {
+        match text.parse() {
+            Ok(prefix) => prefixes.push(prefix),
+            Err(why) => s.fault(KEY, &format!("{text:?} {why}")),
+        }
+    }
+    prefixes.into()
 }
 
 /// Whether an entry of `server.hosts` names a host, without its port: it is the same, or begins with `*.` and

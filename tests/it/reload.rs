@@ -250,7 +250,8 @@ fn a_log_that_is_away_is_told_when_it_is_back() {
 
 #[test]
 fn the_level_of_the_log_changes() {
-    let mut replica = Reloaded::start("", &[]);
+    let quiet = "[logging]\nlevel = \"info,tidegate::stream=warn\"\n";
+    let mut replica = Reloaded::start(quiet, &[]);
     replica.gateway.listen(&["news"]);
     assert_eq!(replica.gateway.logged("stream opened"), [""; 0]);
     replica.take("[logging]\nlevel = \"tidegate=debug\"\n");

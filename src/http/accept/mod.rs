@@ -9,6 +9,7 @@
 //! | `spare` | what to do when a connection cannot be accepted |
 //! | `connection` | HTTP/1.1 or HTTP/2, requests within a time, the way out of hyper |
 //! | `carrier` | what a request goes out on, and how it is ended from outside |
+//! | `proxy_protocol` | what a proxy says of a connection before its first byte |
 //! | `socket` | a socket that is tried before the runtime watches it |
 //! | `leftover` | what of a request's body nobody has read |
 //! | `handoff` | how a connection is taken from hyper once the head of a stream is out |
@@ -21,6 +22,7 @@ mod connection;
 mod handoff;
 mod leftover;
 mod listener;
+mod proxy_protocol;
 mod socket;
 mod spare;
 
