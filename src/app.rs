@@ -105,6 +105,7 @@ impl App {
         );
         let streams = Arc::new(stream_settings(config, &metrics));
         let sockets = start_sockets(config.engine, &streams, &reads)?;
+        let intake = Intake::new(&config.publish, metrics.clone());
         let gateway = Arc::new(Gateway {
             hub,
             broker,
@@ -115,7 +116,7 @@ impl App {
             rules: Swap::new(rules(config)),
             publish: config.publish.clone(),
             publishing: Semaphore::new(config.publish.in_flight_max),
-            intake: Intake::new(&config.publish),
+            intake,
             body_timeout: config.server.body_timeout,
             open_wait: config.stream.open_wait,
             open_streams,

@@ -5,7 +5,7 @@ use super::intake::Place;
 use super::name::Name;
 use super::problem::Problem;
 use super::query::Query;
-use crate::address::Client;
+use crate::address::{Client, Network};
 use crate::broker::Publication;
 use crate::event::EventType;
 use crate::id::Id;
@@ -64,7 +64,7 @@ async fn publish_one(
     let event_type = type_of(query.first("event").unwrap_or_default())?;
     let idempotency_key = idempotency_key(headers)?;
     let most = gateway.publish.event_bytes_max;
-    let mut place = gateway.intake.enter()?;
+    let mut place = gateway.intake.enter(held_to_share(gateway, client))?;
     let data = read_in_time(gateway, &mut place, body, "an event", most).await?;
     let data =
         String::from_utf8(data).map_err(|_| Problem::bad_request("data: an event is UTF-8"))?;
@@ -91,6 +91,12 @@ pub(super) fn may_publish(
     counted.map_err(|wait| {
         Problem::too_many("this address publishes as much as one address may", wait)
     })
+}
+
+/// The address of a publisher, where addresses are known apart.
+fn held_to_share(gateway: &Gateway, client: &Client) -> Option<Network> {
+    let limits = gateway.rules.get().address;
+    client.network.filter(|_| limits.is_any())
 }
 
 /// One line of a batch.
@@ -153,7 +159,7 @@ async fn publish_batch(
         ));
     }
     let most = gateway.publish.batch_bytes_max;
-    let mut place = gateway.intake.enter()?;
+    let mut place = gateway.intake.enter(held_to_share(gateway, client))?;
     let body = read_in_time(gateway, &mut place, body, "a batch", most).await?;
     let lines: Vec<(usize, &[u8])> = body
         .split(|&byte| byte == b'\n')

@@ -1,9 +1,9 @@
 //! Places that are few, given to those who wait by turns of their addresses.
 //!
-//! First come, first served would give all places to whoever asks most often. Here each address waits in a lane of its
-//! own, and lanes have their turns, one place a turn. Whoever has no address that is known is a lane of one.
+//! First come, first served would give all places to whoever asks most often. Here addresses have turns, one place a
+//! turn. Whoever has no address that is known has a turn alone.
 //!
-//! An address holds no more places at the same time than it may. Its lane stands aside while it does.
+//! An address holds no more places at the same time than it may. It has no turn while it does.
 
 use crate::address::Network;
 use crate::metrics::{AddressLimit, Metrics};
@@ -16,12 +16,12 @@ pub type Ticket = u64;
 
 /// The rules, without I/O.
 #[derive(Debug)]
-struct Queue<W> {
+struct Rota<W> {
     most: usize,
     /// Places of one address; 0 for no limit.
     each_max: usize,
     taken: usize,
-    lanes: HashMap<Network, Lane>,
+    addresses: HashMap<Network, OfAddress>,
     /// Whose turn it is, front to back.
     turns: VecDeque<Turn>,
     waiting: HashMap<Ticket, Waiting<W>>,
@@ -32,13 +32,14 @@ struct Queue<W> {
 enum Turn {
     /// Nobody whose address is known.
     One(Ticket),
-    Lane(Network),
+    Address(Network),
 }
 
+/// What one address has and wants.
 #[derive(Debug, Default)]
-struct Lane {
+struct OfAddress {
     held: usize,
-    /// Some may have a place by now, through another lane, or have left.
+    /// Some may have a place by now, in another name, or have left.
     tickets: VecDeque<Ticket>,
     has_turn: bool,
 }
@@ -50,13 +51,13 @@ struct Waiting<W> {
     names: HashSet<Option<Network>>,
 }
 
-impl<W> Queue<W> {
+impl<W> Rota<W> {
     fn new(most: usize, each_max: usize) -> Self {
         Self {
             most,
             each_max,
             taken: 0,
-            lanes: HashMap::new(),
+            addresses: HashMap::new(),
             turns: VecDeque::new(),
             waiting: HashMap::new(),
             next: 0,
@@ -71,7 +72,7 @@ impl<W> Queue<W> {
         self.next
     }
 
-    /// It waits in this name, too, beside others. False if the lane of that name stands aside.
+    /// It waits in this name, too, beside others. False if that name has all the places it may.
     fn name(&mut self, ticket: Ticket, name: Option<Network>) -> bool {
         let Some(waiting) = self.waiting.get_mut(&ticket) else {
             return true;
@@ -83,10 +84,10 @@ impl<W> Queue<W> {
             self.turns.push_back(Turn::One(ticket));
             return true;
         };
-        let lane = self.lanes.entry(network).or_default();
-        lane.tickets.push_back(ticket);
-        Self::settle(&mut self.turns, self.each_max, network, lane);
-        lane.has_turn
+        let own = self.addresses.entry(network).or_default();
+        own.tickets.push_back(ticket);
+        Self::settle(&mut self.turns, self.each_max, network, own);
+        own.has_turn
     }
 
     /// It waits no more.
@@ -99,7 +100,7 @@ impl<W> Queue<W> {
         while self.taken < self.most {
             let (ticket, name) = match self.turns.pop_front()? {
                 Turn::One(ticket) => (Some(ticket), None),
-                Turn::Lane(network) => (self.next_of(network), Some(network)),
+                Turn::Address(network) => (self.next_of(network), Some(network)),
             };
             if let Some(waiting) = ticket.and_then(|ticket| self.waiting.remove(&ticket)) {
                 self.taken += 1;
@@ -109,20 +110,20 @@ impl<W> Queue<W> {
         None
     }
 
-    /// The first of a lane that waits still. It has a place of that lane then.
+    /// The first that waits in this name still. It has a place then.
     fn next_of(&mut self, network: Network) -> Option<Ticket> {
-        let lane = self.lanes.get_mut(&network)?;
-        lane.has_turn = false;
+        let own = self.addresses.get_mut(&network)?;
+        own.has_turn = false;
         let mut found = None;
         while found.is_none()
-            && let Some(ticket) = lane.tickets.pop_front()
+            && let Some(ticket) = own.tickets.pop_front()
         {
             found = self.waiting.contains_key(&ticket).then_some(ticket);
         }
-        lane.held += usize::from(found.is_some());
-        Self::settle(&mut self.turns, self.each_max, network, lane);
-        if lane.held == 0 {
-            self.lanes.remove(&network);
+        own.held += usize::from(found.is_some());
+        Self::settle(&mut self.turns, self.each_max, network, own);
+        if own.held == 0 {
+            self.addresses.remove(&network);
         }
         found
     }
@@ -131,28 +132,28 @@ impl<W> Queue<W> {
     fn release(&mut self, name: Option<Network>) {
         self.taken -= 1;
         let Some(network) = name else { return };
-        if let Some(lane) = self.lanes.get_mut(&network) {
-            lane.held -= 1;
-            Self::settle(&mut self.turns, self.each_max, network, lane);
-            if lane.held == 0 && lane.tickets.is_empty() {
-                self.lanes.remove(&network);
+        if let Some(own) = self.addresses.get_mut(&network) {
+            own.held -= 1;
+            Self::settle(&mut self.turns, self.each_max, network, own);
+            if own.held == 0 && own.tickets.is_empty() {
+                self.addresses.remove(&network);
             }
         }
     }
 
-    /// Gives a lane its turn, if it wants one and may have it.
-    fn settle(turns: &mut VecDeque<Turn>, each_max: usize, network: Network, lane: &mut Lane) {
-        let may = each_max == 0 || lane.held < each_max;
-        if may && !lane.has_turn && !lane.tickets.is_empty() {
-            lane.has_turn = true;
-            turns.push_back(Turn::Lane(network));
+    /// Gives an address a turn, if it wants one and may have it.
+    fn settle(turns: &mut VecDeque<Turn>, each_max: usize, network: Network, own: &mut OfAddress) {
+        let may = each_max == 0 || own.held < each_max;
+        if may && !own.has_turn && !own.tickets.is_empty() {
+            own.has_turn = true;
+            turns.push_back(Turn::Address(network));
         }
     }
 
     fn set_most(&mut self, most: usize, each_max: usize) {
         (self.most, self.each_max) = (most, each_max);
-        for (network, lane) in &mut self.lanes {
-            Self::settle(&mut self.turns, each_max, *network, lane);
+        for (network, own) in &mut self.addresses {
+            Self::settle(&mut self.turns, each_max, *network, own);
         }
     }
 }
@@ -160,7 +161,7 @@ impl<W> Queue<W> {
 /// Places, and who waits for them. Cloning shares them.
 #[derive(Clone, Debug)]
 pub struct Places {
-    queue: Arc<Mutex<Queue<oneshot::Sender<Place>>>>,
+    queue: Arc<Mutex<Rota<oneshot::Sender<Place>>>>,
     metrics: Arc<Metrics>,
 }
 
@@ -169,7 +170,7 @@ impl Places {
     #[must_use]
     pub fn new(most: usize, each_max: usize, metrics: Arc<Metrics>) -> Self {
         Self {
-            queue: Arc::new(Mutex::new(Queue::new(most, each_max))),
+            queue: Arc::new(Mutex::new(Rota::new(most, each_max))),
             metrics,
         }
     }
@@ -208,7 +209,7 @@ impl Places {
         }
     }
 
-    fn queue(&self) -> MutexGuard<'_, Queue<oneshot::Sender<Place>>> {
+    fn queue(&self) -> MutexGuard<'_, Rota<oneshot::Sender<Place>>> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -293,7 +294,7 @@ mod tests {
         Some(Network::of(std::net::Ipv4Addr::from_bits(number).into()))
     }
 
-    fn enter(queue: &mut Queue<u32>, waiter: u32, names: &[Option<Network>]) -> Ticket {
+    fn enter(queue: &mut Rota<u32>, waiter: u32, names: &[Option<Network>]) -> Ticket {
         let ticket = queue.enter(waiter);
         names.iter().for_each(|name| {
             queue.name(ticket, *name);
@@ -302,7 +303,7 @@ mod tests {
     }
 
     /// Gives one place after the other, each back before the next is given.
-    fn served(queue: &mut Queue<u32>) -> Vec<u32> {
+    fn served(queue: &mut Rota<u32>) -> Vec<u32> {
         let one = || {
             let (waiter, name) = queue.grant()?;
             queue.release(name);
@@ -313,7 +314,7 @@ mod tests {
 
     #[test]
     fn addresses_have_their_turns_however_much_one_asks() {
-        let mut queue = Queue::new(1, 0);
+        let mut queue = Rota::new(1, 0);
         for n in 0..4 {
             enter(&mut queue, n, &[network(1)]);
         }
@@ -322,12 +323,12 @@ mod tests {
         enter(&mut queue, 21, &[ANYBODY]);
         enter(&mut queue, 11, &[network(2)]);
         assert_eq!(served(&mut queue), [0, 10, 20, 21, 1, 11, 2, 3]);
-        assert!(queue.lanes.is_empty() && queue.waiting.is_empty());
+        assert!(queue.addresses.is_empty() && queue.waiting.is_empty());
     }
 
     #[test]
     fn without_addresses_first_come_is_first_served() {
-        let mut queue = Queue::new(1, 1);
+        let mut queue = Rota::new(1, 1);
         for n in 0..5 {
             enter(&mut queue, n, &[ANYBODY]);
         }
@@ -336,14 +337,14 @@ mod tests {
 
     #[test]
     fn an_address_holds_no_more_than_it_may() {
-        let mut queue = Queue::new(4, 2);
+        let mut queue = Rota::new(4, 2);
         for n in 0..5 {
             enter(&mut queue, n, &[network(1)]);
         }
         let given: Vec<_> = std::iter::from_fn(|| queue.grant()).collect();
         assert_eq!(given, [(0, network(1)), (1, network(1))]);
         let ticket = queue.enter(5);
-        assert!(!queue.name(ticket, network(1)), "its lane stands aside");
+        assert!(!queue.name(ticket, network(1)), "it has all it may");
         enter(&mut queue, 10, &[network(2)]);
         assert_eq!(queue.grant(), Some((10, network(2))));
         assert_eq!(queue.grant(), None, "one is free, and nobody may have it");
@@ -356,7 +357,7 @@ mod tests {
     /// What several want is read for whoever of them has the first turn.
     #[test]
     fn who_waits_in_two_names_is_served_once_by_the_first() {
-        let mut queue = Queue::new(1, 0);
+        let mut queue = Rota::new(1, 0);
         let first = enter(&mut queue, 0, &[network(1)]);
         for n in 1..4 {
             enter(&mut queue, n, &[network(1)]);
@@ -365,19 +366,19 @@ mod tests {
         queue.name(last, network(2));
         queue.name(first, network(2));
         assert_eq!(served(&mut queue), [0, 4, 1, 2, 3]);
-        assert!(queue.lanes.is_empty(), "{queue:?}");
+        assert!(queue.addresses.is_empty(), "{queue:?}");
     }
 
     #[test]
     fn who_leaves_takes_no_place() {
-        let mut queue = Queue::new(1, 1);
+        let mut queue = Rota::new(1, 1);
         let tickets: Vec<_> = (0..3)
             .map(|n| enter(&mut queue, n, &[network(1)]))
             .collect();
         assert!(queue.leave(tickets[0]) && queue.leave(tickets[1]));
         assert_eq!(queue.grant(), Some((2, network(1))));
         queue.release(network(1));
-        assert!(queue.lanes.is_empty() && queue.taken == 0, "{queue:?}");
+        assert!(queue.addresses.is_empty() && queue.taken == 0, "{queue:?}");
     }
 
     #[tokio::test]

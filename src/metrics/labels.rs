@@ -86,6 +86,8 @@ label! {
         Replays = "replays",
         /// `limits.address.publishes_per_second`: a publish is refused.
         PublishRate = "publish_rate",
+        /// Its share of `publish.bodies_max` or `publish.bodies_bytes_max`: a publish is refused.
+        Bodies = "bodies",
     }
 }
 
@@ -154,7 +156,7 @@ label! {
         Ended = "ended",
         /// 401: no key, or another one.
         Unauthorized = "unauthorized",
-        /// 429: its address publishes as much as one may.
+        /// 429: its address publishes as much as one may, or has its share of what is on its way.
         Address = "address",
         /// 503: the log is away, or does not keep up.
         Unavailable = "unavailable",

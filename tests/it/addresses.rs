@@ -226,6 +226,33 @@ fn an_address_publishes_as_much_as_it_may_over_a_connection_that_others_use() {
     );
 }
 
+#[test]
+fn slow_bodies_of_an_address_leave_room_for_others() {
+    let gateway = Gateway::start(&[TRUSTED, OPEN, ("publish.bodies_max", "8")]);
+    let head = |address: &str| {
+        format!(
+            "POST /events/news HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: {address}\r\nContent-Length: 1\r\n\r\n"
+        )
+    };
+    let mut slow: Vec<TcpStream> = (0..4).map(|_| gateway.connect()).collect();
+    for socket in &mut slow {
+        socket.write_all(head("192.0.2.1").as_bytes()).unwrap();
+    }
+    gateway.wait_for_metric("tidegate_publish_bodies", &[], 4.0);
+    let publish = |address| {
+        let fields = [("X-Forwarded-For", address)];
+        gateway.post("/events/news", &fields, "x")
+    };
+    let detail = publish("192.0.2.1").problem(429);
+    assert!(detail.contains("share"), "{detail}");
+    publish("192.0.2.2").id();
+    gateway.wait_for_metric(LIMITED, &[("limit", "bodies")], 1.0);
+    // What has come is published; then there is room again.
+    slow[0].write_all(b"x").unwrap();
+    gateway.wait_for_metric("tidegate_publish_bodies", &[], 3.0);
+    publish("192.0.2.1").id();
+}
+
 /// One connection, as a proxy keeps it, and a client for each request.
 #[test]
 fn each_request_of_a_connection_has_an_address_of_its_own() {
