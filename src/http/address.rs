@@ -10,7 +10,7 @@
 
 use crate::address::{Address, Client, Network, Prefix};
 use crate::config::{FORWARDED, Server};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use axum::http::{HeaderMap, HeaderName, header};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -67,18 +67,18 @@ impl Trust {
         match self.field {
             Field::XForwardedFor => {
                 let lines = headers.get_all(X_FORWARDED_FOR).iter().rev();
-                let entries = lines.flat_map(|line| text(line).rsplit(','));
+                let entries = lines.flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b','));
                 let hops = entries
-                    .map(str::trim)
+                    .map(<[u8]>::trim_ascii)
                     .filter(|entry| !entry.is_empty())
                     .map(node);
                 self.first_untrusted(hops)
             }
             Field::Forwarded => {
                 let lines = headers.get_all(header::FORWARDED).iter().rev();
-                let elements = lines.flat_map(|line| Elements(Some(text(line))));
+                let elements = lines.flat_map(|line| Elements(Some(line.as_bytes())));
                 let hops = elements
-                    .filter(|element| !element.trim().is_empty())
+                    .filter(|element| !element.trim_ascii().is_empty())
                     .map(|element| of_element(element).and_then(node));
                 self.first_untrusted(hops)
             }
@@ -100,28 +100,23 @@ impl Trust {
     }
 }
 
-/// What is no ASCII is no address either.
-fn text(value: &HeaderValue) -> &str {
-    value.to_str().unwrap_or("?")
-}
-
 /// The elements of a line of `Forwarded`, last to first. Read from the right, what a client has written cannot reach
 /// into what its proxy has appended, whatever quotes it leaves open.
-struct Elements<'a>(Option<&'a str>);
+struct Elements<'a>(Option<&'a [u8]>);
 
 impl<'a> Iterator for Elements<'a> {
-    type Item = &'a str;
+    type Item = &'a [u8];
 
-    fn next(&mut self) -> Option<&'a str> {
+    fn next(&mut self) -> Option<&'a [u8]> {
         let line = self.0?;
         let mut is_quoted = false;
-        for (at, byte) in line.bytes().enumerate().rev() {
+        for (at, byte) in line.iter().enumerate().rev() {
             match byte {
                 b'"' => is_quoted = !is_quoted,
                 b',' if !is_quoted => {
                     let (before, element) = line.split_at_checked(at)?;
                     self.0 = Some(before);
-                    return element.strip_prefix(',');
+                    return element.strip_prefix(b",");
                 }
                 _ => {}
             }
@@ -132,13 +127,19 @@ impl<'a> Iterator for Elements<'a> {
 }
 
 /// The `for=` of one element. Two of them say nothing.
-fn of_element(element: &str) -> Option<&str> {
-    let pairs = element.split(';').filter_map(|pair| pair.split_once('='));
-    let mut named = pairs.filter(|(name, _)| name.trim().eq_ignore_ascii_case("for"));
-    match (named.next(), named.next()) {
-        (Some((_, value)), None) => {
-            let value = value.trim();
-            let quoted = value.strip_prefix('"').and_then(|v| v.strip_suffix('"'));
+fn of_element(element: &[u8]) -> Option<&[u8]> {
+    let pairs = element.split(|byte| *byte == b';').filter_map(|pair| {
+        let at = pair.iter().position(|byte| *byte == b'=')?;
+        let (name, value) = pair.split_at_checked(at)?;
+        let is_for = name.trim_ascii().eq_ignore_ascii_case(b"for");
+        is_for.then_some(value.strip_prefix(b"=")?.trim_ascii())
+    });
+    let mut pairs = pairs.fuse();
+    match (pairs.next(), pairs.next()) {
+        (Some(value), None) => {
+            let quoted = value
+                .strip_prefix(b"\"")
+                .and_then(|v| v.strip_suffix(b"\""));
             Some(quoted.unwrap_or(value))
         }
         _ => None,
@@ -147,7 +148,8 @@ fn of_element(element: &str) -> Option<&str> {
 
 /// One hop: an address with or without port, IPv6 with or without brackets. None for `unknown`, `_hidden` and the
 /// like.
-fn node(text: &str) -> Option<Address> {
+fn node(text: &[u8]) -> Option<Address> {
+    let text = std::str::from_utf8(text).ok()?;
     if let Ok(ip) = text.parse::<IpAddr>() {
         return Some(ip.into());
     }
@@ -162,6 +164,7 @@ fn node(text: &str) -> Option<Address> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use axum::http::HeaderValue;
 
     const PROXY: &str = "10.0.0.1:4711";
 
@@ -184,7 +187,7 @@ mod tests {
 
     #[test]
     fn the_last_hop_that_is_not_trusted_is_the_client() {
-        let table: [(&[&str], &str); 22] = [
+        let table: [(&[&str], &str); 24] = [
             (&["192.0.2.1"], "192.0.2.1"),
             (&["192.0.2.1:4711"], "192.0.2.1:4711"),
             (&["198.51.100.9, 192.0.2.1"], "192.0.2.1"),
@@ -199,6 +202,8 @@ mod tests {
             (&["192.0.2.1, ::ffff:10.0.0.9"], "192.0.2.1"),
             // What a client writes stands left of its own address.
             (&["nonsense, \", for=x;, 192.0.2.1"], "192.0.2.1"),
+            (&["\u{fc}, 192.0.2.1"], "192.0.2.1"),
+            (&["\u{fc}", "192.0.2.1"], "192.0.2.1"),
             (&["10.0.0.5, 127.0.0.1, 192.0.2.1"], "192.0.2.1"),
             (&["192.0.2.1, , "], "192.0.2.1"),
             // The last that is known, where the next cannot be read.
@@ -225,7 +230,7 @@ mod tests {
 
     #[test]
     fn forwarded_is_read_from_the_right() {
-        let table: [(&[&str], &str); 16] = [
+        let table: [(&[&str], &str); 17] = [
             (&["for=192.0.2.1"], "192.0.2.1"),
             (
                 &["For=\"192.0.2.1:80\";proto=https;by=10.0.0.1"],
@@ -243,6 +248,7 @@ mod tests {
             (&["for=\"198.51.100.9, for=192.0.2.1"], "192.0.2.1"),
             (&["for=\"x\\\", for=\"192.0.2.1\""], "192.0.2.1"),
             (&["for=198.51.100.9;for=\", for=192.0.2.1"], "192.0.2.1"),
+            (&["for=\u{fc}, for=192.0.2.1"], "192.0.2.1"),
             (&["for=unknown"], PROXY),
             (&["for=_hidden, for=10.1.1.1"], "10.1.1.1"),
             (&["for=192.0.2.1;for=192.0.2.2"], PROXY),

@@ -159,7 +159,7 @@ impl Table {
 
     /// How many are known. Looks for some that need not be.
     pub(super) fn known(&mut self, now: Duration) -> usize {
-        let most = self.entries.len();
+        let most = self.entries.capacity();
         self.let_go(most, micros(now));
         self.entries.len()
     }

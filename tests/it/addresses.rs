@@ -287,13 +287,15 @@ fn an_address_cannot_be_made_up() {
     let nginx = Nginx::before_clients(std::slice::from_ref(&gateway));
     let mut first = nginx.open("/events/news", &[A]);
     first.opened();
-    for claim in [
+    let lists = [
         "203.0.113.1",
         "203.0.113.2, 203.0.113.3",
         "127.0.0.1",
         "x",
         "",
-    ] {
+        "\u{fc}",
+    ];
+    for claim in lists {
         let claims = [
             A,
             ("X-Forwarded-For", claim),
