@@ -154,7 +154,8 @@ def overview():
                     lines(
                         "Refused, by reason",
                         """Normal: 0. limit: the fleet is full. draining: the balancer still sends streams to a
-                        replica that goes. bad_request: a client asks for what cannot be.""",
+                        replica that goes. bad_request: a client asks for what cannot be. address: one has as much as it
+                        may.""",
                         ("sum by (reason) (rate(tidegate_connections_refused_total{}[r]))", "{{reason}}"),
                         unit="cps",
                         stack=True,
@@ -546,6 +547,17 @@ def replica():
                         ("max(tidegate_forwarded_without_key{})", "reached from elsewhere without a key"),
                         ("sum(rate(tidegate_http2_floods_total{}[r]))", "floods over HTTP/2"),
                         unit="cps",
+                    ),
+                    lines(
+                        "Held back by address, by limit",
+                        """An address had as much as one may (limits.address). replays: a read of the log waited. The others:
+                        refused. not limited: more addresses came than are known.""",
+                        ("sum by (limit) (rate(tidegate_address_limited_total{}[r]))", "{{limit}}"),
+                        ("sum(rate(tidegate_addresses_beyond_total{}[r]))", "not limited"),
+                        ("sum by (reason) (rate(tidegate_proxy_protocol_refused_total{}[r]))", "PROXY: {{reason}}"),
+                        ("sum(tidegate_addresses{})", "addresses known"),
+                        unit="cps",
+                        right=("addresses known", "none"),
                     ),
                     lines(
                         "Bodies that nobody wanted, by what became of them",

@@ -19,6 +19,8 @@ use crate::follow::reads::Reads;
 use crate::http::accept::Listener;
 use crate::http::{Auth, Gateway, Guard, Intake, Rules, ops_router, router};
 use crate::hub::Hub;
+use crate::limits::Addresses;
+use crate::limits::places::Places;
 use crate::metrics::Metrics;
 use crate::stream::registry::OpenStreams;
 use crate::stream::settings::{Drain, StreamSettings};
@@ -93,26 +95,29 @@ impl App {
         };
         behind.spawn(path, reached.clone());
 
+        let each_max = config.address_limits().replays_max;
         let reads = Reads::new(
             hub.clone(),
             broker.clone(),
             metrics.clone(),
             tasks.clone(),
-            config.limits.replays_max,
+            Places::new(config.limits.replays_max, each_max, metrics.clone()),
             config.limits.page_bytes_max,
         );
         let streams = Arc::new(stream_settings(config, &metrics));
         let sockets = start_sockets(config.engine, &streams, &reads)?;
+        let intake = Intake::new(&config.publish, metrics.clone());
         let gateway = Arc::new(Gateway {
             hub,
             broker,
             reads,
             streams,
+            addresses: Addresses::new(metrics.clone()),
             metrics,
             rules: Swap::new(rules(config)),
             publish: config.publish.clone(),
             publishing: Semaphore::new(config.publish.in_flight_max),
-            intake: Intake::new(&config.publish),
+            intake,
             body_timeout: config.server.body_timeout,
             open_wait: config.stream.open_wait,
             open_streams,
@@ -129,7 +134,7 @@ impl App {
             let address = ops.address().map_err(|why| why.to_string())?;
             tracing::info!(%address, "operations listening");
             let guard = Guard::new(gateway.clone(), &config.server, address, true);
-            tasks.spawn(ops.serve(
+            tasks.spawn(ops.for_operators().serve(
                 ops_router(gateway.clone(), guard),
                 listeners.clone(),
                 connections.clone(),
@@ -173,7 +178,10 @@ impl App {
         gateway.rules.set(rules(config));
         // Whether it is so by the new rules is seen again by the next request.
         gateway.metrics.forwarded_without_key.set(0);
-        gateway.reads.set_places(config.limits.replays_max);
+        let each_max = config.address_limits().replays_max;
+        gateway
+            .reads
+            .set_places(config.limits.replays_max, each_max);
         gateway
             .reads
             .set_page_bytes_max(config.limits.page_bytes_max);
@@ -304,6 +312,7 @@ fn rules(config: &Config) -> Rules {
     Rules {
         auth: Auth::new(config.auth.publish_key.clone(), config.auth.open_publishing),
         limits: config.limits.clone(),
+        address: config.address_limits(),
     }
 }
 

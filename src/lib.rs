@@ -17,13 +17,14 @@
 //! behind  -> follow::reads: a page of the log, once for all who want it
 //! ```
 //!
-//! The words ([`id`], [`topic`], [`event`], [`cursor`], [`sse`], [`log`], [`gap`], [`time`],
-//! [`swap`], [`stderr`], `sync`) know nothing of their users. Above them stand [`hub`] and [`broker`], which do
+//! The words ([`address`], [`id`], [`topic`], [`event`], [`cursor`], [`sse`], [`log`], [`gap`], [`time`],
+//! [`swap`], [`stderr`], `sync`) know nothing of their users. Above them stand [`limits`], [`hub`] and [`broker`], which do
 //! not know one another; [`follow`] brings the two together; [`stream`] takes what it shows from the
 //! hub, and what it is behind by from [`follow`]; [`ingest`] brings raw publishes to the broker. Then
 //! comes [`http`], and [`app`] starts and stops it all for [`cli`]. `tests/tidy_arrows.rs` holds the
 //! direction.
 
+pub mod address;
 pub mod app;
 pub mod broker;
 pub mod cli;
@@ -38,6 +39,7 @@ pub mod http;
 pub mod hub;
 pub mod id;
 pub mod ingest;
+pub mod limits;
 pub mod log;
 pub mod metrics;
 pub mod sse;

@@ -10,8 +10,9 @@ mod machine;
 mod register;
 
 pub use labels::{
-    AppendOutcome, Behind, CloseReason, Discarded, IngestRefusal, PoolState, PublishRefusal,
-    RedisFailure, Refusal, ReloadOutcome, ReplaySource, RequestRefusal, Role, Source, WayOut,
+    AddressLimit, AppendOutcome, Behind, CloseReason, Discarded, IngestRefusal, PoolState,
+    ProxyRefusal, PublishRefusal, RedisFailure, Refusal, ReloadOutcome, ReplaySource,
+    RequestRefusal, Role, Source, WayOut,
 };
 
 use crate::sse::GapReason;
@@ -90,6 +91,10 @@ pub struct Metrics {
     ingest_takeovers: IntCounter,
     pub ingest_inbox: IntGauge,
     pub accept_errors: IntCounter,
+    pub addresses: IntGauge,
+    pub addresses_beyond: IntCounter,
+    address_limited: Family<AddressLimit, IntCounter>,
+    proxy_refused: Family<ProxyRefusal, IntCounter>,
     requests_refused: Family<RequestRefusal, IntCounter>,
     pub forwarded_without_key: IntGauge,
     discarded: Family<Discarded, IntCounter>,
@@ -201,6 +206,10 @@ impl Metrics {
             ingest_takeovers: r.counter("ingest_takeovers_total", "Times that this ear became the one that appends. Rising without deploys: ears die or are slow."),
             ingest_inbox: r.gauge("ingest_inbox_entries", "Entries in the inbox as this ear last saw it. Growing: they are not moved."),
             accept_errors: r.counter("accept_errors_total", "Connections that could not be accepted, mostly for want of descriptors."),
+            addresses: r.gauge("addresses", "Addresses of clients that are known: they hold something, or did so within seconds. limits.address.entries_max at most."),
+            addresses_beyond: r.counter("addresses_beyond_total", "Streams and publishes that were not limited by address, since limits.address.entries_max were known. Any: strangers with many addresses, or the table is too small."),
+            address_limited: r.counters("address_limited_total", "Times that an address had as much as one may, by the limit. replays: a read of the log waited. The others: a stream or a publish was refused.", "limit"),
+            proxy_refused: r.counters("proxy_protocol_refused_total", "Connections refused for want of a PROXY header from a trusted proxy (server.proxy_protocol), by reason.", "reason"),
             requests_refused: r.counters("requests_refused_total", "Requests refused for what they are, before any handler saw them, by reason. cross_site and host: a page that a browser shows would publish or read here.", "reason"),
             forwarded_without_key: r.gauge("forwarded_without_key", "1 once a request came from beyond this machine through a proxy, while the gateway listens on loopback and has no publish key. Writes of that kind are refused."),
             discarded: r.counters("discarded_bodies_total", "Bodies of requests that were answered before they were read, by what became of the rest. bytes and time: the connection was closed, and its client may not have seen the answer.", "outcome"),
@@ -265,6 +274,16 @@ impl Metrics {
     /// A stream was refused before it was opened.
     pub fn refused(&self, reason: Refusal) {
         self.refused.inc(reason);
+    }
+
+    /// An address had as much as one may.
+    pub fn address_limited(&self, limit: AddressLimit) {
+        self.address_limited.inc(limit);
+    }
+
+    /// A connection did not begin with the PROXY protocol, as it must.
+    pub fn proxy_refused(&self, reason: ProxyRefusal) {
+        self.proxy_refused.inc(reason);
     }
 
     /// Events went into the log.

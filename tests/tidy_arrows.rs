@@ -21,33 +21,39 @@ use std::fs;
 use std::path::Path;
 
 /// The rooms, and what each may know. `words` are the files at the bottom; `lib` names all.
-const ROOMS: [(&str, &[&str]); 12] = [
+const ROOMS: [(&str, &[&str]); 13] = [
     ("words", &[]),
     ("metrics", &["words"]),
     ("hub", &["words"]),
     ("broker", &["words", "metrics"]),
-    ("follow", &["words", "metrics", "hub", "broker"]),
-    ("stream", &["words", "metrics", "hub", "broker", "follow"]),
+    ("limits", &["words", "metrics"]),
+    ("follow", &["words", "metrics", "limits", "hub", "broker"]),
+    (
+        "stream",
+        &["words", "metrics", "limits", "hub", "broker", "follow"],
+    ),
     ("ingest", &["metrics", "broker", "follow"]),
-    ("config", &["words", "hub", "broker"]),
+    ("config", &["words", "limits", "hub", "broker"]),
     (
         "http",
         &[
-            "words", "metrics", "hub", "broker", "follow", "stream", "config",
+            "words", "metrics", "limits", "hub", "broker", "follow", "stream", "config",
         ],
     ),
     (
         "app",
         &[
-            "words", "metrics", "hub", "broker", "follow", "stream", "ingest", "config", "http",
+            "words", "metrics", "limits", "hub", "broker", "follow", "stream", "ingest", "config",
+            "http",
         ],
     ),
     ("cli", &["words", "broker", "config", "app"]),
     ("fuzz", &["words", "broker", "http"]),
 ];
 /// What the words are.
-const WORDS: [&str; 11] = [
-    "id", "topic", "event", "cursor", "log", "gap", "sse", "time", "swap", "stderr", "sync",
+const WORDS: [&str; 12] = [
+    "address", "id", "topic", "event", "cursor", "log", "gap", "sse", "time", "swap", "stderr",
+    "sync",
 ];
 
 /// A module's path below the crate.

@@ -55,6 +55,9 @@ for variable in environment:
     _, part, key = variable.lower().split("__")
     found = section(part)
     expect(found and re.search(rf"^#{key} = ", found[1], re.MULTILINE), f"gateway: {variable} is no key")
+subnet = compose["networks"]["default"]["ipam"]["config"][0]["subnet"]
+trusted = environment["TIDEGATE__SERVER__TRUSTED_PROXIES"]
+expect(trusted == subnet, f"gateway: trusts {trusted}, and nginx is in {subnet}")
 drain = seconds(re.search(r"^#time = (.*)$", section("drain")[1], re.MULTILINE)[1])
 grace = seconds(gateway["stop_grace_period"])
 expect(grace > drain + 2 * JOIN_SECONDS, f"gateway: a grace of {grace} s is too short for drain.time, {drain} s, and tasks")

@@ -175,6 +175,7 @@ def replicas(settings):
             arguments=["serve"],
             environment={
                 "TIDEGATE__SERVER__LISTEN": address,
+                "TIDEGATE__SERVER__TRUSTED_PROXIES": HOST,  # nginx
                 "TIDEGATE__REDIS__URL": redis_url(settings, redis_port),
                 "TIDEGATE__REPLICA__NAME": name,
             },

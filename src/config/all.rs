@@ -10,6 +10,7 @@ use super::source::{Faults, Flags, Source};
 use crate::broker::redis::Settings;
 use crate::broker::{Bounds, Retention};
 use crate::hub::window::WindowBounds;
+use crate::limits::AddressLimits;
 use std::net::SocketAddr;
 
 /// Everything that can be configured, checked.
@@ -91,6 +92,13 @@ impl Config {
         common.ops.listen = None;
         common.server.listen = SocketAddr::from(([0, 0, 0, 0], 0));
         crc32fast::hash(format!("{common:?}").as_bytes())
+    }
+
+    /// What one address may take.
+    #[must_use]
+    pub fn address_limits(&self) -> AddressLimits {
+        let names_proxies = !self.server.trusted_proxies.is_empty();
+        self.limits.address.settled(names_proxies)
     }
 
     /// What a log keeps by this config.

@@ -3,6 +3,7 @@
 //! Every key is documented in `deploy/tidegate.toml`, and `tests/it/config.rs` holds that file against
 //! this code. All faults are reported at once, before any socket opens.
 
+mod address;
 mod all;
 mod reload;
 mod sections;
@@ -10,11 +11,12 @@ mod server;
 mod settled;
 mod source;
 
+pub use address::PerAddress;
 pub use all::Config;
 pub use reload::{RELOADABLE, Reload};
 pub use sections::{
     Auth, Drain, Engine, Ingest, Limits, Log, Logging, OPEN_PUBLISHING, Ops, Publish, RedisConfig,
     Repair, Replica, Stream,
 };
-pub use server::{Server, names_host};
+pub use server::{FORWARDED, Server, names_host};
 pub use source::{Faults, Flags};

@@ -5,7 +5,7 @@ use super::source::Faults;
 
 /// Keys that a reload takes: who may publish, the limits of requests, what the log keeps, and what
 /// is logged. All others are taken at the start.
-pub const RELOADABLE: [&str; 14] = [
+pub const RELOADABLE: [&str; 20] = [
     "auth.publish_key",
     "auth.publish_key_file",
     "auth.open_publishing",
@@ -15,6 +15,12 @@ pub const RELOADABLE: [&str; 14] = [
     "limits.replays_max",
     "limits.page_bytes_max",
     "limits.history_events_max",
+    "limits.address.streams_max",
+    "limits.address.streams_per_second",
+    "limits.address.topics_max",
+    "limits.address.replays_max",
+    "limits.address.publishes_per_second",
+    "limits.address.entries_max",
     "log.events_max",
     "log.age_max",
     "log.overrides",

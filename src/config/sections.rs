@@ -1,5 +1,6 @@
 //! The sections: fields, defaults, and what they must satisfy.
 
+use super::address::PerAddress;
 use super::source::Source;
 use crate::broker::redis::{Access, Identity};
 use crate::broker::{Bounds, Rule};
@@ -160,6 +161,8 @@ pub struct Limits {
     pub page_bytes_max: usize,
     /// Events of `?last=` and of one page of `GET /topics/{topic}/events`.
     pub history_events_max: usize,
+    /// What one address may take of it.
+    pub address: PerAddress,
 }
 
 /// `auth`: who may publish. Reading is open to all.
@@ -470,6 +473,7 @@ impl Limits {
             replays_max: s.count("limits.replays_max", "32"),
             page_bytes_max: s.count("limits.page_bytes_max", "67108864"),
             history_events_max: s.count("limits.history_events_max", "1000"),
+            address: PerAddress::take(s),
         }
     }
 }

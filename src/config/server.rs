@@ -1,9 +1,14 @@
 //! The section `server`.
 
 use super::source::Source;
+use crate::address::Prefix;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+
+/// The fields in which proxies say whom they speak for, as `server.forwarded_header` names them.
+pub const FORWARDED: &str = "forwarded";
+const X_FORWARDED_FOR: &str = "x-forwarded-for";
 
 /// `server`: the listener of publishers and subscribers, and what each connection may take.
 #[derive(Clone, Debug)]
@@ -32,6 +37,12 @@ pub struct Server {
     pub hosts: Arc<[String]>,
     /// Origins of pages that may write from elsewhere.
     pub origins: Arc<[String]>,
+    /// Networks whose word is believed about whom a request comes from.
+    pub trusted_proxies: Arc<[Prefix]>,
+    /// The field that they write.
+    pub forwarded_header: &'static str,
+    /// They begin each connection with a header of the PROXY protocol.
+    pub proxy_protocol: bool,
 }
 
 impl Server {
@@ -49,6 +60,9 @@ impl Server {
             http2_control_frames_max: s.get("server.http2_control_frames_max", "200"),
             hosts: s.list("server.hosts").into(),
             origins: s.list("server.origins").into(),
+            trusted_proxies: trusted_proxies(s),
+            forwarded_header: s.choice("server.forwarded_header", &[X_FORWARDED_FOR, FORWARDED]),
+            proxy_protocol: s.flag("server.proxy_protocol", "false"),
         };
         // hyper's smallest buffer.
         if server.buffer_bytes < 8192 {
@@ -57,6 +71,12 @@ impl Server {
         // With which every connection begins.
         if server.http2_control_frames_max < 10 {
             s.fault("server.http2_control_frames_max", "must be at least 10");
+        }
+        if server.proxy_protocol && server.trusted_proxies.is_empty() {
+            s.fault(
+                "server.proxy_protocol",
+                "needs server.trusted_proxies: whoever else connects could claim any address",
+            );
         }
         server.check_names(s);
         server
@@ -79,6 +99,19 @@ impl Server {
             }
         }
     }
+}
+
+fn trusted_proxies(s: &mut Source) -> Arc<[Prefix]> {
+    const KEY: &str = "server.trusted_proxies";
+    let texts = s.list(KEY);
+    let mut prefixes = Vec::with_capacity(texts.len());
+    for text in texts {
+        match text.parse() {
+            Ok(prefix) => prefixes.push(prefix),
+            Err(why) => s.fault(KEY, &format!("{text:?} {why}")),
+        }
+    }
+    prefixes.into()
 }
 
 /// Whether an entry of `server.hosts` names a host, without its port: it is the same, or begins with `*.` and

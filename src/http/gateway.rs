@@ -6,6 +6,7 @@ use crate::broker::Broker;
 use crate::config::{Limits, Publish};
 use crate::follow::reads::Reads;
 use crate::hub::Hub;
+use crate::limits::{AddressLimits, Addresses};
 use crate::metrics::Metrics;
 use crate::stream::body::Bodies;
 use crate::stream::registry::OpenStreams;
@@ -23,6 +24,7 @@ use tokio::sync::Semaphore;
 pub struct Rules {
     pub auth: Auth,
     pub limits: Limits,
+    pub address: AddressLimits,
 }
 
 /// The parts of a replica that handlers work with, and how it stands.
@@ -40,6 +42,7 @@ pub struct Gateway {
     pub intake: Intake,
     pub body_timeout: Duration,
     pub open_wait: Duration,
+    pub addresses: Arc<Addresses>,
     pub open_streams: Arc<OpenStreams>,
     pub bodies: Arc<Bodies>,
     /// The threads that own sockets; none if all streams go out as bodies.

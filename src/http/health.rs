@@ -69,6 +69,10 @@ pub(super) async fn metrics(State(gateway): State<Arc<Gateway>>) -> impl IntoRes
     let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
     gateway.metrics.publish_bodies.set(gauge(bodies));
     gateway.metrics.publish_bodies_bytes.set(gauge(bytes));
+    gateway
+        .metrics
+        .addresses
+        .set(gauge(gateway.addresses.known()));
     gateway.broker.count_connections();
     let (text, kind) = gateway.metrics.text();
     ([(header::CONTENT_TYPE, kind)], text)

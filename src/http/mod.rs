@@ -8,6 +8,7 @@
 //! | `/` | GET: the page |
 
 pub mod accept;
+mod address;
 mod auth;
 mod cut;
 #[cfg(any(test, fuzzing))]

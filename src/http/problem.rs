@@ -7,6 +7,7 @@ use crate::metrics::PublishRefusal;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use std::time::Duration;
 
 /// What the caller is told. The detail names the part of the request that is at fault, never a
 /// payload or a key.
@@ -102,6 +103,16 @@ impl Problem {
         )
     }
 
+    /// 429: as much as one may, with the whole seconds after which there may be more.
+    #[must_use]
+    pub fn too_many(detail: impl Into<String>, wait: Duration) -> Self {
+        let seconds = HeaderValue::from(wait.as_secs().saturating_add(1));
+        Self {
+            header: Some((header::RETRY_AFTER, seconds)),
+            ..Self::new(StatusCode::TOO_MANY_REQUESTS, "too many requests", detail)
+        }
+    }
+
     /// 503 with `Retry-After`, in whole seconds, jittered.
     #[must_use]
     pub fn unavailable(detail: impl Into<String>) -> Self {
@@ -142,6 +153,7 @@ impl Problem {
             StatusCode::PAYLOAD_TOO_LARGE => PublishRefusal::TooLarge,
             StatusCode::REQUEST_TIMEOUT => PublishRefusal::Timeout,
             StatusCode::CONFLICT => PublishRefusal::Ended,
+            StatusCode::TOO_MANY_REQUESTS => PublishRefusal::Address,
             StatusCode::SERVICE_UNAVAILABLE => PublishRefusal::Unavailable,
             StatusCode::INSUFFICIENT_STORAGE => PublishRefusal::Limit,
             StatusCode::INTERNAL_SERVER_ERROR => PublishRefusal::Internal,

@@ -5,16 +5,17 @@ use super::intake::Place;
 use super::name::Name;
 use super::problem::Problem;
 use super::query::Query;
+use crate::address::{Client, Network};
 use crate::broker::Publication;
 use crate::event::EventType;
 use crate::id::Id;
 use crate::metrics::Source;
 use crate::topic::Topic;
-use axum::Json;
 use axum::body::Body;
 use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, HeaderName};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use http_body_util::BodyExt as _;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -33,13 +34,14 @@ struct Published<'a> {
 /// `POST /events/{topic}?event=TYPE&end`: the body is the data, verbatim.
 pub(super) async fn one(
     State(gateway): State<Arc<Gateway>>,
+    Extension(client): Extension<Client>,
     Name(topic): Name,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
     body: Body,
 ) -> Response {
     let query = Query::parse(query.as_deref());
-    let done = publish_one(&gateway, &topic, &query, &headers, body).await;
+    let done = publish_one(&gateway, &client, &topic, &query, &headers, body).await;
     counted(&gateway, done).map_or_else(IntoResponse::into_response, |(topic, id)| {
         Json(Published {
             topic: topic.as_str(),
@@ -51,17 +53,18 @@ pub(super) async fn one(
 
 async fn publish_one(
     gateway: &Gateway,
+    client: &Client,
     topic: &str,
     query: &Query,
     headers: &HeaderMap,
     body: Body,
 ) -> Result<(Topic, Option<Id>), Problem> {
-    gateway.rules.get().auth.may_publish(headers)?;
+    may_publish(gateway, client, headers)?;
     let topic = topic_of(topic)?;
     let event_type = type_of(query.first("event").unwrap_or_default())?;
     let idempotency_key = idempotency_key(headers)?;
     let most = gateway.publish.event_bytes_max;
-    let mut place = gateway.intake.enter()?;
+    let mut place = gateway.intake.enter(held_to_share(gateway, client))?;
     let data = read_in_time(gateway, &mut place, body, "an event", most).await?;
     let data =
         String::from_utf8(data).map_err(|_| Problem::bad_request("data: an event is UTF-8"))?;
@@ -74,6 +77,26 @@ async fn publish_one(
     };
     let ids = publish(gateway, std::slice::from_ref(&publication)).await?;
     Ok((publication.topic, ids.first().copied().flatten()))
+}
+
+/// Whether the request may publish: by its key, then by its address.
+pub(super) fn may_publish(
+    gateway: &Gateway,
+    client: &Client,
+    headers: &HeaderMap,
+) -> Result<(), Problem> {
+    let rules = gateway.rules.get();
+    rules.auth.may_publish(headers)?;
+    let counted = gateway.addresses.publish(client, &rules.address);
+    counted.map_err(|wait| {
+        Problem::too_many("this address publishes as much as one address may", wait)
+    })
+}
+
+/// The address of a publisher, where addresses are known apart.
+fn held_to_share(gateway: &Gateway, client: &Client) -> Option<Network> {
+    let limits = gateway.rules.get().address;
+    client.network.filter(|_| limits.is_any())
 }
 
 /// One line of a batch.
@@ -111,22 +134,24 @@ enum LineAnswer {
 /// All lines are published or none, unless `?partial` asks for line by line.
 pub(super) async fn batch(
     State(gateway): State<Arc<Gateway>>,
+    Extension(client): Extension<Client>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
     body: Body,
 ) -> Response {
     let query = Query::parse(query.as_deref());
-    let done = publish_batch(&gateway, &query, &headers, body).await;
+    let done = publish_batch(&gateway, &client, &query, &headers, body).await;
     counted(&gateway, done).map_or_else(IntoResponse::into_response, IntoResponse::into_response)
 }
 
 async fn publish_batch(
     gateway: &Gateway,
+    client: &Client,
     query: &Query,
     headers: &HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    gateway.rules.get().auth.may_publish(headers)?;
+    may_publish(gateway, client, headers)?;
     // One key cannot name several events, and a key that is passed over would protect nobody.
     if headers.contains_key(IDEMPOTENCY_KEY) {
         return Err(Problem::bad_request(
@@ -134,7 +159,7 @@ async fn publish_batch(
         ));
     }
     let most = gateway.publish.batch_bytes_max;
-    let mut place = gateway.intake.enter()?;
+    let mut place = gateway.intake.enter(held_to_share(gateway, client))?;
     let body = read_in_time(gateway, &mut place, body, "a batch", most).await?;
     let lines: Vec<(usize, &[u8])> = body
         .split(|&byte| byte == b'\n')
@@ -148,6 +173,10 @@ async fn publish_batch(
             "a batch has at most {most} events"
         )));
     }
+    // It was let in as one, and is paid off before the next.
+    let limits = gateway.rules.get().address;
+    let more = lines.len().saturating_sub(1);
+    gateway.addresses.publish_more(client, more, &limits);
     let most = gateway.publish.event_bytes_max;
     let read = lines
         .iter()

@@ -4,6 +4,7 @@ use super::gateway::Gateway;
 use super::guard::{Guard, guarded};
 use super::problem::Problem;
 use super::{health, publish, streams, subscribe, topics};
+use crate::address::Client;
 use axum::Router;
 use axum::extract::Request;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
@@ -97,7 +98,9 @@ fn span(request: &Request) -> tracing::Span {
         .get("x-request-id")
         .and_then(|id| id.to_str().ok())
         .unwrap_or_default();
-    tracing::debug_span!("request", method = %request.method(), path = request.uri().path(), id)
+    let client = request.extensions().get::<Client>();
+    let address = client.map(|client| tracing::field::display(client.address));
+    tracing::debug_span!("request", method = %request.method(), path = request.uri().path(), id, address)
 }
 
 fn caught(_: Box<dyn Any + Send>) -> Response {

@@ -36,7 +36,7 @@ struct Listing {
 impl From<Row> for Listing {
     fn from(row: Row) -> Self {
         Self {
-            address: row.peer.map(|peer| peer.to_string()),
+            address: row.address.map(|address| address.to_string()),
             topics: row.topics.iter().map(|t| t.as_str().to_owned()).collect(),
             topics_count: row.topics_count,
             age_ms: crate::time::millis(row.age),

@@ -1,18 +1,20 @@
 //! `GET /events` and `GET /events/{topic}`: from a request to an open stream.
 
-use super::accept::{HandoffSlot, Peer, end_of_carrier};
+use super::accept::{HandoffSlot, end_of_carrier};
 use super::gateway::Gateway;
 use super::name::Name;
 use super::problem::Problem;
 use super::query::Query;
+use crate::address::Client;
 use crate::cursor::Cursor;
 use crate::hub::TaskWaker;
+use crate::limits::Lease;
 use crate::log::History;
-use crate::metrics::{CloseReason, Refusal, WayOut};
+use crate::metrics::{AddressLimit, CloseReason, Refusal, WayOut};
 use crate::sse::retry_line;
 use crate::stream::body::{Outside, StreamBody};
 use crate::stream::open::{MaybeOpen, open};
-use crate::stream::registry::StreamGuard;
+use crate::stream::registry::{Opened, StreamGuard};
 use crate::stream::request::{Begin, StreamRequest};
 use crate::stream::sockets::Handoff;
 use crate::stream::turn::Stream;
@@ -26,7 +28,6 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use std::collections::BTreeSet;
 use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,6 +36,9 @@ pub(super) const FAILOVER: HeaderName = HeaderName::from_static("tidegate-failov
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// The topic of a subscription that names none.
 const DEFAULT_TOPIC: &str = "events";
+/// Whoever has as many streams as one address may is asked to come back after so many times `stream.retry`: others of
+/// that address may have gone by then, and one that never goes asks seldom.
+const ADDRESS_RETRY: u64 = 10;
 /// `?max_age=` at most; streams are cut by `stream.age_max` anyway.
 const AGE_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 
@@ -65,11 +69,11 @@ pub(super) async fn one(
     subscribe(gateway, &[topic.as_str()], &query, &headers, way).await
 }
 
-/// Which way out a connection has.
+/// Which way out a connection has, and whom it leads to.
 pub(super) struct Way {
     version: Version,
     slot: Option<HandoffSlot>,
-    peer: Option<SocketAddr>,
+    client: Option<Client>,
 }
 
 impl Way {
@@ -86,7 +90,7 @@ impl<S: Sync> FromRequestParts<S> for Way {
         Ok(Self {
             version: parts.version,
             slot: parts.extensions.remove(),
-            peer: parts.extensions.get().map(|Peer(address)| *address),
+            client: parts.extensions.get().copied(),
         })
     }
 }
@@ -119,10 +123,18 @@ async fn subscribe(
             "this replica is going",
         );
     }
+    let topics = request.topics.len() + usize::from(request.connections);
+    // First: whoever has as much as one may is not passed on from replica to replica.
+    let Ok(lease) = lease(&gateway, way.client.as_ref(), topics) else {
+        gateway.metrics.refused(Refusal::Address);
+        return come_back(&gateway, ADDRESS_RETRY);
+    };
+    let name = lease.as_ref().and_then(|lease| lease.client().network);
     let Some(mut guard) = StreamGuard::take(
         &gateway.open_streams,
         gateway.rules.get().limits.streams_max,
-        request.topics.len() + usize::from(request.connections),
+        topics,
+        lease,
     ) else {
         return refuse(
             &gateway,
@@ -132,21 +144,21 @@ async fn subscribe(
         );
     };
     // A stream that ends cleanly leaves its connection to the next request.
-    let peer = way.peer;
+    let address = way.client.map(|client| client.address);
     let slot = way
         .slot()
         .filter(|_| request.limit.is_none() && request.max_age.is_none());
-    tracing::debug!(
-        topics = request.topics.len(),
-        begin = request.begin.as_str(),
-        way = if slot.is_some() {
+    gateway.open_streams.say_opened(&Opened {
+        topics: &request.topics,
+        topics_count: topics,
+        address,
+        begin: request.begin.as_str(),
+        way: if slot.is_some() {
             WayOut::Socket
         } else {
             WayOut::Body
-        }
-        .as_str(),
-        "stream opened"
-    );
+        },
+    });
     let task_waker = Arc::new(TaskWaker::default());
     let opening = open(
         gateway.hub.clone(),
@@ -154,6 +166,7 @@ async fn subscribe(
         gateway.streams.clone(),
         task_waker.clone(),
         request,
+        name,
     );
     let took = gateway.metrics.start.start_timer();
     let opened = MaybeOpen::within(Box::pin(opening), gateway.open_wait).await;
@@ -174,11 +187,25 @@ async fn subscribe(
         gateway.streams.clone(),
         guard,
         Outside {
-            peer,
+            peer: address,
             end_of_carrier: end_of_carrier(),
         },
     );
     stream_headers(body.into_axum())
+}
+
+/// What the stream takes of what one address may. None where addresses are neither told nor limited.
+fn lease(
+    gateway: &Gateway,
+    client: Option<&Client>,
+    topics: usize,
+) -> Result<Option<Box<Lease>>, AddressLimit> {
+    let limits = gateway.rules.get().address;
+    let client = client.filter(|client| client.is_told || limits.is_any());
+    client
+        .map(|client| gateway.addresses.open(client, topics, &limits))
+        .transpose()
+        .map(|lease| lease.map(Box::new))
 }
 
 /// What the request asks for, or what is wrong with it. Nothing is subscribed yet.
@@ -284,7 +311,13 @@ fn refuse(gateway: &Gateway, headers: &HeaderMap, reason: Refusal, detail: &str)
     if headers.get(FAILOVER).is_some_and(|value| value == "1") {
         return Problem::unavailable(detail).into_response();
     }
-    let retry = Bytes::from(retry_line(gateway.streams.jittered_retry_ms()));
+    come_back(gateway, 1)
+}
+
+/// A stream that is cut at once, with so many times the usual time to come back. Nobody tries another replica then.
+fn come_back(gateway: &Gateway, times: u64) -> Response {
+    let retry_ms = gateway.streams.jittered_retry_ms().saturating_mul(times);
+    let retry = Bytes::from(retry_line(retry_ms));
     stream_headers(Body::new(super::cut::CutAfter::new(retry)))
 }
 

@@ -3,15 +3,16 @@
 use super::gateway::Gateway;
 use super::name::Name;
 use super::problem::Problem;
-use super::publish::topic_of;
+use super::publish::{may_publish, topic_of};
 use super::query::Query;
+use crate::address::Client;
 use crate::gap;
 use crate::id::Id;
 use crate::log::ReadRequest;
 use crate::sse::Gap;
-use axum::Json;
 use axum::extract::{RawQuery, State};
 use axum::http::HeaderMap;
+use axum::{Extension, Json};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -125,10 +126,11 @@ pub(super) async fn events(
 /// Deletes a topic's log; its streams are told, and the next publish opens it anew.
 pub(super) async fn delete(
     State(gateway): State<Arc<Gateway>>,
+    Extension(client): Extension<Client>,
     Name(name): Name,
     headers: HeaderMap,
 ) -> Result<Json<Value>, Problem> {
-    gateway.rules.get().auth.may_publish(&headers)?;
+    may_publish(&gateway, &client, &headers)?;
     let topic = topic_of(&name)?;
     match gateway.broker.delete(&topic).await? {
         Some(id) => Ok(Json(json!({ "topic": topic, "id": id }))),

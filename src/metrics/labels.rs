@@ -68,6 +68,36 @@ label! {
         Draining = "draining",
         /// `limits.streams_max` are open.
         Limit = "limit",
+        /// Its address has as much as one may.
+        Address = "address",
+    }
+}
+
+label! {
+    /// Which limit an address has reached.
+    AddressLimit {
+        /// `limits.address.streams_max`: a stream is refused.
+        Streams = "streams",
+        /// `limits.address.streams_per_second`: a stream is refused.
+        StreamRate = "stream_rate",
+        /// `limits.address.topics_max`: a stream is refused.
+        Topics = "topics",
+        /// `limits.address.replays_max`: a read of the log waits.
+        Replays = "replays",
+        /// `limits.address.publishes_per_second`: a publish is refused.
+        PublishRate = "publish_rate",
+        /// Its share of `publish.bodies_max` or `publish.bodies_bytes_max`: a publish is refused.
+        Bodies = "bodies",
+    }
+}
+
+label! {
+    /// Why a connection was refused that is to begin with the PROXY protocol.
+    ProxyRefusal {
+        /// It does not come from a trusted proxy.
+        Untrusted = "untrusted",
+        /// It begins with something else.
+        Malformed = "malformed",
     }
 }
 
@@ -126,6 +156,8 @@ label! {
         Ended = "ended",
         /// 401: no key, or another one.
         Unauthorized = "unauthorized",
+        /// 429: its address publishes as much as one may, or has its share of what is on its way.
+        Address = "address",
         /// 503: the log is away, or does not keep up.
         Unavailable = "unavailable",
         /// 507: there are as many topics as may be.

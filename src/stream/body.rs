@@ -20,6 +20,7 @@ use super::registry::StreamGuard;
 use super::settings::StreamSettings;
 use super::tally::{age_of, clock};
 use super::turn::{Ending, Now, Stream, Turn};
+use crate::address::Address;
 use crate::follow::reads::Reads;
 use crate::hub::TaskWaker;
 use crate::log::Reading;
@@ -30,7 +31,6 @@ use http_body_util::BodyExt as _;
 use hyper::body::{Body, Frame};
 use slab::Slab;
 use std::fmt;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
@@ -99,7 +99,7 @@ struct Outlet {
 #[derive(Debug)]
 pub struct Outside {
     /// The other end of the connection, if it is known.
-    pub peer: Option<SocketAddr>,
+    pub peer: Option<Address>,
     /// Ends what carries the body, and drops it, whether or not its reader takes anything.
     pub end_of_carrier: Option<CancellationToken>,
 }
@@ -225,8 +225,14 @@ impl Outlet {
 
     fn say_closed(&mut self) {
         let standing = self.stream().map(Stream::standing);
-        let reason = self.guard.reason;
-        self.guard.say_closed(reason, standing.unwrap_or_default());
+        let (reason, address) = (self.guard.reason, self.address());
+        self.guard
+            .say_closed(reason, standing.unwrap_or_default(), address);
+    }
+
+    /// Whose it is: the client that a proxy has told, else the other end of the connection.
+    fn address(&self) -> Option<Address> {
+        self.guard.address().or(self.outside.peer)
     }
 
     fn offer_to(&self, top: &mut Top) {
@@ -242,7 +248,7 @@ impl Outlet {
                 State::Flushing | State::Cut | State::Over | State::Moving => StreamState::Over,
             },
         };
-        top.offer(&seen, || self.outside.peer);
+        top.offer(&seen, || self.address());
     }
 
     /// How it is over, or would be if it were asked.
@@ -356,18 +362,20 @@ impl Outlet {
         match turn {
             Turn::More => self.state = State::Live(stream),
             Turn::Read(read) => {
-                let reads = self.reads.clone();
+                let (reads, name) = (self.reads.clone(), self.guard.network());
                 self.sleep
                     .as_mut()
                     .reset(Instant::now() + self.settings.heartbeat);
                 self.state = State::Reading(
                     stream,
-                    Box::pin(async move { reads.read(read).await }),
+                    Box::pin(async move { reads.read(read, name).await }),
                     self.settings.metrics.behind(Behind::Reading),
                 );
             }
             Turn::Over(ending) => {
-                self.guard.say_closed(ending.reason(), stream.standing());
+                let address = self.address();
+                self.guard
+                    .say_closed(ending.reason(), stream.standing(), address);
                 self.end(ending);
             }
             Turn::Wait(until) => {

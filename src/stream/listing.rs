@@ -1,11 +1,11 @@
 //! A list of open streams for operators: the first few by lag, age or bytes.
 
 use super::turn::{Standing, Stream};
+use crate::address::Address;
 use crate::metrics::WayOut;
 use crate::topic::Topic;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 /// Streams that are offered in one go; others get their turn in between.
@@ -56,8 +56,8 @@ impl StreamState {
 /// One open stream, as `GET /streams` shows it.
 #[derive(Clone, Debug)]
 pub struct Row {
-    /// The other end of its connection.
-    pub peer: Option<SocketAddr>,
+    /// Whose it is: the client that a proxy has told, else the other end of its connection.
+    pub address: Option<Address>,
     /// Its topics, the first few.
     pub topics: Vec<Topic>,
     /// How many topics it has, those that are not named too.
@@ -135,7 +135,7 @@ impl Top {
     }
 
     /// Takes it, if it is among the first so far.
-    pub(super) fn offer(&mut self, seen: &Seen<'_>, peer: impl FnOnce() -> Option<SocketAddr>) {
+    pub(super) fn offer(&mut self, seen: &Seen<'_>, address: impl FnOnce() -> Option<Address>) {
         let standing = seen.stream.map(Stream::standing).unwrap_or_default();
         let rank = match self.sort {
             // Behind a window is further than any place within one.
@@ -156,7 +156,7 @@ impl Top {
             .then(|| Topic::parse(Topic::CONNECTIONS))
             .and_then(Result::ok);
         let row = Row {
-            peer: peer(),
+            address: address(),
             topics: topics()
                 .cloned()
                 .chain(connections)

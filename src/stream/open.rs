@@ -6,6 +6,7 @@
 use super::request::{Begin, StreamRequest};
 use super::settings::{Jitter, StreamSettings};
 use super::turn::{Now, Stream};
+use crate::address::Network;
 use crate::cursor::Cursor;
 use crate::follow::reads::Reads;
 use crate::hub::reader::{OpenStep, Reader, Start};
@@ -149,7 +150,8 @@ impl Opener {
     }
 }
 
-/// Waits until everything that a stream needs to begin is known. Takes as long as Redis is away.
+/// Waits until everything that a stream needs to begin is known. Takes as long as Redis is away. What is read is read
+/// in the name of its client's address.
 ///
 /// # Cancel safety
 /// Safe: dropped, it leaves nothing behind.
@@ -159,6 +161,7 @@ pub async fn open(
     settings: Arc<StreamSettings>,
     task_waker: Arc<TaskWaker>,
     request: StreamRequest,
+    name: Option<Network>,
 ) -> Stream {
     let waker = Waker::from(task_waker.clone());
     let mut opener = Opener::new(hub, settings, request, Jitter::draw(), waker);
@@ -173,9 +176,9 @@ pub async fn open(
         });
         match next.await {
             Opened::Stream(stream) => return *stream,
-            Opened::Read(read) => drop(reads.read(read).await),
+            Opened::Read(read) => drop(reads.read(read, name).await),
             Opened::History(topics, history) => {
-                opener.take_history(reads.history(&topics, history).await);
+                opener.take_history(reads.history(&topics, history, name).await);
             }
             Opened::Wait => {}
         }

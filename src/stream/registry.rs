@@ -1,8 +1,11 @@
 //! The open streams of this replica: how many there are, and what the log says when one ends.
 
 use super::turn::Standing;
+use crate::address::{Address, Network};
+use crate::limits::Lease;
 use crate::metrics::{CloseReason, Metrics, WayOut};
 use crate::time::CoarseInstant;
+use crate::topic::Topic;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -13,17 +16,22 @@ use tokio::time::Instant;
 pub struct OpenStreams {
     count: AtomicUsize,
     pub(super) metrics: Arc<Metrics>,
-    lines: Lines,
+    opened: Lines,
+    closed: Lines,
 }
 
+/// Topics of one stream that the log names.
+const NAMED_MAX: usize = 16;
+
 impl OpenStreams {
-    /// None yet; of those that end, `lines_max` a second are logged.
+    /// None yet; of those that open, and of those that end, `lines_max` a second are logged.
     #[must_use]
     pub fn new(metrics: Arc<Metrics>, lines_max: usize) -> Arc<Self> {
         Arc::new(Self {
             count: AtomicUsize::new(0),
             metrics,
-            lines: Lines::new(lines_max),
+            opened: Lines::new(lines_max),
+            closed: Lines::new(lines_max),
         })
     }
 
@@ -47,12 +55,33 @@ impl OpenStreams {
         self.count.fetch_sub(1, Ordering::AcqRel);
     }
 
+    /// Says in the log that a stream is opened, unless too many are in this second.
+    pub fn say_opened(&self, opened: &Opened<'_>) {
+        if tracing::enabled!(tracing::Level::INFO) && self.opened.may_say(Instant::now()) {
+            let named: Vec<&str> = opened
+                .topics
+                .iter()
+                .take(NAMED_MAX)
+                .map(Topic::as_str)
+                .collect();
+            tracing::info!(
+                topics = opened.topics_count,
+                topic_names = ?named,
+                address = opened.address.map(tracing::field::display),
+                begin = opened.begin,
+                way = opened.way.as_str(),
+                "stream opened"
+            );
+        }
+    }
+
     /// Says in the log that a stream has ended, unless too many have in this second.
     pub(super) fn say_closed(&self, closed: &Closed) {
-        if tracing::enabled!(tracing::Level::INFO) && self.lines.may_say(Instant::now()) {
+        if tracing::enabled!(tracing::Level::INFO) && self.closed.may_say(Instant::now()) {
             tracing::info!(
                 close_reason = closed.reason.as_str(),
                 duration_ms = crate::time::millis(closed.duration),
+                address = closed.address.map(tracing::field::display),
                 topics = closed.topics,
                 events = closed.standing.events,
                 bytes = closed.bytes,
@@ -65,16 +94,33 @@ impl OpenStreams {
 
     /// Another number of lines a second.
     pub fn set_lines_max(&self, lines_max: usize) {
-        self.lines.most.store(lines_max, Ordering::Relaxed);
+        for lines in [&self.opened, &self.closed] {
+            lines.most.store(lines_max, Ordering::Relaxed);
+        }
     }
 
-    /// Says how many ends were left out of the log since the last call, if any.
+    /// Says how many were left out of the log since the last call, if any.
     pub fn say_left_out(&self) {
-        let left_out = self.lines.take_left_out();
+        let left_out = self.opened.take_left_out();
+        if left_out > 0 {
+            tracing::info!(left_out, "more streams opened");
+        }
+        let left_out = self.closed.take_left_out();
         if left_out > 0 {
             tracing::info!(left_out, "more streams closed");
         }
     }
+}
+
+/// What is said of a stream that is opened.
+#[derive(Clone, Copy, Debug)]
+#[expect(missing_docs, reason = "the words of the line in the log")]
+pub struct Opened<'a> {
+    pub topics: &'a [Topic],
+    pub topics_count: usize,
+    pub address: Option<Address>,
+    pub begin: &'static str,
+    pub way: WayOut,
 }
 
 /// What is said of a stream that has ended.
@@ -82,6 +128,7 @@ impl OpenStreams {
 pub(super) struct Closed {
     pub(super) reason: CloseReason,
     pub(super) duration: Duration,
+    pub(super) address: Option<Address>,
     pub(super) topics: usize,
     pub(super) bytes: u64,
     pub(super) standing: Standing,
@@ -135,6 +182,8 @@ impl Lines {
 #[derive(Debug)]
 pub struct StreamGuard {
     open: Arc<OpenStreams>,
+    /// What it takes of what one address may. None where addresses are neither told nor limited.
+    lease: Option<Box<Lease>>,
     since: CoarseInstant,
     bytes: u64,
     topics: u32,
@@ -147,13 +196,19 @@ pub struct StreamGuard {
 impl StreamGuard {
     /// Takes a place, if fewer than `most` are taken.
     #[must_use]
-    pub fn take(open: &Arc<OpenStreams>, most: usize, topics: usize) -> Option<Self> {
+    pub fn take(
+        open: &Arc<OpenStreams>,
+        most: usize,
+        topics: usize,
+        lease: Option<Box<Lease>>,
+    ) -> Option<Self> {
         if !open.enter(most) {
             return None;
         }
         open.metrics.opened(WayOut::Body);
         Some(Self {
             open: open.clone(),
+            lease,
             since: CoarseInstant::now(),
             bytes: 0,
             topics: u32::try_from(topics).unwrap_or(u32::MAX),
@@ -161,6 +216,17 @@ impl StreamGuard {
             reason: CloseReason::Client,
             is_said: false,
         })
+    }
+
+    /// Its client's address, if a proxy has told it.
+    pub(super) fn address(&self) -> Option<Address> {
+        let client = self.lease.as_ref()?.client();
+        client.is_told.then_some(client.address)
+    }
+
+    /// What its client is counted by, if it is.
+    pub(super) fn network(&self) -> Option<Network> {
+        self.lease.as_ref()?.client().network
     }
 
     /// What streams are counted in.
@@ -184,11 +250,17 @@ impl StreamGuard {
     }
 
     /// Says in the log that the stream ends, while it is still there to tell how it stands.
-    pub(super) fn say_closed(&mut self, reason: CloseReason, standing: Standing) {
+    pub(super) fn say_closed(
+        &mut self,
+        reason: CloseReason,
+        standing: Standing,
+        address: Option<Address>,
+    ) {
         if !std::mem::replace(&mut self.is_said, true) {
             self.open.say_closed(&Closed {
                 reason,
                 duration: self.age(),
+                address,
                 topics: self.topics as usize,
                 bytes: self.bytes,
                 standing,
@@ -214,7 +286,7 @@ impl Drop for StreamGuard {
     fn drop(&mut self) {
         self.open.leave();
         self.open.metrics.closed(self.way, self.reason, self.age());
-        self.say_closed(self.reason, Standing::default());
+        self.say_closed(self.reason, Standing::default(), self.address());
     }
 }
 

@@ -28,7 +28,7 @@ struct Documented {
 impl Documented {
     /// A file with nothing but this key.
     fn alone(&self) -> String {
-        let (section, _) = self.key.split_once('.').unwrap();
+        let (section, _) = self.key.rsplit_once('.').unwrap();
         format!("[{section}]\n{}\n", self.setting)
     }
 }
@@ -222,6 +222,26 @@ fn a_fault_is_one_clear_sentence() {
         (
             "[server]\nhttp2_control_frames_max = 9",
             "server.http2_control_frames_max (in FILE): must be at least 10",
+        ),
+        (
+            "[server]\ntrusted_proxies = ['nginx']",
+            "server.trusted_proxies (in FILE): \"nginx\" is not a network such as 10.0.0.0/8 or 2001:db8::/32, nor an address",
+        ),
+        (
+            "[server]\ntrusted_proxies = ['10.0.0.1/8']",
+            "server.trusted_proxies (in FILE): \"10.0.0.1/8\" has bits beyond its prefix",
+        ),
+        (
+            "[server]\ntrusted_proxies = ['::/0']",
+            "server.trusted_proxies (in FILE): \"::/0\" is every address there is",
+        ),
+        (
+            "[server]\nproxy_protocol = true",
+            "server.proxy_protocol (in FILE): needs server.trusted_proxies: whoever else connects could claim any address",
+        ),
+        (
+            "[limits.address]\nstreams_per_second = 1000001",
+            "limits.address.streams_per_second (in FILE): must be at most 1000000",
         ),
         (
             "[engine]\nstall_after = '2999ms'",

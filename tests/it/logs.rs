@@ -97,7 +97,7 @@ fn a_stream_that_went_behind_says_how_far() {
 }
 
 #[test]
-fn of_many_ends_at_once_some_are_said_and_the_others_counted() {
+fn of_many_streams_at_once_some_are_said_and_the_others_counted() {
     const STREAMS: u64 = 40;
     let gateway = Gateway::start(&[("logging.stream_lines_max", "3")]);
     let streams: Vec<Sse> = (0..STREAMS)
@@ -111,36 +111,41 @@ fn of_many_ends_at_once_some_are_said_and_the_others_counted() {
     streams
         .into_iter()
         .for_each(|mut stream| drop(stream.rest()));
-    let told = || {
-        let left_out = gateway.logged("more streams closed");
-        let left_out = left_out
-            .iter()
-            .map(|line| number(&fields(line), "left_out"));
-        let lines = gateway.logged("stream closed").len() as u64;
-        (lines, lines + left_out.sum::<u64>())
-    };
-    eventually("all are told of", || told().1 == STREAMS);
-    assert!((3..STREAMS / 2).contains(&told().0), "{:?}", told());
+    for what in ["opened", "closed"] {
+        let told = || {
+            let left_out = gateway.logged(&format!("more streams {what}"));
+            let left_out = left_out
+                .iter()
+                .map(|line| number(&fields(line), "left_out"));
+            let lines = gateway.logged(&format!("stream {what}")).len() as u64;
+            (lines, lines + left_out.sum::<u64>())
+        };
+        eventually("all are told of", || told().1 == STREAMS);
+        assert!((3..STREAMS / 2).contains(&told().0), "{:?}", told());
+    }
 
     let silent = Gateway::start(&[("logging.stream_lines_max", "0")]);
     drop(silent.listen(&["news"]));
     silent.wait_for_log("more streams closed").unwrap();
     assert_eq!(silent.logged("stream closed"), [""; 0]);
+    assert_eq!(silent.logged("stream opened"), [""; 0]);
 }
 
 #[test]
-fn that_a_stream_opens_is_said_at_debug() {
-    let gateway = Gateway::start(&[("logging.level", "debug")]);
-    gateway.listen(&["news", "sport"]);
-    let line = fields(&gateway.wait_for_log("stream opened").unwrap());
-    assert_eq!(
-        (number(&line, "topics"), &line["begin"]),
-        (2, &"live".into())
-    );
-    let quiet = Gateway::start(&[]);
-    quiet.listen(&["news"]);
-    closed(&quiet);
-    assert_eq!(quiet.logged("stream opened"), [""; 0]);
+fn that_a_stream_opens_is_said_with_its_topics_and_address() {
+    for sockets in WAYS {
+        let gateway = Gateway::start(&[("engine.sockets", sockets)]);
+        drop(gateway.listen(&["news", "sport"]));
+        let line = fields(&gateway.wait_for_log("stream opened").unwrap());
+        assert_eq!(
+            (number(&line, "topics"), &line["begin"]),
+            (2, &"live".into())
+        );
+        assert_eq!(line["topic_names"], "[\"news\", \"sport\"]");
+        let address = line["address"].as_str().unwrap();
+        assert!(address.starts_with("127.0.0.1:"), "{line}");
+        assert_eq!(closed(&gateway)["address"], address);
+    }
 }
 
 /// Every place where a client may put what it proves itself with, and every way to publish.

@@ -21,6 +21,7 @@
 mod support;
 
 mod acl;
+mod addresses;
 mod bodies;
 mod config;
 mod connections;

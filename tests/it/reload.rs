@@ -173,6 +173,30 @@ fn limits_hold_for_what_comes_and_leave_what_is_there() {
 }
 
 #[test]
+fn limits_by_address_hold_for_what_comes_and_leave_what_is_there() {
+    let trusted = ("server.trusted_proxies", "127.0.0.1");
+    let file = |streams: usize| format!("[limits.address]\nstreams_max = {streams}\n");
+    let mut replica = Reloaded::start(&file(2), &[trusted]);
+    let open = |replica: &Reloaded| {
+        let of_one = [("X-Forwarded-For", "192.0.2.1")];
+        replica.gateway.open("/events/news", &of_one)
+    };
+    let mut streams = [0, 1].map(|_| open(&replica));
+    streams.iter_mut().for_each(|stream| drop(stream.opened()));
+    let line = replica.take(&file(1));
+    assert_eq!(line["keys"], "limits.address.streams_max");
+    assert_eq!(open(&replica).rest().0, []);
+    replica.take(&file(3));
+    let mut third = open(&replica);
+    third.opened();
+    assert_eq!(open(&replica).rest().0, []);
+    replica.gateway.publish("news", "to all");
+    for stream in streams.iter_mut().chain([&mut third]) {
+        assert_eq!(stream.next_published().data, "to all");
+    }
+}
+
+#[test]
 fn what_the_log_keeps_changes_for_new_and_for_open_streams() {
     let bounds = |events: usize, more: &str| {
         format!("[log]\nevents_max = {events}\n[limits]\ntopics_max = 0\n{more}")
@@ -250,7 +274,8 @@ fn a_log_that_is_away_is_told_when_it_is_back() {
 
 #[test]
 fn the_level_of_the_log_changes() {
-    let mut replica = Reloaded::start("", &[]);
+    let quiet = "[logging]\nlevel = \"info,tidegate::stream=warn\"\n";
+    let mut replica = Reloaded::start(quiet, &[]);
     replica.gateway.listen(&["news"]);
     assert_eq!(replica.gateway.logged("stream opened"), [""; 0]);
     replica.take("[logging]\nlevel = \"tidegate=debug\"\n");

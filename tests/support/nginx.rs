@@ -34,13 +34,18 @@ impl Nginx {
     pub fn before_addresses(replicas: &[SocketAddr]) -> Self {
         Self::launch(|directory, listen| {
             write_shared(directory, replicas);
-            let files = (CONNECTIONS + 200).to_string();
-            let main = [
-                ("NGINX_LISTEN", listen),
-                ("NGINX_WORKER_CONNECTIONS", &CONNECTIONS.to_string()),
-                ("NGINX_WORKER_FILES", &files),
-            ];
-            write(directory, "nginx.conf", &render("nginx.conf", &main));
+            write(directory, "nginx.conf", &shipped_main(listen));
+        })
+    }
+
+    /// As [`Nginx::before`], for clients that say their address by `X-Client`: all of a test are on this machine.
+    pub fn before_clients(replicas: &[Gateway]) -> Self {
+        let addresses: Vec<SocketAddr> = replicas.iter().map(Gateway::address).collect();
+        Self::launch(|directory, listen| {
+            write_shared(directory, &addresses);
+            let told = "http {\nset_real_ip_from 127.0.0.1; real_ip_header X-Client;\n";
+            let main = shipped_main(listen).replacen("http {\n", told, 1);
+            write(directory, "nginx.conf", &main);
         })
     }
 
@@ -162,6 +167,16 @@ impl Drop for Nginx {
         self.process.terminate();
         self.process.stderr.wait_for(|_| None::<()>);
     }
+}
+
+/// The shipped main file.
+fn shipped_main(listen: &str) -> String {
+    let main = [
+        ("NGINX_LISTEN", listen),
+        ("NGINX_WORKER_CONNECTIONS", &CONNECTIONS.to_string()),
+        ("NGINX_WORKER_FILES", &(CONNECTIONS + 200).to_string()),
+    ];
+    render("nginx.conf", &main)
 }
 
 /// An address of loopback that nobody listens on, outside of the range that outgoing connections

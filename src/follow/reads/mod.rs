@@ -1,7 +1,7 @@
 //! Reads of the log for streams that are behind their window.
 //!
-//! Streams that want the same pages share one read ([`shared`]), reads at the same time are bounded,
-//! and a read that fails is tried again for as long as somebody waits: streams outlive an outage of
+//! Streams that want the same pages share one read ([`shared`]), reads at the same time are bounded and shared out
+//! fairly among addresses ([`Places`]), and a read that fails is tried again for as long as somebody waits: streams outlive an outage of
 //! Redis. Pages, clock and states are read only while the live path is settled. Where a history begins
 //! is asked at any time: what follows from there is read as all else.
 //!
@@ -11,20 +11,28 @@
 mod budget;
 pub mod shared;
 
+use crate::address::Network;
 use crate::broker::Broker;
 use crate::hub::Hub;
 use crate::id::Id;
+use crate::limits::places::{Place, Places, Ticket};
 use crate::log::{History, LogRead, Reading};
 use crate::metrics::Metrics;
 use crate::topic::{PartitionNo, Topic};
 use budget::PageBudget;
 use shared::{Begun, Finished, SharedReads};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
 
-type Waiter = oneshot::Sender<Arc<Reading>>;
+/// Who waits for a reading, and in whose name.
+#[derive(Debug)]
+struct Waiter {
+    answer: oneshot::Sender<Arc<Reading>>,
+    name: Option<Network>,
+}
 
 /// Shared reads. Cloning shares them.
 #[derive(Clone, Debug)]
@@ -36,17 +44,23 @@ struct Shared {
     broker: Arc<Broker>,
     metrics: Arc<Metrics>,
     tracker: TaskTracker,
-    places: Semaphore,
-    places_max: Mutex<usize>,
+    places: Places,
     budget: Arc<PageBudget>,
-    under_way: Mutex<SharedReads<Waiter>>,
+    under_way: Mutex<UnderWay>,
+}
+
+#[derive(Debug, Default)]
+struct UnderWay {
+    reads: SharedReads<Waiter>,
+    /// Of those that wait for a place.
+    tickets: HashMap<LogRead, Ticket>,
 }
 
 /// Pause after a failed read, at most.
 const PAUSE_MAX: Duration = Duration::from_millis(500);
 
 impl Reads {
-    /// At most `places` reads at the same time; their tasks belong to `tracker`. With more than
+    /// As many reads at the same time as there are places; their tasks belong to `tracker`. With more than
     /// `page_bytes_max` bytes of pages in memory further ones wait a little.
     #[must_use]
     pub fn new(
@@ -54,7 +68,7 @@ impl Reads {
         broker: Arc<Broker>,
         metrics: Arc<Metrics>,
         tracker: TaskTracker,
-        places: usize,
+        places: Places,
         page_bytes_max: usize,
     ) -> Self {
         let budget = Arc::new(PageBudget::new(metrics.clone(), page_bytes_max));
@@ -63,8 +77,7 @@ impl Reads {
             broker,
             metrics,
             tracker,
-            places: Semaphore::new(places),
-            places_max: Mutex::new(places),
+            places,
             budget,
             under_way: Mutex::default(),
         }))
@@ -75,36 +88,20 @@ impl Reads {
         self.0.budget.set_most(bytes);
     }
 
-    /// Another number of reads at the same time. Those that are under way go on.
-    pub fn set_places(&self, places: usize) {
-        let shared = self.0.clone();
-        let had = {
-            let mut most = shared
-                .places_max
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            std::mem::replace(&mut *most, places)
-        };
-        shared.places.add_permits(places.saturating_sub(had));
-        let fewer = had.saturating_sub(places);
-        let busy = fewer - shared.places.forget_permits(fewer);
-        if let (1.., Ok(busy)) = (busy, u32::try_from(busy)) {
-            self.0.tracker.spawn(async move {
-                if let Ok(places) = shared.places.acquire_many(busy).await {
-                    places.forget();
-                }
-            });
-        }
+    /// Other numbers of reads at the same time, in all and of one address. Those that are under way go on.
+    pub fn set_places(&self, most: usize, each_max: usize) {
+        self.0.places.set_most(most, each_max);
     }
 
-    /// Reads pages, the clock or the state of topics. The hub has learnt of the answer when it comes.
+    /// Reads pages, the clock or the state of topics, in the name of an address if it is known. The hub has learnt of
+    /// the answer when it comes.
     ///
     /// # Cancel safety
     /// Safe: a read that nobody waits for any more is not asked of the log again.
-    pub async fn read(&self, read: LogRead) -> Arc<Reading> {
+    pub async fn read(&self, read: LogRead, name: Option<Network>) -> Arc<Reading> {
         loop {
             let (answer, reading) = oneshot::channel();
-            if self.0.lock().join(read.clone(), answer) {
+            if self.0.join(&read, Waiter { answer, name }) {
                 self.0
                     .tracker
                     .spawn(carry_out(self.0.clone(), read.clone()));
@@ -120,10 +117,15 @@ impl Reads {
     ///
     /// # Cancel safety
     /// Safe.
-    pub async fn history(&self, topics: &[Topic], history: History) -> Vec<(PartitionNo, Id)> {
+    pub async fn history(
+        &self,
+        topics: &[Topic],
+        history: History,
+        name: Option<Network>,
+    ) -> Vec<(PartitionNo, Id)> {
         let mut pause = Pause::default();
         loop {
-            let place = self.0.places.acquire().await;
+            let place = self.0.places.wait([name]).place().await;
             let found = self.0.broker.history(topics, history).await;
             drop(place);
             match found {
@@ -135,31 +137,59 @@ impl Reads {
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, SharedReads<Waiter>> {
+    fn lock(&self) -> MutexGuard<'_, UnderWay> {
         self.under_way
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// As [`SharedReads::join`]. While the read waits for a place, it does so in the new name, too: nobody waits behind
+    /// all that another address wants because it was the first to want this.
+    fn join(&self, read: &LogRead, waiter: Waiter) -> bool {
+        let name = waiter.name;
+        let mut under_way = self.lock();
+        let begins = under_way.reads.join(read.clone(), waiter);
+        if let Some(ticket) = under_way.tickets.get(read) {
+            self.places.wait_also(*ticket, name);
+        }
+        begins
+    }
+
+    /// A place for this read, in the names of all who wait for it.
+    async fn place(&self, read: &LogRead) -> Option<Place> {
+        let queued = {
+            let mut under_way = self.lock();
+            let names = under_way.reads.waiting(read).map(|waiter| waiter.name);
+            let queued = self.places.wait(names);
+            under_way.tickets.insert(read.clone(), queued.ticket());
+            queued
+        };
+        let place = queued.place().await;
+        self.lock().tickets.remove(read);
+        place
     }
 }
 
 /// Takes a read back that is not finished when its task ends: by a panic, or with the process. Left
 /// where it is, everybody who wants the same would wait for it for ever.
-struct UnderWay {
+struct Carried {
     shared: Arc<Shared>,
     read: LogRead,
     is_over: bool,
 }
 
-impl Drop for UnderWay {
+impl Drop for Carried {
     fn drop(&mut self) {
         if !self.is_over {
-            self.shared.lock().abandon(&self.read);
+            let mut under_way = self.shared.lock();
+            under_way.tickets.remove(&self.read);
+            under_way.reads.abandon(&self.read);
         }
     }
 }
 
 async fn carry_out(shared: Arc<Shared>, read: LogRead) {
-    let mut under_way = UnderWay {
+    let mut carried = Carried {
         shared: shared.clone(),
         read: read.clone(),
         is_over: false,
@@ -169,9 +199,9 @@ async fn carry_out(shared: Arc<Shared>, read: LogRead) {
         if matches!(read, LogRead::Pages(..)) {
             shared.budget.room().await;
         }
-        let place = shared.places.acquire().await;
-        let waits = |waiter: &Waiter| !waiter.is_closed();
-        let begun = shared.lock().begin(&read, &shared.hub, waits);
+        let place = shared.place(&read).await;
+        let waits = |waiter: &Waiter| !waiter.answer.is_closed();
+        let begun = shared.lock().reads.begin(&read, &shared.hub, waits);
         match begun {
             Begun::Ask => {}
             Begun::Wait => {
@@ -183,7 +213,7 @@ async fn carry_out(shared: Arc<Shared>, read: LogRead) {
                 continue;
             }
             Begun::Off => {
-                under_way.is_over = true;
+                carried.is_over = true;
                 return;
             }
         }
@@ -197,11 +227,11 @@ async fn carry_out(shared: Arc<Shared>, read: LogRead) {
             }
         };
         shared.metrics.log_reads.inc_by(reading.pages.len() as u64);
-        let finished = shared.lock().finish(&read, &mut reading, &shared.hub);
+        let finished = shared.lock().reads.finish(&read, &mut reading, &shared.hub);
         // From here on the read may be another task's.
         let served = match finished {
             Finished::Done(served) => {
-                under_way.is_over = true;
+                carried.is_over = true;
                 served
             }
             Finished::Again(served) => served,
@@ -210,9 +240,9 @@ async fn carry_out(shared: Arc<Shared>, read: LogRead) {
         let reading = Arc::new(reading);
         for waiter in served {
             // Whoever waited may have gone.
-            drop(waiter.send(reading.clone()));
+            drop(waiter.answer.send(reading.clone()));
         }
-        if under_way.is_over {
+        if carried.is_over {
             return;
         }
     }

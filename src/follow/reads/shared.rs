@@ -78,6 +78,12 @@ impl<W> SharedReads<W> {
         true
     }
 
+    /// Who waits for a read.
+    pub fn waiting(&self, read: &LogRead) -> impl Iterator<Item = &W> {
+        let under_way = self.under_way.get(read).into_iter();
+        under_way.flat_map(|under_way| under_way.waiting.iter().chain(&under_way.next))
+    }
+
     /// The log is about to be asked. `waits` says of each whether it still waits.
     pub fn begin(&mut self, read: &LogRead, hub: &Hub, waits: impl Fn(&W) -> bool) -> Begun {
         let Some(under_way) = self.under_way.get_mut(read) else {

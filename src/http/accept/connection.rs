@@ -4,9 +4,11 @@ use super::carrier::{Carrier, RequestTasks};
 use super::flood::Unflooded;
 use super::handoff::{Flushed, HandoffSlot, Routes};
 use super::leftover::{Leftovers, Watched};
+use super::proxy_protocol::Header;
 use super::socket::{Begins, Socket};
 use crate::config::Server;
-use crate::metrics::Metrics;
+use crate::http::address::Trust;
+use crate::metrics::{Metrics, ProxyRefusal};
 use crate::stream::sockets::{HandedOff, Place, Sockets};
 use axum::Router;
 use axum::extract::Request;
@@ -15,6 +17,7 @@ use hyper::server::conn::{http1, http2};
 use hyper_util::rt::TokioTimer;
 use hyper_util::service::TowerToHyperService;
 use std::future::poll_fn;
+use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -42,6 +45,8 @@ pub(super) struct Connections {
     /// Whose the tasks of connections and requests are.
     pub(super) tasks: TaskTracker,
     pub(super) leftovers: Arc<Leftovers>,
+    /// Whose word about clients is believed.
+    pub(super) trust: Trust,
     pub(super) metrics: Arc<Metrics>,
 }
 
@@ -54,25 +59,62 @@ impl Connections {
         stop: &CancellationToken,
         place: Place,
     ) {
-        let peer = Peer(peer);
-        let began = tokio::time::timeout(self.settings.header_timeout, socket.begin());
-        match began.await {
-            Ok(Ok(Begins::Http1)) => self.serve_http1(socket, peer, router, stop, place).await,
-            Ok(Ok(Begins::Http2)) => {
+        let began = async {
+            let peer = self.introduce(&mut socket, peer).await?;
+            Ok::<_, io::Error>((socket.begin().await?, peer))
+        };
+        let began = tokio::time::timeout(self.settings.header_timeout, began).await;
+        match began {
+            Ok(Ok((Begins::Http1, peer))) => {
+                self.serve_http1(socket, peer, router, stop, place).await;
+            }
+            Ok(Ok((Begins::Http2, peer))) => {
                 // Large, and rare.
                 Box::pin(self.serve_http2(socket, peer, router, stop)).await;
                 drop(place);
             }
-            Ok(Ok(Begins::Ended)) => {}
+            Ok(Ok((Begins::Ended, _))) => {}
             Ok(Err(why)) => tracing::debug!(%why, "connection ended"),
             Err(_) => tracing::debug!("a connection said nothing in time"),
         }
+    }
+
+    /// Who is at the other end: where a proxy begins each connection with a header, what that says.
+    async fn introduce(&self, socket: &mut Socket, peer: SocketAddr) -> io::Result<Peer> {
+        let itself = Peer {
+            address: peer,
+            is_told: false,
+        };
+        if !self.settings.proxy_protocol {
+            return Ok(itself);
+        }
+        if !self.trust.is_proxy(peer.ip()) {
+            return Err(self.refuse(ProxyRefusal::Untrusted));
+        }
+        match socket.proxy_header().await? {
+            Header::Whole(_, None) => Ok(itself),
+            Header::Whole(_, Some(address)) => Ok(Peer {
+                address,
+                is_told: true,
+            }),
+            Header::Partial | Header::Malformed => Err(self.refuse(ProxyRefusal::Malformed)),
+        }
+    }
+
+    fn refuse(&self, reason: ProxyRefusal) -> io::Error {
+        self.metrics.proxy_refused(reason);
+        let what = match reason {
+            ProxyRefusal::Untrusted => "not from a trusted proxy",
+            ProxyRefusal::Malformed => "no header of the PROXY protocol",
+        };
+        io::Error::new(io::ErrorKind::InvalidData, what)
     }
 
     fn requests<S>(&self, service: S, peer: Peer) -> Requests<S> {
         Requests {
             service,
             peer,
+            trust: self.trust.clone(),
             leftovers: self.leftovers.clone(),
         }
     }
@@ -182,15 +224,20 @@ fn say_ended(ended: hyper::Result<()>) {
 /// A connection, and the address of its other end.
 pub(super) type Accepted = (Socket, SocketAddr);
 
-/// The other end of a connection, as requests are told it.
+/// The other end of a connection.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::http) struct Peer(pub(in crate::http) SocketAddr);
+pub(in crate::http) struct Peer {
+    pub(in crate::http) address: SocketAddr,
+    /// A proxy has said so by the PROXY protocol.
+    pub(in crate::http) is_told: bool,
+}
 
-/// A service whose requests are told who is at the other end, and whose bodies are read to their end.
+/// A service whose requests are told whom they come from, and whose bodies are read to their end.
 #[derive(Clone, Debug)]
 struct Requests<S> {
     service: S,
     peer: Peer,
+    trust: Trust,
     leftovers: Arc<Leftovers>,
 }
 
@@ -203,7 +250,10 @@ impl<S: hyper::service::Service<Request<Watched>>> hyper::service::Service<Reque
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let mut request = self.leftovers.watch(request);
+        let Peer { address, is_told } = self.peer;
+        let client = self.trust.client(address, is_told, request.headers());
         request.extensions_mut().insert(self.peer);
+        request.extensions_mut().insert(client);
         self.service.call(request)
     }
 }

@@ -6,6 +6,7 @@ use super::leftover::Leftovers;
 use super::socket::Socket;
 use super::spare::Spare;
 use crate::config::Server;
+use crate::http::address::Trust;
 use crate::metrics::Metrics;
 use crate::stream::sockets::{Gate, Place, Sockets};
 use axum::Router;
@@ -91,6 +92,13 @@ impl Listener {
         self
     }
 
+    /// Proxies do not come this way, nor begin its connections with a header: operators do.
+    #[must_use]
+    pub fn for_operators(mut self) -> Self {
+        self.settings.proxy_protocol = false;
+        self
+    }
+
     /// The address, with the port that was taken.
     ///
     /// # Errors
@@ -107,6 +115,7 @@ impl Listener {
             settings: self.settings.clone(),
             sockets: self.sockets.clone(),
             leftovers: Arc::new(leftovers),
+            trust: Trust::of(&self.settings),
             metrics: self.metrics.clone(),
             tasks: tracker.clone(),
         });

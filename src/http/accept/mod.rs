@@ -10,6 +10,7 @@
 //! | `connection` | HTTP/1.1 or HTTP/2, requests within a time, the way out of hyper |
 //! | `flood` | frames of HTTP/2 that ask for nothing, and too many of them |
 //! | `carrier` | what a request goes out on, and how it is ended from outside |
+//! | `proxy_protocol` | what a proxy says of a connection before its first byte |
 //! | `socket` | a socket that is tried before the runtime watches it |
 //! | `leftover` | what of a request's body nobody has read |
 //! | `handoff` | how a connection is taken from hyper once the head of a stream is out |
@@ -23,6 +24,7 @@ mod flood;
 mod handoff;
 mod leftover;
 mod listener;
+mod proxy_protocol;
 mod socket;
 mod spare;
 

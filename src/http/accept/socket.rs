@@ -6,6 +6,7 @@
 //! wake-up, and each is served whole before the next is begun, where thousands would be half
 //! served, each with its buffers.
 
+use super::proxy_protocol::{self, Header};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
 use std::future::poll_fn;
@@ -58,6 +59,27 @@ impl Socket {
         }
     }
 
+    /// Takes a header of the PROXY protocol from the beginning. What is no whole one stays.
+    ///
+    /// # Errors
+    /// Those of the socket.
+    ///
+    /// # Cancel safety
+    /// Safe: what was read stays.
+    pub(super) async fn proxy_header(&mut self) -> io::Result<Header> {
+        loop {
+            let header = proxy_protocol::parse(&self.ahead);
+            match header {
+                Header::Partial if poll_fn(|cx| self.poll_ahead(cx)).await? > 0 => {}
+                Header::Whole(length, _) => {
+                    self.ahead.drain(..length);
+                    return Ok(header);
+                }
+                Header::Partial | Header::Malformed => return Ok(header),
+            }
+        }
+    }
+
     /// Reads until it is clear what the connection speaks. Who reads on begins with that.
     ///
     /// # Errors
@@ -67,15 +89,18 @@ impl Socket {
     /// Safe: what was read stays.
     pub(super) async fn begin(&mut self) -> io::Result<Begins> {
         loop {
-            let read = poll_fn(|cx| self.poll_ahead(cx)).await?;
-            if self.ahead.is_empty() {
-                return Ok(Begins::Ended);
-            }
             if self.ahead.starts_with(PREFACE) {
                 return Ok(Begins::Http2);
             }
-            if read == 0 || !PREFACE.starts_with(&self.ahead) {
+            if !PREFACE.starts_with(&self.ahead) {
                 return Ok(Begins::Http1);
+            }
+            if poll_fn(|cx| self.poll_ahead(cx)).await? == 0 {
+                return Ok(if self.ahead.is_empty() {
+                    Begins::Ended
+                } else {
+                    Begins::Http1
+                });
             }
         }
     }

@@ -36,9 +36,11 @@ pub(super) fn says_a_proxy(headers: &HeaderMap) -> bool {
 /// The addresses in a field, as they stand there, first to last.
 fn addresses(headers: &HeaderMap, list: &HeaderName) -> impl Iterator<Item = String> {
     let values = headers.get_all(list).iter();
-    let entries = values.flat_map(|value| value.to_str().unwrap_or("?").split(','));
+    // By entry: what a client writes, in any encoding, must not hide what its proxy appends.
+    let entries = values.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
     let is_forwarded = *list == header::FORWARDED;
     entries.filter_map(move |entry| {
+        let entry = std::str::from_utf8(entry).unwrap_or(if is_forwarded { "for=?" } else { "?" });
         let address = if is_forwarded {
             of_forwarded(entry)?
         } else {
@@ -68,12 +70,13 @@ fn is_here(address: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use axum::http::HeaderValue;
 
     fn headers(fields: &[(&str, &str)]) -> HeaderMap {
         let mut headers = HeaderMap::new();
         for (name, value) in fields {
             let name: HeaderName = name.parse().unwrap();
-            headers.append(name, value.parse().unwrap());
+            headers.append(name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
         }
         headers
     }
@@ -124,6 +127,7 @@ mod tests {
             !said(&[via, (list, "203.0.113.5, 127.0.0.1")]),
             "a page on this machine"
         );
+        assert!(!said(&[via, (list, "\u{fc}, 127.0.0.1")]), "nor hide it");
         assert!(!said(&[
             via,
             ("forwarded", "for=203.0.113.5"),

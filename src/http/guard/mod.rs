@@ -16,8 +16,10 @@ mod host;
 mod origin;
 mod path;
 
+use super::accept::Peer;
 use super::gateway::Gateway;
 use super::problem::Problem;
+use crate::address::Client;
 use crate::config::Server;
 use crate::metrics::RequestRefusal;
 use axum::extract::{Request, State};
@@ -79,13 +81,16 @@ impl Guard {
         let rules = self.gateway.rules.get();
         let is_trusting = self.is_on_loopback && (self.is_keyless || !rules.auth.has_key());
         let is_ours = || host.is_none_or(|host| host::is_ours(host, &self.hosts));
-        if is_trusting && !is_ours() && !forwarded::says_a_proxy(headers) {
+        // By the PROXY protocol. It begins a connection, which no page can do; a field it may set.
+        let peer = request.extensions().get::<Peer>();
+        let is_remote = peer.is_some_and(|peer| !peer.address.ip().to_canonical().is_loopback());
+        if is_trusting && !is_ours() && !is_remote && !forwarded::says_a_proxy(headers) {
             return Err(RequestRefusal::Host);
         }
         let is_passed_on = is_trusting
             && !self.is_keyless
             && !rules.auth.is_open()
-            && forwarded::is_from_elsewhere(headers);
+            && (is_remote || forwarded::is_from_elsewhere(headers));
         if is_passed_on {
             self.note_proxy();
         }
@@ -124,6 +129,7 @@ impl Guard {
         }
         said.push((reason, now));
         drop(said);
+        let client = request.extensions().get::<Client>();
         let shown = |name| {
             let value = request
                 .headers()
@@ -135,6 +141,7 @@ impl Guard {
         tracing::warn!(
             reason = reason.as_str(),
             method = %request.method(),
+            address = client.map(|client| tracing::field::display(client.address)),
             host = shown("host"),
             origin = shown("origin"),
             "a request was refused; of more like it, those within 10 s are counted alone"

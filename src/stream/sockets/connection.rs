@@ -14,6 +14,7 @@ use super::handoff::{HandedOff, Handoff};
 use super::send::{Rest, send, send_all};
 use super::table::Key;
 use super::waits::Awaited;
+use crate::address::Address;
 use crate::hub::WakerId;
 use crate::hub::wake_source::WakeSource;
 use crate::log::Reading;
@@ -31,7 +32,6 @@ use mio::net::TcpStream;
 use rustix::net::SendFlags;
 use smallvec::SmallVec;
 use std::io::{self, Read as _};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::task::AbortHandle;
 
@@ -81,7 +81,7 @@ pub(super) struct Connection {
 
 /// What a quiet stream costs in the list of its thread: it must not grow unnoticed.
 #[cfg(target_pointer_width = "64")]
-const _: () = assert!(size_of::<Option<Connection>>() <= 360);
+const _: () = assert!(size_of::<Option<Connection>>() <= 368);
 
 /// What a write came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -241,8 +241,10 @@ impl Connection {
         }
     }
 
-    pub(super) fn peer(&self) -> Option<SocketAddr> {
-        self.socket.peer_addr().ok()
+    /// Whose it is: the client that a proxy has told, else the other end.
+    pub(super) fn address(&self) -> Option<Address> {
+        let peer = || self.socket.peer_addr().ok().map(Address::from);
+        self.guard.address().or_else(peer)
     }
 
     /// Reads a little of each part of it, so that it is in the cache when its turn comes.
@@ -346,7 +348,8 @@ impl Connection {
     /// Notes why it ends, and says so in the log while the stream is there to tell how it stands.
     pub(super) fn close(&mut self, reason: CloseReason) {
         if let Some(standing) = self.stream().map(Stream::standing) {
-            self.guard.say_closed(reason, standing);
+            let address = self.address();
+            self.guard.say_closed(reason, standing, address);
         }
         self.guard.close(reason);
     }

@@ -255,7 +255,7 @@ impl Connections {
     fn list(&mut self, from: usize, mut top: Top, reply: oneshot::Sender<Top>) {
         let (some, has_more) = self.all.some(from, SLICE);
         for connection in some {
-            top.offer(&connection.seen(), || connection.peer());
+            top.offer(&connection.seen(), || connection.address());
         }
         if has_more {
             self.mailbox.send(Command::List(from + SLICE, top, reply));
@@ -342,14 +342,17 @@ impl Connections {
         };
         let (shared, mailbox) = (&self.shared, &self.mailbox);
         let (key, metrics) = (connection.key(), &shared.settings.metrics);
-        let awaited = self.waits.join(key, request, metrics, |wait, request| {
-            let (reads, mailbox) = (shared.reads.clone(), mailbox.clone());
-            let asked = async move {
-                let reading = reads.read(request.clone()).await;
-                mailbox.send(Command::Pages(wait, request, reading));
-            };
-            shared.runtime.spawn(asked).abort_handle()
-        });
+        let name = connection.guard.network();
+        let awaited = self
+            .waits
+            .join(key, name, request, metrics, |wait, request| {
+                let (reads, mailbox) = (shared.reads.clone(), mailbox.clone());
+                let asked = async move {
+                    let reading = reads.read(request.clone(), name).await;
+                    mailbox.send(Command::Pages(wait, request, reading));
+                };
+                shared.runtime.spawn(asked).abort_handle()
+            });
         connection.wait_for_pages(awaited);
         connection.due = self.now + self.shared.settings.heartbeat;
         self.schedule(number);

@@ -1,15 +1,18 @@
 //! The connections of a thread that want the same pages of the log wait for them together: one task
-//! asks, and its answer serves all of them.
+//! asks, and its answer serves all of them. One more asks in the name of each other address, up to a few: whichever has
+//! the first turn (`limits::places`) is served for all.
 //!
 //! `follow::reads` joins the same requests once more, for all threads and bodies: there it saves
 //! reads of Redis. Here it saves what every waiting connection would cost in a storm: a task, a
 //! wake-up and a command each.
 
 use super::table::Key;
+use crate::address::Network;
 use crate::log::LogRead;
 use crate::metrics::{Behind, Counted, Metrics};
+use smallvec::{SmallVec, smallvec};
 use std::collections::HashMap;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use tokio::task::AbortHandle;
 
 /// Everything that a thread waits for, by number.
@@ -24,67 +27,103 @@ pub(super) struct Waits {
 
 #[derive(Debug)]
 struct Wait {
-    task: Weak<Task>,
+    tasks: Weak<Tasks>,
+    /// In whose names they ask.
+    names: SmallVec<[Option<Network>; 1]>,
     waiting: Vec<Key>,
 }
 
-/// Ends when nobody waits for it any more.
+/// They end when nobody waits for them any more.
 #[derive(Debug)]
-struct Task(AbortHandle);
+struct Tasks(Mutex<SmallVec<[AbortHandle; 1]>>);
 
-impl Drop for Task {
+impl Tasks {
+    fn new(task: AbortHandle) -> Self {
+        Self(Mutex::new(smallvec![task]))
+    }
+
+    fn add(&self, task: AbortHandle) {
+        let tasks = self.0.lock();
+        tasks.unwrap_or_else(PoisonError::into_inner).push(task);
+    }
+}
+
+impl Drop for Tasks {
     fn drop(&mut self) {
-        self.0.abort();
+        let tasks = self.0.get_mut();
+        let tasks = tasks.unwrap_or_else(PoisonError::into_inner);
+        tasks.iter().for_each(AbortHandle::abort);
     }
 }
 
 /// What a connection keeps while it waits.
 #[derive(Debug)]
 pub(super) struct Awaited {
-    _task: Arc<Task>,
+    _tasks: Arc<Tasks>,
     _counted: Counted,
 }
 
+/// Names in which the same is asked for: with so many, it has its turn soon.
+const NAMES_MAX: usize = 16;
 /// Fewer waits than this are not searched.
 const FEW: usize = 64;
 
 impl Waits {
-    /// Has a connection wait for an answer to come. If no other waits for the same, `ask` begins to,
-    /// and the answer has the number that it is given.
+    /// Has a connection wait for an answer to come, in the name of an address if it is known. If no other waits for
+    /// the same in that name, `ask` begins to, and the answer has the number that it is given.
     pub(super) fn join(
         &mut self,
         key: Key,
+        name: Option<Network>,
         request: LogRead,
         metrics: &Metrics,
         ask: impl FnOnce(u64, LogRead) -> AbortHandle,
     ) -> Awaited {
-        let task = self.share(key, &request).unwrap_or_else(|| {
-            self.sweep();
-            self.number += 1;
-            // Some must be read after they were asked for: nobody joins these.
-            if request.may_be_shared() {
-                self.by_request.insert(request.clone(), self.number);
+        let tasks = match self.share(key, &request) {
+            Some((number, wait, tasks)) => {
+                if wait.names.len() < NAMES_MAX && !wait.names.contains(&name) {
+                    wait.names.push(name);
+                    tasks.add(ask(number, request));
+                }
+                tasks
             }
-            let task = Arc::new(Task(ask(self.number, request)));
-            let wait = Wait {
-                task: Arc::downgrade(&task),
-                waiting: vec![key],
-            };
-            self.all.insert(self.number, wait);
-            task
-        });
+            None => self.begin(key, name, request, ask),
+        };
         Awaited {
-            _task: task,
+            _tasks: tasks,
             _counted: metrics.behind(Behind::Reading),
         }
     }
 
-    fn share(&mut self, key: Key, request: &LogRead) -> Option<Arc<Task>> {
-        let number = self.by_request.get(request)?;
-        let wait = self.all.get_mut(number)?;
-        let task = wait.task.upgrade()?;
+    fn begin(
+        &mut self,
+        key: Key,
+        name: Option<Network>,
+        request: LogRead,
+        ask: impl FnOnce(u64, LogRead) -> AbortHandle,
+    ) -> Arc<Tasks> {
+        self.sweep();
+        self.number += 1;
+        // Some must be read after they were asked for: nobody joins these.
+        if request.may_be_shared() {
+            self.by_request.insert(request.clone(), self.number);
+        }
+        let tasks = Arc::new(Tasks::new(ask(self.number, request)));
+        let wait = Wait {
+            tasks: Arc::downgrade(&tasks),
+            names: smallvec![name],
+            waiting: vec![key],
+        };
+        self.all.insert(self.number, wait);
+        tasks
+    }
+
+    fn share(&mut self, key: Key, request: &LogRead) -> Option<(u64, &mut Wait, Arc<Tasks>)> {
+        let number = *self.by_request.get(request)?;
+        let wait = self.all.get_mut(&number)?;
+        let tasks = wait.tasks.upgrade()?;
         wait.waiting.push(key);
-        Some(task)
+        Some((number, wait, tasks))
     }
 
     /// The answer of this number has come, to `request`: those that it is for.
@@ -103,7 +142,7 @@ impl Waits {
         if self.all.len() < self.many.max(FEW) {
             return;
         }
-        self.all.retain(|_, wait| wait.task.strong_count() > 0);
+        self.all.retain(|_, wait| wait.tasks.strong_count() > 0);
         self.by_request
             .retain(|_, number| self.all.contains_key(number));
         self.many = 2 * self.all.len();
@@ -143,7 +182,7 @@ mod tests {
         let (mut waits, metrics) = (Waits::default(), Metrics::new());
         let (mut begun, mut tasks) = (Vec::new(), JoinSet::new());
         let mut join = |waits: &mut Waits, number, request| {
-            waits.join(key(number), request, &metrics, |number, _| {
+            waits.join(key(number), None, request, &metrics, |number, _| {
                 let task = task(&mut tasks);
                 begun.push((number, task.clone()));
                 task
@@ -171,14 +210,39 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_same_is_asked_once_for_each_of_a_few_addresses() {
+        let (mut waits, metrics) = (Waits::default(), Metrics::new());
+        let (mut begun, mut tasks) = (Vec::new(), JoinSet::new());
+        let awaited: Vec<_> = (0..100_u32)
+            .map(|number| {
+                let ip = std::net::Ipv4Addr::from_bits(number / 3);
+                let name = Some(Network::of(ip.into()));
+                waits.join(key(number), name, request("a"), &metrics, |number, _| {
+                    begun.push(number);
+                    task(&mut tasks)
+                })
+            })
+            .collect();
+        assert_eq!(begun, [1; NAMES_MAX]);
+        assert_eq!(waits.end(1, &request("a")).len(), 100);
+        assert!(waits.end(1, &request("a")).is_empty(), "of another name");
+        drop(awaited);
+        while let Some(ended) = tasks.join_next().await {
+            assert!(ended.unwrap_err().is_cancelled());
+        }
+    }
+
+    #[tokio::test]
     async fn what_was_given_up_is_forgotten_before_it_is_much() {
         let (mut waits, metrics) = (Waits::default(), Metrics::new());
         let mut tasks = JoinSet::new();
         for number in 0..1000 {
             let name = format!("topic-{number}");
-            drop(waits.join(key(number), request(&name), &metrics, |_, _| {
-                task(&mut tasks)
-            }));
+            drop(
+                waits.join(key(number), None, request(&name), &metrics, |_, _| {
+                    task(&mut tasks)
+                }),
+            );
             assert!(waits.all.len() <= FEW && waits.by_request.len() <= FEW);
         }
     }
