@@ -976,3 +976,25 @@ fn a_repair_that_was_read_before_a_deletion_is_read_again() {
         );
     }
 }
+
+/// A topic was given up and is wanted again. While the new subscription is under way, a frame of the one
+/// before comes, and cannot be read. The topic is not read for it: what is published before the
+/// subscription begins would be in neither.
+#[test]
+fn a_frame_of_the_subscription_before_does_not_have_an_opening_topic_read() {
+    let now = Instant::now();
+    let (_l, hub, mut core, reader) = standing(now);
+    drop(reader);
+    // Once to see that nobody reads it, once to give it up.
+    let _none = hub.sweep(now, Duration::ZERO);
+    assert!(hub.feed(&topic()).is_none(), "given up");
+    let _reader = hub.reader(&[topic()], Waker::noop(), |_| Start::Live);
+    core.hub_wants(now);
+    core.hear(Live::Unreadable(topic()), now);
+    let mut asked_to_hear = false;
+    while let Some(ask) = core.next_ask() {
+        assert!(!matches!(ask, Ask::Read { .. }), "{ask:?}");
+        asked_to_hear |= matches!(ask, Ask::Interest(_));
+    }
+    assert!(asked_to_hear);
+}

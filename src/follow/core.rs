@@ -22,7 +22,7 @@ use crate::hub::{Hearing, Hub};
 use crate::id::Id;
 use crate::log::{ReadRequest, Reading, Tick};
 use crate::sse::Mark;
-use crate::topic::PartitionNo;
+use crate::topic::{PartitionNo, Topic};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -186,7 +186,7 @@ impl FollowerCore {
                 let (mark, ms) = (frame.mark, frame.id.ms);
                 if self.is_ahead(partition, frame.id, now) {
                     self.hub.lose_frame(&topic);
-                    self.to_repair.extend(self.hub.feed(&topic));
+                    self.repair(&topic);
                     return;
                 }
                 if matches!(mark, Mark::Event | Mark::End) {
@@ -200,17 +200,25 @@ impl FollowerCore {
                 if backwards {
                     self.went_back(partition);
                 } else if hole {
-                    self.to_repair.extend(self.hub.feed(&topic));
+                    self.repair(&topic);
                     self.notes.push(Note::Missing(topic));
                 }
             }
             Live::Unreadable(topic) => {
                 self.hub.lose_frame(&topic);
-                self.to_repair.extend(self.hub.feed(&topic));
+                self.repair(&topic);
                 self.notes.push(Note::Unreadable(topic));
             }
             Live::Tick(partition, tick) => self.heard_tick(partition, tick, now),
         }
+    }
+
+    /// Has a topic read that has a hole. One that opens is read once it is subscribed to: the frame was of the
+    /// subscription before, and what is read now would not reach as far as what is heard then.
+    fn repair(&mut self, topic: &Topic) {
+        let feed = self.hub.feed(topic);
+        let broken = |feed: &Arc<Feed>| matches!(feed.wants(), Some(Wanted::Entries(_)));
+        self.to_repair.extend(feed.filter(broken));
     }
 
     /// Takes what has come of an ask.
@@ -256,7 +264,10 @@ impl FollowerCore {
             let interest = Interest::Add(topics.collect());
             self.asks.push_back(Ask::Interest(interest));
         }
-        self.to_repair.extend(self.hub.take_holes());
+        let holes = self.hub.take_holes();
+        if self.settled {
+            self.to_repair.extend(holes);
+        } // Else all topics are read anyway, once they are heard.
         self.tick_for_waiting(now);
     }
 
