@@ -23,6 +23,8 @@ pub struct Server {
     pub body_timeout: Duration,
     /// Time for which written bytes may stay unacknowledged (`TCP_USER_TIMEOUT`).
     pub write_timeout: Duration,
+    /// Bytes that the kernel holds for a connection and has not sent; 0 for as many as it likes.
+    pub unsent_bytes_max: u32,
     /// Bytes of buffer for each connection in each direction.
     pub buffer_bytes: usize,
     /// Sockets at most; more wait to be accepted.
@@ -53,6 +55,7 @@ impl Server {
             header_timeout: s.positive("server.header_timeout", "10s"),
             body_timeout: s.positive("server.body_timeout", "20s"),
             write_timeout: s.positive("server.write_timeout", "60s"),
+            unsent_bytes_max: s.get("server.unsent_bytes_max", "131072"),
             buffer_bytes: s.get("server.buffer_bytes", "16384"),
             connections_max: s.count("server.connections_max", "60000"),
             discard_bytes_max: s.get("server.discard_bytes_max", "16777216"),

@@ -223,3 +223,50 @@ fn many_readers_of_many_topics_that_stop_in_a_replay_hold_no_pages() {
     assert!((0..EVENTS).all(|number| seen[&number] == TOPICS));
     drop((stuck, bodies));
 }
+
+/// What a reader that stops holds in the kernel is what was not sent yet, and that is bounded.
+#[test]
+fn a_reader_that_stops_holds_little_in_the_kernel() {
+    const EVENTS: usize = 150;
+    const UNSENT: usize = 131_072;
+    // One write more, of a turn and an event, and what the peer's last window left unacknowledged.
+    const MORE: usize = 4 * 65_536;
+    let redis = Redis::start();
+    let settings = [("server.unsent_bytes_max", "131072")];
+    let bounded = fleet(&redis, 1, &settings).remove(0);
+    let free = fleet(&redis, 1, &[("server.unsent_bytes_max", "0")]).remove(0);
+    for number in 0..EVENTS {
+        redis.publish("news", &large(number), &[]);
+    }
+    let held: Vec<usize> = [&bounded, &free]
+        .into_iter()
+        .map(|gateway| {
+            let mut stuck = gateway.open("/events/news?since=earliest", &[]);
+            let blocked = [("state", "blocked")];
+            gateway.wait_for_metric("tidegate_streams_behind", &blocked, 1.0);
+            let held = send_queue(gateway.address().port());
+            stuck.opened();
+            read_all(&mut stuck, 0..EVENTS);
+            held
+        })
+        .collect();
+    println!("unsent and unacknowledged: {held:?} bytes");
+    assert!(held[0] <= UNSENT + MORE, "{held:?}");
+    assert!(held[1] > UNSENT + MORE, "nothing is measured: {held:?}");
+}
+
+/// Bytes that were written to sockets of a local port and not acknowledged, the most of any, as
+/// [proc(5)](https://man7.org/linux/man-pages/man5/proc_net.5.html) has it in `tx_queue`.
+fn send_queue(port: u16) -> usize {
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let of_port = format!(":{port:04X}");
+    let queues = table.lines().filter_map(|line| {
+        let mut words = line.split_whitespace().skip(1);
+        let (local, _peer, _state) = (words.next()?, words.next()?, words.next()?);
+        let (sent, _received) = words.next()?.split_once(':')?;
+        local
+            .ends_with(&of_port)
+            .then(|| usize::from_str_radix(sent, 16).unwrap())
+    });
+    queues.max().unwrap_or_default()
+}

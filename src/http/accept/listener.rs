@@ -167,6 +167,10 @@ fn prepare(socket: &std::net::TcpListener, settings: &Server) -> io::Result<()> 
     let socket = SockRef::from(socket);
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE))?;
+    if settings.unsent_bytes_max > 0 {
+        // A reader that stops does not fill a buffer that the kernel has made large for it.
+        socket.set_tcp_notsent_lowat(settings.unsent_bytes_max)?;
+    }
     socket.set_tcp_user_timeout(Some(settings.write_timeout))
 }
 
