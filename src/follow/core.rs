@@ -254,7 +254,7 @@ impl FollowerCore {
         }
     }
 
-    /// The hub wants something: new topics, a topic read of which a page showed a hole, or a clock.
+    /// The hub wants something: new topics, or a clock.
     pub fn hub_wants(&mut self, now: Instant) {
         let added = self.hub.take_added();
         if !added.is_empty() {
@@ -264,10 +264,6 @@ impl FollowerCore {
             let interest = Interest::Add(topics.collect());
             self.asks.push_back(Ask::Interest(interest));
         }
-        let holes = self.hub.take_holes();
-        if self.settled {
-            self.to_repair.extend(holes);
-        } // Else all topics are read anyway, once they are heard.
         self.tick_for_waiting(now);
     }
 

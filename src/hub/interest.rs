@@ -29,12 +29,6 @@ impl Hub {
         std::mem::take(&mut self.state().added)
     }
 
-    /// Feeds of which a page showed a hole since the last call.
-    #[must_use]
-    pub fn take_holes(&self) -> Vec<Arc<Feed>> {
-        std::mem::take(&mut self.state().holes)
-    }
-
     /// Drops feeds that nobody has read for `keep`, and names them. What was heard of them last is
     /// remembered for a while ([`Hub::last_entries`]).
     #[must_use]

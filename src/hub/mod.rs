@@ -65,8 +65,6 @@ struct State {
     feeds: HashMap<Topic, Arc<Feed>>,
     /// Feeds that the live path has not been asked for.
     added: Vec<Arc<Feed>>,
-    /// Feeds of which a page showed a hole.
-    holes: Vec<Arc<Feed>>,
     left: Vec<Topic>,
     /// Topics that nobody reads, and since when.
     idle: HashMap<Topic, Instant>,
@@ -367,11 +365,8 @@ impl Hub {
     /// Offers pages that a stream has read to the windows of their topics.
     pub fn offer(&self, reading: &Reading) {
         for page in &reading.pages {
-            if let Some(feed) = self.feed(&page.topic)
-                && feed.offer(page, &reading.horizon)
-            {
-                self.state().holes.push(feed);
-                self.wanted.notify_one();
+            if let Some(feed) = self.feed(&page.topic) {
+                feed.offer(page, &reading.horizon);
             }
         }
     }

@@ -260,10 +260,8 @@ impl Feed {
         self.late.load(Ordering::Acquire)
     }
 
-    /// True if the topic is broken by what the page shows.
-    pub(super) fn offer(&self, page: &Page, horizon: &Horizon) -> bool {
-        let heard = self.partition.heard();
-        self.state().track.offer(page, horizon, heard)
+    pub(super) fn offer(&self, page: &Page, horizon: &Horizon) {
+        self.state().track.offer(page, horizon);
     }
 }
 

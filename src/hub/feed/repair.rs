@@ -276,12 +276,9 @@ impl Track {
     /// may have been deleted, and it may have ended. The window may still be of the log before a rewind:
     /// the page's log was told of it before it was read (`Partition::settled`), and whoever comes out of
     /// the window in the seam is told from where the seam begins.
-    ///
-    /// True if the page shows an entry at or below what the partition has `heard` that never came: its frame has
-    /// vanished, and the topic must be repaired.
-    pub(super) fn offer(&mut self, page: &Page, horizon: &Horizon, heard: Id) -> bool {
+    pub(super) fn offer(&mut self, page: &Page, horizon: &Horizon) {
         if self.health == Health::Opening || self.was_deleted_after(horizon) {
-            return false;
+            return;
         }
         // A page knows of nothing above its clock, whether or not it was cut short: only if the
         // floor has not moved past that, everything between page and window is in one of the two.
@@ -298,17 +295,6 @@ impl Track {
         if page.ended.is_none() && self.ended.is_some_and(|end| end <= horizon.last) {
             self.ended = None;
         }
-        let last = page.frames.last().map(|frame| frame.id);
-        let Health::Live { base } = self.health else {
-            return false;
-        };
-        let has_vanished =
-            whole && last.is_some_and(|last| base.max(self.chain()) < last && last <= heard);
-        if has_vanished {
-            // Were another frame of the topic to come, it would show the hole, too.
-            self.health = self.hole(base, heard);
-        }
-        has_vanished
     }
 
     /// Takes what was read to open or to repair the topic, while the live path carried it; `heard`
