@@ -159,7 +159,14 @@ impl Track {
 
     /// What a log is told that may have gone back.
     pub(super) fn last_known(&self) -> LastKnown {
-        self.known.last(self.pending.last())
+        let known = self.known.last(self.pending.last());
+        // Pages count only from there on: a log that does not know of it must not stay below.
+        let lost = if known.entry < self.deleted {
+            known.lost.max(self.deleted)
+        } else {
+            known.lost
+        };
+        LastKnown { lost, ..known }
     }
 
     /// Whether the topic may have been deleted after a reading of the log with this clock was made.
