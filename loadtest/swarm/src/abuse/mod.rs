@@ -26,7 +26,7 @@ pub use watch::{Seen, Watch};
 
 use crate::cluster::Cluster;
 use crate::event::{Shape, Way};
-use crate::scenario::{Deed, Expectation, Scenario, Script, Setup, Size};
+use crate::scenario::{Deed, Expectation, LARGE, Scenario, Script, Setup, Size};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -210,20 +210,8 @@ const REST_MS: u64 = 300;
 
 /// The good ones of the table: 500 events a second, 200 subscribers.
 const GOOD: Size = Size {
-    shape: Shape {
-        topics: 50,
-        padding_max: 120,
-    },
-    subscribers: 200,
-    topics_each: (2, 2),
-    burst: 0,
-    per_second: 500,
     time: BEFORE,
-    faults_max: u32::MAX,
-    retry_max: Duration::from_secs(5),
-    receive_buffer: None,
-    stay_max: None,
-    away_max: Duration::from_millis(200),
+    ..LARGE
 };
 
 /// A kind, and how much of it.

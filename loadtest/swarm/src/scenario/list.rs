@@ -11,7 +11,7 @@ use crate::link::{Mishap, Rule, State};
 use std::time::Duration;
 
 /// Many topics and subscribers, a minute long.
-const LARGE: Size = Size {
+pub const LARGE: Size = Size {
     shape: Shape {
         topics: 50,
         padding_max: 120,

@@ -6,7 +6,7 @@
 
 mod list;
 
-pub use list::ALL;
+pub use list::{ALL, LARGE};
 
 use crate::abuse::Abuse;
 use crate::cluster::Verb;
