@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use tidegate::broker::{Interest, Live, Subscriptions};
-use tidegate::follow::ask::{Answer, Ask, ConnectionNo, Report};
+use tidegate::follow::ask::{Answer, Ask, ConnectionNo, Note, Report};
 use tidegate::follow::core::{FollowSettings, FollowerCore};
 use tidegate::follow::reads::shared::{Begun, Finished, SharedReads};
 use tidegate::hub::Hub;
@@ -17,7 +17,7 @@ use tidegate::hub::feed::Feed;
 use tidegate::hub::window::WindowBounds;
 use tidegate::id::Id;
 use tidegate::log::{LogRead, Reading};
-use tidegate::sse::Frame;
+use tidegate::sse::{Frame, Mark};
 use tidegate::topic::{PartitionNo, Topic};
 use tokio::time::Instant;
 
@@ -259,29 +259,35 @@ impl Replica {
         let Some(event) = self.next_message(server) else {
             return false;
         };
+        let mut deleted = None;
         if let Live::Frame(topic, frame) = &event {
             trace.push(format!("hears {topic} {}", frame.id));
-            if frame.mark == tidegate::sse::Mark::Deleted {
-                self.deleted.insert(topic.clone(), frame.id);
-            }
+            deleted = (frame.mark == Mark::Deleted).then(|| (topic.clone(), frame.id));
         }
+        drop(self.core.notes());
         self.core.hear(event, now);
+        // What is too far ahead to be believed counts as lost on the way: the log says what became of the topic.
+        let is_doubted = |note| matches!(note, Note::Ahead(..));
+        if let Some((topic, id)) = deleted.filter(|_| !self.core.notes().any(is_doubted)) {
+            trace.push(format!("takes the deletion of {topic}"));
+            self.deleted.insert(topic, id);
+        }
         true
     }
 
-    /// The next frame is lost on the way, or cannot be read. The frame, if it is lost.
+    /// The next frame is lost on the way, or cannot be read. The frame and its topic, if it is lost.
     pub fn lose(
         &mut self,
         server: &Server,
         now: Instant,
         readable: bool,
         trace: &mut Trace,
-    ) -> Option<Frame> {
+    ) -> Option<(Topic, Frame)> {
         match self.next_message(server)? {
             Live::Frame(topic, frame) => {
                 trace.push(format!("{topic} {} vanishes, {readable}", frame.id));
                 if readable {
-                    return Some(frame);
+                    return Some((topic, frame));
                 }
                 self.core.hear(Live::Unreadable(topic), now);
             }

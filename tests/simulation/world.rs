@@ -332,9 +332,10 @@ impl World {
         let mut trace = Vec::new();
         let lost = self.replicas[index].lose(&self.server, now, readable, &mut trace);
         self.note(index, trace);
-        if let Some(frame) = lost {
-            let mut events = self.published.iter_mut();
-            if let Some(event) = events.find(|event| event.id == frame.id) {
+        if let Some((topic, frame)) = lost {
+            // The newest: a log that went back may have given the id out before.
+            let mut events = self.published.iter_mut().rev();
+            if let Some(event) = events.find(|event| event.topic == topic && event.id == frame.id) {
                 event.vanished.insert(index);
             }
         }
