@@ -8,6 +8,7 @@ use super::query::Query;
 use crate::address::Client;
 use crate::gap;
 use crate::id::Id;
+use crate::limits::places::Place;
 use crate::log::ReadRequest;
 use crate::sse::Gap;
 use axum::extract::{RawQuery, State};
@@ -20,9 +21,19 @@ use std::sync::Arc;
 /// Topics of one page of `GET /topics`, at most.
 const LIST_MAX: usize = 1000;
 
+/// A place to ask the log, in the name of the client's address: whoever asks much waits behind nobody but itself.
+async fn place(gateway: &Gateway, client: &Client) -> Result<Option<Place>, Problem> {
+    let place = gateway.reads.place(client.network);
+    let late = |_| Problem::unavailable("too much is being read from the log");
+    tokio::time::timeout(gateway.open_wait, place)
+        .await
+        .map_err(late)
+}
+
 /// Topics that have a log, `?after=` a name, `?limit=` at most.
 pub(super) async fn list(
     State(gateway): State<Arc<Gateway>>,
+    Extension(client): Extension<Client>,
     RawQuery(query): RawQuery,
 ) -> Result<Json<Value>, Problem> {
     let query = Query::parse(query.as_deref());
@@ -30,10 +41,12 @@ pub(super) async fn list(
         .number("limit", &(LIST_MAX as u64))?
         .unwrap_or(LIST_MAX as u64);
     let limit = usize::try_from(limit).unwrap_or(LIST_MAX);
+    let place = place(&gateway, &client).await?;
     let topics = gateway
         .broker
         .topics(query.first("after").unwrap_or_default(), limit)
         .await?;
+    drop(place);
     let next = topics.last().filter(|_| topics.len() == limit).cloned();
     Ok(Json(json!({ "topics": topics, "next": next })))
 }
@@ -41,6 +54,7 @@ pub(super) async fn list(
 /// What the log holds of a topic, and who reads it.
 pub(super) async fn show(
     State(gateway): State<Arc<Gateway>>,
+    Extension(client): Extension<Client>,
     Name(name): Name,
 ) -> Result<Json<Value>, Problem> {
     let topic = topic_of(&name)?;
@@ -48,7 +62,9 @@ pub(super) async fn show(
         .hub
         .feed(&topic)
         .map_or(0, |feed| feed.subscribers().into());
+    let place = place(&gateway, &client).await?;
     let state = gateway.broker.topic(&topic).await?;
+    drop(place);
     if state.is_none() && here == 0 {
         return Err(Problem::not_found(format!(
             "topic {name:?} has no log and no subscriber"
@@ -76,6 +92,7 @@ struct Retained {
 /// Retained events `?after=` an id, `?limit=` at most; a gap is told as a stream would.
 pub(super) async fn events(
     State(gateway): State<Arc<Gateway>>,
+    Extension(client): Extension<Client>,
     Name(name): Name,
     RawQuery(query): RawQuery,
 ) -> Result<Json<Value>, Problem> {
@@ -96,7 +113,9 @@ pub(super) async fn events(
         limit: usize::try_from(limit).unwrap_or(100),
     };
     let partition = topic.partition(gateway.hub.partitions());
+    let place = place(&gateway, &client).await?;
     let reading = gateway.broker.read(partition, &[request]).await?;
+    drop(place);
     let Some(page) = reading.pages.into_iter().next() else {
         return Err(Problem::internal());
     };

@@ -387,6 +387,42 @@ fn an_address_reads_as_much_at_once_as_it_may() {
     }
 }
 
+/// As above, for what no stream waits for: one address asks for many topics and their events, another one for its own.
+#[test]
+fn an_address_asks_for_topics_as_much_at_once_as_it_may() {
+    let redis = Redis::start();
+    let limits = [
+        ("limits.replays_max", "2"),
+        ("limits.address.replays_max", "1"),
+    ];
+    let gateway = Gateway::over(&redis, &[&[TRUSTED][..], &limits].concat());
+    gateway.publish("news", "x");
+    let ask = |address: &str, path: &str| {
+        let mut socket = connect(gateway.address());
+        let head = format!(
+            "GET {path} HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: {address}\r\nConnection: close\r\n\r\n"
+        );
+        socket.write_all(head.as_bytes()).unwrap();
+        socket
+    };
+    let rest = |mut socket: TcpStream| {
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    redis.run::<String>(&["CLIENT", "PAUSE", "1000", "ALL"]);
+    let paths = ["/topics", "/topics/news", "/topics/news/events"];
+    let of_a: Vec<TcpStream> = (0..30)
+        .map(|n| ask("192.0.2.1", paths[n % paths.len()]))
+        .collect();
+    let of_b = rest(ask("192.0.2.2", paths[2]));
+    assert!(of_b.starts_with("HTTP/1.1 200"), "{of_b}");
+    for answer in of_a.into_iter().map(rest) {
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+    assert!(limited(&gateway, "replays") > 0.0);
+}
+
 // --- the PROXY protocol -----------------------------------------------------------------------------------------------
 
 /// Version 2, of a client over IPv4.

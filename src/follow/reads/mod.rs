@@ -113,6 +113,15 @@ impl Reads {
         }
     }
 
+    /// A place to ask the log something that is shared with nobody, in the name of an address if it is known. None if
+    /// this process ends.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn place(&self, name: Option<Network>) -> Option<Place> {
+        self.0.places.wait([name]).place().await
+    }
+
     /// Where the history that a first visit asks for begins, in each partition of its topics.
     ///
     /// # Cancel safety
@@ -125,7 +134,7 @@ impl Reads {
     ) -> Vec<(PartitionNo, Id)> {
         let mut pause = Pause::default();
         loop {
-            let place = self.0.places.wait([name]).place().await;
+            let place = self.place(name).await;
             let found = self.0.broker.history(topics, history).await;
             drop(place);
             match found {
