@@ -60,11 +60,46 @@ pub fn rewound(cursor: Id, horizon: &Horizon) -> Option<Missing> {
     })
 }
 
+/// What was gone already when a first visit asked for what is retained: it does not miss that, on whatever page.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Forgiven {
+    /// Where the newest seam ends, or the clock begins if there is none: what a seam lacks the visit never saw.
+    seam: Id,
+    /// Where the topic's log began.
+    floor: Id,
+}
+
+impl Forgiven {
+    /// What the log lacked that was read first.
+    #[must_use]
+    pub fn of(horizon: &Horizon, floor: Floor) -> Self {
+        let seam = horizon.seams.last();
+        Self {
+            seam: seam.map_or(horizon.born, |seam| seam.after),
+            floor: match floor {
+                Floor::Log(floor) | Floor::Empty(floor) => floor,
+                Floor::Unlogged => Id::ZERO,
+            },
+        }
+    }
+}
+
 /// Judges `cursor` on one topic whose log begins at `floor`.
 ///
 /// Several rules may apply; the first names the reason, all of them move the place to go on from.
 #[must_use]
 pub fn judge(cursor: Id, horizon: &Horizon, floor: Floor) -> Option<Missing> {
+    judge_visit(cursor, horizon, floor, Forgiven::default())
+}
+
+/// As [`judge`], for a visit to which something is forgiven.
+#[must_use]
+pub fn judge_visit(
+    cursor: Id,
+    horizon: &Horizon,
+    floor: Floor,
+    forgiven: Forgiven,
+) -> Option<Missing> {
     let (reason, floor) = match floor {
         Floor::Log(floor) => (GapReason::Trimmed, floor),
         Floor::Empty(floor) => (GapReason::Expired, floor),
@@ -74,8 +109,9 @@ pub fn judge(cursor: Id, horizon: &Horizon, floor: Floor) -> Option<Missing> {
     if partition.is_some_and(|missing| missing.reason == GapReason::Ahead) {
         return partition;
     }
+    let partition = partition.filter(|missing| missing.to > forgiven.seam);
     let at = partition.map_or(cursor, |missing| missing.to);
-    let topic = (at < floor).then_some(Missing {
+    let topic = (at < floor && forgiven.floor < floor).then_some(Missing {
         reason,
         from: begin(cursor, horizon),
         to: floor,

@@ -311,8 +311,14 @@ impl Stream {
             return Turn::Over(Ending::Clean(CloseReason::Limit));
         }
         self.caught_up |= step == Step::Idle;
-        if !matches!(step, Step::Held | Step::Opening) {
-            // It goes on, however slowly its client reads.
+        let goes_on = match step {
+            Step::Held | Step::Opening => false,
+            // A page that was let go while it is held is read again, and it is held again.
+            Step::Behind(_) => out.bytes > begun,
+            // However slowly its client reads.
+            Step::Full | Step::Idle | Step::Ended => true,
+        };
+        if goes_on {
             self.held_since = None;
         }
         match step {

@@ -108,6 +108,8 @@ pub struct Open {
     pub whisper: Option<usize>,
     /// It has asked for history, and not caught up since.
     pub reads_history: bool,
+    /// Events published when its replica had opened it.
+    pub opened_at: usize,
 }
 
 pub enum Stage {
@@ -162,6 +164,8 @@ pub struct Client {
     pub cursor: Option<Cursor>,
     /// The first position, and the events published by then.
     pub began: Option<(Cursor, usize)>,
+    /// Events published by the time that the first stream was open: what comes later is due whatever its id.
+    pub opened_at: Option<usize>,
     pub seen: BTreeSet<usize>,
     /// Events whose loss was written down in a log that went before this client came to that.
     pub records_lost: BTreeSet<usize>,
@@ -193,6 +197,7 @@ impl Client {
             history_until: 0,
             cursor: None,
             began: None,
+            opened_at: None,
             seen: BTreeSet::new(),
             records_lost: BTreeSet::new(),
             passed: BTreeSet::new(),
@@ -223,6 +228,7 @@ impl Client {
                 let cursor = opened["cursor"].as_str();
                 let cursor: Option<Cursor> = cursor.map(|text| text.parse().unwrap());
                 if let Some(cursor) = cursor {
+                    self.opened_at.get_or_insert(open.opened_at);
                     self.began.get_or_insert((cursor, open.published));
                 }
                 Some(format!("begins with {}", block.data))
@@ -299,7 +305,7 @@ impl Client {
                 *since
             };
             let due = (number >= since || self.history.contains(&number))
-                && event.id > after
+                && (event.id > after || self.opened_at.is_some_and(|at| number >= at))
                 && self.topics.contains(&event.topic)
                 && (event.typed || !self.filters);
             (due && !self.seen.contains(&number)).then_some(number)

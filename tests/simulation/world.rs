@@ -546,6 +546,7 @@ impl World {
             last: None,
             whisper: None,
             reads_history: false,
+            opened_at: usize::MAX,
         });
     }
 
@@ -667,6 +668,7 @@ impl World {
                 }
                 Opened::Stream(mut stream) => {
                     say!(self, "client {index}: open");
+                    open.opened_at = self.published.len();
                     if stream.is_over_for_good() {
                         self.is_over_for_good(index);
                         return;

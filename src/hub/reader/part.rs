@@ -126,6 +126,14 @@ impl Part {
                 ahead = Some(id);
                 gap::judge_partition(id, &horizon).map_or(horizon.last, |missing| missing.to)
             }
+            Start::History(id) if id > self.partition.last_known() => {
+                if !std::mem::replace(&mut opening.asked_clock, true) {
+                    return OpenStep::Read(LogRead::Clock(self.partition.number()));
+                }
+                // The log that named it is gone, and this one has not come as far: what it gives out next
+                // would be below, and shown to nobody.
+                id.min(horizon.last)
+            }
             Start::After(id) | Start::History(id) => id,
         };
         if self.any_has_ended(at) && !std::mem::replace(&mut opening.asked_ends, true) {
@@ -333,7 +341,7 @@ impl Part {
     /// The stream shows nothing for a while: pages that it holds are let go.
     pub(super) fn release_pages(&mut self) {
         for source in &mut self.sources {
-            source.release_page(self.cursor);
+            source.release_page();
         }
     }
 

@@ -2,7 +2,7 @@
 //! window after that.
 
 use super::step::{Flow, Showing, Shown, Sink};
-use crate::gap;
+use crate::gap::{self, Forgiven};
 use crate::hub::feed::{Feed, LateFind, Stretch};
 use crate::hub::waker::WakerId;
 use crate::id::Id;
@@ -20,8 +20,10 @@ pub(super) struct Source {
     pub(super) passed: u64,
     /// Events that were found late and told, or that do not concern this stream, by their number.
     late_seen: u32,
-    /// What is gone above where the stream began is not missed: a first visit has not caught up yet.
+    /// The log was not read yet for a first visit that asks for history.
     pub(super) history: bool,
+    /// What was gone when it was.
+    forgiven: Option<Box<Forgiven>>,
     pub(super) page: Option<Box<PageCursor>>,
 }
 
@@ -34,8 +36,6 @@ pub(super) struct PageCursor {
     frames: Option<SharedFrames>,
     /// The topic is known up to here.
     pub(super) cap: Id,
-    /// Where it begins, if it was read for a first visit: what is gone before that is not missed.
-    history: Option<Id>,
 }
 
 /// What is left of a page that all who asked for it share.
@@ -120,6 +120,7 @@ impl Source {
             passed: 0,
             late_seen: 0,
             history: false,
+            forgiven: None,
             page: None,
         }
     }
@@ -182,14 +183,16 @@ impl Source {
         if self.feed.was_deleted_after(&reading.horizon) {
             return;
         }
-        let missing = gap::judge(page.after, &reading.horizon, page.floor)
+        // Only what was gone where the stream began, and when: what is trimmed while it reads is missed like
+        // anything else. This very log was asked where a first visit begins, so what stands there is shown,
+        // though it lies in a seam.
+        if std::mem::take(&mut self.history) && page.after == since {
+            self.forgiven = Some(Box::new(Forgiven::of(&reading.horizon, page.floor)));
+        }
+        let forgiven = self.forgiven.as_deref().copied().unwrap_or_default();
+        let gap = gap::judge_visit(page.after, &reading.horizon, page.floor, forgiven)
             .filter(|missing| missing.to > page.after);
-        // Only where the stream began: what is trimmed while it reads is missed like anything else.
-        let history = std::mem::take(&mut self.history) && page.after == since;
         let cap = page.cut_at.unwrap_or(reading.horizon.last);
-        // A first visit begins where this very log was asked for it: what stands there is shown, though
-        // it lies in a seam.
-        let gap = missing.filter(|_| !history);
         let from = gap.map_or(page.after, |missing| missing.to);
         self.page = Some(Box::new(PageCursor {
             gap: gap.map(|missing| self.gap(missing)),
@@ -199,7 +202,6 @@ impl Source {
                 next: page.frames.partition_point(|frame| frame.id <= from),
             }),
             cap: cap.max(from),
-            history: history.then_some(page.after),
         }));
     }
 
@@ -209,16 +211,13 @@ impl Source {
             gap: Some(self.gap(missing)),
             frames: None,
             cap: missing.to,
-            history: None,
         }));
     }
 
     /// The stream shows nothing for a while. What is left of the page is read again when it goes on; a gap
     /// that the page begins with was found, and stays.
-    pub(super) fn release_page(&mut self, cursor: Id) {
-        let position = self.position(cursor);
+    pub(super) fn release_page(&mut self) {
         self.page = self.page.take().and_then(|mut page| {
-            self.history |= page.history == Some(position);
             let gap = page.gap.as_ref()?;
             page.cap = gap.to;
             page.frames = None;

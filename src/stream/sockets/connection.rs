@@ -81,7 +81,7 @@ pub(super) struct Connection {
 
 /// What a quiet stream costs in the list of its thread: it must not grow unnoticed.
 #[cfg(target_pointer_width = "64")]
-const _: () = assert!(size_of::<Option<Connection>>() <= 368);
+const _: () = assert!(size_of::<Option<Connection>>() <= 376);
 
 /// What a write came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -308,11 +308,14 @@ impl Connection {
             .for_each(|piece| rest.push(piece.into_bytes()));
         rest.drop_front(sent);
         self.rest = Some(Box::new(rest));
-        if let State::Live(stream) = &mut self.state {
+        // Edge-triggered: only a call that would block has the kernel tell when it would not.
+        let written = self.flush();
+        if matches!(written, Written::Blocked)
+            && let State::Live(stream) = &mut self.state
+        {
             stream.release_pages();
         }
-        // Edge-triggered: only a call that would block has the kernel tell when it would not.
-        self.flush()
+        written
     }
 
     /// Writes what waits for the socket, as far as it takes it.
