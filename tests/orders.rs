@@ -10,6 +10,11 @@
     reason = "a step that cannot be ends the test"
 )]
 
+#[path = "orders/records.rs"]
+mod records;
+#[path = "orders/visits.rs"]
+mod visits;
+
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
@@ -88,12 +93,14 @@ fn drive(core: &mut FollowerCore, l: &mut Ledger, now_ms: u64, now: Instant) -> 
                 connection,
                 reports,
             } => {
+                let mut told = Vec::new();
                 for r in reports {
                     hear(core, l.report(r.followed, &r.topics, now_ms), now);
+                    told.push(l.name());
                 }
                 let tick = l.tick(now_ms);
                 core.hear(Live::Tick(0, tick), now);
-                core.answer(Answer::Settled(connection), now);
+                core.answer(Answer::Settled { connection, told }, now);
             }
             Ask::Read {
                 connection,
@@ -216,6 +223,69 @@ fn hear(core: &mut FollowerCore, frames: Vec<(Topic, tidegate::sse::Frame)>, now
     for (topic, frame) in frames {
         core.hear(Live::Frame(topic, frame), now);
     }
+}
+
+fn named(name: &str) -> Topic {
+    Topic::parse(name).unwrap()
+}
+fn publish_to(
+    l: &mut Ledger,
+    name: &str,
+    n: usize,
+    now: u64,
+) -> Vec<(Topic, tidegate::sse::Frame)> {
+    let e = Publication {
+        topic: named(name),
+        event_type: EventType::default(),
+        data: "x".into(),
+        end: false,
+        idempotency_key: None,
+    };
+    l.publish(&vec![e; n], now).unwrap().1
+}
+/// Takes so many, then is full.
+struct Narrow(Vec<String>, usize);
+impl Sink for Narrow {
+    fn show(&mut self, shown: Shown<'_>, _: &Cursor) -> Flow {
+        let text = match &shown {
+            Shown::Frame { frame, .. } => format!("{}", frame.id),
+            Shown::Gap { gap, .. } => {
+                format!(
+                    "GAP {} {:?} {:?}..{}",
+                    gap.topic, gap.reason, gap.from, gap.to
+                )
+            }
+        };
+        self.0.push(text);
+        if self.0.len().is_multiple_of(self.1) {
+            Flow::Full
+        } else {
+            Flow::More
+        }
+    }
+}
+/// Everything that a reader shows whose socket is full after every `many`, its pages let go then or not.
+fn shown_by(
+    reader: &mut Reader,
+    l: &mut Ledger,
+    hub: &Hub,
+    now: u64,
+    many: usize,
+    lets_go: bool,
+) -> Vec<String> {
+    let mut seen = Narrow(vec![], many);
+    for _ in 0..1000 {
+        match reader.step(&mut seen) {
+            Step::Behind(q) => {
+                let page = read(l, hub, &q, now);
+                reader.take_pages(&page);
+            }
+            Step::Full if lets_go => reader.release_pages(),
+            Step::Full => {}
+            _ => return seen.0,
+        }
+    }
+    panic!("it never ends")
 }
 
 /// The flag of a first visit outlived its first page when another stream had read that page for it.
@@ -378,7 +448,8 @@ fn what_overflows_while_a_topic_waits_is_late_for_nobody() {
             Ask::Settle { connection, .. } => {
                 let id = l.tick(100_009);
                 core.hear(Live::Tick(0, id), now);
-                core.answer(Answer::Settled(connection), now);
+                let told = Vec::new();
+                core.answer(Answer::Settled { connection, told }, now);
             }
             Ask::Read {
                 connection,
@@ -535,10 +606,11 @@ fn frames_from_before_the_report_do_not_keep_it_from_being_made() {
     }
     let id = l.tick(150_020);
     core.hear(Live::Tick(0, id), now);
+    let told = vec![l.name()];
     // The log goes back once more before the answer: now it is another log that must be told.
     let mut l = Ledger::new(retention(100), 150_030);
     hear(&mut core, publish(&mut l, 1, 150_031), now);
-    core.answer(Answer::Settled(connection), now);
+    core.answer(Answer::Settled { connection, told }, now);
     assert_eq!(drive(&mut core, &mut l, 150_040, now), 1, "it begins anew");
     core.hear(Live::Down, now);
     core.hear(up(0), now);
@@ -924,7 +996,13 @@ fn a_repair_that_was_read_before_a_deletion_is_read_again() {
     let mut deletion = None;
     while let Some(ask) = core.next_ask() {
         match ask {
-            Ask::Settle { connection, .. } => core.answer(Answer::Settled(connection), now),
+            Ask::Settle { connection, .. } => core.answer(
+                Answer::Settled {
+                    connection,
+                    told: Vec::new(),
+                },
+                now,
+            ),
             Ask::Read {
                 connection,
                 feeds,

@@ -4,7 +4,7 @@ use super::{
     BrokerError, Fleet, Interest, Ledger, Live, LivePath, Publication, Retention, TopicState,
 };
 use crate::id::Id;
-use crate::log::{Followed, History, ReadRequest, Reading};
+use crate::log::{ClockName, Followed, History, ReadRequest, Reading};
 use crate::sse::Frame;
 use crate::topic::{PartitionNo, Topic};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -127,8 +127,8 @@ impl Memory {
         _: PartitionNo,
         _: Followed,
         _: &[(Topic, Id)],
-    ) -> Result<(), BrokerError> {
-        Ok(())
+    ) -> Result<ClockName, BrokerError> {
+        Ok(self.ledger().name())
     }
 
     #[expect(

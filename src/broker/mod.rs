@@ -20,7 +20,7 @@ pub use record::{Fleet, Publication, TopicState};
 pub use subscriptions::Subscriptions;
 
 use crate::id::Id;
-use crate::log::{Followed, History, ReadRequest, Reading};
+use crate::log::{ClockName, Followed, History, ReadRequest, Reading};
 use crate::topic::{PartitionNo, Topic};
 
 /// A log, of one of the kinds that exist.
@@ -97,7 +97,7 @@ impl Broker {
     }
 
     /// Tells a log that may have gone back which clock this replica has followed, how far, and the
-    /// last entry of each topic that it knows (zero for none).
+    /// last entry of each topic that it knows (zero for none). Returns which clock was told.
     ///
     /// # Errors
     /// As [`Broker::read`].
@@ -106,7 +106,7 @@ impl Broker {
         partition: PartitionNo,
         followed: impl Into<Followed>,
         topics: &[(Topic, Id)],
-    ) -> Result<(), BrokerError> {
+    ) -> Result<ClockName, BrokerError> {
         let followed = followed.into();
         either!(self, broker => broker.report(partition, followed, topics).await)
     }

@@ -3,7 +3,7 @@
 use crate::broker::Interest;
 use crate::hub::feed::Feed;
 use crate::id::Id;
-use crate::log::{Followed, ReadRequest, Reading};
+use crate::log::{ClockName, Followed, ReadRequest, Reading};
 use crate::topic::{PartitionNo, Topic};
 use std::sync::Arc;
 use std::time::Duration;
@@ -67,7 +67,12 @@ pub struct Failed;
 #[derive(Debug)]
 pub enum Answer {
     /// All was reported and said, or the connection is over.
-    Settled(ConnectionNo),
+    Settled {
+        /// As asked.
+        connection: ConnectionNo,
+        /// Which clock of each partition was told; empty if nothing was to be reported.
+        told: Vec<ClockName>,
+    },
     /// The pages, or none.
     Read {
         /// As asked.

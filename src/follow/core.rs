@@ -224,12 +224,12 @@ impl FollowerCore {
     /// Takes what has come of an ask.
     pub fn answer(&mut self, answer: Answer, now: Instant) {
         match answer {
-            Answer::Settled(connection) => {
+            Answer::Settled { connection, told } => {
                 // What has gone back since the report must be reported on the next connection.
                 if connection == self.connection && !self.resetting {
                     self.settled = true;
                     self.owes_report = false;
-                    self.hub.begin_following(self.reports);
+                    self.hub.begin_following(&told);
                 }
             }
             Answer::Ticked(connection, partition, said) => {

@@ -7,6 +7,7 @@ use super::core::{BATCH, FollowSettings, FollowerCore, TICK_PAUSE};
 use super::reads::Pause;
 use crate::broker::{Broker, BrokerError, Interest, LivePath};
 use crate::hub::Hub;
+use crate::log::ClockName;
 use crate::metrics::{Metrics, Role};
 use crate::topic::PartitionNo;
 use std::collections::VecDeque;
@@ -107,7 +108,8 @@ impl Follower {
     }
 
     fn take(&mut self, answer: Answer) {
-        if matches!(answer, Answer::Settled(connection) if connection == self.core.connection()) {
+        if matches!(answer, Answer::Settled { connection, .. } if connection == self.core.connection())
+        {
             self.reached.store(true, Ordering::Release);
         }
         self.core.answer(answer, Instant::now());
@@ -208,24 +210,29 @@ async fn settle(
             tokio::time::sleep(SPREAD.mul_f64(rand::random_range(0.0..1.0))).await;
         }
         let mut pause = Pause::default();
-        while let Err(why) = settle_once(&broker, partitions, &reports).await {
-            pause.after(&why).await;
+        loop {
+            match settle_once(&broker, partitions, &reports).await {
+                Ok(told) => return told,
+                Err(why) => pause.after(&why).await,
+            }
         }
     };
     let over = present.wait_for(|now| *now != connection);
-    tokio::select! {
-        () = done => {}
+    let told = tokio::select! {
+        told = done => told,
         // Whether the log has heard it or not, the next connection reports again.
-        _ = over => {}
-    }
-    Answer::Settled(connection)
+        _ = over => Vec::new(),
+    };
+    Answer::Settled { connection, told }
 }
 
+/// Which clock of each partition was told.
 async fn settle_once(
     broker: &Broker,
     partitions: PartitionNo,
     reports: &[Report],
-) -> Result<(), BrokerError> {
+) -> Result<Vec<ClockName>, BrokerError> {
+    let mut told = Vec::with_capacity(reports.len());
     for Report {
         partition,
         followed,
@@ -234,14 +241,17 @@ async fn settle_once(
     {
         // How far the clock was followed is reported also where no topic is read now.
         let (first, more) = topics.split_at(topics.len().min(BATCH));
-        for batch in std::iter::once(first).chain(more.chunks(BATCH)) {
+        // The first is the one that knows least: a log that takes its place meanwhile is another clock.
+        let clock = broker.report(*partition, *followed, first).await?;
+        for batch in more.chunks(BATCH) {
             broker.report(*partition, *followed, batch).await?;
         }
+        told.push(clock);
     }
     for partition in 0..partitions {
         broker.tick(partition).await?;
     }
-    Ok(())
+    Ok(told)
 }
 
 #[cfg(test)]

@@ -31,7 +31,7 @@ pub mod window;
 pub use waker::{TaskWaker, WakerId};
 
 use crate::id::Id;
-use crate::log::{Horizon, Page, Reading, Tick};
+use crate::log::{ClockName, Horizon, Page, Reading, Tick};
 use crate::sse::{Frame, Mark};
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::topic::{PartitionNo, Topic};
@@ -179,16 +179,11 @@ impl Hub {
         known.extend(read.map(|(topic, feed)| (topic.clone(), feed.last_known())));
         drop(state);
         known.retain(|topic, _| topic.partition(self.partitions()) == partition);
-        let mut entries = Vec::with_capacity(known.len());
-        for (topic, last) in known {
-            let waited = Some(last.waited).filter(|id| *id > last.entry);
-            let lost = Some(last.lost).filter(|id| *id > Id::ZERO && *id != last.entry);
-            let more = waited.into_iter().chain(lost);
-            let more: Vec<_> = more.map(|id| (topic.clone(), id)).collect();
-            entries.push((topic, last.entry));
-            entries.extend(more);
-        }
-        entries
+        let rows = |(topic, last): (Topic, LastKnown)| {
+            let ids: Vec<Id> = last.reported().collect();
+            ids.into_iter().map(move |id| (topic.clone(), id))
+        };
+        known.into_iter().flat_map(rows).collect()
     }
 
     /// Waits until new topics are wanted, or a stream waits for the clock.
@@ -347,17 +342,18 @@ impl Hub {
         self.partition(partition).learn(horizon, generation)
     }
 
-    /// The live path is whole, and from here on what is heard is followed. `told` says whether the log
-    /// was told what had been heard before.
-    pub fn begin_following(&self, told: bool) {
-        if told {
+    /// The live path is whole, and from here on what is heard is followed. `told` says of each partition which
+    /// clock was told what had been heard before; it is empty if none was.
+    pub fn begin_following(&self, told: &[ClockName]) {
+        if !told.is_empty() {
             self.state().swept.were_told();
             for feed in self.feeds() {
                 feed.note_told();
             }
         }
         for partition in &self.partitions {
-            partition.begin_following(told);
+            let told = told.get(usize::from(partition.number()));
+            partition.begin_following(told.copied());
         }
         self.settled.notify_waiters();
     }

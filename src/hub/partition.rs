@@ -113,7 +113,7 @@ impl State {
         }
         let Some(of) = tick.of else { return true };
         let is_same = |clock: &ClockName| clock.born == of.born;
-        if self.followed.stale || self.followed.clock.as_ref().is_none_or(is_same) {
+        if self.followed.clock.as_ref().is_none_or(is_same) {
             self.followed.adopt(tick);
             return true;
         }
@@ -133,15 +133,12 @@ struct Following {
     /// The newest id.
     to: Id,
     path: Path,
-    /// The log was told that it may have gone back, and nothing was read since: the clock may be
-    /// another one now.
-    stale: bool,
 }
 
 impl Following {
-    /// What was heard counts, unless it may be of another clock than that which is known.
+    /// What was heard counts once the path is settled.
     fn raise(&mut self, heard: Id) {
-        if self.path == Path::Settled && !self.stale {
+        if self.path == Path::Settled {
             self.to = self.to.max(heard);
         }
     }
@@ -149,7 +146,6 @@ impl Following {
     fn adopt(&mut self, tick: &Tick) {
         let Some(of) = tick.of else { return };
         self.clock = Some(of);
-        self.stale = false;
         self.to = self.to.max(tick.id);
     }
 }
@@ -259,17 +255,23 @@ impl Partition {
         self.state().known
     }
 
-    /// From here on what is heard is followed. If the log was `told` what was heard before, its clock
-    /// may be another one than that which was followed; else it must be the same.
-    pub(super) fn begin_following(&self, told: bool) {
+    /// From here on what is heard is followed: of the clock that was `told` what was heard before, or, if none was,
+    /// of the one that was followed.
+    pub(super) fn begin_following(&self, told: Option<ClockName>) {
         let mut state = self.state();
         state.followed.path = Path::Settled;
-        state.followed.stale = told;
-        if let Some(tick) = state.unsettled_tick.take().filter(|_| told) {
+        state.followed.clock = told.or(state.followed.clock);
+        let heard = std::mem::take(&mut state.unsettled);
+        if let Some(tick) = state.unsettled_tick.take() {
+            let clock = state.followed.clock.zip(tick.of);
+            if clock.is_some_and(|(own, of)| own.born != of.born || own.run != of.run) {
+                // The log that was told is gone already: the one that is heard must be told first.
+                state.estrange(tick.id);
+                return;
+            }
             state.followed.adopt(&tick);
         }
         // What was heard on this connection before the log was told counts from here on.
-        let heard = std::mem::take(&mut state.unsettled);
         state.heard = state.heard.max(heard);
         state.known = state.known.max(heard);
         state.followed.raise(heard);
@@ -351,7 +353,7 @@ impl Partition {
         }
         let is_other = |clock: &ClockName| clock.born != horizon.born || clock.run != horizon.run;
         let other = followed.clock.as_ref().filter(|clock| is_other(clock));
-        if followed.path == Path::Estranged || (other.is_some() && !followed.stale) {
+        if followed.path == Path::Estranged || other.is_some() {
             if followed.path == Path::Settled {
                 // Read, not heard: what the log before gave out last may be on its way, or lost.
                 *changed = None;
@@ -368,7 +370,6 @@ impl Partition {
         losses.clone_from(&horizon.losses);
         horizon.losses.extend(past_losses.iter().copied());
         followed.clock = Some(ClockName::of(horizon));
-        followed.stale = false;
         // A stream may stand there, although the live path has not come as far.
         followed.to = followed.to.max(horizon.last);
         *known = horizon.last.max(*known);

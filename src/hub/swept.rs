@@ -50,7 +50,9 @@ impl Swept {
 
     /// All that is known.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&Topic, LastKnown)> {
-        self.known.iter().map(|(topic, known)| (topic, known.last))
+        self.known
+            .iter()
+            .map(|(topic, known)| (topic, known.last.clone()))
     }
 
     /// The log was told. It may go back again, to before that: all is kept for one more report.

@@ -102,6 +102,14 @@ impl Window {
         self.floor = floor;
     }
 
+    /// Forgets what stands above `at`: it is not known whether it has its place there.
+    pub fn forget_above(&mut self, at: Id) {
+        let stay = self.frames.partition_point(|frame| frame.id <= at);
+        for frame in self.frames.drain(stay..) {
+            self.bytes -= frame.size();
+        }
+    }
+
     /// Frames above `cursor`, ascending.
     pub fn after(&self, cursor: Id) -> impl Iterator<Item = &Frame> {
         self.frames.range(self.place_after(cursor)..)

@@ -85,7 +85,7 @@ pub(crate) fn hub() -> Arc<Hub> {
         bytes_max: 1 << 20,
     };
     let hub = Hub::new(1, bounds);
-    hub.begin_following(true);
+    hub.begin_following(&[]);
     hub
 }
 

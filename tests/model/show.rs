@@ -77,7 +77,47 @@ pub(crate) const ALL: &[Scenario] = &[
         what: "the same, and its event counts only once the live path is followed",
         run: held_settle,
     },
+    Scenario {
+        name: "estranged",
+        preemptions: 3,
+        what: "a frame is heard while a read of another thread finds that another process answers",
+        run: estranged,
+    },
 ];
+
+/// The process that took over has all that the one before gave out. Frames of that one are still heard when a
+/// stream's read is answered by the new one.
+fn estranged() {
+    let hub = hub();
+    let mut reader = reader(&hub, &[0], Waker::noop());
+    let generation = hub.partition(0).settled().unwrap();
+    let heard = {
+        let hub = hub.clone();
+        thread::spawn(move || {
+            hub.hear(&topic(0), frame(0, 1));
+        })
+    };
+    let other = || crate::log::Horizon {
+        run: crate::log::RunId(2),
+        ..horizon(2)
+    };
+    let learned = hub.learn(0, generation, &mut other());
+    assert_eq!(learned, crate::hub::partition::Learned::Foreign);
+    heard.join().unwrap();
+    // The live path is begun anew, and the topic is read from where it broke.
+    hub.break_off();
+    hub.begin_generation();
+    hub.begin_following(&[crate::log::ClockName::of(&other())]);
+    let feed = hub.feed(&topic(0)).unwrap();
+    let Some(crate::hub::feed::Wanted::Entries(after)) = feed.wants() else {
+        panic!("it is broken")
+    };
+    let events: Vec<u64> = (1..=2).filter(|ms| id(*ms) > after).collect();
+    hub.repair(&feed, &page(0, after.ms, &events), &other());
+    let mut seen = Seen::default();
+    reader.step(seen.begin());
+    assert_eq!(seen.all, [1, 2], "shown once each, broken after {after}");
+}
 
 /// One thread hears, the other shows, and refreshes its cursor whenever there is no more.
 fn refresh(topics: &[usize], hear: fn(&Hub)) {
@@ -134,7 +174,7 @@ fn held_settle() {
         Hub::begin_generation,
         |hub| {
             hub.hear(&topic(0), frame(0, 1));
-            hub.begin_following(true);
+            hub.begin_following(&[]);
         },
         &[1],
     );

@@ -262,6 +262,7 @@ fn a_log_that_goes_back_under_its_process_is_told() {
     let mix = Mix {
         cuts: true,
         reloads: true,
+        rewinds: true,
         history: true,
         ..Mix::default()
     };

@@ -16,7 +16,7 @@ use tidegate::hub::Hub;
 use tidegate::hub::feed::Feed;
 use tidegate::hub::window::WindowBounds;
 use tidegate::id::Id;
-use tidegate::log::{LogRead, Reading};
+use tidegate::log::{ClockName, LogRead, Reading};
 use tidegate::sse::{Frame, Mark};
 use tidegate::topic::{PartitionNo, Topic};
 use tokio::time::Instant;
@@ -53,7 +53,12 @@ pub struct Operation {
 
 pub enum Command {
     /// Reports and ticks that are still to be carried out.
-    Settle(ConnectionNo, Vec<Report>, Vec<PartitionNo>),
+    Settle(
+        ConnectionNo,
+        Vec<Report>,
+        Vec<PartitionNo>,
+        Vec<(PartitionNo, ClockName)>,
+    ),
     Repair(ConnectionNo, Vec<Arc<Feed>>, LogRead),
     Tick(ConnectionNo, PartitionNo),
     /// A shared read of streams; asked of the log once it has a place.
@@ -140,7 +145,7 @@ impl Replica {
                     reports,
                 } => {
                     let partitions = (0..self.hub.partitions()).collect();
-                    Command::Settle(connection, reports, partitions)
+                    Command::Settle(connection, reports, partitions, Vec::new())
                 }
                 Ask::Read {
                     connection,
@@ -356,8 +361,10 @@ impl Replica {
         }
         let operation = self.operations.swap_remove(index);
         match (operation.command, operation.state) {
-            (Command::Settle(connection, ..), _) => {
-                self.core.answer(Answer::Settled(connection), now);
+            (Command::Settle(connection, _, _, mut told), _) => {
+                told.sort_by_key(|(partition, _)| *partition);
+                let told = told.into_iter().map(|(_, clock)| clock).collect();
+                self.core.answer(Answer::Settled { connection, told }, now);
             }
             (Command::Tick(connection, partition), State::Ticked(id)) => {
                 self.core
@@ -421,7 +428,7 @@ impl Replica {
         let operation = &mut self.operations[index];
         let most = rng.random_range(1..6);
         match &mut operation.command {
-            Command::Settle(connection, reports, partitions) => {
+            Command::Settle(connection, reports, partitions, told) => {
                 // It is given up when the connection is another one, wherever it has come to.
                 if *connection != present {
                     operation.state = State::Done;
@@ -431,7 +438,12 @@ impl Replica {
                         report.followed, report.topics
                     ));
                     server.configure();
-                    server.report(report.partition, report.followed, &report.topics);
+                    let Report {
+                        partition,
+                        followed,
+                        topics,
+                    } = report;
+                    told.push((partition, server.report(partition, followed, &topics)));
                 } else if let Some(partition) = partitions.pop() {
                     server.configure();
                     server.tick(partition);

@@ -6,7 +6,7 @@ use crate::mix::Mix;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use tidegate::broker::{Bounds, Ledger, Publication, Retention, Rule};
 use tidegate::id::Id;
-use tidegate::log::{Followed, LogRead, Reading, Tick};
+use tidegate::log::{ClockName, Followed, LogRead, Reading, Tick};
 use tidegate::sse::{Frame, Mark};
 use tidegate::topic::{PartitionNo, Pattern, Topic};
 
@@ -203,10 +203,19 @@ impl Server {
         }
     }
 
-    pub fn report(&mut self, partition: PartitionNo, followed: Followed, topics: &[(Topic, Id)]) {
+    /// Which clock was told.
+    pub fn report(
+        &mut self,
+        partition: PartitionNo,
+        followed: Followed,
+        topics: &[(Topic, Id)],
+    ) -> ClockName {
         let wall = self.wall();
-        let told = self.ledgers[usize::from(partition)].report(followed, topics, wall);
+        let ledger = &mut self.ledgers[usize::from(partition)];
+        let told = ledger.report(followed, topics, wall);
+        let clock = ledger.name();
         self.send(told);
+        clock
     }
 
     pub fn tick(&mut self, partition: PartitionNo) -> Id {

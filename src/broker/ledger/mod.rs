@@ -339,7 +339,8 @@ impl Ledger {
     }
 
     /// Which clock this is.
-    fn name(&self) -> ClockName {
+    #[must_use]
+    pub fn name(&self) -> ClockName {
         ClockName {
             born: self.born,
             seam: self.seams.back().map_or(Id::ZERO, |seam| seam.before),

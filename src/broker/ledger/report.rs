@@ -44,6 +44,11 @@ impl Ledger {
             since: self.unfollowed_since(&followed),
             is_known: self.is_followed_by(&followed),
         };
+        // Before anything leaps: what this very process has lost shows by what it lacks now.
+        let missing: Vec<Option<Id>> = topics
+            .iter()
+            .map(|(topic, id)| self.missing_after(topic, *id).filter(|_| reporter.is_known))
+            .collect();
         // It may have heard more than it followed. Nothing of that is given out again.
         let reported = topics.iter().map(|(_, id)| *id);
         let known = reported.fold(followed.known, Id::max);
@@ -62,8 +67,8 @@ impl Ledger {
             }
         }
         let mut told = Vec::new();
-        for (topic, id) in topics {
-            for frame in self.report_one(topic, *id, &reporter, now_ms) {
+        for ((topic, id), missing) in topics.iter().zip(missing) {
+            for frame in self.report_one(topic, *id, missing, &reporter, now_ms) {
                 told.push((topic.clone(), frame));
             }
         }
@@ -138,11 +143,20 @@ impl Ledger {
             .unwrap_or_default()
     }
 
-    /// What a replica knew of one topic: `id` last.
+    /// After what an entry that was heard of this very process stood, if the log lacks it. In a seam it was
+    /// lost by a process before this one.
+    fn missing_after(&self, topic: &Topic, id: Id) -> Option<Id> {
+        let is_missing = self.born < id && self.lacks(topic, id) && self.seam_around(id).is_none();
+        is_missing.then(|| self.before(topic, id))
+    }
+
+    /// What a replica knew of one topic: `id` last, which is `missing` after the other if its own process has
+    /// lost it.
     fn report_one(
         &mut self,
         topic: &Topic,
         id: Id,
+        missing: Option<Id>,
         reporter: &Reporter,
         now_ms: u64,
     ) -> Vec<Frame> {
@@ -173,7 +187,7 @@ impl Ledger {
                 return frames;
             }
         }
-        frames.extend(self.report_entry(topic, id, reporter, now_ms));
+        frames.extend(self.report_entry(topic, id, missing, reporter, now_ms));
         frames
     }
 
@@ -182,18 +196,18 @@ impl Ledger {
         &mut self,
         topic: &Topic,
         id: Id,
+        missing: Option<Id>,
         reporter: &Reporter,
         now_ms: u64,
     ) -> Option<Frame> {
         if let Some(from) = reporter.since.filter(|since| *since < id) {
             return self.write_gap(topic, from, id, now_ms);
         }
-        if self.is_beyond_seams(id) && self.lacks(topic, id) {
-            if reporter.is_known {
-                // Its ids are not given out again anyway, and other topics may have entries there.
-                let before = self.before(topic, id);
-                return self.write_gap(topic, before, id, now_ms);
-            }
+        if let Some(before) = missing {
+            // Its ids are not given out again anyway, and other topics may have entries there.
+            return self.write_gap(topic, before, id, now_ms);
+        }
+        if !reporter.is_known && self.is_beyond_seams(id) && self.lacks(topic, id) {
             self.leap_over(id);
         }
         let from = self.seam_around(id)?;

@@ -64,6 +64,18 @@ pub(crate) fn tick(payload: &[u8]) -> Option<Tick> {
     Some(Tick { id, of })
 }
 
+/// `born seam run`.
+pub(crate) fn clock_name(value: &Value) -> Result<ClockName, Unreadable> {
+    let [born, seam, run] = list(value)? else {
+        return Err(Unreadable);
+    };
+    Ok(ClockName {
+        born: id(born)?,
+        seam: id(seam)?,
+        run: text(run)?.parse().map_err(|_| Unreadable)?,
+    })
+}
+
 pub(crate) fn list(value: &Value) -> Result<&[Value], Unreadable> {
     match value {
         Value::Array(items) | Value::Set(items) => Ok(items),

@@ -212,10 +212,17 @@ local function write_gap(k, topic, from, lost)
   redis.call('HSET', key(k.p, 'clock'), 'losses', pairs_text(k.losses))
 end
 
--- What a replica knew of one topic: `id` last. Of the reporter: it followed a clock up to `heard`, and nothing
+-- After what an entry that was heard of this very process stood, if the log lacks it. In a seam it was lost by a
+-- process before this one.
+local function missing_after(k, topic, id)
+  if less(k.born, id) and not seam_around(k, id) and lacks(k, topic, id) then return before(k, topic, id) end
+end
+
+-- What a replica knew of one topic: `id` last, which is `missing` after the other if its own process has lost it.
+-- Of the reporter: it followed a clock up to `heard`, and nothing
 -- at or below `passed` is shown there any more, although `since` the log was written by processes that it
 -- did not follow; `is_known` if it has followed the one that writes now.
-local function report(k, topic, id, reporter)
+local function report(k, topic, id, missing, reporter)
   local log, heard, passed, since = key(k.p, 'log:' .. topic), reporter.heard, reporter.passed, reporter.since
   local exists, free = is_stream(log)
   if not exists and not free then return end
@@ -231,11 +238,9 @@ local function report(k, topic, id, reporter)
     if not less(passed, id) then return end
   end
   if since and less(since, id) then return write_gap(k, topic, since, id) end
-  if is_beyond_seams(k, id) and lacks(k, topic, id) then
-    -- Its ids are not given out again anyway, and other topics may have entries there.
-    if reporter.is_known then return write_gap(k, topic, before(k, topic, id), id) end
-    leap_over(k, id)
-  end
+  -- Its ids are not given out again anyway, and other topics may have entries there.
+  if missing then return write_gap(k, topic, missing, id) end
+  if not reporter.is_known and is_beyond_seams(k, id) and lacks(k, topic, id) then leap_over(k, id) end
   from = seam_around(k, id)
   -- A process that has lost only some of its logs has entries there.
   if from and not (exists and #redis.call('XRANGE', log, id, id) > 0) then write_gap(k, topic, from, id) end
@@ -359,7 +364,7 @@ end })
 
 -- p heard born seam run known (topic id)*: how far a replica followed the clock, which clock that was (born
 -- then, its newest seam beginning there, of that process; empty if it never knew), the newest id that it
--- knows of whatever log, and which id of each topic it knew last
+-- knows of whatever log, and which id of each topic it knew last  ->  born seam run: which clock was told
 redis.register_function({ function_name = F .. 'report', flags = { 'allow-oom' }, callback = function(_, a)
   local k = clock(a[1])
   take_over(k)
@@ -367,6 +372,9 @@ redis.register_function({ function_name = F .. 'report', flags = { 'allow-oom' }
     heard = a[2], passed = a[6], since = unfollowed_since(k, a[3], a[4]),
     is_known = a[3] == k.born and a[4] == newest_seam(k) and a[5] == run_name(k),
   }
+  -- Before anything leaps: what this very process has lost shows by what it lacks now.
+  local missing = {}
+  for i = 7, reporter.is_known and #a or 0, 2 do missing[i] = missing_after(k, a[i], a[i + 1]) end
   -- It may have heard more than it followed. Nothing of that is given out again.
   local known = a[6]
   for i = 8, #a, 2 do if less(known, a[i]) then known = a[i] end end
@@ -377,8 +385,8 @@ redis.register_function({ function_name = F .. 'report', flags = { 'allow-oom' }
     if is_beyond_seams(k, reporter.heard) then leap_over(k, reporter.heard) end
     if less(k.last, known) then leap_over(k, known) end
   end
-  for i = 7, #a, 2 do report(k, a[i], a[i + 1], reporter) end
-  return redis.status_reply('OK')
+  for i = 7, #a, 2 do report(k, a[i], a[i + 1], missing[i], reporter) end
+  return { k.born, newest_seam(k), run_name(k) }
 end })
 
 -- p after limit  ->  up to where the list was looked through, empty for its end, then topics that have a

@@ -4,7 +4,7 @@ use super::history::Search;
 use super::{Redis, decode};
 use crate::broker::{BrokerError, Fleet, Publication, TopicState};
 use crate::id::Id;
-use crate::log::{Followed, History, ReadRequest, Reading};
+use crate::log::{ClockName, Followed, History, ReadRequest, Reading};
 use crate::topic::{PartitionNo, Topic};
 use redis::{Cmd, Value};
 use std::collections::BTreeSet;
@@ -148,7 +148,7 @@ impl Redis {
         partition: PartitionNo,
         followed: Followed,
         topics: &[(Topic, Id)],
-    ) -> Result<(), BrokerError> {
+    ) -> Result<ClockName, BrokerError> {
         let known = |id: Option<Id>| id.map(|id| id.to_string()).unwrap_or_default();
         let mut cmd = self.function("report", partition);
         cmd.arg(followed.heard.to_string())
@@ -159,8 +159,8 @@ impl Redis {
         for (topic, id) in topics {
             cmd.arg(topic.as_str()).arg(id.to_string());
         }
-        self.call(&cmd).await?;
-        Ok(())
+        let answer = self.call(&cmd).await?;
+        decode::clock_name(&answer).map_err(|_| self.unreadable())
     }
 
     pub(in crate::broker) async fn topics(

@@ -149,7 +149,7 @@ mod tests {
     use super::*;
     use crate::hub::window::WindowBounds;
     use crate::id::Id;
-    use crate::log::{Horizon, ReadRequest, RunId};
+    use crate::log::{ClockName, Horizon, ReadRequest, RunId};
     use crate::topic::Topic;
     use std::sync::Arc;
 
@@ -159,7 +159,7 @@ mod tests {
             bytes_max: 1,
         };
         let hub = Hub::new(1, bounds);
-        hub.begin_following(false);
+        hub.begin_following(&[]);
         hub
     }
 
@@ -226,7 +226,7 @@ mod tests {
         assert_eq!(old, Finished::Again(Vec::new()));
         assert!(hub.partition(0).horizon().is_none());
         assert_eq!(reads.begin(&pages(), &hub, |_| true), Begun::Wait);
-        hub.begin_following(true);
+        hub.begin_following(&[]);
         assert_eq!(reads.begin(&pages(), &hub, |_| true), Begun::Ask);
         let new = reads.finish(&pages(), &mut reading(6), &hub);
         assert_eq!(new, Finished::Done(vec![1]));
@@ -249,7 +249,7 @@ mod tests {
         assert!(hub.partition(0).is_estranged());
         assert_eq!(reads.begin(&pages(), &hub, |_| true), Begun::Wait);
         hub.break_off();
-        hub.begin_following(true);
+        hub.begin_following(&[ClockName::of(&foreign.horizon)]);
         assert_eq!(reads.begin(&pages(), &hub, |_| true), Begun::Ask);
         let second = reads.finish(&pages(), &mut foreign, &hub);
         assert_eq!(second, Finished::Done(vec![2]));

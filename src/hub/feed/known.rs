@@ -8,16 +8,21 @@ use crate::id::Id;
 use crate::log::{Horizon, Page};
 use crate::sse::{Frame, Mark};
 
+/// Losses of a topic that are remembered, as many as a log keeps.
+const LOSSES_MAX: usize = 8;
+
 /// What a log that may have gone back is told of a topic, zero for nothing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in crate::hub) struct LastKnown {
     /// The last entry that stood in its place.
     pub(in crate::hub) entry: Id,
     /// The last entry that was heard while the topic had a hole, or was being opened.
     pub(in crate::hub) waited: Id,
-    /// Up to where something was lost, as a gap entry has said, or as was found; and what the log was told
-    /// last, which it may have lost and written down.
-    pub(in crate::hub) lost: Id,
+    /// Up to where something was lost, as a gap entry has said, or as was found: each of these, ascending. The
+    /// log may have lost what it wrote down of it.
+    pub(in crate::hub) losses: Vec<Id>,
+    /// What the log was told last, which it may have lost and written down.
+    pub(in crate::hub) once_told: Id,
     /// The log was told everything up to here, and the topic was not read since. What is missing then is
     /// written down.
     pub(in crate::hub) told: Id,
@@ -27,7 +32,25 @@ impl LastKnown {
     /// The log was told everything. What it writes down about it may be lost before it comes back.
     pub(in crate::hub) fn note_told(&mut self) {
         self.told = self.entry.max(self.waited);
-        self.lost = self.lost.max(self.told);
+        self.once_told = self.once_told.max(self.told);
+    }
+
+    /// Something was lost up to here.
+    fn note_loss(&mut self, id: Id) {
+        if let Err(place) = self.losses.binary_search(&id) {
+            self.losses.insert(place, id);
+            if self.losses.len() > LOSSES_MAX {
+                self.losses.remove(0);
+            }
+        }
+    }
+
+    /// Every id that a log is told which may have gone back: each stands for what was heard up to there.
+    pub(in crate::hub) fn reported(&self) -> impl Iterator<Item = Id> {
+        let waited = Some(self.waited).filter(|id| *id > self.entry);
+        let lost = self.losses.iter().copied().chain([self.once_told]);
+        let lost = lost.filter(|id| *id > Id::ZERO && *id != self.entry);
+        std::iter::once(self.entry).chain(waited).chain(lost)
     }
 }
 
@@ -55,13 +78,19 @@ impl Known {
     pub(super) fn last(&self, waiting: Id) -> LastKnown {
         LastKnown {
             waited: self.last.waited.max(waiting),
-            ..self.last
+            ..self.last.clone()
         }
     }
 
-    /// The last entry that stood in its place, whether or not the window holds it still.
-    pub(super) fn entry(&self) -> Id {
-        self.last.entry
+    /// After what the log is read when the topic opens, zero for nothing: the first entry from there on shows
+    /// whether the newest that was heard is lost. A log that has that one has those before it.
+    pub(super) fn look_after(&self) -> Id {
+        let LastKnown { entry, waited, .. } = self.last;
+        if waited > entry {
+            waited.just_before()
+        } else {
+            entry
+        }
     }
 
     /// An entry stands in its place.
@@ -78,7 +107,7 @@ impl Known {
     /// A gap entry was heard or read, in its place or not: the log may lose it.
     pub(super) fn note_gap(&mut self, frame: &Frame) {
         if let Mark::Gap { lost, .. } = frame.mark {
-            self.last.lost = self.last.lost.max(lost);
+            self.last.note_loss(lost);
         }
     }
 
@@ -104,7 +133,7 @@ impl Known {
         waiting: impl Iterator<Item = Id>,
     ) {
         let LastKnown { entry, waited, .. } = self.last;
-        let before = last.into_iter().chain([entry]).filter(|id| {
+        let before = last.into_iter().chain([entry, waited]).filter(|id| {
             let next = page.frames.first();
             next.is_some_and(|next| is_not_followed(*id, next, horizon.born))
         });
@@ -123,7 +152,7 @@ impl Known {
         if id <= self.written_down {
             return false;
         }
-        self.last.lost = self.last.lost.max(id);
+        self.last.note_loss(id);
         self.owes_report = true;
         true
     }

@@ -151,7 +151,7 @@ impl Track {
     /// What must be read before the topic is live; none if it is.
     pub(super) fn wants(&self) -> Option<Wanted> {
         match self.health {
-            Health::Opening => Some(Wanted::State(self.known.entry())),
+            Health::Opening => Some(Wanted::State(self.known.look_after())),
             Health::Broken { at, .. } => Some(Wanted::Entries(at)),
             Health::Live { .. } => None,
         }
@@ -161,12 +161,12 @@ impl Track {
     pub(super) fn last_known(&self) -> LastKnown {
         let known = self.known.last(self.pending.last());
         // Pages count only from there on: a log that does not know of it must not stay below.
-        let lost = if known.entry < self.deleted {
-            known.lost.max(self.deleted)
+        let once_told = if known.entry < self.deleted {
+            known.once_told.max(self.deleted)
         } else {
-            known.lost
+            known.once_told
         };
-        LastKnown { lost, ..known }
+        LastKnown { once_told, ..known }
     }
 
     /// Whether the topic may have been deleted after a reading of the log with this clock was made.
@@ -178,7 +178,7 @@ impl Track {
     /// log has lost what was heard of it: the log must be told before the page counts.
     pub(super) fn is_contradicted_by(&mut self, page: &Page, horizon: &Horizon) -> bool {
         let is_asked = match self.health {
-            Health::Opening => page.after == self.known.entry(),
+            Health::Opening => page.after == self.known.look_after(),
             Health::Broken { at, .. } => page.after == at,
             Health::Live { .. } => false,
         };
@@ -257,6 +257,9 @@ impl Track {
         if let Health::Live { base } = self.health {
             self.heard_all = changed;
             let at = base.max(heard);
+            // Another thread may have found that the log is another one while a frame was put here: it is not
+            // complete with that frame, and the page that comes next may bring it again.
+            self.window.forget_above(at);
             self.health = Health::Broken {
                 at,
                 shown: at,
