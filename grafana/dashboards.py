@@ -99,8 +99,9 @@ def overview():
                         "Publishing that fails",
                         """Share of publishes over HTTP that were refused through no fault of the publisher: the log is away, full
                         or busy. Normal: 0.""",
-                        """sum(rate(tidegate_publish_refused_total{reason=~"unavailable|internal|limit"}[r]))
-                        / (sum(rate(tidegate_publish_duration_seconds_count{}[r])) > 0) or vector(0)""",
+                        """sum(rate(tidegate_publish_refused_total{reason=~"unavailable|busy|internal|limit"}[r]))
+                        / (sum(rate(tidegate_publish_duration_seconds_count{}[r])
+                        or rate(tidegate_publish_refused_total{reason="busy"}[r])) > 0) or vector(0)""",
                         "fails",
                         "percentunit",
                         steps("green", (0.001, "orange"), (0.05, "red")),
@@ -200,7 +201,8 @@ def overview():
                     ),
                     lines(
                         "Publishing refused, by reason",
-                        "unavailable, limit and internal are ours; the others are what publishers got wrong.",
+                        """unavailable, busy, limit and internal are ours; the others are what publishers got wrong. busy: more are under way
+                        than this replica takes at a time.""",
                         ("sum by (reason) (rate(tidegate_publish_refused_total{}[r]))", "{{reason}}"),
                         unit="cps",
                         stack=True,
@@ -706,6 +708,14 @@ def redis_and_ingest():
                         503, counted here a minute.""",
                         ("min(tidegate_redis_replicas{})", "connected"),
                         ("60 * sum(rate(tidegate_unreplicated_publishes_total{}[r]))", "not confirmed, a minute"),
+                    ),
+                    lines(
+                        "Saves of Redis that failed",
+                        """The last snapshot, write to the append-only file, or writing anew of that file has failed. Normal: 0.
+                        What is not saved is lost when Redis restarts; its log says why.""",
+                        ("max by (save) (tidegate_redis_save_failed{})", "{{save}}"),
+                        unit="none",
+                        top=1,
                     ),
                     lines(
                         "Replicas that hear of one another",
