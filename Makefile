@@ -17,7 +17,7 @@ help: ## lists these targets
 # --- the local cluster ------------------------------------------------------------------------------------------------
 
 .PHONY: up down status
-up: binary ## starts nginx, three replicas, Redis and Prometheus here: NGINX_PORT REPLICA_PORT PROMETHEUS_PORT REDIS_PORT REPLICAS
+up: binary ## starts nginx, three replicas, Redis and Prometheus here: NGINX_PORT NGINX_STATUS_PORT REPLICA_PORT PROMETHEUS_PORT REDIS_PORT REPLICAS
 	@deploy/local/cluster up
 
 down: ## ends exactly what `make up` started
@@ -89,7 +89,7 @@ ci: ## what the build machine runs
 	@.ci/run
 
 test-tools: # What the tests run besides Rust; installs what is missing.
-	@deploy/install.sh cc curl redis-server redis-cli nginx prometheus promtool python3 python3-venv
+	@deploy/install.sh cc curl redis-server redis-cli nginx prometheus promtool prometheus-blackbox-exporter mtail python3 python3-venv
 	@deploy/install.sh chromium || [[ -z "$${TIDEGATE_NEED_CHROMIUM:-}" ]] || exit 1
 
 fmt: ## formats the code

@@ -85,25 +85,38 @@ def overview():
                 "Is all well?",
                 [
                     stat(
-                        "Ready replicas",
-                        "Replicas that take new streams. Fewer than are deployed: Readiness below says which, and why.",
-                        "sum(tidegate_ready{})",
-                        "ready",
-                        limits=steps("red", (1, "green")),
+                        "Alerts firing",
+                        "Of deploy/prometheus/rules. Normal: 0. Below stands which, and docs/operations.md says what to do.",
+                        'count(ALERTS{alertstate="firing"}) or vector(0)',
+                        "firing",
+                        limits=steps("green", (1, "red")),
                         decimals=0,
+                        width=3,
                     ),
-                    open_streams(),
-                    latency_now(),
-                    gaps_in_range(),
+                    stat(
+                        "Not ready",
+                        """Replicas that take no new streams, or cannot be scraped: Readiness below says which, and why. Normal:
+                        0, but for those that start or go.""",
+                        "count(up{} == 0 or tidegate_ready{} == 0) or vector(0)",
+                        "not ready",
+                        limits=steps("green", (1, "orange")),
+                        decimals=0,
+                        width=3,
+                    ),
+                    open_streams(width=3),
+                    latency_now(width=3),
+                    gaps_in_range(width=3),
                     stat(
                         "Publishing that fails",
                         """Share of publishes over HTTP that were refused through no fault of the publisher: the log is away, full
                         or busy. Normal: 0.""",
-                        """sum(rate(tidegate_publish_refused_total{reason=~"unavailable|internal|limit"}[r]))
-                        / (sum(rate(tidegate_publish_duration_seconds_count{}[r])) > 0) or vector(0)""",
+                        """sum(rate(tidegate_publish_refused_total{reason=~"unavailable|busy|internal|limit"}[r]))
+                        / (sum(rate(tidegate_publish_duration_seconds_count{}[r])
+                        or rate(tidegate_publish_refused_total{reason="busy"}[r])) > 0) or vector(0)""",
                         "fails",
                         "percentunit",
                         steps("green", (0.001, "orange"), (0.05, "red")),
+                        width=3,
                     ),
                     stat(
                         "Fullest replica",
@@ -114,6 +127,24 @@ def overview():
                         "full",
                         "percentunit",
                         FULL,
+                        width=3,
+                    ),
+                    stat(
+                        "nginx that answer",
+                        """At their address for operators. Fewer than there are: some clients do not get in. Nothing: Prometheus has
+                        no job tidegate-nginx.""",
+                        'sum(up{job="tidegate-nginx"})',
+                        "answer",
+                        limits=steps("red", (1, "green")),
+                        decimals=0,
+                        width=3,
+                    ),
+                    states(
+                        "Alerts that fire",
+                        "Each alert for as long as it fires. Nothing is good. docs/operations.md has a paragraph for each.",
+                        'max by (alertname, severity) (ALERTS{alertstate="firing"})',
+                        "{{severity}}: {{alertname}}",
+                        {1: ("fires", "red")},
                     ),
                     readiness(),
                     redis_roles(),
@@ -188,6 +219,54 @@ def overview():
                 ],
             ),
             (
+                "The way in",
+                [
+                    lines(
+                        "Clients of nginx",
+                        """Connections of clients. answered: streams, above all; a step down is many that were cut. waiting: for
+                        their next request. None at all while replicas are ready: clients do not reach nginx.""",
+                        ("sum by (instance) (nginx_connections_writing{})", "answered, {{instance}}"),
+                        ("sum by (instance) (nginx_connections_waiting{})", "waiting, {{instance}}"),
+                        links=False,
+                    ),
+                    lines(
+                        "Streams that nginx sent away, by reason",
+                        """With 200 and the advice to come back. Normal: 0. no_replica: all are away, full or going. limited: the
+                        address has as much as nginx allows. Nothing: no mtail reads its log.""",
+                        ("sum by (reason) (rate(nginx_streams_sent_away_total{}[r]))", "{{reason}}"),
+                        unit="cps",
+                        stack=True,
+                    ),
+                    states(
+                        "Probe from outside",
+                        """Whether a stream of a replica opens where clients open theirs. Nothing: Prometheus has no job
+                        tidegate-probe.""",
+                        "probe_success{}",
+                        "{{instance}}",
+                        {0: ("fails", "red"), 1: ("opens", "green")},
+                    ),
+                    lines(
+                        "Held back by address, by limit, all replicas",
+                        """An address had as much as one may (limits.address). replays: a read of the log waited. The others:
+                        refused. not limited: more addresses came than are known. Steady: a script, or a company behind one
+                        address; GET /streams names it.""",
+                        ("sum by (limit) (rate(tidegate_address_limited_total{}[r]))", "{{limit}}"),
+                        ("sum(rate(tidegate_addresses_beyond_total{}[r]))", "not limited"),
+                        unit="cps",
+                    ),
+                    lines(
+                        "Refused by address, by what",
+                        """Streams are told to come back, publishes are answered 429. Beside it on the right the addresses that
+                        replicas know: at limits.address.entries_max the rest is not limited.""",
+                        ('sum(rate(tidegate_connections_refused_total{reason="address"}[r]))', "streams"),
+                        ('sum(rate(tidegate_publish_refused_total{reason="address"}[r]))', "publishes"),
+                        ("max(tidegate_addresses{})", "addresses known"),
+                        unit="cps",
+                        right=("addresses known", "short"),
+                    ),
+                ],
+            ),
+            (
                 "Events",
                 [
                     lines(
@@ -200,7 +279,8 @@ def overview():
                     ),
                     lines(
                         "Publishing refused, by reason",
-                        "unavailable, limit and internal are ours; the others are what publishers got wrong.",
+                        """unavailable, busy, limit and internal are ours; the others are what publishers got wrong. busy: more are under way
+                        than this replica takes at a time.""",
                         ("sum by (reason) (rate(tidegate_publish_refused_total{}[r]))", "{{reason}}"),
                         unit="cps",
                         stack=True,
@@ -706,6 +786,14 @@ def redis_and_ingest():
                         503, counted here a minute.""",
                         ("min(tidegate_redis_replicas{})", "connected"),
                         ("60 * sum(rate(tidegate_unreplicated_publishes_total{}[r]))", "not confirmed, a minute"),
+                    ),
+                    lines(
+                        "Saves of Redis that failed",
+                        """The last snapshot, write to the append-only file, or writing anew of that file has failed. Normal: 0.
+                        What is not saved is lost when Redis restarts; its log says why.""",
+                        ("max by (save) (tidegate_redis_save_failed{})", "{{save}}"),
+                        unit="none",
+                        top=1,
                     ),
                     lines(
                         "Replicas that hear of one another",

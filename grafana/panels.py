@@ -7,7 +7,12 @@ import re
 
 DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
 SELECTOR = 'job=~"$job", instance=~"$instance"'
-K6_SELECTOR = 'testid=~"$testid"'  # k6 writes its metrics itself: there is no job and no instance
+OTHER_SELECTORS = {
+    "k6_": 'testid=~"$testid"',  # k6 writes its metrics itself: there is no job and no instance
+    "nginx_": 'job=~"tidegate-nginx.*"',  # of nginx itself, and of mtail that reads its log
+    "probe_": 'job="tidegate-probe"',
+    "ALERTS": 'alertname=~"Tidegate.+"',  # most are about a whole job, and have no instance
+}
 WIDTH = 24
 
 # One click from a line to the dashboard of its replica, at the same time.
@@ -19,15 +24,22 @@ TO_REPLICA = {
 }
 
 
+def selector_of(metric, labels):
+    """How the samples of a metric are chosen; not at all where its labels name a job already."""
+    if re.search(r"\bjob=", labels):
+        return ""
+    others = (selector for begin, selector in OTHER_SELECTORS.items() if metric.startswith(begin))
+    return next(others, SELECTOR)
+
+
 def promql(text):
-    """`name{}` becomes `name{job=~"$job", instance=~"$instance"}`, `[r]` the interval that fits the panel's width. Metrics
-    of k6 are chosen by the run.
+    """`name{}` becomes `name{job=~"$job", instance=~"$instance"}`, `[r]` the interval that fits the panel's width. What is
+    no metric of replicas is chosen in other ways; a selector that names a job stays.
     """
 
     def select(found):
         name, labels = found.groups()
-        selector = K6_SELECTOR if name.startswith("k6_") else SELECTOR
-        return f"{name}{{{selector}{', ' + labels if labels else ''}}}"
+        return f"{name}{{{', '.join(each for each in (selector_of(name, labels), labels) if each)}}}"
 
     text = re.sub(r"(\w+)\{([^}]*)\}", select, " ".join(text.split()))
     return text.replace("[r]", "[$__rate_interval]").replace("[range]", "[$__range]")
@@ -92,8 +104,8 @@ def stat(title, what, expr, legend, unit="none", limits=None, instant=False, dec
     return panel("stat", title, what, queries([(expr, legend)], instant), width, height, defaults, options)
 
 
-def lines(title, what, *targets, unit="short", stack=False, limits=None, top=None, width=8, right=None, below_zero=False):
-    """Lines over time. `limits` are drawn, `right` names the series whose unit is (name, unit) on the other axis, several with | between them."""
+def lines(title, what, *targets, unit="short", stack=False, limits=None, top=None, width=8, right=None, below_zero=False, links=True):
+    """Lines over time; `links`: of a replica, to its dashboard. `limits` are drawn, `right` names the series whose unit is (name, unit) on the other axis, several with | between them."""
     custom = {
         "drawStyle": "line",
         "lineInterpolation": "linear",
@@ -111,7 +123,7 @@ def lines(title, what, *targets, unit="short", stack=False, limits=None, top=Non
     if limits:
         custom["thresholdsStyle"] = {"mode": "line"}
         defaults["thresholds"] = limits
-    if any("{{instance}}" in legend for _, legend in targets):
+    if links and any("{{instance}}" in legend for _, legend in targets):
         defaults["links"] = [TO_REPLICA]
     options = {
         "legend": {
@@ -259,7 +271,7 @@ def dashboard(uid, title, what, rows, one_replica=False, of_k6=False):
     }
     job = variable("job", "Job", "Prometheus job of the fleet.", "label_values(tidegate_build_info, job)")
     replica = 'label_values(tidegate_build_info{job=~"$job"}, instance)'
-    instance = variable("instance", "Replica", "As Prometheus scrapes it.", replica, single=one_replica)
+    instance = variable("instance", "Instance", "A replica, as Prometheus scrapes it.", replica, single=one_replica)
     run = variable("testid", "Run of k6", "The tag of a run, see loadtest/README.md.", "label_values(k6_vus, testid)")
     to_others = {
         "type": "dashboards",

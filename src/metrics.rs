@@ -11,7 +11,7 @@ mod register;
 
 pub use labels::{
     AddressLimit, AppendOutcome, Behind, CloseReason, Discarded, IngestRefusal, PoolState,
-    ProxyRefusal, PublishRefusal, RedisFailure, Refusal, ReloadOutcome, ReplaySource,
+    ProxyRefusal, PublishRefusal, RedisFailure, RedisSave, Refusal, ReloadOutcome, ReplaySource,
     RequestRefusal, Role, Source, WayOut,
 };
 
@@ -80,6 +80,7 @@ pub struct Metrics {
     pub redis_memory_max: IntGauge,
     pub redis_may_evict: IntGauge,
     pub redis_replicas: IntGauge,
+    redis_save_failed: Family<RedisSave, IntGauge>,
     pub replicas: IntGauge,
     pub ingest_heard: IntCounter,
     ingest_refused: Family<IngestRefusal, IntCounter>,
@@ -195,6 +196,7 @@ impl Metrics {
             redis_memory_max: r.gauge("redis_memory_max_bytes", "maxmemory of Redis; 0 without a limit."),
             redis_may_evict: r.gauge("redis_may_evict", "1 while maxmemory-policy is another than noeviction. 1: the log may be lost key by key."),
             redis_replicas: r.gauge("redis_replicas", "Replicas of Redis that are connected to it. Fewer than log.wait_replicas: publishing over HTTP is answered 503."),
+            redis_save_failed: r.gauges("redis_save_failed", "1 while Redis' last try to save what it holds has failed, by the way it saves. 1: what comes after it is lost if Redis restarts.", "save"),
             replicas: r.gauge("replicas", "Replicas of Tidegate that this one hears of, itself included. Fewer than are scraped: they do not share one Redis, prefix or partition."),
             ingest_heard: r.counter("ingest_heard_total", "Raw publishes that this ear has counted."),
             ingest_refused: r.counters("ingest_refused_total", "Raw publishes and inbox entries that did not become events: not valid, refused by the log (ended, too large), owed and given up, or heard by an ear that owes as much as it may.", "reason"),
@@ -348,6 +350,13 @@ impl Metrics {
     /// Redis has said what time it is.
     pub fn clock_read(&self, now_ms: u64) {
         self.clock_offset.set(seconds_since(now_ms));
+    }
+
+    /// Whether the last try of Redis to save in this way has failed. Returns whether it has only now begun to.
+    pub fn redis_save(&self, save: RedisSave, failed: bool) -> bool {
+        let before = self.redis_save_failed.of(save).map_or(0, IntGauge::get);
+        self.redis_save_failed.set(save, i64::from(failed));
+        failed && before == 0
     }
 
     /// How the pool of command connections stands.

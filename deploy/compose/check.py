@@ -74,6 +74,9 @@ for shared in (ROOT / "nginx").glob("tidegate-*.conf"):
 wanted = set(re.findall(r"\$\{(NGINX_\w+)\}", (ROOT / "nginx/nginx.conf.template").read_text()))
 given = set(services["nginx"]["environment"])
 expect(wanted <= given, f"nginx: {wanted - given} are not set")
+status = services["nginx"]["environment"]["NGINX_STATUS_LISTEN"]
+scraped = re.search(r"names: \[nginx\].*?port: (\d+)", (FOLDER / "compose/prometheus.yml").read_text(), re.DOTALL)
+expect(status in services["nginx"]["expose"] and scraped and scraped[1] == status, f"nginx: nobody asks at {status}")
 rules = [path for path in (FOLDER / "prometheus/rules").glob("*.yml")]
 if rules:
     mounts = " ".join(services["prometheus"]["volumes"])

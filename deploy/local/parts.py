@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # so that later commands speak of the same one without being told again.
 DEFAULTS = {
     "NGINX_PORT": "8080",
+    "NGINX_STATUS_PORT": "8090",  # what nginx counts, for operators
     "REPLICA_PORT": "8081",  # of r1; r2 listens on the next one, and so on
     "PROMETHEUS_PORT": "9090",
     "REDIS_PORT": "6379",
@@ -59,6 +60,7 @@ class Part:
     answers: Callable[[], bool]
     environment: dict = field(default_factory=dict)
     prepare: Callable[[Path], None] = lambda home: None  # writes what the process reads
+    also: dict = field(default_factory=dict)  # more ports, by the variable that moves each
     start_seconds: int = 30
     stop_seconds: int = 20
 
@@ -200,6 +202,7 @@ def nginx(settings):
             shutil.copy(shared, home)
         main = Template((source / "nginx.conf.template").read_text()).substitute(
             NGINX_LISTEN=f"{HOST}:{port}",
+            NGINX_STATUS_LISTEN=f"{HOST}:{settings['NGINX_STATUS_PORT']}",
             NGINX_WORKER_CONNECTIONS=min(files - NGINX_SPARE_FILES, NGINX_CONNECTIONS_MAX),
             NGINX_WORKER_FILES=files,
         )
@@ -222,6 +225,7 @@ def nginx(settings):
         answers=lambda: (
             http_status(port, "/nginx-health") == 200 and http_status(port, "/events", "HEAD") not in (None, 502, 504)
         ),
+        also={"NGINX_STATUS_PORT": int(settings["NGINX_STATUS_PORT"])},
         stop_seconds=5,
     )
 
@@ -236,8 +240,9 @@ def prometheus(settings):
             (home / folder).mkdir(exist_ok=True)
         for rules in source.glob("rules/*.yml"):
             shutil.copy(rules, home / "rules")
-        targets = [{"targets": replica_addresses(settings)}]
-        (home / "targets/tidegate.json").write_text(json.dumps(targets))
+        found = {"tidegate": replica_addresses(settings), "nginx": [f"{HOST}:{settings['NGINX_STATUS_PORT']}"]}
+        for name, addresses in found.items():
+            (home / f"targets/{name}.json").write_text(json.dumps([{"targets": addresses}]))
 
     return Part(
         name="prometheus",

@@ -65,7 +65,7 @@ impl Intake {
             return Err(self.has_its_share());
         }
         if !add(&self.bodies, 1, self.bodies_max) {
-            return Err(Problem::unavailable("too many publishes are on their way"));
+            return Err(Problem::busy("too many publishes are on their way"));
         }
         if let Some(name) = name {
             shares.entry(name).or_default().bodies += 1;
@@ -148,7 +148,7 @@ impl Place<'_> {
             }
         }
         if !add(&intake.bytes, more, intake.bytes_max) {
-            return Err(Problem::unavailable(
+            return Err(Problem::busy(
                 "publishes that are on their way take as much memory as they may",
             ));
         }

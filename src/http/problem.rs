@@ -17,6 +17,8 @@ pub struct Problem {
     title: &'static str,
     detail: String,
     header: Option<(HeaderName, HeaderValue)>,
+    /// Of a 503: the log was not asked.
+    is_busy: bool,
 }
 
 #[derive(Serialize)]
@@ -123,12 +125,22 @@ impl Problem {
         }
     }
 
+    /// The same for what is more than this replica does at a time.
+    #[must_use]
+    pub fn busy(detail: impl Into<String>) -> Self {
+        Self {
+            is_busy: true,
+            ..Self::unavailable(detail)
+        }
+    }
+
     fn new(status: StatusCode, title: &'static str, detail: impl Into<String>) -> Self {
         Self {
             status,
             title,
             detail: detail.into(),
             header: None,
+            is_busy: false,
         }
     }
 
@@ -154,6 +166,7 @@ impl Problem {
             StatusCode::REQUEST_TIMEOUT => PublishRefusal::Timeout,
             StatusCode::CONFLICT => PublishRefusal::Ended,
             StatusCode::TOO_MANY_REQUESTS => PublishRefusal::Address,
+            StatusCode::SERVICE_UNAVAILABLE if self.is_busy => PublishRefusal::Busy,
             StatusCode::SERVICE_UNAVAILABLE => PublishRefusal::Unavailable,
             StatusCode::INSUFFICIENT_STORAGE => PublishRefusal::Limit,
             StatusCode::INTERNAL_SERVER_ERROR => PublishRefusal::Internal,

@@ -280,7 +280,7 @@ async fn publish(gateway: &Gateway, batch: &[Publication]) -> Result<Vec<Option<
     let _place = gateway
         .publishing
         .try_acquire()
-        .map_err(|_| Problem::unavailable("too many publishes at the same time"))?;
+        .map_err(|_| Problem::busy("too many publishes at the same time"))?;
     let took = gateway.metrics.publish_time.start_timer();
     let done = gateway.broker.publish(batch).await;
     took.observe_duration();

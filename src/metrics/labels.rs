@@ -160,6 +160,8 @@ label! {
         Address = "address",
         /// 503: the log is away, or does not keep up.
         Unavailable = "unavailable",
+        /// 503: as many publishes as may be are on their way already. The log was not asked.
+        Busy = "busy",
         /// 507: there are as many topics as may be.
         Limit = "limit",
         /// 500: a fault of this process or of the log.
@@ -258,6 +260,18 @@ label! {
         OutOfMemory = "out_of_memory",
         /// Redis answered with an error.
         Refused = "refused",
+    }
+}
+
+label! {
+    /// A way in which Redis puts what it holds on its disk.
+    RedisSave {
+        /// A snapshot (`BGSAVE`).
+        Snapshot = "snapshot",
+        /// Each write, to the append-only file.
+        Append = "append",
+        /// That file, written anew (`BGREWRITEAOF`).
+        Rewrite = "rewrite",
     }
 }
 

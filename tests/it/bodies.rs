@@ -90,7 +90,7 @@ fn all_bodies_together_take_no_more_memory_than_they_may() {
     let mut sockets: Vec<TcpStream> = (0..20)
         .map(|_| unfinished(&gateway, "/events", 199_000, 150_000))
         .collect();
-    gateway.wait_for_metric(REFUSED, &[("reason", "unavailable")], 19.0);
+    gateway.wait_for_metric(REFUSED, &[("reason", "busy")], 19.0);
     assert!(taken() >= 150_000.0 && taken() <= 200_000.0, "{}", taken());
     // There is room for others.
     gateway.publish("news", "small");
@@ -123,7 +123,7 @@ fn batches_that_are_never_finished_take_a_bounded_share_of_memory() {
         .collect();
     let request = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
     assert_eq!(exchange(gateway.address(), request).status, 200);
-    let refused = || gateway.metric(REFUSED, &[("reason", "unavailable")]);
+    let refused = || gateway.metric(REFUSED, &[("reason", "busy")]);
     crate::support::eventually("those that do not fit are refused", || refused() > 23.5);
     let grown = gateway.peak_memory() - before;
     assert!(grown < 100 << 20, "{grown} bytes");

@@ -6,7 +6,9 @@
 //! Method: a real Redis with a real replica, which is stopped and goes on; or one that is killed and
 //! starts again. Failovers are in `tests/it/sentinel.rs`, losses under load in the fault runner.
 
-use crate::support::{Gateway, NewEvent, Redis, Way, eventually, position, wait_for_ears};
+use crate::support::{
+    Directory, Gateway, NewEvent, Redis, Way, eventually, position, wait_for_ears,
+};
 use serde_json::json;
 
 /// A Redis, and one that follows it.
@@ -295,4 +297,41 @@ fn memory_replicas_and_eviction_are_watched_and_eviction_is_warned_of() {
     assert!(another.wait_for_log(MAY_EVICT).is_some());
     master.run::<()>(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
     another.wait_for_metric("tidegate_redis_may_evict", &[], 0.0);
+}
+
+#[test]
+fn a_save_that_fails_is_watched_and_warned_of_until_one_succeeds() {
+    const FAILS: &str =
+        "Redis fails to save what it holds: a restart of it would lose events; its log says why";
+    let redis = Redis::with(&["--enable-protected-configs", "yes"]);
+    let gateway = Gateway::over(&redis, &[]);
+    let snapshot = [("save", "snapshot")];
+    let has_failed = "tidegate_redis_save_failed";
+    let folder = Directory::create();
+    let good: Vec<String> = redis.run(&["CONFIG", "GET", "dir"]);
+    let lost = folder.0.join("lost");
+    std::fs::create_dir(&lost).unwrap();
+    redis.run::<()>(&["CONFIG", "SET", "dir", lost.to_str().unwrap()]);
+    std::fs::remove_dir(&lost).unwrap();
+    assert!(gateway.logged(FAILS).is_empty());
+    redis.run::<()>(&["BGSAVE"]);
+    gateway.wait_for_metric(has_failed, &snapshot, 1.0);
+    // The line is written after the gauge is set.
+    let line = gateway.wait_for_log(FAILS).unwrap();
+    assert!(line.contains("snapshot"), "{line}");
+    for save in ["append", "rewrite"] {
+        gateway.wait_for_metric(has_failed, &[("save", save)], 0.0);
+    }
+    redis
+        .run_bytes::<()>(&[b"BGREWRITEAOF"])
+        .expect_err("its folder cannot be made");
+    gateway.wait_for_metric(has_failed, &[("save", "rewrite")], 1.0);
+    // Who comes while it fails knows it, too.
+    let another = Gateway::over(&redis, &[]);
+    another.wait_for_metric(has_failed, &snapshot, 1.0);
+    redis.run::<()>(&["CONFIG", "SET", "dir", &good[1]]);
+    redis.run::<()>(&["BGSAVE"]);
+    gateway.wait_for_metric(has_failed, &snapshot, 0.0);
+    // One line each.
+    assert_eq!(gateway.logged(FAILS).len(), 2);
 }

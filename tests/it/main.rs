@@ -59,4 +59,5 @@ mod stuck_log;
 mod subscribe;
 mod systemd;
 mod topics;
+mod watched;
 mod wire;

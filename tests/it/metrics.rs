@@ -655,6 +655,17 @@ fn each_alert_has_its_paragraph_and_its_stories() {
 }
 
 #[test]
+fn kubernetes_has_the_same_rules() {
+    let written = Command::new(repository("deploy/kubernetes/rules")).output();
+    let written = String::from_utf8(written.unwrap().stdout).unwrap();
+    let shipped = read("deploy/kubernetes/components/monitoring/prometheusrule.yaml");
+    assert!(
+        written == shipped,
+        "deploy/kubernetes/rules writes something else"
+    );
+}
+
+#[test]
 fn prometheus_takes_its_shipped_configuration() {
     let configurations = files(&repository("deploy"), "prometheus.yml");
     assert_eq!(configurations.len(), 2);

@@ -232,10 +232,12 @@ impl Setup<'_> {
             .partition(|(old, _)| fs::read_to_string(&proxy).unwrap().contains(old));
         fs::write(&proxy, changed(&proxy, &of_proxy)).unwrap();
         let (http, https) = (self.http.to_string(), self.https.to_string());
+        let status = free_address().to_string();
         let values = [
             ("NGINX_SERVER_NAME", NAME),
             ("NGINX_HTTP_LISTEN", &http),
             ("NGINX_HTTPS_LISTEN", &https),
+            ("NGINX_STATUS_LISTEN", &status),
             ("NGINX_CERTIFICATE", "cert.pem"),
             ("NGINX_CERTIFICATE_KEY", "key.pem"),
             ("NGINX_TRUSTED", "127.0.0.1"),
@@ -869,6 +871,7 @@ fn nginx_limits_each_address_and_sends_no_stream_away_for_good() {
             assert!(said.body().starts_with("retry: "), "{}", said.text);
         }
         proxy.wait_for_log("limits=REJECTED/", 2);
+        proxy.wait_for_log(" away=limited ", 2);
         drop(listen(other));
         // A reload does not forget them.
         proxy.reload();

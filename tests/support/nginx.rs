@@ -19,6 +19,7 @@ const CONNECTIONS: usize = 1024;
 pub struct Nginx {
     process: Process,
     address: SocketAddr,
+    status: SocketAddr,
     directory: Directory,
 }
 
@@ -32,26 +33,26 @@ impl Nginx {
 
     /// As [`Nginx::before`], for servers that need not be there.
     pub fn before_addresses(replicas: &[SocketAddr]) -> Self {
-        Self::launch(|directory, listen| {
+        Self::launch(|directory, listen, status| {
             write_shared(directory, replicas);
-            write(directory, "nginx.conf", &shipped_main(listen));
+            write(directory, "nginx.conf", &shipped_main(listen, status));
         })
     }
 
     /// As [`Nginx::before`], for clients that say their address by `X-Client`: all of a test are on this machine.
     pub fn before_clients(replicas: &[Gateway]) -> Self {
         let addresses: Vec<SocketAddr> = replicas.iter().map(Gateway::address).collect();
-        Self::launch(|directory, listen| {
+        Self::launch(|directory, listen, status| {
             write_shared(directory, &addresses);
             let told = "http {\nset_real_ip_from 127.0.0.1; real_ip_header X-Client;\n";
-            let main = shipped_main(listen).replacen("http {\n", told, 1);
+            let main = shipped_main(listen, status).replacen("http {\n", told, 1);
             write(directory, "nginx.conf", &main);
         })
     }
 
     /// nginx with one `server` of the test's own: these directives, after `listen`.
     pub fn with(server: &str) -> Self {
-        Self::launch(|directory, listen| {
+        Self::launch(|directory, listen, _| {
             let temporary: String = ["client_body", "proxy", "fastcgi", "scgi", "uwsgi"]
                 .map(|kind| format!("{kind}_temp_path {kind};\n"))
                 .concat();
@@ -63,12 +64,13 @@ impl Nginx {
         })
     }
 
-    /// Writes the files with `prepare`, which is told where nginx shall listen, and starts it.
-    fn launch(prepare: impl Fn(&Path, &str)) -> Self {
+    /// Writes the files with `prepare`, which is told where nginx shall listen for clients and for operators, and
+    /// starts it.
+    fn launch(prepare: impl Fn(&Path, &str, &str)) -> Self {
         let directory = Directory::create();
         for _ in 0..TRIES {
-            let address = free_address();
-            prepare(&directory.0, &address.to_string());
+            let (address, status) = (free_address(), free_address());
+            prepare(&directory.0, &address.to_string(), &status.to_string());
             let mut command = command(&directory.0);
             let mut process = Process::spawn("nginx", &mut command)
                 .unwrap_or_else(|why| panic!("nginx cannot be started: {why}"));
@@ -81,6 +83,7 @@ impl Nginx {
                 return Self {
                     process,
                     address,
+                    status,
                     directory,
                 };
             }
@@ -93,6 +96,11 @@ impl Nginx {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where operators ask it, of the shipped files.
+    pub fn status(&self) -> SocketAddr {
+        self.status
     }
 
     /// One request.
@@ -170,9 +178,10 @@ impl Drop for Nginx {
 }
 
 /// The shipped main file.
-fn shipped_main(listen: &str) -> String {
+fn shipped_main(listen: &str, status: &str) -> String {
     let main = [
         ("NGINX_LISTEN", listen),
+        ("NGINX_STATUS_LISTEN", status),
         ("NGINX_WORKER_CONNECTIONS", &CONNECTIONS.to_string()),
         ("NGINX_WORKER_FILES", &(CONNECTIONS + 200).to_string()),
     ];
@@ -214,6 +223,9 @@ pub fn write_shared(directory: &Path, replicas: &[SocketAddr]) {
             fs::copy(&file, directory.join(&*name)).expect("a copy");
         }
     }
+    if !counts_connections() {
+        write(directory, "tidegate-status.conf", "");
+    }
     for name in ["replicas.conf", "replicas-requests.conf"] {
         let servers = replicas
             .iter()
@@ -225,6 +237,14 @@ pub fn write_shared(directory: &Path, replicas: &[SocketAddr]) {
 /// The nginx that tests start: the one that `TIDEGATE_TEST_NGINX` names, or the system's.
 pub fn nginx_program() -> PathBuf {
     std::env::var_os("TIDEGATE_TEST_NGINX").map_or_else(|| program("nginx"), PathBuf::from)
+}
+
+/// Whether it has the module that the packages of distributions have, and the wheel that `deploy/local/nginx` installs
+/// has not.
+fn counts_connections() -> bool {
+    let output = Command::new(nginx_program()).arg("-V").output();
+    let said = output.expect("nginx can be run").stderr;
+    String::from_utf8_lossy(&said).contains("http_stub_status_module")
 }
 
 /// `nginx` over the configuration in this directory, told nothing else.

@@ -9,7 +9,7 @@ use super::error::CommandError;
 use super::library::VERSION;
 use super::{Redis, decode};
 use crate::broker::{BrokerError, Retention, Rule};
-use crate::metrics::Role;
+use crate::metrics::{RedisSave, Role};
 use crate::topic::PartitionNo;
 use redis::{Cmd, Value};
 use std::sync::PoisonError;
@@ -21,6 +21,8 @@ use tokio::time::Instant;
 const TIDY_EVERY: Duration = Duration::from_secs(600);
 /// The `maxmemory-policy` by which keys stay.
 const NO_EVICTION: &str = "noeviction";
+/// The status of a save that did not fail.
+const SAVED: &str = "ok";
 
 impl Redis {
     /// `FCALL <prefix>_<hash>_<name> 0 <partition>`.
@@ -167,11 +169,12 @@ impl Redis {
         }
     }
 
-    /// Asks how the server stands: its memory, its replicas, and whether it may evict keys, which is
-    /// said whenever it begins. Returns `maxmemory-policy`.
+    /// Asks how the server stands: its memory, its replicas, whether it can save, and whether it may
+    /// evict keys. What is wrong is said whenever it begins. Returns `maxmemory-policy`.
     pub(in crate::broker) async fn inspect_server(&self) -> Result<String, BrokerError> {
         let mut cmd = redis::cmd("INFO");
-        let info = self.command(cmd.arg("memory").arg("replication")).await?;
+        cmd.arg("memory").arg("replication").arg("persistence");
+        let info = self.command(&cmd).await?;
         let info = decode::text(&info).map_err(|_| self.unreadable())?;
         let number = |name| decode::field(info, name).and_then(|text| text.parse().ok());
         let metrics = self.metrics();
@@ -193,7 +196,26 @@ impl Redis {
             );
         }
         metrics.redis_may_evict.set(evicts);
+        self.note_failed_saves(info);
         Ok(policy.to_owned())
+    }
+
+    /// Of each way to save, whether the last try failed. A server that does not say so has not failed:
+    /// managed ones may leave the section out.
+    fn note_failed_saves(&self, info: &str) {
+        for (save, field) in [
+            (RedisSave::Snapshot, "rdb_last_bgsave_status"),
+            (RedisSave::Append, "aof_last_write_status"),
+            (RedisSave::Rewrite, "aof_last_bgrewrite_status"),
+        ] {
+            let status = decode::field(info, field).unwrap_or(SAVED);
+            if self.metrics().redis_save(save, status != SAVED) {
+                tracing::warn!(
+                    save = save.as_str(),
+                    "Redis fails to save what it holds: a restart of it would lose events; its log says why"
+                );
+            }
+        }
     }
 
     async fn configure(&self, partition: PartitionNo) -> Result<(), BrokerError> {
