@@ -246,7 +246,10 @@ fn a_publish_beyond_all_measure_is_counted_and_deafens_no_ear() {
         let reconnects = replica.metric("tidegate_redis_reconnects_total", &[("role", "ear")]);
         assert!(reconnects < 0.5);
         let message = "a raw publish is no event and is not logged";
-        assert_eq!(told(replica, message, "bytes"), [(70 * MIB).to_string()]);
+        // Once in a while, and a busy machine may take longer than that for all five.
+        let mut sizes = told(replica, message, "bytes");
+        sizes.dedup();
+        assert_eq!(sizes, [(70 * MIB).to_string()]);
     }
 }
 
