@@ -4,7 +4,7 @@ use super::address::PerAddress;
 use super::source::Source;
 use crate::broker::redis::{Access, Identity};
 use crate::broker::{Bounds, Rule};
-use crate::hub::window::WindowBounds;
+use crate::hub::window::{WindowBounds, Windows};
 use crate::time::millis;
 use crate::topic::{PartitionNo, Pattern};
 use secrecy::SecretString;
@@ -348,12 +348,22 @@ impl Log {
 /// Overrides of what is kept, at most.
 const OVERRIDES_MAX: usize = 64;
 
-/// Bounds of each topic's window.
-pub(super) fn window(s: &mut Source) -> WindowBounds {
-    WindowBounds {
-        events_max: s.count("window.events_max", "1024"),
-        bytes_max: s.get("window.bytes_max", "1048576"),
+/// Bounds of each topic's window, and of all together.
+pub(super) fn window(s: &mut Source) -> Windows {
+    let windows = Windows {
+        each: WindowBounds {
+            events_max: s.count("window.events_max", "1024"),
+            bytes_max: s.get("window.bytes_max", "1048576"),
+        },
+        total_bytes_max: s.count("window.total_bytes_max", "268435456"),
+    };
+    if windows.total_bytes_max < windows.each.bytes_max {
+        s.fault(
+            "window.total_bytes_max",
+            "must be at least window.bytes_max: it bounds all windows together",
+        );
     }
+    windows
 }
 
 impl Stream {
