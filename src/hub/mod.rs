@@ -20,7 +20,7 @@
 mod budget;
 pub mod counts;
 pub mod feed;
-mod interest;
+pub mod interest;
 mod lock;
 pub mod partition;
 pub mod reader;
@@ -66,6 +66,8 @@ pub struct Hub {
 #[derive(Debug, Default)]
 struct State {
     feeds: HashMap<Topic, Arc<Feed>>,
+    /// Feeds that streams are about to need ([`interest::Reserved`]).
+    reserved: usize,
     /// Feeds that the live path has not been asked for.
     added: Vec<Arc<Feed>>,
     left: Vec<Topic>,
