@@ -572,12 +572,13 @@ def replica():
                     lines(
                         "Topics and windows",
                         """Topics that streams here read, and on the right the memory of their windows:
-                        window.bytes_max a topic at most; and of pages of the log, for streams that are behind:
-                        at limits.page_bytes_max reads wait.""",
+                        window.bytes_max a topic at most, and at window.total_bytes_max the largest give up events;
+                        and of pages of the log, for streams that are behind: at limits.page_bytes_max reads wait.""",
                         ("sum(tidegate_topics{})", "topics"),
                         ("sum(tidegate_window_bytes{})", "windows"),
                         ("sum(tidegate_page_bytes{})", "pages"),
                         ("sum(rate(tidegate_page_waits_total{}[r]))", "reads that wait"),
+                        ("sum(rate(tidegate_window_evicted_events_total{}[r]))", "events given up"),
                         right=("windows|pages", "bytes"),
                     ),
                 ],

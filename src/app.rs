@@ -101,7 +101,7 @@ impl App {
             broker.clone(),
             metrics.clone(),
             tasks.clone(),
-            Places::new(config.limits.replays_max, each_max, metrics.clone()),
+            [(); 2].map(|()| Places::new(config.limits.replays_max, each_max, metrics.clone())),
             config.limits.page_bytes_max,
         );
         let streams = Arc::new(stream_settings(config, &metrics));

@@ -167,6 +167,8 @@ pub enum LogRead {
     State(PartitionNo, Vec<ReadRequest>),
     /// Pages, and the clock. Never empty. Any that is under way will do: what it lacks is read next.
     Pages(PartitionNo, Vec<ReadRequest>),
+    /// The same, for a stream that holds pages of other topics until it has these: it is not kept waiting.
+    Rest(PartitionNo, Vec<ReadRequest>),
 }
 
 impl LogRead {
@@ -174,9 +176,10 @@ impl LogRead {
     #[must_use]
     pub const fn partition(&self) -> PartitionNo {
         match self {
-            Self::Clock(partition) | Self::State(partition, _) | Self::Pages(partition, _) => {
-                *partition
-            }
+            Self::Clock(partition)
+            | Self::State(partition, _)
+            | Self::Pages(partition, _)
+            | Self::Rest(partition, _) => *partition,
         }
     }
 
@@ -185,14 +188,16 @@ impl LogRead {
     pub fn requests(&self) -> &[ReadRequest] {
         match self {
             Self::Clock(_) => &[],
-            Self::State(_, requests) | Self::Pages(_, requests) => requests,
+            Self::State(_, requests) | Self::Pages(_, requests) | Self::Rest(_, requests) => {
+                requests
+            }
         }
     }
 
     /// Whether one that is under way already will do.
     #[must_use]
     pub const fn may_be_shared(&self) -> bool {
-        matches!(self, Self::Pages(..))
+        matches!(self, Self::Pages(..) | Self::Rest(..))
     }
 }
 

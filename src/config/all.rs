@@ -9,7 +9,7 @@ use super::settled::Settled;
 use super::source::{Faults, Flags, Source};
 use crate::broker::redis::Settings;
 use crate::broker::{Bounds, Retention};
-use crate::hub::window::WindowBounds;
+use crate::hub::window::Windows;
 use crate::limits::AddressLimits;
 use std::net::SocketAddr;
 
@@ -25,7 +25,7 @@ pub struct Config {
     pub replica: Replica,
     pub redis: RedisConfig,
     pub log: Log,
-    pub window: WindowBounds,
+    pub window: Windows,
     pub stream: Stream,
     pub engine: Engine,
     pub repair: Repair,

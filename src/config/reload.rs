@@ -5,12 +5,15 @@ use super::source::Faults;
 
 /// Keys that a reload takes: who may publish, the limits of requests, what the log keeps, and what
 /// is logged. All others are taken at the start.
-pub const RELOADABLE: [&str; 20] = [
+pub const RELOADABLE: [&str; 23] = [
     "auth.publish_key",
     "auth.publish_key_file",
     "auth.open_publishing",
     "limits.streams_max",
     "limits.topics_per_stream_max",
+    "limits.types_per_stream_max",
+    "limits.types_bytes_max",
+    "limits.feeds_max",
     "limits.topics_max",
     "limits.replays_max",
     "limits.page_bytes_max",

@@ -4,7 +4,7 @@ use super::address::PerAddress;
 use super::source::Source;
 use crate::broker::redis::{Access, Identity};
 use crate::broker::{Bounds, Rule};
-use crate::hub::window::WindowBounds;
+use crate::hub::window::{WindowBounds, Windows};
 use crate::time::millis;
 use crate::topic::{PartitionNo, Pattern};
 use secrecy::SecretString;
@@ -153,6 +153,12 @@ pub struct Limits {
     pub streams_max: usize,
     /// Topics that one stream may name.
     pub topics_per_stream_max: usize,
+    /// Types of events that one stream may ask for.
+    pub types_per_stream_max: usize,
+    /// Bytes of their names together.
+    pub types_bytes_max: usize,
+    /// Topics that this replica follows at the same time.
+    pub feeds_max: usize,
     /// Topics of the log; 0 for no limit.
     pub topics_max: usize,
     /// Reads of the log for streams at the same time.
@@ -348,12 +354,22 @@ impl Log {
 /// Overrides of what is kept, at most.
 const OVERRIDES_MAX: usize = 64;
 
-/// Bounds of each topic's window.
-pub(super) fn window(s: &mut Source) -> WindowBounds {
-    WindowBounds {
-        events_max: s.count("window.events_max", "1024"),
-        bytes_max: s.get("window.bytes_max", "1048576"),
+/// Bounds of each topic's window, and of all together.
+pub(super) fn window(s: &mut Source) -> Windows {
+    let windows = Windows {
+        each: WindowBounds {
+            events_max: s.count("window.events_max", "1024"),
+            bytes_max: s.get("window.bytes_max", "1048576"),
+        },
+        total_bytes_max: s.count("window.total_bytes_max", "268435456"),
+    };
+    if windows.total_bytes_max < windows.each.bytes_max {
+        s.fault(
+            "window.total_bytes_max",
+            "must be at least window.bytes_max: it bounds all windows together",
+        );
     }
+    windows
 }
 
 impl Stream {
@@ -466,15 +482,25 @@ impl Ingest {
 
 impl Limits {
     pub(super) fn take(s: &mut Source) -> Self {
-        Self {
+        let limits = Self {
             streams_max: s.count("limits.streams_max", "50000"),
             topics_per_stream_max: s.count("limits.topics_per_stream_max", "64"),
+            types_per_stream_max: s.count("limits.types_per_stream_max", "64"),
+            types_bytes_max: s.count("limits.types_bytes_max", "4096"),
+            feeds_max: s.count("limits.feeds_max", "200000"),
             topics_max: s.get("limits.topics_max", "0"),
             replays_max: s.count("limits.replays_max", "32"),
             page_bytes_max: s.count("limits.page_bytes_max", "67108864"),
             history_events_max: s.count("limits.history_events_max", "1000"),
             address: PerAddress::take(s),
+        };
+        if limits.feeds_max < limits.topics_per_stream_max {
+            s.fault(
+                "limits.feeds_max",
+                "must be at least limits.topics_per_stream_max: such a stream could never be opened",
+            );
         }
+        limits
     }
 }
 

@@ -118,10 +118,10 @@ pub async fn run(
         metrics
             .topics
             .set(i64::try_from(feeds.len()).unwrap_or(i64::MAX));
-        let bytes: usize = feeds.iter().map(|feed| feed.window_bytes()).sum();
         metrics
             .window_bytes
-            .set(i64::try_from(bytes).unwrap_or(i64::MAX));
+            .set(i64::try_from(hub.window_bytes()).unwrap_or(i64::MAX));
+        metrics.window_evicted.inc_by(hub.take_evicted());
     }
     // At a stop nobody waits for this; the entry expires anyway.
     if let Err(why) = broker.farewell().await {

@@ -36,9 +36,9 @@ pub(super) const FAILOVER: HeaderName = HeaderName::from_static("tidegate-failov
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// The topic of a subscription that names none.
 const DEFAULT_TOPIC: &str = "events";
-/// Whoever has as many streams as one address may is asked to come back after so many times `stream.retry`: others of
-/// that address may have gone by then, and one that never goes asks seldom.
-const ADDRESS_RETRY: u64 = 10;
+/// Whoever has as many streams as one address may, or asks for topics for which there is no room, is asked to come back
+/// after so many times `stream.retry`: others may have gone by then, and one that never goes asks seldom.
+const LONG_RETRY: u64 = 10;
 /// `?max_age=` at most; streams are cut by `stream.age_max` anyway.
 const AGE_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 
@@ -127,7 +127,14 @@ async fn subscribe(
     // First: whoever has as much as one may is not passed on from replica to replica.
     let Ok(lease) = lease(&gateway, way.client.as_ref(), topics) else {
         gateway.metrics.refused(Refusal::Address);
-        return come_back(&gateway, ADDRESS_RETRY);
+        return come_back(&gateway, LONG_RETRY);
+    };
+    // Not passed on either: a proxy takes a replica that refuses for full, and streams of topics that are
+    // read here would suffer for the names that somebody makes up.
+    let feeds_max = gateway.rules.get().limits.feeds_max;
+    let Some(room) = gateway.hub.reserve(&request.topics, feeds_max) else {
+        gateway.metrics.refused(Refusal::Feeds);
+        return come_back(&gateway, LONG_RETRY);
     };
     let name = lease.as_ref().and_then(|lease| lease.client().network);
     let Some(mut guard) = StreamGuard::take(
@@ -166,6 +173,7 @@ async fn subscribe(
         gateway.streams.clone(),
         task_waker.clone(),
         request,
+        room,
         name,
     );
     let took = gateway.metrics.start.start_timer();
@@ -246,7 +254,7 @@ fn request(
             "topic: these topics lie in too many partitions for one cursor",
         ));
     }
-    let event_types = query.all("type").map(str::to_owned).collect();
+    let event_types = event_types(gateway, query)?;
     let heartbeat_events = match query.first("heartbeat") {
         None | Some("comment") => false,
         Some("event") => true,
@@ -261,6 +269,26 @@ fn request(
         max_age: query.duration("max_age")?.map(|age| age.min(AGE_MAX)),
         heartbeat_events,
     })
+}
+
+/// Types of events that are asked for, each once.
+fn event_types(gateway: &Gateway, query: &Query) -> Result<Vec<String>, Problem> {
+    let (most, bytes_most) = {
+        let limits = &gateway.rules.get().limits;
+        (limits.types_per_stream_max, limits.types_bytes_max)
+    };
+    let types: BTreeSet<&str> = query.all("type").collect();
+    if types.len() > most {
+        return Err(Problem::bad_request(format!(
+            "type: a stream has at most {most} types"
+        )));
+    }
+    if types.iter().map(|name| name.len()).sum::<usize>() > bytes_most {
+        return Err(Problem::bad_request(format!(
+            "type: the types of a stream have at most {bytes_most} bytes together"
+        )));
+    }
+    Ok(types.into_iter().map(str::to_owned).collect())
 }
 
 /// A cursor wins over history: `?since=` and `?last=` speak of a first visit.

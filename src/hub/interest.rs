@@ -11,7 +11,41 @@ use tokio::time::Instant;
 /// Topics that nobody reads and whose change is still to be told; beyond that all is told anew.
 const CHANGED_MAX: usize = 10_000;
 
+/// Room for feeds that a stream is about to need. Dropped, others may have it: once the stream's reader is
+/// there, which has the feeds, or if it never comes.
+#[derive(Debug)]
+pub struct Reserved {
+    hub: Arc<Hub>,
+    feeds: usize,
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        if self.feeds > 0 {
+            self.hub.state().reserved -= self.feeds;
+        }
+    }
+}
+
 impl Hub {
+    /// Room for those of these topics that nobody reads here, each named once; none if there would be more
+    /// than `most` feeds. Feeds that nobody reads any more count until they are dropped.
+    #[must_use]
+    pub fn reserve(self: &Arc<Self>, topics: &[Topic], most: usize) -> Option<Reserved> {
+        let mut state = self.state();
+        let is_new = |topic: &&Topic| !state.feeds.contains_key(*topic);
+        let feeds = topics.iter().filter(is_new).count();
+        if feeds > 0 && state.feeds.len() + state.reserved + feeds > most {
+            return None;
+        }
+        state.reserved += feeds;
+        drop(state);
+        Some(Reserved {
+            hub: self.clone(),
+            feeds,
+        })
+    }
+
     /// A reader goes.
     pub(super) fn leave(&self, feed: &Feed) {
         let remaining = feed.leave();
@@ -180,5 +214,21 @@ mod tests {
         assert!(hub.take_added().is_empty());
         let _again = reader();
         assert_eq!(hub.take_added().len(), 1);
+    }
+
+    #[test]
+    fn room_that_is_reserved_is_given_to_nobody_else_until_its_reader_is_there() {
+        let [a, b, c] = ["a", "b", "c"].map(|name| Topic::parse(name).unwrap());
+        let (hub, reader) = hub_and_reader(&a);
+        let both = [a.clone(), b.clone()];
+        let room = hub.reserve(&both, 2).unwrap();
+        assert!(hub.reserve(std::slice::from_ref(&c), 2).is_none());
+        assert!(hub.reserve(&[], 2).is_some());
+        let _reader = reader();
+        drop(room);
+        // What is read already needs no room.
+        assert!(hub.reserve(&both, 2).is_some());
+        assert!(hub.reserve(&[b, c], 2).is_none());
+        assert!(hub.reserve(&[a], 0).is_some());
     }
 }

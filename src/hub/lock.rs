@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | [`Rank::Hub`] | the map of feeds | a feed may be locked: to join it, or to count its readers |
 //! | [`Rank::Feed`] | one topic: window, health | a stream copies references to frames out of it |
+//! | [`Rank::Budget`] | what all windows take of one bound | nothing else is locked |
 //! | [`Rank::Partition`] | one clock | nothing else is locked |
 //! | [`Rank::Wakers`] | who is woken by one source | wakers are called; they lock a thread's mailbox at most |
 //!
@@ -18,6 +19,7 @@ use std::ops::{Deref, DerefMut};
 pub(super) enum Rank {
     Hub,
     Feed,
+    Budget,
     Partition,
     Wakers,
 }
@@ -36,6 +38,11 @@ impl<T> Ranked<T> {
             rank,
             inner: Mutex::new(value),
         }
+    }
+
+    /// What nobody else holds any more.
+    pub(super) fn get_mut(&mut self) -> &mut T {
+        self.inner.get_mut().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits for the lock.

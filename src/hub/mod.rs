@@ -13,13 +13,14 @@
 //!    its topic is broken below it, or nobody here reads it.
 //! 2. A window holds every entry of its topic between its floor and where the topic is complete.
 //! 3. A reader shows an id only if all of its topics in that partition are complete up to it.
-//! 4. Locks are taken in one order: hub, feed, partition, wakers (`lock`, checked in debug builds).
+//! 4. Locks are taken in one order: hub, feed, budget, partition, wakers (`lock`, checked in debug builds).
 //! 5. What was read from the log counts only if it was asked for while the live path was settled, in
 //!    the present generation, and is of the log that the path follows ([`partition`]).
 
+mod budget;
 pub mod counts;
 pub mod feed;
-mod interest;
+pub mod interest;
 mod lock;
 pub mod partition;
 pub mod reader;
@@ -35,6 +36,7 @@ use crate::log::{ClockName, Horizon, Page, Reading, Tick};
 use crate::sse::{Frame, Mark};
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::topic::{PartitionNo, Topic};
+use budget::Budget;
 use counts::Counts;
 use feed::{Feed, LastKnown, Repaired, Taken};
 use lock::{Rank, Ranked, RankedGuard};
@@ -45,13 +47,14 @@ use std::task::{Poll, Waker};
 use swept::Swept;
 use tokio::sync::Notify;
 use tokio::time::Instant;
-use window::WindowBounds;
+use window::{WindowBounds, Windows};
 
 /// All topics that somebody on this replica reads, or has read until a moment ago.
 #[derive(Debug)]
 pub struct Hub {
     partitions: Vec<Arc<Partition>>,
     bounds: WindowBounds,
+    budget: Arc<Budget<Feed>>,
     state: Ranked<State>,
     /// Numbers feeds, readers and repairs in the order in which they came.
     serial: AtomicU64,
@@ -63,6 +66,8 @@ pub struct Hub {
 #[derive(Debug, Default)]
 struct State {
     feeds: HashMap<Topic, Arc<Feed>>,
+    /// Feeds that streams are about to need ([`interest::Reserved`]).
+    reserved: usize,
     /// Feeds that the live path has not been asked for.
     added: Vec<Arc<Feed>>,
     left: Vec<Topic>,
@@ -90,12 +95,14 @@ pub struct Hearing {
 impl Hub {
     /// A hub without topics.
     #[must_use]
-    pub fn new(partitions: PartitionNo, bounds: WindowBounds) -> Arc<Self> {
+    pub fn new(partitions: PartitionNo, windows: impl Into<Windows>) -> Arc<Self> {
+        let windows = windows.into();
         Arc::new(Self {
             partitions: (0..partitions)
                 .map(|number| Arc::new(Partition::new(number)))
                 .collect(),
-            bounds,
+            bounds: windows.each,
+            budget: Arc::new(Budget::new(windows.total_bytes_max)),
             state: Ranked::new(Rank::Hub, State::default()),
             serial: AtomicU64::new(1),
             wanted: Notify::new(),
@@ -145,8 +152,8 @@ impl Hub {
         let partition = self.partition(topic.partition(self.partitions())).clone();
         let number = self.next_serial();
         let known = state.swept.take(topic);
-        let feed = Feed::new(topic.clone(), partition, number, self.bounds, known);
-        let feed = Arc::new(feed);
+        let budget = self.budget.clone();
+        let feed = Feed::new(topic.clone(), partition, number, self.bounds, known, budget);
         state.feeds.insert(topic.clone(), feed.clone());
         state.added.push(feed.clone());
         feed
@@ -243,6 +250,7 @@ impl Hub {
             if let Some(feed) = feed {
                 feed.hear_unlogged(frame);
                 feed.wake_all();
+                self.make_room(&feed);
             }
             return Hearing::default();
         }
@@ -254,8 +262,11 @@ impl Hub {
         let taken = feed.as_ref().map(|feed| feed.hear(frame));
         // Only now: whoever sees this id as heard finds the frame in the window, or the topic broken.
         let goes_on = partition.hear(id, taken == Some(Taken::LogLost));
-        if let Some(feed) = feed.filter(|_| taken == Some(Taken::Appended)) {
-            feed.wake_all();
+        if let Some(feed) = &feed {
+            if taken == Some(Taken::Appended) {
+                feed.wake_all();
+            }
+            self.make_room(feed);
         }
         Hearing {
             hole: taken == Some(Taken::Hole),
@@ -299,7 +310,37 @@ impl Hub {
         let serial = self.next_serial();
         let repaired = feed.repair(page, horizon, serial);
         feed.wake_all();
+        self.make_room(feed);
         repaired
+    }
+
+    /// Has the largest windows give back what is above the bound of all of them. The newest frame of a topic
+    /// that has just got it is spared: its readers are on their way.
+    fn make_room(&self, newest: &Feed) {
+        let mut spared = None;
+        while let Some(giver) = self.budget.next_giver(spared) {
+            let is_newest = std::ptr::eq(newest, Arc::as_ptr(&giver.holder));
+            if giver.holder.give_back(&giver, is_newest) {
+                continue;
+            }
+            if !is_newest {
+                // Another thread was faster, and goes on.
+                return;
+            }
+            spared = Some(newest);
+        }
+    }
+
+    /// Bytes that stay in memory for windows, and for frames that wait for a repair.
+    #[must_use]
+    pub fn window_bytes(&self) -> usize {
+        self.budget.bytes()
+    }
+
+    /// How many events went because all windows together were above their bound, since the last call.
+    #[must_use]
+    pub fn take_evicted(&self) -> u64 {
+        self.budget.take_evicted()
     }
 
     /// Whether a page that repairs a feed shows that the log has gone back, and was not told. It must be told

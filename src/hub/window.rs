@@ -4,6 +4,25 @@ use crate::id::Id;
 use crate::sse::{Frame, Mark};
 use std::collections::VecDeque;
 
+/// Bounds of the windows of a replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Windows {
+    /// Of each window.
+    pub each: WindowBounds,
+    /// Bytes of all of them together. Beyond it the largest give back their oldest frames.
+    pub total_bytes_max: usize,
+}
+
+impl From<WindowBounds> for Windows {
+    /// Without a bound of all together.
+    fn from(each: WindowBounds) -> Self {
+        Self {
+            each,
+            total_bytes_max: usize::MAX,
+        }
+    }
+}
+
 /// Bounds of one window; the older of the two rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WindowBounds {
@@ -21,7 +40,10 @@ const NEAR: usize = 4;
 pub struct Window {
     frames: VecDeque<Frame>,
     floor: Id,
+    /// Of the frames by themselves.
     bytes: usize,
+    /// Of the frames, and of the buffers in which they stand.
+    held: usize,
     bounds: WindowBounds,
 }
 
@@ -33,6 +55,7 @@ impl Window {
             frames: VecDeque::new(),
             floor,
             bytes: 0,
+            held: 0,
             bounds,
         }
     }
@@ -49,10 +72,24 @@ impl Window {
         self.bounds
     }
 
-    /// Bytes held.
+    /// Bytes that stay in memory for it: frames of one page share buffers, and each of those lives as long
+    /// as one of its frames.
     #[must_use]
-    pub fn bytes(&self) -> usize {
-        self.bytes
+    pub fn held(&self) -> usize {
+        let spare = self.frames.capacity() - self.frames.len();
+        self.held + spare * size_of::<Frame>()
+    }
+
+    /// How many frames there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.frames.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.frames.is_empty()
     }
 
     /// The last id, if there is a frame.
@@ -69,6 +106,7 @@ impl Window {
             self.restart(frame.prev);
         }
         self.bytes += frame.size();
+        self.held += frame.held_beside(self.frames.back());
         if self.frames.capacity() == 0 {
             // Very many topics never have a second event while somebody looks.
             self.frames.reserve_exact(1);
@@ -79,26 +117,45 @@ impl Window {
         }
     }
 
-    /// Puts older entries before the present ones: everything above `floor`, as far as they fit.
-    pub fn prepend(&mut self, floor: Id, older: &[Frame]) {
+    /// Lets the oldest go until no more than `most` bytes are held, and `least` frames or fewer are left. How
+    /// many went.
+    pub fn give_back(&mut self, most: usize, least: usize) -> usize {
+        let before = self.frames.len();
+        while self.frames.len() > least && self.held() > most {
+            self.drop_oldest();
+        }
+        before - self.frames.len()
+    }
+
+    /// Puts older entries before the present ones: everything above `floor`, as far as they fit, also into
+    /// `room` bytes of memory.
+    pub fn prepend(&mut self, floor: Id, older: &[Frame], room: usize) {
         let below = older.partition_point(|frame| frame.id <= self.floor);
         let older = older.get(..below).unwrap_or_default();
         let bytes: usize = older.iter().map(Frame::size).sum();
         let fits = self.frames.len() + older.len() <= self.bounds.events_max
             && self.bytes + bytes <= self.bounds.bytes_max;
-        if floor < self.floor && fits {
+        let beside = older.iter().skip(1).map(Some).chain([self.frames.front()]);
+        let held: usize = older
+            .iter()
+            .zip(beside)
+            .map(|(frame, next)| frame.held_beside(next))
+            .sum();
+        if floor < self.floor && fits && held <= room {
             for frame in older.iter().rev() {
                 self.frames.push_front(frame.clone());
             }
             self.bytes += bytes;
+            self.held += held;
             self.floor = floor;
         }
     }
 
     /// Forgets everything; the window begins anew above `floor`.
     pub fn restart(&mut self, floor: Id) {
-        self.frames.clear();
+        self.frames = VecDeque::new();
         self.bytes = 0;
+        self.held = 0;
         self.floor = floor;
     }
 
@@ -140,7 +197,12 @@ impl Window {
     fn drop_oldest(&mut self) {
         if let Some(frame) = self.frames.pop_front() {
             self.bytes -= frame.size();
+            self.held -= frame.held_beside(self.frames.front());
             self.floor = frame.id;
+            if self.frames.len() * 4 < self.frames.capacity() {
+                // A window that has shrunk does not hold what it needed once.
+                self.frames.shrink_to(self.frames.len() * 2);
+            }
         }
     }
 }
@@ -228,14 +290,68 @@ mod tests {
         let mut window = Window::new(Id::new(3, 1), bounds);
         window.append(frame(4, Mark::Event));
         let older: Vec<_> = (2..=4).map(|ms| frame(ms, Mark::Event)).collect();
-        window.prepend(Id::new(1, 1), &older);
+        window.prepend(Id::new(1, 1), &older, 0);
+        assert_eq!(window.floor(), Id::new(3, 1), "there is no room for them");
+        window.prepend(Id::new(1, 1), &older, usize::MAX);
         assert_eq!(ids(&window, Id::ZERO), [2, 3, 4]);
         assert_eq!(window.floor(), Id::new(1, 1));
-        window.prepend(Id::ZERO, &[frame(1, Mark::Event), frame(1, Mark::Event)]);
+        let two = [frame(1, Mark::Event), frame(1, Mark::Event)];
+        window.prepend(Id::ZERO, &two, usize::MAX);
         assert_eq!(
             window.floor(),
             Id::new(1, 1),
             "what does not fit is left out whole"
         );
+    }
+
+    const WIDE: WindowBounds = WindowBounds {
+        events_max: 1_000,
+        bytes_max: 1 << 20,
+    };
+
+    fn entry(ms: u64) -> Entry {
+        Entry {
+            id: Id::new(ms, 1),
+            prev: Id::new(ms - 1, 1),
+            mark: Mark::Event,
+            event_type: String::new(),
+            data: "x".repeat(100),
+        }
+    }
+
+    /// Frames of a page share a buffer, which lives as long as the last of them.
+    #[test]
+    fn what_is_held_is_what_stays_in_memory() {
+        let topic = Topic::parse("t").unwrap();
+        let page = Frame::encode_all(&topic, (1..=8).map(entry));
+        let buffer = page[0].chunk().buffer_len();
+        let mut window = Window::new(Id::ZERO, WIDE);
+        page.iter().for_each(|frame| window.append(frame.clone()));
+        for left in (1..8).rev() {
+            window.give_back(0, left);
+            let frames = window.frames.capacity() * size_of::<Frame>();
+            assert_eq!((window.len(), window.held()), (left, buffer + frames));
+        }
+        window.append(frame(9, Mark::Event));
+        window.give_back(0, 1);
+        assert!(window.held() < buffer, "the page's buffer is gone");
+        assert_eq!(window.give_back(0, 0), 1);
+        assert_eq!((window.held(), window.floor()), (0, Id::new(9, 1)));
+    }
+
+    #[test]
+    fn a_page_that_is_put_before_is_held_once() {
+        let topic = Topic::parse("t").unwrap();
+        let page = Frame::encode_all(&topic, (1..=8).map(entry));
+        let mut whole = Window::new(Id::ZERO, WIDE);
+        page.iter().for_each(|frame| whole.append(frame.clone()));
+        let mut window = Window::new(Id::new(4, 1), WIDE);
+        page[4..]
+            .iter()
+            .for_each(|frame| window.append(frame.clone()));
+        window.prepend(Id::ZERO, &page[..4], 4 * size_of::<Frame>());
+        assert_eq!((window.len(), window.held), (8, whole.held));
+        window.give_back(0, 0);
+        assert_eq!((window.held(), window.bytes), (0, 0));
     }
 }

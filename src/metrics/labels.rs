@@ -70,6 +70,8 @@ label! {
         Limit = "limit",
         /// Its address has as much as one may.
         Address = "address",
+        /// It wants topics that nobody reads here, and `limits.feeds_max` are followed.
+        Feeds = "feeds",
     }
 }
 

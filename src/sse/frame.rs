@@ -167,6 +167,15 @@ impl Frame {
         self.chunk.len() + self.event_type.len() + size_of::<Self>()
     }
 
+    /// Bytes that stay in memory for this frame, beside a `neighbour` that is held anyway: all of its
+    /// buffer, unless both stand in one.
+    #[must_use]
+    pub fn held_beside(&self, neighbour: Option<&Self>) -> usize {
+        let shared = neighbour.is_some_and(|other| self.chunk.shares_buffer(&other.chunk));
+        let buffer = if shared { 0 } else { self.chunk.buffer_len() };
+        buffer + self.event_type.len() + size_of::<Self>()
+    }
+
     /// Why this frame is no event, if it is a gap.
     #[must_use]
     pub fn gap_reason(&self) -> Option<GapReason> {

@@ -26,12 +26,24 @@ impl Span {
 
     /// Joins `next` if it stands right behind. False if it does not; then nothing has changed.
     pub fn join(&mut self, next: &Self) -> bool {
-        // Two buffers that are alive at the same time do not begin at the same address.
-        let follows = self.buffer.as_ptr() == next.buffer.as_ptr() && self.to == next.from;
+        let follows = self.shares_buffer(next) && self.to == next.from;
         if follows {
             self.to = next.to;
         }
         follows
+    }
+
+    /// Bytes of the whole buffer, which stay in memory as long as this does.
+    #[must_use]
+    pub fn buffer_len(&self) -> usize {
+        self.buffer.len()
+    }
+
+    /// Whether both stand in one buffer.
+    #[must_use]
+    pub fn shares_buffer(&self, other: &Self) -> bool {
+        // Two buffers that are alive at the same time do not begin at the same address.
+        self.buffer.as_ptr() == other.buffer.as_ptr()
     }
 
     /// The same bytes, alone.

@@ -9,6 +9,7 @@ use super::turn::{Now, Stream};
 use crate::address::Network;
 use crate::cursor::Cursor;
 use crate::follow::reads::Reads;
+use crate::hub::interest::Reserved;
 use crate::hub::reader::{OpenStep, Reader, Start};
 use crate::hub::{Hub, TaskWaker};
 use crate::id::Id;
@@ -32,6 +33,8 @@ pub struct Opener {
     jitter: Jitter,
     waker: Waker,
     stage: Stage,
+    /// Room for its topics, until its reader has them.
+    room: Option<Reserved>,
 }
 
 #[derive(Debug)]
@@ -96,6 +99,16 @@ impl Opener {
             jitter,
             waker,
             stage: Stage::New,
+            room: None,
+        }
+    }
+
+    /// The same, with room for its topics that is kept for it.
+    #[must_use]
+    pub fn with_room(self, room: Reserved) -> Self {
+        Self {
+            room: Some(room),
+            ..self
         }
     }
 
@@ -146,6 +159,7 @@ impl Opener {
     fn read_from(&mut self, begin: &BeginIn) {
         let start = |partition| begin.start(partition);
         let reader = self.hub.reader(&self.request.topics, &self.waker, start);
+        self.room = None;
         self.stage = Stage::Reading(Box::new(reader), Vec::new());
     }
 }
@@ -161,10 +175,12 @@ pub async fn open(
     settings: Arc<StreamSettings>,
     task_waker: Arc<TaskWaker>,
     request: StreamRequest,
+    room: Reserved,
     name: Option<Network>,
 ) -> Stream {
     let waker = Waker::from(task_waker.clone());
-    let mut opener = Opener::new(hub, settings, request, Jitter::draw(), waker);
+    let opener = Opener::new(hub, settings, request, Jitter::draw(), waker);
+    let mut opener = opener.with_room(room);
     loop {
         let next = std::future::poll_fn(|cx| {
             // Registered before looking: what happens in between wakes this task again.

@@ -244,6 +244,14 @@ fn a_fault_is_one_clear_sentence() {
             "limits.address.streams_per_second (in FILE): must be at most 1000000",
         ),
         (
+            "[limits]\nfeeds_max = 63",
+            "limits.feeds_max (in FILE): must be at least limits.topics_per_stream_max: such a stream could never be opened",
+        ),
+        (
+            "[window]\ntotal_bytes_max = 1048575",
+            "window.total_bytes_max (in FILE): must be at least window.bytes_max: it bounds all windows together",
+        ),
+        (
             "[engine]\nstall_after = '2999ms'",
             "engine.stall_after (in FILE): must be at least 3s",
         ),

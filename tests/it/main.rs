@@ -54,6 +54,7 @@ mod silent_links;
 mod slow_reader;
 mod sockets;
 mod stall;
+mod stream_bounds;
 mod streams;
 mod stuck_log;
 mod subscribe;

@@ -173,6 +173,53 @@ fn a_reader_that_takes_nothing_for_too_long_is_cut_and_comes_back() {
     assert_eq!(numbers(&seen), (0..EVENTS).collect::<Vec<_>>());
 }
 
+/// The topics that hold most give up their oldest events, which are in the log. Nobody misses anything, and a topic
+/// that holds little is read from memory still.
+#[test]
+fn all_windows_share_one_bound_and_small_topics_keep_theirs() {
+    const TOPICS: usize = 8;
+    const EVENTS: usize = 20;
+    // A frame may be counted before others have made room for it.
+    #[expect(clippy::cast_precision_loss, reason = "far below what is exact")]
+    const BOUND: f64 = (MIB + 2 * LARGE) as f64;
+    const { assert!(TOPICS * EVENTS * LARGE > 8 * MIB, "far more than held") }
+    over_both_brokers(
+        &[("window.total_bytes_max", "1048576")],
+        |broker, gateway| {
+            let _quiet = gateway.listen(&["quiet"]);
+            let ids: Vec<String> = (0..5)
+                .map(|number| gateway.publish("quiet", &number.to_string()))
+                .collect();
+            let topics: Vec<String> = (0..TOPICS).map(|topic| format!("large-{topic}")).collect();
+            let mut stuck: Vec<Sse> = topics
+                .iter()
+                .map(|topic| gateway.listen(&[topic]))
+                .collect();
+            for number in 0..EVENTS {
+                for topic in &topics {
+                    gateway.publish(topic, &large(number));
+                }
+                let held = gateway.metric("tidegate_window_bytes", &[]);
+                assert!(held <= BOUND, "{broker}: {held}");
+            }
+            eventually("events were given up", || {
+                gateway.metric("tidegate_window_evicted_events_total", &[]) > 100.0
+            });
+            let held = gateway.metric("tidegate_window_bytes", &[]);
+            assert!(held <= BOUND && held > BOUND / 2.0, "{broker}: {held}");
+            let window = [("outcome", "window")];
+            let replays = gateway.metric("tidegate_replays_total", &window);
+            let mut back = gateway.open("/events/quiet", &[("Last-Event-ID", &ids[0])]);
+            back.opened();
+            assert_eq!(back.next_data(4), ["1", "2", "3", "4"], "{broker}");
+            gateway.wait_for_metric("tidegate_replays_total", &window, replays + 1.0);
+            for stream in &mut stuck {
+                read_all(stream, 0..EVENTS);
+            }
+        },
+    );
+}
+
 /// Each has asked for pages of many topics, and holds none of them while it takes nothing. One whose body is
 /// of HTTP/2 lets them go as well.
 #[test]

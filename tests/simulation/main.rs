@@ -329,6 +329,58 @@ fn everything_at_once() {
         slow_replies: false,
         reloads: false,
         history: true,
+        crowded: false,
     };
     sweep(mix, &REASONS);
+}
+
+/// What leaves a window because all windows together are full is in the log, and is missed by nobody.
+#[test]
+fn windows_that_share_too_little_memory_lose_nothing_and_tell_no_gap() {
+    let mix = Mix {
+        cuts: true,
+        sweeps: true,
+        history: true,
+        crowded: true,
+        ..Mix::default()
+    };
+    let tally = sweep(mix, &[]);
+    assert!(tally.contains_key("evicted"), "{tally:?}");
+}
+
+#[test]
+fn windows_that_share_too_little_memory_bring_nothing_back() {
+    let mix = Mix {
+        slow_replies: true,
+        deletion: true,
+        sweeps: true,
+        history: true,
+        crowded: true,
+        ..Mix::default()
+    };
+    let tally = sweep(mix, &["trimmed"]);
+    assert!(tally.contains_key("evicted"), "{tally:?}");
+}
+
+#[test]
+fn everything_at_once_in_too_little_memory() {
+    let mix = Mix {
+        cuts: true,
+        vanishing: true,
+        trimming: true,
+        deletion: true,
+        ends: true,
+        expiry: true,
+        rewinds: true,
+        flushes: true,
+        clock_steps: true,
+        settings: true,
+        sweeps: true,
+        slow_replies: false,
+        reloads: false,
+        history: true,
+        crowded: true,
+    };
+    let tally = sweep(mix, &REASONS);
+    assert!(tally.contains_key("evicted"), "{tally:?}");
 }

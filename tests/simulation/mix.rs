@@ -32,4 +32,6 @@ pub struct Mix {
     pub slow_replies: bool,
     /// First visits ask for everything that is retained.
     pub history: bool,
+    /// All windows of a replica together hold a few events only.
+    pub crowded: bool,
 }

@@ -14,7 +14,7 @@ use tidegate::follow::core::{FollowSettings, FollowerCore};
 use tidegate::follow::reads::shared::{Begun, Finished, SharedReads};
 use tidegate::hub::Hub;
 use tidegate::hub::feed::Feed;
-use tidegate::hub::window::WindowBounds;
+use tidegate::hub::window::Windows;
 use tidegate::id::Id;
 use tidegate::log::{ClockName, LogRead, Reading};
 use tidegate::sse::{Frame, Mark};
@@ -90,13 +90,8 @@ pub struct Replica {
 pub type Trace = Vec<String>;
 
 impl Replica {
-    pub fn new(
-        partitions: PartitionNo,
-        bounds: WindowBounds,
-        keep: Duration,
-        now: Instant,
-    ) -> Self {
-        let hub = Hub::new(partitions, bounds);
+    pub fn new(partitions: PartitionNo, windows: Windows, keep: Duration, now: Instant) -> Self {
+        let hub = Hub::new(partitions, windows);
         let settings = FollowSettings {
             reads_max: 2,
             tick_after: Duration::from_millis(150),

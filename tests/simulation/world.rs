@@ -16,7 +16,7 @@ use std::task::Waker;
 use std::time::Duration;
 use tidegate::broker::{Bounds, Publication, Retention, Rule};
 use tidegate::event::EventType;
-use tidegate::hub::window::WindowBounds;
+use tidegate::hub::window::{WindowBounds, Windows};
 use tidegate::id::Id;
 use tidegate::log::{History, LogRead, Reading};
 use tidegate::metrics::Metrics;
@@ -46,6 +46,8 @@ pub struct World {
     replicas: Vec<Replica>,
     clients: Vec<Client>,
     published: Vec<Published>,
+    /// Of all windows of a replica.
+    total_bytes_max: usize,
     /// Events of the topic that is not logged.
     whispers: usize,
     pub trace: Vec<String>,
@@ -61,13 +63,22 @@ impl World {
         let mut rng = StdRng::seed_from_u64(seed);
         let partitions = if rng.random_bool(0.3) { 2 } else { 1 };
         let server = Server::new(&mix, partitions);
-        let bounds = WindowBounds {
+        let each = WindowBounds {
             events_max: *[1, 2, 4, 8].choose(&mut rng).unwrap(),
             bytes_max: *[500, 1_500, 1 << 20].choose(&mut rng).unwrap(),
         };
+        let total_bytes_max = if mix.crowded {
+            *[1, 600, 2_000].choose(&mut rng).unwrap()
+        } else {
+            usize::MAX
+        };
+        let windows = Windows {
+            each,
+            total_bytes_max,
+        };
         let keep = if mix.sweeps { 20 } else { 1_000_000_000 };
         let now = start + Duration::from_millis(server.now);
-        let replica = |_| Replica::new(partitions, bounds, Duration::from_millis(keep), now);
+        let replica = |_| Replica::new(partitions, windows, Duration::from_millis(keep), now);
         let clients = (0..CLIENTS).map(|_| Client::new(&mut rng, mix.history));
         let clients = clients.collect();
         Self {
@@ -81,6 +92,7 @@ impl World {
             replicas: (0..REPLICAS).map(replica).collect(),
             clients,
             published: Vec::new(),
+            total_bytes_max,
             whispers: 0,
             trace: Vec::new(),
             tally: BTreeMap::new(),
@@ -782,7 +794,23 @@ impl World {
         }
     }
 
+    /// What windows hold is counted, and bounded: the newest event of the topic that is not logged stays, and
+    /// that which was heard last.
+    fn check_windows(&mut self) {
+        const NEWEST: usize = 2_000;
+        for replica in &self.replicas {
+            let held: usize = replica.hub.feeds().iter().map(|feed| feed.held()).sum();
+            assert_eq!(replica.hub.window_bytes(), held, "bytes of all windows");
+            assert!(held <= self.total_bytes_max.saturating_add(NEWEST));
+            let evicted = replica.hub.take_evicted();
+            if evicted > 0 {
+                *self.tally.entry("evicted".into()).or_default() += evicted;
+            }
+        }
+    }
+
     fn check(&mut self) {
+        self.check_windows();
         let unlogged = Topic::parse(UNLOGGED).unwrap();
         for index in 0..CLIENTS {
             say!(self, "checking client {index}");

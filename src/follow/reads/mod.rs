@@ -44,7 +44,11 @@ struct Shared {
     broker: Arc<Broker>,
     metrics: Arc<Metrics>,
     tracker: TaskTracker,
+    /// For pages, and where histories begin.
     places: Places,
+    /// For clocks and states, which bring little, and for streams that hold pages until they have the rest: they
+    /// do not wait behind pages that wait for room.
+    light_places: Places,
     budget: Arc<PageBudget>,
     under_way: Mutex<UnderWay>,
 }
@@ -60,15 +64,15 @@ struct UnderWay {
 const PAUSE_MAX: Duration = Duration::from_millis(500);
 
 impl Reads {
-    /// As many reads at the same time as there are places; their tasks belong to `tracker`. With more than
-    /// `page_bytes_max` bytes of pages in memory further ones wait a little.
+    /// As many reads of pages at the same time as there are places, and as many others; their tasks belong to
+    /// `tracker`. With `page_bytes_max` bytes of pages in memory, or on their way there, further ones wait.
     #[must_use]
     pub fn new(
         hub: Arc<Hub>,
         broker: Arc<Broker>,
         metrics: Arc<Metrics>,
         tracker: TaskTracker,
-        places: Places,
+        [places, light_places]: [Places; 2],
         page_bytes_max: usize,
     ) -> Self {
         let budget = Arc::new(PageBudget::new(metrics.clone(), page_bytes_max));
@@ -78,6 +82,7 @@ impl Reads {
             metrics,
             tracker,
             places,
+            light_places,
             budget,
             under_way: Mutex::default(),
         }))
@@ -91,6 +96,7 @@ impl Reads {
     /// Other numbers of reads at the same time, in all and of one address. Those that are under way go on.
     pub fn set_places(&self, most: usize, each_max: usize) {
         self.0.places.set_most(most, each_max);
+        self.0.light_places.set_most(most, each_max);
     }
 
     /// Reads pages, the clock or the state of topics, in the name of an address if it is known. The hub has learnt of
@@ -152,6 +158,13 @@ impl Shared {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn places_of(&self, read: &LogRead) -> &Places {
+        match read {
+            LogRead::Pages(..) => &self.places,
+            LogRead::Clock(..) | LogRead::State(..) | LogRead::Rest(..) => &self.light_places,
+        }
+    }
+
     /// As [`SharedReads::join`]. While the read waits for a place, it does so in the new name, too: nobody waits behind
     /// all that another address wants because it was the first to want this.
     fn join(&self, read: &LogRead, waiter: Waiter) -> bool {
@@ -159,7 +172,7 @@ impl Shared {
         let mut under_way = self.lock();
         let begins = under_way.reads.join(read.clone(), waiter);
         if let Some(ticket) = under_way.tickets.get(read) {
-            self.places.wait_also(*ticket, name);
+            self.places_of(read).wait_also(*ticket, name);
         }
         begins
     }
@@ -169,7 +182,7 @@ impl Shared {
         let queued = {
             let mut under_way = self.lock();
             let names = under_way.reads.waiting(read).map(|waiter| waiter.name);
-            let queued = self.places.wait(names);
+            let queued = self.places_of(read).wait(names);
             under_way.tickets.insert(read.clone(), queued.ticket());
             queued
         };
@@ -205,16 +218,19 @@ async fn carry_out(shared: Arc<Shared>, read: LogRead) {
     };
     let mut pause = Pause::default();
     loop {
-        if matches!(read, LogRead::Pages(..)) {
-            shared.budget.room().await;
-        }
         let place = shared.place(&read).await;
+        // With the place: whose turn it is among addresses goes for room as well.
+        let room = match &read {
+            LogRead::Pages(_, requests) => shared.budget.room(requests.len()).await,
+            LogRead::Rest(_, requests) => shared.budget.take(requests.len()),
+            LogRead::Clock(_) | LogRead::State(..) => None,
+        };
         let waits = |waiter: &Waiter| !waiter.answer.is_closed();
         let begun = shared.lock().reads.begin(&read, &shared.hub, waits);
         match begun {
             Begun::Ask => {}
             Begun::Wait => {
-                drop(place);
+                drop((place, room));
                 // Looks from time to time whether somebody waits at all: in an outage visitors come
                 // and go, each with a read of its own.
                 let settled = shared.hub.settled(read.partition());
@@ -231,6 +247,7 @@ async fn carry_out(shared: Arc<Shared>, read: LogRead) {
         let mut reading = match answer {
             Ok(reading) => reading,
             Err(why) => {
+                drop(room);
                 pause.after(&why).await;
                 continue;
             }
@@ -245,7 +262,8 @@ async fn carry_out(shared: Arc<Shared>, read: LogRead) {
             }
             Finished::Again(served) => served,
         };
-        shared.budget.hold(&mut reading);
+        let missing = read.requests().len().saturating_sub(reading.pages.len());
+        shared.budget.hold(&mut reading, missing, room);
         let reading = Arc::new(reading);
         for waiter in served {
             // Whoever waited may have gone.

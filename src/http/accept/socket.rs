@@ -5,10 +5,15 @@
 //! by the runtime. In a storm of reconnects that spares every connection a registration and a
 //! wake-up, and each is served whole before the next is begun, where thousands would be half
 //! served, each with its buffers.
+//!
+//! Writes are tried first in any case: of a socket that it has only just begun to watch the runtime does not
+//! know yet that it takes something. A body that is cut would be asked for more before its first bytes
+//! had gone, and they would go nowhere.
 
 use super::proxy_protocol::{self, Header};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
+use socket2::SockRef;
 use std::future::poll_fn;
 use std::io::{self, IoSlice, Read as _, Write as _};
 use std::pin::Pin;
@@ -139,13 +144,19 @@ impl Socket {
         let State::Unwatched(socket) = &self.state else {
             return None;
         };
-        loop {
-            match call(socket) {
-                Err(why) if why.kind() == io::ErrorKind::Interrupted => {}
-                Err(why) if why.kind() == io::ErrorKind::WouldBlock => return None,
-                done => return Some(done),
-            }
-        }
+        attempt(|| call(socket))
+    }
+
+    /// Tries to write, watched or not; nothing if it would block.
+    fn attempt_write<T>(
+        &self,
+        call: impl Fn(SockRef<'_>) -> io::Result<T>,
+    ) -> Option<io::Result<T>> {
+        attempt(|| match &self.state {
+            State::Unwatched(socket) => call(SockRef::from(socket)),
+            State::Watched(socket) => call(SockRef::from(socket.inner())),
+            State::Lost => Err(io::ErrorKind::NotConnected.into()),
+        })
     }
 
     /// From here on the runtime watches it.
@@ -157,6 +168,17 @@ impl Socket {
         match &mut self.state {
             State::Watched(socket) => Ok(socket),
             State::Unwatched(_) | State::Lost => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+}
+
+/// Calls once, whatever signal comes in between; nothing if it would block.
+fn attempt<T>(mut call: impl FnMut() -> io::Result<T>) -> Option<io::Result<T>> {
+    loop {
+        match call() {
+            Err(why) if why.kind() == io::ErrorKind::Interrupted => {}
+            Err(why) if why.kind() == io::ErrorKind::WouldBlock => return None,
+            done => return Some(done),
         }
     }
 }
@@ -193,7 +215,7 @@ impl Write for Socket {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        match self.attempt(|mut socket| socket.write(bytes)) {
+        match self.attempt_write(|socket| (&*socket).write(bytes)) {
             Some(done) => Poll::Ready(done),
             None => Pin::new(self.watch()?).poll_write(cx, bytes),
         }
@@ -204,7 +226,7 @@ impl Write for Socket {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match self.attempt(|mut socket| socket.write_vectored(slices)) {
+        match self.attempt_write(|socket| (&*socket).write_vectored(slices)) {
             Some(done) => Poll::Ready(done),
             None => Pin::new(self.watch()?).poll_write_vectored(cx, slices),
         }

@@ -15,6 +15,7 @@ pub(super) use late::{LateFind, Stretch};
 pub use repair::{Repaired, Taken, Wanted};
 pub(super) use unlogged::Passed;
 
+use super::budget::{Account, Budget, Giver};
 use super::lock::{Rank, Ranked, RankedGuard};
 use super::partition::Partition;
 use super::waker::{WakerId, WakerSet};
@@ -25,7 +26,7 @@ use crate::sse::Frame;
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::topic::Topic;
 use repair::Track;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::Waker;
 use unlogged::Unlogged;
 
@@ -42,6 +43,10 @@ pub struct Feed {
     late: AtomicU32,
     state: Ranked<State>,
     wakers: WakerSet,
+    /// What all windows take.
+    budget: Arc<Budget<Self>>,
+    /// Itself, for the budget.
+    me: Weak<Self>,
 }
 
 #[derive(Debug)]
@@ -49,6 +54,20 @@ struct State {
     track: Track,
     unlogged: Unlogged,
     subscribers: u32,
+    account: Account,
+}
+
+impl State {
+    /// Bytes that stay in memory for what is kept of the topic.
+    fn held(&self) -> usize {
+        self.track.held() + self.unlogged.held()
+    }
+}
+
+impl Drop for Feed {
+    fn drop(&mut self) {
+        self.budget.close(&self.state.get_mut().account);
+    }
 }
 
 impl Feed {
@@ -58,13 +77,15 @@ impl Feed {
         number: u64,
         bounds: WindowBounds,
         known: LastKnown,
-    ) -> Self {
+        budget: Arc<Budget<Self>>,
+    ) -> Arc<Self> {
         let state = State {
             track: Track::new(bounds, known),
             unlogged: Unlogged::default(),
             subscribers: 0,
+            account: Account::default(),
         };
-        Self {
+        Arc::new_cyclic(|me| Self {
             topic,
             partition,
             number,
@@ -72,7 +93,9 @@ impl Feed {
             late: AtomicU32::new(0),
             state: Ranked::new(Rank::Feed, state),
             wakers: WakerSet::default(),
-        }
+            budget,
+            me: me.clone(),
+        })
     }
 
     fn state(&self) -> RankedGuard<'_, State> {
@@ -146,11 +169,37 @@ impl Feed {
         self.state().track.was_deleted_after(horizon)
     }
 
-    /// Bytes of frames in memory.
+    /// Bytes that stay in memory for what is kept of the topic.
     #[must_use]
-    pub fn window_bytes(&self) -> usize {
-        let state = self.state();
-        state.track.window.bytes() + state.unlogged.bytes()
+    pub fn held(&self) -> usize {
+        self.state().held()
+    }
+
+    /// Tells the budget what is held now. Whatever changes that calls it before it lets the lock go.
+    fn settle(&self, state: &mut State) {
+        let gives = !state.track.window.is_empty() || state.unlogged.gives();
+        let held = state.held();
+        self.budget
+            .settle(&mut state.account, held, gives, &self.me);
+    }
+
+    /// The oldest frames go, as far as [`Giver`] asks for it: what is logged first, the newest too unless it
+    /// is spared. The window's floor moves as it does when the window is full by itself. False if nothing has
+    /// gone.
+    pub(super) fn give_back(&self, giver: &Giver<Self>, spares_newest: bool) -> bool {
+        let mut state = self.state();
+        let held = state.held();
+        let most = held.saturating_sub(giver.excess).max(giver.keeps);
+        // One frame at least, whatever its size.
+        let most = most.min(held.saturating_sub(1));
+        let others = held - state.track.window.held();
+        let window = &mut state.track.window;
+        let logged = window.give_back(most.saturating_sub(others), spares_newest.into());
+        let others = state.track.held();
+        let gone = logged + state.unlogged.give_back(most.saturating_sub(others));
+        self.budget.note_evicted(gone);
+        self.settle(&mut state);
+        gone > 0
     }
 
     /// How many entries above `cursor` stand in the window, and whether it may lack some of them.
@@ -200,7 +249,10 @@ impl Feed {
     /// Takes a frame from the live path.
     pub(super) fn hear(&self, frame: Frame) -> Taken {
         let heard = self.partition.heard();
-        self.state().track.hear(frame, heard)
+        let mut state = self.state();
+        let taken = state.track.hear(frame, heard);
+        self.settle(&mut state);
+        taken
     }
 
     /// Takes an event that is not logged.
@@ -209,6 +261,7 @@ impl Feed {
         let number = self.passed.load(Ordering::Relaxed) + 1;
         let bounds = state.track.window.bounds();
         state.unlogged.append(frame, number, bounds);
+        self.settle(&mut state);
         // After the frame: who reads this number finds it.
         self.passed.store(number, Ordering::Release);
     }
@@ -220,7 +273,9 @@ impl Feed {
 
     pub(super) fn break_off(&self) {
         let (heard, changed) = (self.partition.heard(), self.partition.changed());
-        self.state().track.break_off(heard, changed);
+        let mut state = self.state();
+        state.track.break_off(heard, changed);
+        self.settle(&mut state);
     }
 
     pub(super) fn lose_frame(&self) {
@@ -252,6 +307,7 @@ impl Feed {
             .repair(page, horizon, heard, serial, complete_in);
         // After the find: who reads this number finds it.
         self.late.store(state.track.late.count(), Ordering::Release);
+        self.settle(&mut state);
         repaired
     }
 
@@ -261,7 +317,12 @@ impl Feed {
     }
 
     pub(super) fn offer(&self, page: &Page, horizon: &Horizon) {
-        self.state().track.offer(page, horizon);
+        let mut state = self.state();
+        let before = state.held();
+        state.track.offer(page, horizon, self.budget.room());
+        if state.held() != before {
+            self.settle(&mut state);
+        }
     }
 }
 

@@ -5,6 +5,8 @@ use crate::sse::Frame;
 
 /// Frames that wait for a repair. When it overflows they are dropped, and read from the log instead.
 const PENDING_MAX: usize = 1024;
+/// Bytes of them, all but the last.
+const PENDING_BYTES_MAX: usize = 1024 * 1024;
 
 /// Frames that wait until the topic has been read. Hardly ever any do, so they stand behind a
 /// pointer.
@@ -16,6 +18,7 @@ pub(super) struct Pending(Option<Box<Waiting>>);
 pub(super) struct Waiting {
     /// In the order in which they were heard.
     pub(super) frames: Vec<Frame>,
+    bytes: usize,
     /// Some did not fit, or were lost on the way.
     pub(super) lost: bool,
 }
@@ -24,11 +27,18 @@ impl Pending {
     /// Keeps a frame, or remembers that it could not.
     pub(super) fn keep(&mut self, frame: Frame) {
         let waiting = self.0.get_or_insert_default();
-        if waiting.frames.len() < PENDING_MAX {
+        if waiting.frames.len() < PENDING_MAX && waiting.bytes < PENDING_BYTES_MAX {
+            // Each came by itself, in a buffer of its own.
+            waiting.bytes += frame.held_beside(None);
             waiting.frames.push(frame);
         } else {
             waiting.lost = true;
         }
+    }
+
+    /// Bytes that stay in memory for it.
+    pub(super) fn held(&self) -> usize {
+        self.0.as_ref().map_or(0, |waiting| waiting.bytes)
     }
 
     /// A frame was lost before it came here.

@@ -143,6 +143,11 @@ impl Track {
         }
     }
 
+    /// Bytes that stay in memory for it.
+    pub(super) fn held(&self) -> usize {
+        self.window.held() + self.pending.held()
+    }
+
     /// Whether a reader at `position` finds everything above it in the window.
     pub(super) fn covers(&self, position: Id) -> bool {
         self.health != Health::Opening && position >= self.window.floor()
@@ -285,8 +290,8 @@ impl Track {
     /// The reply may have been under way for long: meanwhile the window may have moved on, the topic
     /// may have been deleted, and it may have ended. The window may still be of the log before a rewind:
     /// the page's log was told of it before it was read (`Partition::settled`), and whoever comes out of
-    /// the window in the seam is told from where the seam begins.
-    pub(super) fn offer(&mut self, page: &Page, horizon: &Horizon) {
+    /// the window in the seam is told from where the seam begins. It takes no more than `room` bytes.
+    pub(super) fn offer(&mut self, page: &Page, horizon: &Horizon, room: usize) {
         if self.health == Health::Opening || self.was_deleted_after(horizon) {
             return;
         }
@@ -298,7 +303,7 @@ impl Track {
         let whole = matches!(page.floor, Floor::Log(_))
             && gap::judge(page.after, horizon, page.floor).is_none();
         if reaches && whole {
-            self.window.prepend(page.after, &page.frames);
+            self.window.prepend(page.after, &page.frames, room);
             self.known.see(self.window.last());
         }
         // The log has forgotten an end that stands here still: it expired, or its key was removed.
@@ -431,7 +436,7 @@ impl Track {
     }
 
     fn hear_what_waited(&mut self, heard: Id) -> Repaired {
-        let Waiting { frames, lost } = self.pending.take();
+        let Waiting { frames, lost, .. } = self.pending.take();
         let Health::Live { base: read } = self.health else {
             return Repaired::More;
         };

@@ -41,8 +41,21 @@ impl Unlogged {
         (frames, Passed { seen, skipped })
     }
 
-    /// Bytes held.
-    pub(super) fn bytes(&self) -> usize {
-        self.0.as_ref().map_or(0, |window| window.bytes())
+    /// Bytes that stay in memory for it.
+    pub(super) fn held(&self) -> usize {
+        self.0.as_ref().map_or(0, |window| window.held())
+    }
+
+    /// Whether it can give something back: the newest event always stays, since no reader could get it
+    /// elsewhere.
+    pub(super) fn gives(&self) -> bool {
+        self.0.as_ref().is_some_and(|window| window.len() > 1)
+    }
+
+    /// As [`Window::give_back`].
+    pub(super) fn give_back(&mut self, most: usize) -> usize {
+        self.0
+            .as_mut()
+            .map_or(0, |window| window.give_back(most, 1))
     }
 }

@@ -236,7 +236,14 @@ impl Part {
         {
             return self.follow(&teller, showing);
         }
-        let step = self.merge_all(&teller, showing);
+        let step = match self.merge_all(&teller, showing) {
+            Step::Behind(LogRead::Pages(partition, requests))
+                if self.sources.iter().any(Source::holds_page) =>
+            {
+                Step::Behind(LogRead::Rest(partition, requests))
+            }
+            step => step,
+        };
         if step == Step::Idle && self.has_ended() {
             Step::Ended
         } else {

@@ -214,6 +214,13 @@ impl Source {
         }));
     }
 
+    /// Whether entries of a page are held for it.
+    pub(super) fn holds_page(&self) -> bool {
+        self.page
+            .as_ref()
+            .is_some_and(|page| !page.left().is_empty())
+    }
+
     /// The stream shows nothing for a while. What is left of the page is read again when it goes on; a gap
     /// that the page begins with was found, and stays.
     pub(super) fn release_page(&mut self) {

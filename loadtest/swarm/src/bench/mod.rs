@@ -23,6 +23,7 @@ pub mod publishing;
 pub mod relay;
 pub mod servers;
 pub mod slow;
+pub mod stopped;
 pub mod storm;
 pub mod swarm;
 pub mod topics;
@@ -89,6 +90,7 @@ const GROUPS: &[(&[Measurement], Place, Run)] = &[
     (publishing::ALL, Place::Together, publishing::run),
     (storm::ALL, Place::Apart, storm::run),
     (slow::ALL, Place::Apart, slow::run),
+    (stopped::ALL, Place::Together, stopped::run),
     (connects::ALL, Place::Apart, connects::run),
     (many::ALL, Place::Together, many::run),
 ];

@@ -100,12 +100,25 @@ impl Process {
     /// # Errors
     /// It has ended.
     pub fn memory(&self) -> io::Result<u64> {
-        let rollup = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", self.child.id()))?;
-        let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:"));
+        self.told("smaps_rollup", "Pss:")
+    }
+
+    /// The most memory that it ever had, in bytes.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn peak_memory(&self) -> io::Result<u64> {
+        self.told("status", "VmHWM:")
+    }
+
+    /// Bytes that the kernel tells of it in a file of [proc(5)](https://man7.org/linux/man-pages/man5/proc.5.html).
+    fn told(&self, file: &str, what: &str) -> io::Result<u64> {
+        let text = std::fs::read_to_string(format!("/proc/{}/{file}", self.child.id()))?;
+        let line = text.lines().find_map(|line| line.strip_prefix(what));
         let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB"));
         let kilobytes: u64 = kilobytes
             .and_then(|number| number.trim().parse().ok())
-            .ok_or_else(|| io::Error::other("the kernel does not tell Pss"))?;
+            .ok_or_else(|| io::Error::other(format!("the kernel does not tell {what}")))?;
         Ok(kilobytes * 1024)
     }
 }

@@ -130,6 +130,8 @@ impl Programs {
                     )
                     // A publisher's connection may rest between two measurements.
                     .env("TIDEGATE__SERVER__HEADER_TIMEOUT", "10m")
+                    // Readers that stop are weighed, not cut.
+                    .env("TIDEGATE__SERVER__WRITE_TIMEOUT", "30m")
                     .env_remove("TIDEGATE__REDIS__URL");
                 if let Some(redis) = redis {
                     command.args(["--redis-url", &format!("redis://{redis}")]);

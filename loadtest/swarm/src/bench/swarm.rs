@@ -42,6 +42,8 @@ pub struct Plan<'a> {
     pub opening_max: usize,
     /// The topics; stream n reads the n-th, all read the last if there are fewer.
     pub topics: &'a [String],
+    /// Topics of one stream, if not one: the n-th reads so many from there on, and the first come after the last.
+    pub each: Option<usize>,
     /// The cursor that they come back with, and how many events they are behind; without it they are live.
     pub behind: Option<(&'a str, u64)>,
     /// Receive buffer of each socket, in bytes; without it the kernel's default.
@@ -57,9 +59,22 @@ impl<'a> Plan<'a> {
             streams,
             opening_max: 512,
             topics,
+            each: None,
             behind: None,
             receive_buffer: None,
         }
+    }
+
+    /// What the n-th stream asks for.
+    fn target(&self, number: usize) -> String {
+        let Some(each) = self.each else {
+            let topic = self.topics.get(number).or(self.topics.last());
+            return format!("/events/{}", topic.map_or("events", String::as_str));
+        };
+        let topics = self.topics.iter().cycle();
+        let topics = topics.skip(number % self.topics.len().max(1)).take(each);
+        let names: Vec<String> = topics.map(|topic| format!("topic={topic}")).collect();
+        format!("/events?{}", names.join("&"))
     }
 }
 
@@ -72,8 +87,18 @@ struct Stream {
     /// The request, until it is written.
     request: Vec<u8>,
     is_open: bool,
-    /// It is read a byte now and then, and nobody waits for it.
-    is_slow: bool,
+    pace: Reads,
+}
+
+/// How a stream is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reads {
+    /// At once.
+    Promptly,
+    /// A byte now and then, and nobody waits for it.
+    Slowly,
+    /// Not at all.
+    Never,
 }
 
 /// What went wrong. All zero, or a measurement is void.
@@ -275,12 +300,11 @@ impl Swarm {
             token,
             Interest::READABLE | Interest::WRITABLE,
         )?;
-        let topic = plan.topics.get(number).or(plan.topics.last());
-        let topic = topic.map_or("events", String::as_str);
+        let target = plan.target(number);
         let cursor = plan.behind;
         let cursor = cursor.map_or_else(String::new, |(id, _)| format!("Last-Event-ID: {id}\r\n"));
         let request = format!(
-            "GET /events/{topic} HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n{cursor}\r\n"
+            "GET {target} HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n{cursor}\r\n"
         );
         self.streams.push(Stream {
             socket,
@@ -288,7 +312,7 @@ impl Swarm {
             next: self.tally.published - plan.behind.map_or(0, |(_, events)| events),
             request: request.into_bytes(),
             is_open: false,
-            is_slow: false,
+            pace: Reads::Promptly,
         });
         self.tally.prompt += 1;
         Ok(())
@@ -383,7 +407,15 @@ impl Swarm {
     /// From now on the newest `count` streams read a byte now and then.
     pub fn slow_down(&mut self, count: usize) {
         for stream in self.streams.iter_mut().rev().take(count) {
-            stream.is_slow = true;
+            stream.pace = Reads::Slowly;
+            self.tally.prompt -= 1;
+        }
+    }
+
+    /// From now on the newest `count` streams read nothing.
+    pub fn stop_reading(&mut self, count: usize) {
+        for stream in self.streams.iter_mut().rev().take(count) {
+            stream.pace = Reads::Never;
             self.tally.prompt -= 1;
         }
     }
@@ -395,7 +427,8 @@ impl Swarm {
             return;
         }
         self.next_bite = now + nanos(BITE);
-        for stream in self.streams.iter_mut().filter(|stream| stream.is_slow) {
+        let slow = |stream: &&mut Stream| stream.pace == Reads::Slowly;
+        for stream in self.streams.iter_mut().filter(slow) {
             // One that was closed stays in the count of open streams, and its server's metrics tell.
             let _ended = stream.socket.read(&mut [0]);
         }
@@ -531,7 +564,7 @@ impl Swarm {
                 if event.is_writable() && !stream.request.is_empty() {
                     stream.ask()?;
                 }
-                if event.is_readable() && !stream.is_slow {
+                if event.is_readable() && stream.pace == Reads::Promptly {
                     stream.read(&mut self.buffer, self.size, &mut self.tally);
                 }
             }
