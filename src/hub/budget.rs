@@ -194,7 +194,7 @@ mod tests {
             total_bytes_max,
         };
         let hub = Hub::new(1, windows);
-        hub.begin_following(true);
+        hub.begin_following(&[]);
         hub
     }
 

@@ -161,9 +161,11 @@ impl Window {
 
     /// Forgets what stands above `at`: it is not known whether it has its place there.
     pub fn forget_above(&mut self, at: Id) {
-        let stay = self.frames.partition_point(|frame| frame.id <= at);
-        for frame in self.frames.drain(stay..) {
+        while self.last().is_some_and(|last| last > at)
+            && let Some(frame) = self.frames.pop_back()
+        {
             self.bytes -= frame.size();
+            self.held -= frame.held_beside(self.frames.back());
         }
     }
 
