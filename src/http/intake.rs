@@ -250,7 +250,7 @@ mod tests {
         );
         assert_eq!(
             status(intake.enter(network(1))),
-            PublishRefusal::Unavailable
+            PublishRefusal::Busy
         );
         drop((of_one, of_another, unknown));
         assert_eq!(intake.counts(), (0, 0));
