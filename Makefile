@@ -142,12 +142,16 @@ include deploy/deploy.mk
 
 # --- load and faults --------------------------------------------------------------------------------------------------
 
-.PHONY: load fault abuse bench rolling-deploy rebalance
+.PHONY: load fault test-upgrade abuse bench rolling-deploy rebalance
 load: ## a k6 run through the running cluster: SCRIPT=subscribe.js (publish, reconnect, soak), K6=/path/to/k6; ARGS go to k6
 	BASE_URL=$${BASE_URL:-http://127.0.0.1:$${NGINX_PORT:-8080}} loadtest/k6/run.sh $(ARGS)
 
 fault: binary ## kills, pauses and cuts parts while subscribers watch for loss; ARGS go to the fault runner
 	cargo run --release --locked -p swarm --bin fault -- $(ARGS)
+
+test-upgrade: binary ## a rolling upgrade from an older build and the rollback, over one Redis and under load: OLD=/path/to/tidegate
+	@[[ -x "$(OLD)" ]] || { echo "test-upgrade: OLD=/path/to/an/older/tidegate names the build that is replaced" >&2; exit 64; }
+	cargo run --release --locked -p swarm --bin fault -- --scenario two-builds --old-binary "$(OLD)" $(ARGS)
 
 abuse: binary ## has clients misbehave, one sort at a time, beside good ones that must not notice; ARGS go to the runner
 	cargo run --release --locked -p swarm --bin abuse -- $(ARGS)

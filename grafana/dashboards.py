@@ -357,9 +357,9 @@ def overview():
                     ),
                     stat(
                         "Refused settings",
-                        """Replicas whose file was refused at the last reload (SIGHUP). They go on with what they had,
-                        and would not start again. Normal: 0.""",
-                        "sum(tidegate_config_refused{})",
+                        """Replicas whose file was refused at the last reload (SIGHUP), or whose new way to Redis does
+                        not work. They go on with what they had, and would not start again. Normal: 0.""",
+                        "sum(tidegate_config_refused{}) + sum(tidegate_redis_access_refused{})",
                         "replicas",
                         limits=NONE_IS_GOOD,
                         decimals=0,

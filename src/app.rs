@@ -188,6 +188,9 @@ impl App {
         gateway
             .open_streams
             .set_lines_max(config.logging.stream_lines_max);
+        if let Some(access) = config.redis.access.clone() {
+            gateway.broker.reach_by(access);
+        }
         let retention = config.retention();
         if *gateway.streams.retention.get() != retention {
             gateway.streams.retention.set(retention.clone());

@@ -108,6 +108,7 @@ pub struct Metrics {
     pub config_hash: IntGauge,
     config_reloads: Family<ReloadOutcome, IntCounter>,
     config_refused: IntGauge,
+    pub redis_access_refused: IntGauge,
 }
 
 /// Latency: half a millisecond to ten seconds, roughly doubling.
@@ -224,6 +225,7 @@ impl Metrics {
             draining: r.gauge("draining", "1 from SIGTERM on."),
             config_reloads: r.counters("config_reloads_total", "Times that SIGHUP had the configuration read again, by what became of it.", "outcome"),
             config_refused: r.gauge("config_refused", "1 from a reload that was refused until one is taken: the file is at fault, and the log says where. The replica goes on as it was, and would not start again."),
+            redis_access_refused: r.gauge("redis_access_refused", "1 while what a reload says of the way to Redis (redis.url and its relatives) does not work: a password is wrong, or nobody is there. The replica goes on as before and tries again; the log says why."),
             config_hash: r.gauge("config_hash", "Hash of the configuration in force, without secrets and what is a replica's own (its name and addresses). It differs within the fleet: replicas run with different settings."),
             registry: registry.clone(),
         };

@@ -1,9 +1,10 @@
 """Do the manifests fit each other and the program? Says everything that does not, and fails then.
 
-    fit.py MANIFESTS PROGRAM
+    fit.py MANIFESTS PROGRAM NGINX
 
 Names, ports, selectors, Secrets and ConfigMaps are compared with what is there; the configuration is judged by the
-program, which is then started with it, and asked what the probes ask.
+program, which is then started with it, and asked what the probes ask. nginx is started with the configuration of its
+pods, and asked for a stream while no replica is there, and while one is.
 """
 
 import http.client
@@ -13,6 +14,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import tomllib
 from pathlib import Path
@@ -25,7 +27,7 @@ JOIN_SECONDS = int(re.search(r"JOIN: Duration = Duration::from_secs\((\d+)\)", (
 TASKS_SECONDS = 2 * JOIN_SECONDS
 START_SECONDS = 20
 
-manifests, program = sys.argv[1:]
+manifests, program, nginx = sys.argv[1:]
 objects = [one for one in yaml.safe_load_all(Path(manifests).read_text()) if one]
 faults = []
 
@@ -60,12 +62,15 @@ config = named("ConfigMap", pod["volumes"][0]["configMap"]["name"])["data"]["tid
 def selectors():
     expect(fits(spec["selector"]["matchLabels"], labels), "the Deployment does not select its own pods")
     every_pod = [one["spec"]["template"]["metadata"]["labels"] for one in of("Deployment")]
-    chosen = [("PodDisruptionBudget", one["spec"]["selector"]["matchLabels"]) for one in of("PodDisruptionBudget")]
-    chosen += [("NetworkPolicy", one["spec"]["podSelector"]["matchLabels"]) for one in of("NetworkPolicy")]
-    chosen += [("spread", one["labelSelector"]["matchLabels"]) for one in pod["topologySpreadConstraints"]]
-    for name, selector in chosen:
-        hit = [fits(selector, known) for known in every_pod]
-        expect(fits(selector, labels) and sum(hit) == 1, f"{name}: {selector} selects other pods than the replicas")
+    for one in of("Deployment"):
+        own = pod_labels(one)
+        chosen = [(each, each["spec"]["selector"]["matchLabels"]) for each in of("PodDisruptionBudget")]
+        chosen += [(each, each["spec"]["podSelector"]["matchLabels"]) for each in of("NetworkPolicy")]
+        mine = [(each["metadata"]["name"], selector) for each, selector in chosen if fits(selector, own)]
+        name = one["metadata"]["name"]
+        expect(name == "redis" or [found for found, _ in mine] == [name, name], f"{name} is selected by {mine}")
+        for spread in one["spec"]["template"]["spec"].get("topologySpreadConstraints", []):
+            expect(fits(spread["labelSelector"]["matchLabels"], own), f"{name} is spread by other pods")
     for service in of("Service"):
         hit = sum(fits(service["spec"]["selector"], known) for known in every_pod)
         expect(hit == 1, f"Service {service['metadata']['name']} selects the pods of {hit} Deployments")
@@ -156,10 +161,13 @@ def secrets():
 
 
 def closed():
-    inner = container["securityContext"]
-    expect(inner["readOnlyRootFilesystem"] and not inner["allowPrivilegeEscalation"], "the container is open")
-    expect(inner["capabilities"] == {"drop": ["ALL"]}, "the container has capabilities")
-    expect(pod["securityContext"]["runAsNonRoot"] and not pod["automountServiceAccountToken"], "the pod is open")
+    for one in of("Deployment"):
+        name, inside = one["metadata"]["name"], one["spec"]["template"]["spec"]
+        inner = inside["containers"][0]["securityContext"]
+        expect(inner["readOnlyRootFilesystem"] and not inner["allowPrivilegeEscalation"], f"{name}: it is open")
+        expect(inner["capabilities"] == {"drop": ["ALL"]}, f"{name}: it has capabilities")
+        closed_pod = inside["securityContext"]["runAsNonRoot"] and not inside["automountServiceAccountToken"]
+        expect(closed_pod, f"{name}: the pod is open")
 
 
 def free_port():
@@ -213,6 +221,78 @@ def program_takes_it():
             replica.wait()
 
 
+class Resolver:
+    """Answers each name with 127.0.0.1 while `there`, and knows none otherwise."""
+
+    def __init__(self):
+        self.there = False
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.socket.bind(("127.0.0.1", 0))
+        self.address = "127.0.0.1:%d" % self.socket.getsockname()[1]
+        threading.Thread(target=self.answer, daemon=True).start()
+
+    def answer(self):
+        while True:
+            asked, client = self.socket.recvfrom(512)
+            question = asked[12 : asked.index(0, 12) + 5]
+            if self.there:
+                flags, found = b"\x81\x80\0\1\0\1\0\0\0\0", b"\xc0\x0c\0\1\0\1\0\0\0\1\0\4\x7f\0\0\1"
+            else:
+                flags, found = b"\x81\x83\0\1\0\0\0\0\0\0", b""
+            self.socket.sendto(asked[:2] + flags + question + found, client)
+
+
+def nginx_keeps_streams():
+    """The proxy's pods with their own files: what a stream is told when no replica is there, and when one is."""
+    proxy = named("Deployment", "tidegate-nginx")["spec"]["template"]["spec"]
+    (part,) = proxy["containers"]
+    given = {entry["name"]: entry["value"] for entry in part["env"] if "value" in entry}
+    name, _, port = given["NGINX_REPLICAS"].rpartition(":")
+    expect(name == "tidegate-replicas.$(NAMESPACE).svc.cluster.local", f"nginx looks for {name}")
+    (known,) = named("Service", "tidegate-replicas")["spec"]["ports"]
+    expect(int(port) == known["port"] == ports["http"], f"a headless Service maps no port: {port} is none of the pods")
+    sources = [source["configMap"]["name"] for source in proxy["volumes"][0]["projected"]["sources"]]
+    files = {file: text for each in sources for file, text in named("ConfigMap", each)["data"].items()}
+    shared = {path.name for path in (ROOT / "nginx").glob("tidegate-*.conf")}
+    expect(shared <= {file.removesuffix(".template") for file in files}, f"nginx lacks some of {shared}")
+    quits = int(re.search(r"^worker_shutdown_timeout (\d+)m;", files["nginx.conf.template"], re.MULTILINE)[1]) * 60
+    sleep = part["lifecycle"]["preStop"]["sleep"]["seconds"]
+    expect(proxy["terminationGracePeriodSeconds"] > sleep + quits, "nginx is killed before its streams have ended")
+    main, upstream, resolver = free_port(), free_port(), Resolver()
+    given |= {
+        "NGINX_LISTEN": f"127.0.0.1:{main}",
+        "NGINX_REPLICAS": f"{name.replace('$(NAMESPACE)', 'tidegate')}:{upstream}",
+        "NGINX_LOCAL_RESOLVERS": resolver.address,
+        "NGINX_WORKER_CONNECTIONS": "64",
+        "NGINX_WORKER_FILES": "264",
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        for file, text in files.items():
+            text = re.sub(r"\$\{(NGINX_\w+)\}", lambda found: given[found[1]], text)
+            Path(folder, file.removesuffix(".template")).write_text(text)
+        user = "user root; " if os.geteuid() == 0 else ""
+        command = [nginx, "-p", f"{folder}/", "-c", f"{folder}/nginx.conf", "-e", "stderr", "-g", f"{user}daemon off;"]
+        proxied = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        replica = None
+        try:
+            expect(answers(main, part["readinessProbe"]["httpGet"]["path"]), "nginx does not listen")
+            told = answers(main, "/events/news")
+            expect(told and re.fullmatch(r"retry: \d+\n", told), f"without replicas a stream is told {told!r}")
+            environment = {"TIDEGATE__SERVER__LISTEN": f"127.0.0.1:{upstream}"}
+            replica = subprocess.Popen([program, "serve"], env=environment, stderr=subprocess.DEVNULL)
+            expect(answers(upstream, "/readyz"), "a replica is not ready")
+            resolver.there = True
+            tries = START_SECONDS * 4
+            while tries and "tidegate.open" not in (answers(main, "/events/news?max_age=1s") or ""):
+                tries -= 1
+                time.sleep(0.25)
+            expect(tries, "a replica that has come is not found by its name")
+        finally:
+            for process in filter(None, (proxied, replica)):
+                process.terminate()
+                process.wait()
+
+
 # The body of an answer 200; none if there was no such answer.
 def answers(port, path, tries=START_SECONDS * 10):
     for _ in range(tries):
@@ -230,7 +310,7 @@ def answers(port, path, tries=START_SECONDS * 10):
     return None
 
 
-for check in (selectors, ports_fit, routes, alerts, grace, scaling, secrets, closed, program_takes_it):
+for check in (selectors, ports_fit, routes, alerts, grace, scaling, secrets, closed, program_takes_it, nginx_keeps_streams):
     check()
 for fault in faults:
     print(f"{os.path.basename(manifests)}: {fault}", file=sys.stderr)

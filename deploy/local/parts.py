@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+import re
 import resource
 import shutil
 import socket
@@ -28,6 +29,7 @@ DEFAULTS = {
     "SENTINELS": "0",
     "SENTINEL_PORT": "26379",  # of sentinel1; sentinel2 listens on the next one, and so on
     "REDIS_REPLICA_PORT": "6380",
+    "OLDER_BUILDS": "",  # for `run` only: anything says that TIDEGATE_BIN may be an older build, which knows fewer keys
     "REDIS_CLOCK": "",  # for `run` only: anything gives Redis a clock that can be moved, see clock.c
     "TIDEGATE_BIN": str(ROOT / "target/release/tidegate"),
     "NGINX": "nginx",
@@ -169,18 +171,21 @@ def redis_url(settings, port=None):
 def replicas(settings):
     def replica(name, address, redis_port):
         port = int(address.rpartition(":")[2])
+        environment = {
+            "TIDEGATE__SERVER__LISTEN": address,
+            "TIDEGATE__SERVER__TRUSTED_PROXIES": HOST,  # nginx
+            "TIDEGATE__REDIS__URL": redis_url(settings, redis_port),
+            "TIDEGATE__REPLICA__NAME": name,
+        }
+        if settings["OLDER_BUILDS"]:
+            environment = known_to(settings["TIDEGATE_BIN"], environment)
         return Part(
             name=name,
             port=port,
             variable="REPLICA_PORT",
             program=settings["TIDEGATE_BIN"],
             arguments=["serve"],
-            environment={
-                "TIDEGATE__SERVER__LISTEN": address,
-                "TIDEGATE__SERVER__TRUSTED_PROXIES": HOST,  # nginx
-                "TIDEGATE__REDIS__URL": redis_url(settings, redis_port),
-                "TIDEGATE__REPLICA__NAME": name,
-            },
+            environment=environment,
             answers=lambda: http_status(port, "/readyz") == 200,
             stop_seconds=DRAIN_SECONDS + TASKS_SECONDS,
         )
@@ -189,6 +194,14 @@ def replicas(settings):
     link = settings["REDIS_LINK_PORT"]
     redis_ports = [int(link) + n if link else settings["REDIS_PORT"] for n in range(len(names))]
     return [replica(*each) for each in zip(names, addresses, redis_ports)]
+
+
+def known_to(program, environment):
+    """Of the settings, those that this build knows: it refuses any other."""
+    said = subprocess.run([program, "check-config"], env=environment, capture_output=True, text=True).stderr
+    unknown = re.findall(r"^tidegate: (\S+) \(in the environment\): there is no such key", said, re.MULTILINE)
+    variables = {"TIDEGATE__" + key.upper().replace(".", "__") for key in unknown}
+    return {name: value for name, value in environment.items() if name not in variables}
 
 
 def nginx(settings):

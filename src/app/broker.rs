@@ -1,6 +1,6 @@
 //! The log of this replica: Redis, or memory where no `redis.url` is given.
 
-use crate::broker::redis::{Redis, follow_master, run_live};
+use crate::broker::redis::{Redis, follow_access, follow_master, run_live};
 use crate::broker::{Broker, LivePath, Memory};
 use crate::config::Config;
 use crate::metrics::Metrics;
@@ -29,6 +29,8 @@ pub(super) fn open(
     let (path, live, wanted) = Redis::live_path();
     let (until, master) = (stop.clone(), follow_master(redis.clone()));
     tasks.spawn(async move { until.run_until_cancelled(master).await });
+    let (until, access) = (stop.clone(), follow_access(redis.clone()));
+    tasks.spawn(async move { until.run_until_cancelled(access).await });
     let (stop, follower) = (stop.clone(), redis.clone());
     tasks.spawn(async move {
         let live = Box::pin(run_live(follower, live, wanted));

@@ -119,6 +119,13 @@ impl Broker {
         }
     }
 
+    /// Has Redis be reached in another way, once that works.
+    pub fn reach_by(&self, access: redis::Access) {
+        if let Self::Redis(redis) = self {
+            redis.reach_by(access);
+        }
+    }
+
     /// Names of topics that have a log, ascending, those above `after`.
     ///
     /// # Errors

@@ -5,6 +5,7 @@
 
 mod address;
 mod all;
+mod redis;
 mod reload;
 mod sections;
 mod server;
@@ -13,10 +14,11 @@ mod source;
 
 pub use address::PerAddress;
 pub use all::Config;
+pub use redis::RedisConfig;
 pub use reload::{RELOADABLE, Reload};
 pub use sections::{
-    Auth, Drain, Engine, Ingest, Limits, Log, Logging, OPEN_PUBLISHING, Ops, Publish, RedisConfig,
-    Repair, Replica, Stream,
+    Auth, Drain, Engine, Ingest, Limits, Log, Logging, OPEN_PUBLISHING, Ops, Publish, Repair,
+    Replica, Stream,
 };
 pub use server::{FORWARDED, Server, names_host};
 pub use source::{Faults, Flags};

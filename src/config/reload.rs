@@ -3,12 +3,20 @@
 use super::all::Config;
 use super::source::Faults;
 
-/// Keys that a reload takes: who may publish, the limits of requests, what the log keeps, and what
-/// is logged. All others are taken at the start.
-pub const RELOADABLE: [&str; 23] = [
+/// Keys that a reload takes: who may publish, the way to Redis, the limits of requests, what the log keeps, and
+/// what is logged. All others are taken at the start.
+pub const RELOADABLE: [&str; 31] = [
     "auth.publish_key",
     "auth.publish_key_file",
     "auth.open_publishing",
+    "redis.url",
+    "redis.url_file",
+    "redis.sentinel_username",
+    "redis.sentinel_password",
+    "redis.sentinel_password_file",
+    "redis.tls_ca_file",
+    "redis.tls_cert_file",
+    "redis.tls_key_file",
     "limits.streams_max",
     "limits.topics_per_stream_max",
     "limits.types_per_stream_max",
@@ -51,19 +59,26 @@ impl Config {
         // The newer file may name another address; this one is listened at.
         let safe = newer.auth.check(self.server.listen);
         safe.map_err(|why| Faults(vec![format!("server.listen: {why}")]))?;
-        let changed = self.settled.changed(&newer.settled);
-        let (taken, left) = changed
+        // A log in memory does not become one in Redis while streams are open, nor the other way round.
+        let stays = self.redis.access.is_some() == newer.redis.access.is_some();
+        let keys: Vec<&str> = RELOADABLE
             .into_iter()
-            .partition(|key| RELOADABLE.contains(key));
+            .filter(|key| stays || !key.starts_with("redis."))
+            .collect();
+        let changed = self.settled.changed(&newer.settled);
+        let (taken, left) = changed.into_iter().partition(|key| keys.contains(key));
         let mut config = self.clone();
         config.auth = newer.auth;
+        if stays {
+            config.redis.access = newer.redis.access;
+        }
         config.limits = newer.limits;
         config.log.events_max = newer.log.events_max;
         config.log.age_max = newer.log.age_max;
         config.log.overrides = newer.log.overrides;
         config.logging.level = newer.logging.level;
         config.logging.stream_lines_max = newer.logging.stream_lines_max;
-        config.settled.take(&newer.settled, &RELOADABLE);
+        config.settled.take(&newer.settled, &keys);
         Ok(Reload {
             config,
             taken,

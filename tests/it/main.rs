@@ -48,6 +48,7 @@ mod refusals;
 mod reload;
 mod replay;
 mod retention;
+mod rotation;
 mod sentinel;
 mod shutdown;
 mod silent_links;

@@ -55,20 +55,22 @@ fn each_event_arrives_before_the_next_is_published() {
     }
 }
 
-/// What somebody else's nginx may do to a stream; `X-Accel-Buffering: no` is all that helps.
+/// What somebody else's nginx may do to a stream.
+const UNPREPARED: [&str; 4] = [
+    "", // Defaults: HTTP/1.0 to upstream, buffering on.
+    "proxy_http_version 1.0; proxy_buffering on; proxy_buffer_size 64k; proxy_buffers 16 64k;",
+    "proxy_http_version 1.1; proxy_buffering on; gzip on; gzip_proxied any;",
+    "proxy_http_version 1.0; gzip on; gzip_proxied any; postpone_output 65536;",
+];
+
+/// `X-Accel-Buffering: no` is all that helps.
 #[test]
 fn each_event_arrives_through_an_nginx_that_nobody_prepared() {
     let redis = Redis::start();
     let replicas = fleet(&redis, 1, &[]);
     wait_for_ears(&redis, &replicas);
     let upstream = format!("proxy_pass http://{};", replicas[0].address());
-    let table = [
-        "", // Defaults: HTTP/1.0 to upstream, buffering on.
-        "proxy_http_version 1.0; proxy_buffering on; proxy_buffer_size 64k; proxy_buffers 16 64k;",
-        "proxy_http_version 1.1; proxy_buffering on; gzip on; gzip_proxied any;",
-        "proxy_http_version 1.0; gzip on; gzip_proxied any; postpone_output 65536;",
-    ];
-    for directives in table {
+    for directives in UNPREPARED {
         let nginx = Nginx::with(&format!("{directives}\nlocation / {{ {upstream} }}"));
         let mut stream = nginx.open("/events/news", &COMPRESSED);
         assert_eq!(
@@ -77,6 +79,24 @@ fn each_event_arrives_through_an_nginx_that_nobody_prepared() {
             "{directives}"
         );
         assert_nothing_is_held_back(&redis, &nginx, &mut stream);
+    }
+}
+
+/// nginx keeps `X-Accel-Buffering` to itself unless it is told to pass it on: the one in front of it would then hold
+/// everything back.
+#[test]
+fn each_event_arrives_through_a_second_nginx_in_front_of_ours() {
+    let redis = Redis::start();
+    let replicas = fleet(&redis, 1, &[]);
+    wait_for_ears(&redis, &replicas);
+    let ours = Nginx::before(&replicas);
+    for directives in UNPREPARED {
+        let upstream = format!("proxy_pass http://{};", ours.address());
+        let outer = Nginx::with(&format!("{directives}\nlocation / {{ {upstream} }}"));
+        let mut stream = outer.open("/events/news", &COMPRESSED);
+        let headers = stream.headers();
+        assert_eq!(headers.get("content-encoding"), None, "{directives}");
+        assert_nothing_is_held_back(&redis, &outer, &mut stream);
     }
 }
 
@@ -695,4 +715,33 @@ fn a_public_nginx_before_a_replica_without_a_key_lets_others_read_and_not_write(
     // On the machine itself the name has to be known.
     ask("GET /topics", "127.0.0.1").problem(421);
     replicas[0].wait_for_metric("tidegate_forwarded_without_key", &[], 1.0);
+}
+
+/// Minutes that a line such as `hard-stop-after 65m` names.
+fn minutes(text: &str, word: &str) -> Option<u64> {
+    let line = text
+        .lines()
+        .find_map(|line| line.trim().strip_prefix(word))?;
+    line.trim()
+        .trim_end_matches(';')
+        .strip_suffix('m')?
+        .parse()
+        .ok()
+}
+
+/// What is left at the end of that time is cut at one moment: by then each stream must have been cut by its replica.
+#[test]
+fn after_a_reload_old_workers_of_every_shipped_configuration_outlive_their_streams() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |file: &str| std::fs::read_to_string(root.join(file)).unwrap();
+    assert!(read("deploy/tidegate.toml").contains("#age_max = \"1h\""));
+    let table = [
+        ("nginx/nginx.conf.template", "worker_shutdown_timeout"),
+        ("nginx/production.conf.template", "worker_shutdown_timeout"),
+        ("deploy/haproxy/haproxy.cfg", "hard-stop-after"),
+    ];
+    for (file, word) in table {
+        assert_eq!(minutes(&read(file), word), Some(65), "{file}");
+    }
+    assert!(read("docs/operations.md").contains("**65 minutes**"));
 }

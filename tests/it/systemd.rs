@@ -373,6 +373,25 @@ fn the_units_fit_the_program() {
     assert_eq!(value(&socket, "Backlog"), backlog);
 }
 
+/// The first line says what is allowed, each further one adds or, with `~`, takes away: systemd.exec(5).
+#[test]
+fn the_unit_lets_threads_stay_on_their_cores() {
+    let service = unit("tidegate.service");
+    let lines: Vec<&str> = service
+        .lines()
+        .filter_map(|line| line.strip_prefix("SystemCallFilter="))
+        .collect();
+    assert_eq!(lines.first(), Some(&"@system-service"));
+    // Both sets that it is in; the last line that names one of them, or the call itself, decides.
+    let names = ["sched_setaffinity", "@resources", "@system-service"];
+    let names_it = |line: &&&str| {
+        let mut words = line.trim_start_matches('~').split(' ');
+        words.any(|word| names.contains(&word))
+    };
+    let last = lines.iter().rfind(names_it).unwrap();
+    assert!(!last.starts_with('~'), "{last} takes it away: engine.pin");
+}
+
 /// As the unit runs it: a user that nobody has, with the right to read the key by its group alone.
 #[test]
 fn a_reload_takes_a_key_that_only_a_group_may_read() {

@@ -136,6 +136,7 @@ impl Cluster {
                     .as_ref()
                     .map(|builds| ("TIDEGATE_BIN", builds.program())),
             )
+            .envs(builds.as_ref().map(|_| ("OLDER_BUILDS", "1")))
             .envs(scenario.gateway.iter().copied())
             .args(["run", "--", "sh", "-c", KEEP])
             .stdin(Stdio::piped())

@@ -7,6 +7,8 @@ use redis::{
 };
 use secrecy::{ExposeSecret, SecretString};
 use std::fmt;
+use std::hash::{BuildHasher as _, Hash, RandomState};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 /// Where sentinels listen if nothing else is said.
@@ -19,6 +21,8 @@ pub struct Access {
     /// With sentinels, everything but the address.
     server: ConnectionInfo,
     sentinels: Option<Sentinels>,
+    /// Tells it from what says anything else, passwords and keys among it; comparable within one process.
+    mark: u64,
 }
 
 /// Who knows where the master is.
@@ -64,6 +68,7 @@ impl Access {
             Some(("redis" | "rediss", _)) => Ok(Self {
                 server: connection(text)?,
                 sentinels: None,
+                mark: mark_of(&text),
             }),
             Some(("redis+sentinel", rest)) => Self::by_sentinels("redis", rest),
             Some(("rediss+sentinel", rest)) => Self::by_sentinels("rediss", rest),
@@ -105,7 +110,13 @@ impl Access {
                 master: master.to_owned(),
                 addresses,
             }),
+            mark: mark_of(&(scheme, rest)),
         })
+    }
+
+    /// Whether it says the same in everything.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        self.mark == other.mark
     }
 
     /// Whether connections are encrypted.
@@ -129,6 +140,9 @@ impl Access {
         authorities: Option<String>,
         identity: Option<Identity>,
     ) -> Result<Self, String> {
+        let shown = identity.as_ref();
+        let shown = shown.map(|one| (&one.certificates, one.key.expose_secret()));
+        self.mark = mark_of(&(self.mark, &authorities, shown));
         let certificates = TlsCertificates {
             client_tls: identity.map(|identity| ClientTlsConfig {
                 client_cert: identity.certificates.into_bytes(),
@@ -152,6 +166,7 @@ impl Access {
         name: Option<&str>,
         password: Option<&SecretString>,
     ) -> Self {
+        self.mark = mark_of(&(self.mark, name, password.map(ExposeSecret::expose_secret)));
         for info in self.sentinels.iter_mut().flat_map(|s| &mut s.addresses) {
             let mut user = info.redis_settings().clone();
             user = name
@@ -214,6 +229,11 @@ impl Access {
     }
 }
 
+fn mark_of(said: &impl Hash) -> u64 {
+    static KEYS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+    KEYS.hash_one(said)
+}
+
 fn connection(url: &str) -> Result<ConnectionInfo, String> {
     let info = url
         .into_connection_info()
@@ -235,7 +255,7 @@ fn with_port(host: &str) -> String {
     }
 }
 
-fn tcp(silence: Duration) -> TcpSettings {
+pub(super) fn tcp(silence: Duration) -> TcpSettings {
     TcpSettings::default()
         .set_nodelay(true)
         .set_user_timeout(silence)
@@ -302,6 +322,24 @@ mod tests {
             assert_eq!(user.db(), 0);
         }
         assert!(!format!("{access:?}").contains("s3cr"), "{access:?}");
+    }
+
+    #[test]
+    fn another_password_makes_it_another_way_and_the_same_does_not() {
+        let by = |url: &str, sentinels: &str| {
+            let password = sentinels.to_owned().into();
+            let access = parse(&format!("redis+sentinel://{url}/main")).unwrap();
+            access.with_sentinel_user(None, Some(&password))
+        };
+        let first = by("user:one@a,b", "x");
+        assert!(first.is_same(&by("user:one@a,b", "x")));
+        for other in [
+            by("user:two@a,b", "x"),
+            by("user:one@a,b", "y"),
+            by("user:one@a", "x"),
+        ] {
+            assert!(!first.is_same(&other), "{other:?}");
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! A log in Redis: what its operations share.
 
+use super::access::Access;
 use super::library::Library;
 use super::node::Node;
 use super::settings::Settings;
@@ -22,6 +23,10 @@ pub struct Redis(pub(super) Arc<Shared>);
 
 #[derive(Debug)]
 pub(super) struct Shared {
+    /// How it is reached now.
+    pub(super) access: watch::Sender<Arc<Access>>,
+    /// How it shall be reached; not yet tried, or it does not work.
+    pub(super) wanted: watch::Sender<Arc<Access>>,
     /// None until sentinels have named one.
     pub(super) master: watch::Sender<Option<Arc<Node>>>,
     /// Told when a command fails: the master may be another one.
@@ -48,10 +53,15 @@ impl Redis {
     /// A sentence, if the URL cannot be used.
     pub fn open(settings: Settings, metrics: Arc<Metrics>) -> Result<Self, String> {
         let settings = Arc::new(settings);
-        let server = settings.access.server(settings.silence());
-        let master = server.map(|info| Node::new(info, &settings)).transpose()?;
+        let access = Arc::new(settings.access.clone());
+        let server = access.server(settings.silence());
+        let master = server
+            .map(|info| Node::new(&access, info, &settings))
+            .transpose()?;
         let library = Library::new(&settings.prefix);
         Ok(Self(Arc::new(Shared {
+            access: watch::Sender::new(access.clone()),
+            wanted: watch::Sender::new(access),
             master: watch::Sender::new(master.map(Arc::new)),
             doubts: watch::Sender::new(()),
             retention: Swap::new(settings.retention.clone()),

@@ -6,10 +6,11 @@
 //! | a server answers that it is a replica (`Demoted`) | a new node of the same address: without sentinels it may be the master again, and whatever stands there is asked for its role anew |
 //! | a command has no answer (`Lost`), or Redis cannot do it now | sentinels are asked at once (`doubts`) |
 //!
-//! A node that was replaced lives until the last command on it is done.
+//! A node that was replaced lives until the last command on it is done. The same server by another user is no other node
+//! (`rotation`).
 
 use super::error::CommandError;
-use super::node::{Masters, Node, PoolCounts};
+use super::node::{Masters, Node, PoolCounts, Ways};
 use super::pubsub::PubSub;
 use super::sentinel::Word;
 use super::{Redis, decode};
@@ -35,7 +36,7 @@ impl Redis {
     /// Dropped before the answer, it may or may not have been done.
     pub(super) async fn command(&self, cmd: &Cmd) -> Result<Value, CommandError> {
         let limit = self.settings().command_timeout;
-        self.at_master(limit, |node| async move { node.command(cmd).await })
+        self.at_master(limit, |ways| async move { ways.command(cmd).await })
             .await
     }
 
@@ -46,7 +47,7 @@ impl Redis {
     /// As [`Redis::command`].
     pub(super) async fn publish_on_lane(&self, cmd: &Cmd) -> Result<Value, CommandError> {
         let limit = self.settings().command_timeout;
-        self.at_master(limit, |node| async move { node.publish(cmd).await })
+        self.at_master(limit, |ways| async move { ways.publish(cmd).await })
             .await
     }
 
@@ -54,7 +55,7 @@ impl Redis {
     pub(super) async fn at_master<T, F>(
         &self,
         limit: Duration,
-        ask: impl FnOnce(Arc<Node>) -> F,
+        ask: impl FnOnce(Arc<Ways>) -> F,
     ) -> Result<T, CommandError>
     where
         F: Future<Output = Result<T, CommandError>>,
@@ -65,7 +66,7 @@ impl Redis {
         answer
     }
 
-    async fn try_at_master<T, F>(&self, ask: impl FnOnce(Arc<Node>) -> F) -> Result<T, CommandError>
+    async fn try_at_master<T, F>(&self, ask: impl FnOnce(Arc<Ways>) -> F) -> Result<T, CommandError>
     where
         F: Future<Output = Result<T, CommandError>>,
     {
@@ -73,7 +74,7 @@ impl Redis {
         let node = named(&mut masters).await;
         // Dropped here (its time is over, or the caller is gone), the node's guards see to its
         // connections.
-        let answer = ask(node.clone()).await;
+        let answer = ask(node.ways()).await;
         // Another one was named while this one was asked: what it has written will be thrown away,
         // and what it has read may be old.
         if masters.has_changed().unwrap_or_default() {
@@ -84,7 +85,7 @@ impl Redis {
             // Others may be told the same at the same time. The first makes a new node, by which
             // theirs is no longer the master, and they end above.
             tracing::warn!("this Redis has become a replica; all connections to it are made anew");
-            self.begin_anew(node.info().clone());
+            self.begin_anew(node.ways().info().clone());
         }
         answer
     }
@@ -157,7 +158,9 @@ impl Redis {
     /// Sets the metrics of how many command connections are in use.
     pub(in crate::broker) fn count_connections(&self) {
         let node = self.0.master.borrow().clone();
-        let counts = node.map(|node| node.pool_counts()).unwrap_or_default();
+        let counts = node
+            .map(|node| node.ways().pool_counts())
+            .unwrap_or_default();
         let PoolCounts {
             busy,
             idle,
@@ -176,8 +179,9 @@ impl Redis {
         let named = tokio::time::timeout(settings.command_timeout, named(&mut masters)).await;
         let node =
             named.map_err(|_| BrokerError::Unavailable("no sentinel has named a master".into()))?;
+        let ways = node.ways();
         let connecting = PubSub::connect(
-            node.pushes(),
+            node.follow(),
             settings.connect_timeout,
             settings.command_timeout,
             settings.live_queue_bytes,
@@ -185,7 +189,7 @@ impl Redis {
         );
         connecting.await.map_err(|why| {
             self.0.doubts.send_replace(());
-            node.unreachable(&why).into()
+            ways.unreachable(&why).into()
         })
     }
 
@@ -223,11 +227,10 @@ impl Redis {
     /// The master is there from now on; connections to another one count as lost.
     pub(super) fn go_on_at(&self, word: &Word) {
         let settings = self.settings();
-        let info = settings
-            .access
-            .server_at(&word.host, word.port, settings.silence());
+        let access = self.0.access.borrow().clone();
+        let info = access.server_at(&word.host, word.port, settings.silence());
         let before = self.0.master.borrow().clone();
-        let before = before.map(|master| master.address());
+        let before = before.map(|master| master.ways().address());
         let master = info.addr().to_string();
         if before.as_ref() == Some(&master) {
             return;
@@ -240,8 +243,9 @@ impl Redis {
     }
 
     /// Gives up all connections.
-    fn begin_anew(&self, info: ConnectionInfo) {
-        match Node::new(info, &self.0.settings) {
+    pub(super) fn begin_anew(&self, info: ConnectionInfo) {
+        let access = self.0.access.borrow().clone();
+        match Node::new(&access, info, &self.0.settings) {
             Ok(node) => drop(self.0.master.send_replace(Some(Arc::new(node)))),
             Err(why) => tracing::error!(why, "Redis cannot be used any more"),
         }

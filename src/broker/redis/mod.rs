@@ -24,6 +24,7 @@
 //! | `client` | what the operations share: the `Redis` that all of them are methods of |
 //! | `node` | one server: pools for commands, and the `lane` on which publishes go together |
 //! | `master`, `sentinel` | which server is asked, and what is done when it changes |
+//! | `rotation` | another way to Redis while streams are open: other credentials, other certificates, another server |
 //! | `error` | what a failure is, from what Redis says |
 //! | `library`, `functions` | the Lua sources; loading, calling and removing them |
 //! | `log`, `ingest` | what is asked: operations of the log; epochs, appends and the inbox |
@@ -44,6 +45,7 @@ mod log;
 mod master;
 mod node;
 mod pubsub;
+mod rotation;
 mod sentinel;
 mod settings;
 
@@ -53,5 +55,6 @@ pub(crate) use functions::code_of;
 pub(crate) use library::words as library_words;
 pub use live::run as run_live;
 pub use pubsub::{PubSub, Push};
+pub use rotation::follow_access;
 pub use sentinel::follow_master;
 pub use settings::Settings;

@@ -1,6 +1,11 @@
 //! One server of Redis: the ways to it, and how commands go over them.
+//!
+//! Other credentials take the place of the ones before (`Node::rekey`), and nothing is cut for it: new connections are
+//! made by them, what is under way on old ones ends there, and subscriptions say who they are now on the connection that
+//! they have.
 
 use super::Settings;
+use super::access::Access;
 use super::error::CommandError;
 use super::lane::Lane;
 use crate::broker::BrokerError;
@@ -19,8 +24,13 @@ use tokio::sync::watch;
 /// A server. It knows the ways to one address and nothing of other servers: who the master is, and
 /// what to do when it changes, is the affair of `master`.
 #[derive(Debug)]
-pub(super) struct Node {
+pub(super) struct Node(watch::Sender<Arc<Ways>>);
+
+/// The ways to a server, by one user.
+#[derive(Debug)]
+pub(super) struct Ways {
     settings: Arc<Settings>,
+    access: Arc<Access>,
     info: ConnectionInfo,
     /// Connections for commands.
     pool: Pool,
@@ -50,7 +60,39 @@ pub(super) struct PoolCounts {
 
 impl Node {
     /// Prepares the ways to a server; connects to nothing yet.
-    pub(super) fn new(info: ConnectionInfo, settings: &Arc<Settings>) -> Result<Self, String> {
+    pub(super) fn new(
+        access: &Arc<Access>,
+        info: ConnectionInfo,
+        settings: &Arc<Settings>,
+    ) -> Result<Self, String> {
+        let ways = Ways::new(access, info, settings)?;
+        Ok(Self(watch::Sender::new(Arc::new(ways))))
+    }
+
+    /// The ways as they are now.
+    pub(super) fn ways(&self) -> Arc<Ways> {
+        self.0.borrow().clone()
+    }
+
+    /// The ways as they are now, and later.
+    pub(super) fn follow(&self) -> watch::Receiver<Arc<Ways>> {
+        self.0.subscribe()
+    }
+
+    /// The same server is reached in another way from now on: by another user or password, or other certificates.
+    pub(super) fn rekey(&self, access: &Arc<Access>, info: ConnectionInfo) -> Result<(), String> {
+        let ways = Ways::new(access, info, &self.ways().settings)?;
+        self.0.send_replace(Arc::new(ways));
+        Ok(())
+    }
+}
+
+impl Ways {
+    fn new(
+        access: &Arc<Access>,
+        info: ConnectionInfo,
+        settings: &Arc<Settings>,
+    ) -> Result<Self, String> {
         let pool = pool(settings, info.clone(), settings.command_timeout)?;
         let patience = settings.command_timeout + settings.wait_timeout;
         let waiting = self::pool(settings, info.clone(), patience)?;
@@ -58,6 +100,7 @@ impl Node {
         let (commands, pushes) = (client(info.clone())?, client(with_resp3(&info))?);
         Ok(Self {
             settings: settings.clone(),
+            access: access.clone(),
             info,
             pool,
             commands,
@@ -65,6 +108,14 @@ impl Node {
             waiting,
             pushes,
         })
+    }
+
+    /// Says who we are, on a connection that stands; none without a password.
+    pub(super) fn auth(&self) -> Option<Cmd> {
+        let user = self.info.redis_settings();
+        let mut auth = redis::cmd("AUTH");
+        auth.arg(user.username()).arg(user.password()?);
+        Some(auth)
     }
 
     /// `host:port`.
@@ -97,7 +148,7 @@ impl Node {
     /// Redis that confirm it. If the write is refused, nothing waits.
     ///
     /// # Cancel safety
-    /// As [`Node::command`].
+    /// As [`Ways::command`].
     pub(super) async fn write_and_wait(
         &self,
         write: &Cmd,
@@ -177,7 +228,7 @@ impl Node {
     }
 
     fn with_hint(&self, why: String) -> String {
-        match self.settings.access.hint(&why) {
+        match self.access.hint(&why) {
             Some(hint) => format!("{why} ({hint})"),
             None => why,
         }
@@ -192,9 +243,9 @@ struct Exclusive(Option<Connection>);
 impl Exclusive {
     /// Waits for one. The pool asks those that stand idle for a sign of life, one after the other;
     /// if one takes long over it, the others are as old and not worth the time.
-    async fn of(node: &Node, pool: &Pool) -> Result<Self, CommandError> {
+    async fn of(ways: &Ways, pool: &Pool) -> Result<Self, CommandError> {
         let mut getting = std::pin::pin!(pool.get());
-        let soon = node.settings.command_timeout / 4;
+        let soon = ways.settings.command_timeout / 4;
         let connection = if let Ok(connection) = tokio::time::timeout(soon, &mut getting).await {
             connection
         } else {
@@ -202,7 +253,7 @@ impl Exclusive {
             pool.retain(|_, _| false);
             getting.await
         };
-        let connection = connection.map_err(|why| node.no_connection(why))?;
+        let connection = connection.map_err(|why| ways.no_connection(why))?;
         Ok(Self(Some(connection)))
     }
 

@@ -6,13 +6,16 @@
 //! twice; nothing waits for us in the socket either, so Redis has no reason to cut it. One push fills
 //! half of the queue at most: whoever publishes something huge has nobody's connection begun anew.
 //!
+//! Where the same server is reached by another user or password from some moment on, that is said on the connection
+//! (AUTH): it goes on hearing, and outlives the removal of the one before.
+//!
 //! A connection that carries nothing is asked for a sign of life now and then: one behind a balancer
 //! whose server has vanished would be taken for quiet for ever, since nothing is ever sent on it. It
 //! is given up only once another one can be had: on a way that is silent altogether the server has
 //! sent what was published meanwhile, and it may still come.
 
 use super::error::CommandError;
-use super::node::{Masters, check_role};
+use super::node::{Masters, Ways, check_role};
 use crate::broker::BrokerError;
 use bytes::Bytes;
 use redis::aio::MultiplexedConnection;
@@ -26,6 +29,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc::{self, error::TryRecvError};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 /// What is heard.
@@ -69,11 +73,14 @@ pub struct PubSub {
     sign: Option<Sign>,
     /// What may pass in silence before it is asked.
     quiet: Duration,
-    /// Makes another connection, to see whether one can be had.
-    client: Client,
+    /// How the server is reached; changes when it is by another user or password.
+    ways: watch::Receiver<Arc<Ways>>,
+    /// Who we are now, while it is said.
+    auth: Option<Auth>,
 }
 
 type Sign = Pin<Box<dyn Future<Output = bool> + Send>>;
+type Auth = Pin<Box<dyn Future<Output = RedisResult<()>> + Send>>;
 
 impl fmt::Debug for PubSub {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -94,7 +101,7 @@ struct Shared {
 
 impl PubSub {
     pub(super) async fn connect(
-        client: &Client,
+        mut ways: watch::Receiver<Arc<Ways>>,
         connect: Duration,
         response: Duration,
         bytes_max: usize,
@@ -119,6 +126,7 @@ impl PubSub {
             .set_connection_timeout(Some(connect))
             .set_response_timeout(Some(response))
             .set_push_sender(hear);
+        let client = ways.borrow_and_update().pushes().clone();
         let connecting = async {
             let mut commands = client
                 .get_multiplexed_async_connection_with_config(&config)
@@ -137,7 +145,8 @@ impl PubSub {
             heard: Instant::now(),
             sign: None,
             quiet: response * 2,
-            client: client.clone(),
+            ways,
+            auth: None,
         })
     }
 
@@ -167,19 +176,26 @@ impl PubSub {
     /// The next push. After [`Push::Lost`] there is nothing more.
     ///
     /// # Cancel safety
-    /// Safe: a push that was not returned is kept, and so is the question for a sign of life.
+    /// Safe: a push that was not returned is kept, and so are the question for a sign of life and the word who we are.
     pub async fn recv(&mut self) -> Push {
         loop {
             let (ask_at, is_asked) = (self.heard + self.quiet, self.sign.is_some());
-            let sign = async {
-                match &mut self.sign {
-                    Some(sign) => sign.await,
-                    None => std::future::pending().await,
-                }
-            };
+            let (sign, auth) = (pending_or(&mut self.sign), pending_or(&mut self.auth));
             let is_answered = tokio::select! {
                 biased;
                 _ = self.masters.changed() => return Push::Lost { overflow: false },
+                // Before pushes, which may never end; both are rare.
+                said = auth => {
+                    self.auth = None;
+                    if let Err(why) = said {
+                        tracing::warn!(%why, "a subscription goes on as the user that it was made by");
+                    }
+                    continue;
+                }
+                Ok(()) = self.ways.changed() => {
+                    self.say_who_we_are();
+                    continue;
+                }
                 push = self.queue.recv() => {
                     // Whatever comes is a sign of life.
                     (self.heard, self.sign) = (Instant::now(), None);
@@ -187,7 +203,7 @@ impl PubSub {
                 }
                 is_answered = sign => is_answered,
                 () = tokio::time::sleep_until(ask_at), if !is_asked => {
-                    self.sign = Some(Box::pin(sign_of_life(self.commands.clone(), self.client.clone(), self.quiet)));
+                    self.sign = Some(Box::pin(sign_of_life(self.commands.clone(), self.ways.borrow().pushes().clone(), self.quiet)));
                     continue;
                 }
             };
@@ -197,6 +213,13 @@ impl PubSub {
             }
             self.heard = Instant::now();
         }
+    }
+
+    fn say_who_we_are(&mut self) {
+        let auth = self.ways.borrow_and_update().auth();
+        let mut commands = self.commands.clone();
+        self.auth = auth
+            .map(|auth| -> Auth { Box::pin(async move { auth.exec_async(&mut commands).await }) });
     }
 
     /// The next push, if there is one already.
@@ -243,6 +266,13 @@ impl Shared {
 
     fn room_of(&self, push: &Push) -> usize {
         size(push).min(self.bytes_max.div_ceil(2))
+    }
+}
+
+async fn pending_or<T>(future: &mut Option<Pin<Box<dyn Future<Output = T> + Send>>>) -> T {
+    match future {
+        Some(future) => future.await,
+        None => std::future::pending().await,
     }
 }
 

@@ -33,10 +33,24 @@ pub(super) struct Word {
     pub(super) port: u16,
 }
 
-/// Has `redis` go on at another server whenever the master changes. Ends at once without sentinels.
+/// Has `redis` go on at another server whenever the master changes, by the sentinels that it goes by at the time.
 pub async fn follow_master(redis: Redis) {
-    let Some(Sentinels { master, addresses }) = redis.settings().access.sentinels() else {
-        return;
+    let mut access = redis.0.access.subscribe();
+    loop {
+        let now = access.borrow_and_update().clone();
+        tokio::select! {
+            () = ask_all(&redis, &now) => {}
+            changed = access.changed() => if changed.is_err() {
+                return;
+            },
+        }
+    }
+}
+
+/// Asks for as long as it is not dropped. Without sentinels it asks nobody.
+async fn ask_all(redis: &Redis, access: &Access) {
+    let Some(Sentinels { master, addresses }) = access.sentinels() else {
+        return std::future::pending().await;
     };
     let (words, mut heard) = mpsc::channel(addresses.len());
     let mut asking = JoinSet::new();
@@ -151,6 +165,15 @@ impl Access {
     /// # Errors
     /// A sentence.
     pub async fn connect(&self, patience: Duration) -> Result<MultiplexedConnection, String> {
+        let (_, connection) = self.find(patience).await?;
+        Ok(connection)
+    }
+
+    /// The master, and a connection to it.
+    pub(super) async fn find(
+        &self,
+        patience: Duration,
+    ) -> Result<(ConnectionInfo, MultiplexedConnection), String> {
         let server = match (self.server(patience), self.sentinels()) {
             (None, Some(Sentinels { master, addresses })) => {
                 let mut whys = Vec::new();
@@ -166,11 +189,12 @@ impl Access {
             }
             (server, _) => server.ok_or("no address")?,
         };
-        let client = Client::open(server).map_err(|why| why.to_string())?;
+        let client = Client::open(server.clone()).map_err(|why| why.to_string())?;
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(patience))
             .set_response_timeout(Some(patience));
         let connecting = client.get_multiplexed_async_connection_with_config(&config);
-        connecting.await.map_err(|why| why.to_string())
+        let connection = connecting.await.map_err(|why| why.to_string())?;
+        Ok((server, connection))
     }
 }

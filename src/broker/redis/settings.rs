@@ -1,15 +1,16 @@
 //! How Redis is reached and used.
 
-use super::access::Access;
+use super::access::{self, Access};
 use crate::broker::Retention;
 use crate::topic::PartitionNo;
 use redis::AsyncConnectionConfig;
+use redis::io::tcp::TcpSettings;
 use std::time::Duration;
 
 /// What the configuration says of Redis.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Where it is, and who we are to it.
+    /// Where it is, and who we are to it, at the start.
     pub access: Access,
     /// Begins every key, channel and function.
     pub prefix: String,
@@ -41,6 +42,11 @@ impl Settings {
     /// For how long bytes may stay unacknowledged.
     pub(super) fn silence(&self) -> Duration {
         self.command_timeout * 4
+    }
+
+    /// Of all its sockets.
+    pub(super) fn tcp(&self) -> TcpSettings {
+        access::tcp(self.silence())
     }
 
     /// How a connection is made whose commands are answered within `response`.
