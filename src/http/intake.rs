@@ -248,10 +248,7 @@ mod tests {
             2,
             "whoever is not known is not held to a share"
         );
-        assert_eq!(
-            status(intake.enter(network(1))),
-            PublishRefusal::Busy
-        );
+        assert_eq!(status(intake.enter(network(1))), PublishRefusal::Busy);
         drop((of_one, of_another, unknown));
         assert_eq!(intake.counts(), (0, 0));
         assert!(intake.shares().is_empty());
