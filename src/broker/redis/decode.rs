@@ -8,6 +8,10 @@ use crate::sse::{Entry, Frame, Mark};
 use crate::topic::Topic;
 use redis::Value;
 
+/// Entries of a page whose frames share buffers. Smaller pages are for streams of several topics: those are shown
+/// an entry of each in turn, and one that stops there would keep a buffer of every topic for a few bytes of each.
+const TOGETHER_MIN: usize = 128;
+
 /// The reply is not what the function library answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Unreadable;
@@ -188,7 +192,12 @@ fn page(value: &Value, request: &ReadRequest, foreign: &mut usize) -> Result<Pag
         *foreign += usize::from(entry.is_err());
         entry.ok()
     });
-    let frames = Frame::encode_all(&request.topic, ours);
+    let topic = &request.topic;
+    let frames = if request.limit < TOGETHER_MIN {
+        ours.map(|entry| Frame::encode(topic, &entry)).collect()
+    } else {
+        Frame::encode_all(topic, ours)
+    };
     Ok(Page {
         topic: request.topic.clone(),
         after: request.after,

@@ -17,8 +17,9 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 use tokio::sync::{Mutex, Notify};
 
-/// Bytes of one page at most, about (`Broker::read`).
+/// Bytes of one page at most, about (`Broker::read`), and what one counts as at least.
 const PAGE_BYTES: usize = 256 * 1024;
+const PAGE_BYTES_MIN: i64 = 1024;
 /// While there is no room, one read goes on each time that this has passed.
 const WAIT_MAX: Duration = Duration::from_millis(500);
 
@@ -30,6 +31,8 @@ pub(super) struct PageBudget {
     most: AtomicI64,
     /// Bytes that reads under way may bring.
     reserved: AtomicI64,
+    /// Bytes that are reserved for a page: twice as many as the last ones had, about.
+    page: AtomicI64,
     freed: Notify,
     /// Whoever goes on next without room.
     next: Mutex<()>,
@@ -73,6 +76,7 @@ impl PageBudget {
             metrics,
             most: AtomicI64::new(i64::try_from(bytes_max).unwrap_or(i64::MAX)),
             reserved: AtomicI64::new(0),
+            page: AtomicI64::new(bytes(PAGE_BYTES)),
             freed: Notify::new(),
             next: Mutex::new(()),
         }
@@ -107,12 +111,17 @@ impl PageBudget {
         })
     }
 
+    /// What so many pages may have, about.
+    fn bytes_of(&self, pages: usize) -> i64 {
+        bytes(pages).saturating_mul(self.page.load(Ordering::Relaxed))
+    }
+
     /// Waits until there is room for so many pages, or until it is this read's turn to go on without.
     ///
     /// # Cancel safety
     /// Safe.
     pub(super) async fn room(self: &Arc<Self>, pages: usize) -> Option<Room> {
-        let bytes = bytes_of(pages);
+        let bytes = self.bytes_of(pages);
         let room = || self.reserve(bytes, |reserved| self.has_room(reserved));
         if let Some(room) = room() {
             return Some(room);
@@ -141,7 +150,7 @@ impl PageBudget {
 
     /// Room for so many pages, whether or not there is any.
     pub(super) fn take(self: &Arc<Self>, pages: usize) -> Option<Room> {
-        self.reserve(bytes_of(pages), |_| true)
+        self.reserve(self.bytes_of(pages), |_| true)
     }
 
     /// Counts the pages of a reading from here on, in place of the room that was kept for them, and so many more
@@ -154,9 +163,13 @@ impl PageBudget {
     ) {
         let frames = |page: &Page| page.frames.iter().map(Frame::size).sum::<usize>();
         let bytes: usize = reading.pages.iter().map(frames).sum();
-        let next = bytes / reading.pages.len().max(1) * missing;
-        let [bytes, next] = [bytes, next].map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX));
+        let average = bytes / reading.pages.len().max(1);
+        let [bytes, next] = [bytes, average * missing].map(self::bytes);
         if bytes > 0 {
+            let page = self.page.load(Ordering::Relaxed);
+            let page = (page * 3 + self::bytes(average) * 2) / 4;
+            let page = page.clamp(PAGE_BYTES_MIN, self::bytes(PAGE_BYTES));
+            self.page.store(page, Ordering::Relaxed);
             self.metrics.page_bytes.add(bytes);
             reading.held = Some(Box::new(HeldPages {
                 budget: self.clone(),
@@ -168,9 +181,8 @@ impl PageBudget {
     }
 }
 
-/// What so many pages may have, about.
-fn bytes_of(pages: usize) -> i64 {
-    i64::try_from(pages * PAGE_BYTES).unwrap_or(i64::MAX)
+fn bytes(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

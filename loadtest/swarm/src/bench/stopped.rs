@@ -19,6 +19,8 @@ const RECEIVE_BUFFER: usize = 4096;
 const EVENTS: u64 = 66_000;
 /// Sockets are filled meanwhile, and windows that nobody needs any more dropped.
 const REST: Duration = Duration::from_secs(5);
+/// So often it is looked whether all are blocked: those that fell behind their windows read the log first.
+const LOOKS: u32 = 24;
 
 /// What can be asked for.
 pub const ALL: &[Measurement] = &[Measurement {
@@ -121,11 +123,17 @@ fn weigh(settings: &Settings, contender: Contender, topics: usize) -> io::Result
             ));
         }
     }
-    arena.swarm.idle(REST)?;
-    let blocked = blocked(arena.server.address)?;
-    if blocked != plan.streams {
-        let why = format!("{blocked} of {} streams are blocked", plan.streams);
-        return Err(io::Error::other(why));
+    for look in 1.. {
+        arena.swarm.idle(REST)?;
+        let blocked = blocked(arena.server.address)?;
+        if blocked == plan.streams {
+            break;
+        }
+        let told = format!("{blocked} of {} streams are blocked", plan.streams);
+        tell(&told);
+        if look == LOOKS {
+            return Err(io::Error::other(told));
+        }
     }
     Ok([open, arena.server.memory()?, arena.server.peak_memory()?])
 }
