@@ -1076,3 +1076,16 @@ fn a_frame_of_the_subscription_before_does_not_have_an_opening_topic_read() {
     }
     assert!(asked_to_hear);
 }
+
+/// Its client comes back with that cursor, and nothing before it needs to be read.
+#[test]
+fn the_cursor_of_a_quiet_stream_goes_along_with_the_clock() {
+    let now = Instant::now();
+    let (mut l, hub, mut core, mut one) = standing(now);
+    one.step(&mut Seen(vec![]));
+    one.refresh(&mut Seen(vec![]));
+    assert!(!one.refresh(&mut Seen(vec![])), "it is where the clock is");
+    core.hear(Live::Tick(0, l.tick(160_000)), now);
+    assert!(one.refresh(&mut Seen(vec![])));
+    assert_eq!(one.cursor(), Some(Cursor::One(hub.partition(0).heard())));
+}
