@@ -191,3 +191,23 @@ fn a_log_that_was_not_told_is_not_taken_for_the_one_that_was() {
         "{id} is neither shown nor told: {seen:?}"
     );
 }
+
+/// The log goes back under its process while its clock is behind: ids are given out once more, below what streams
+/// were shown.
+#[test]
+fn an_event_below_what_was_heard_is_told_to_streams_that_stand_above_it() {
+    let now = Instant::now();
+    let (mut l, hub, mut core, mut one) = standing(now);
+    let before = l.clone();
+    core.hear(Live::Tick(0, l.tick(100_900)), now);
+    assert!(one.refresh(&mut Seen(vec![])), "it stands there");
+    l = before;
+    let below = publish(&mut l, 1, 100_500);
+    let id = below[0].1.id;
+    hear(&mut core, below, now);
+    assert_eq!(drive(&mut core, &mut l, 100_501, now), 1, "it begins anew");
+    reconnect(&hub, &mut core, &mut l, 100_600, now);
+    let seen = shown_by(&mut one, &mut l, &hub, 100_700, 100, false);
+    let told = format!("GAP a Late Some(Id {{ ms: 100002, seq: 0 }})..{id}");
+    assert!(seen.contains(&told), "{seen:?}");
+}

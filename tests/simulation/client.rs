@@ -324,6 +324,15 @@ impl Client {
         }
     }
 
+    /// An event is lost that got an id below what was given out before it. What the log that gave it out had
+    /// written down of that is lost with it.
+    pub fn note_passed_below(&mut self, number: usize, event: &Published) {
+        let cursor = self.cursor.as_ref();
+        if cursor.and_then(|cursor| cursor.position(event.partition)) >= Some(event.id) {
+            self.records_lost.insert(number);
+        }
+    }
+
     /// Leaves its replica. Of an event that vanished there, and whose hole has not shown yet, a client that
     /// is past it and goes on elsewhere cannot be told.
     pub fn leave(&mut self, published: &[Published]) -> bool {

@@ -178,7 +178,7 @@ impl World {
                 self.server.flush();
                 say!(self, "FLUSHALL, the clock is at {}", self.server.wall());
                 self.note_histories();
-                self.note_losses();
+                self.note_losses(true);
             }
             9 if mix.ends => self.end_some(),
             _ => {}
@@ -284,7 +284,7 @@ impl World {
             self.server.ledgers[0].last()
         );
         self.note_histories();
-        self.note_losses();
+        self.note_losses(false);
     }
 
     /// The process goes on with the log as it was; connections may stand meanwhile, and be told of nothing.
@@ -303,12 +303,12 @@ impl World {
         let last = self.server.ledgers[0].last();
         say!(self, "RELOAD, {back} writes back, to {last}");
         self.note_histories();
-        self.note_losses();
+        self.note_losses(false);
     }
 
     /// Which events nobody can know to be lost: the log does not hold them, and no replica has heard
-    /// them, or a later one of their topic.
-    fn note_losses(&mut self) {
+    /// them, or a later one of their topic. A log that is emptied also takes along what it had written down.
+    fn note_losses(&mut self, emptied: bool) {
         // A deletion may be lost itself, and then its events are there again.
         for replica in &mut self.replicas {
             replica.deleted.clear();
@@ -319,9 +319,15 @@ impl World {
         let held = self.server.held(&topics());
         let known: Vec<_> = self.replicas.iter().map(Replica::known_entries).collect();
         for (number, event) in self.published.iter_mut().enumerate() {
-            event.lost = !held.contains(&number);
+            let was_lost = std::mem::replace(&mut event.lost, !held.contains(&number));
             if event.unknowable || !event.lost {
                 continue;
+            }
+            if emptied && event.below && !was_lost {
+                // Who stands above it was to be told by the log that is gone.
+                for client in &mut self.clients {
+                    client.note_passed_below(number, event);
+                }
             }
             let knows = |known: &BTreeMap<Topic, Id>| known.get(&event.topic) >= Some(&event.id);
             event.unknowable = !known.iter().any(knows);

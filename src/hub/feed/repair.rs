@@ -9,6 +9,7 @@
 //! | live | a frame that names the last known entry as its previous one | live |
 //! | live | a frame whose previous entry is unknown, or one that cannot be read | broken after the last known entry; the frame waits |
 //! | live | a frame that begins a log, although the last known entry had time to live | broken after that entry; the log must be told |
+//! | live | a frame at or below what was heard: a log that went back gives its ids out once more | broken after the last known entry; the frame waits |
 //! | live | the live path breaks, or shows a frame of a log that was not told of this one | broken after the last id that was heard |
 //! | broken | a frame | broken; the frame waits. A deletion empties the window at once: what it deletes is shown no more |
 //! | broken | a page that was cut short | broken further on |
@@ -231,6 +232,12 @@ impl Track {
             self.health = self.hole(base, heard);
             self.pending.keep(frame);
             return Taken::LogLost;
+        }
+        if frame.id <= heard {
+            // The log has gone back, and gives ids out once more: streams may have gone past this one.
+            self.health = self.hole(base, heard);
+            self.pending.keep(frame);
+            return Taken::Hole;
         }
         // The first entry of a fresh log names a position instead of a predecessor; there the
         // clock's word is enough.
