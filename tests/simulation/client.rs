@@ -33,8 +33,8 @@ pub struct Published {
     pub unknowable: bool,
     /// Replicas from whose connection it vanished, and the connection stayed up.
     pub vanished: BTreeSet<usize>,
-    /// It vanished, and the next event of its topic began another log: its own had expired, and nothing shows
-    /// the hole any more.
+    /// It vanished, and the next event of its topic began another log, or is gone, too: nothing shows the hole
+    /// any more.
     pub outlived: bool,
     /// When the log was emptied or went back last, it was not there any more.
     pub lost: bool,

@@ -815,8 +815,20 @@ impl World {
         }
     }
 
+    /// What shows that a frame has vanished is the next entry of its topic, as long as the log has it.
+    fn note_outlived(&mut self) {
+        let held = self.server.held(&topics());
+        let mut next: BTreeMap<Topic, usize> = BTreeMap::new();
+        for (number, event) in self.published.iter_mut().enumerate().rev() {
+            let shows = next.insert(event.topic.clone(), number);
+            let is_gone = shows.is_some_and(|next| !held.contains(&next));
+            event.outlived |= is_gone && !event.vanished.is_empty();
+        }
+    }
+
     fn check(&mut self) {
         self.check_windows();
+        self.note_outlived();
         let unlogged = Topic::parse(UNLOGGED).unwrap();
         for index in 0..CLIENTS {
             say!(self, "checking client {index}");
