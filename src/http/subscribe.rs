@@ -223,6 +223,7 @@ fn request(
     query: &Query,
     headers: &HeaderMap,
 ) -> Result<StreamRequest, Problem> {
+    let most = gateway.rules.get().limits.topics_per_stream_max;
     let mut topics: Vec<Topic> = Vec::new();
     let mut connections = false;
     for name in names {
@@ -236,14 +237,14 @@ fn request(
                 )));
             }
             _ if topics.contains(&topic) => {}
+            // At once: each more is compared with all before it.
+            _ if topics.len() == most => {
+                return Err(Problem::bad_request(format!(
+                    "topic: a stream has at most {most} topics"
+                )));
+            }
             _ => topics.push(topic),
         }
-    }
-    let most = gateway.rules.get().limits.topics_per_stream_max;
-    if topics.len() > most {
-        return Err(Problem::bad_request(format!(
-            "topic: a stream has at most {most} topics"
-        )));
     }
     let partitions: BTreeSet<_> = topics
         .iter()

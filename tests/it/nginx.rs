@@ -517,6 +517,32 @@ fn what_belongs_to_operators_is_not_passed_on() {
     assert_eq!(server.get("server"), Some("nginx"), "no version");
 }
 
+/// A replica cuts a stream whose client goes on talking. nginx had passed that on, took the cut for a failure of the
+/// replica, and sent everybody else's streams away.
+#[test]
+fn a_stream_with_a_body_takes_no_replica_out() {
+    let redis = Redis::start();
+    let replicas = fleet(&redis, 2, &[]);
+    let nginx = Nginx::before(&replicas);
+    let body = vec![b'x'; 1 << 20];
+    let framings = [
+        ("Content-Length: 1048576\r\n\r\n", "400"),
+        ("Transfer-Encoding: chunked\r\n\r\n100000\r\n", "413"),
+    ];
+    for (framing, status) in framings.iter().cycle().take(16) {
+        let mut socket = connect(nginx.address());
+        let head = format!("GET /events/news HTTP/1.1\r\nHost: localhost\r\n{framing}");
+        socket.write_all(head.as_bytes()).unwrap();
+        // nginx answers, and closes, before it has read all of it.
+        let _ = socket.write_all(&body);
+        let mut answer = [0; 12];
+        if socket.read_exact(&mut answer).is_ok() {
+            assert!(answer.ends_with(status.as_bytes()), "{answer:?}");
+        }
+        nginx.open("/events/news", &[]).opened();
+    }
+}
+
 #[test]
 fn head_and_options_open_no_stream() {
     let redis = Redis::start();
