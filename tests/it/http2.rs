@@ -138,7 +138,7 @@ fn what_may_come_over_one_connection_is_bounded() {
 #[test]
 fn a_connection_without_a_request_is_closed_and_one_with_a_stream_is_not() {
     // A busy machine may take its time between a connection and its request.
-    let gateway = Gateway::start(&[("server.header_timeout", "3s")]);
+    let gateway = Gateway::start(&[("server.header_timeout", "1s")]);
     let mut kept = Client::connect(&gateway, ROOM);
     kept.request(1, "GET", "/events/news");
     kept.until(DATA, 1);
@@ -150,12 +150,8 @@ fn a_connection_without_a_request_is_closed_and_one_with_a_stream_is_not() {
         assert!(client.rest().contains(&GOAWAY));
     }
     gateway.publish("news", "live");
-    let frame = kept.until(DATA, 1);
-    assert!(
-        String::from_utf8(frame.payload)
-            .unwrap()
-            .ends_with("data: live\n\n")
-    );
+    // A heartbeat or a cursor may come first.
+    while !kept.until(DATA, 1).payload.ends_with(b"data: live\n\n") {}
 }
 
 #[test]

@@ -534,7 +534,7 @@ fn a_stream_with_a_body_takes_no_replica_out() {
         let head = format!("GET /events/news HTTP/1.1\r\nHost: localhost\r\n{framing}");
         socket.write_all(head.as_bytes()).unwrap();
         // nginx answers, and closes, before it has read all of it.
-        let _ = socket.write_all(&body);
+        drop(socket.write_all(&body));
         let mut answer = [0; 12];
         if socket.read_exact(&mut answer).is_ok() {
             assert!(answer.ends_with(status.as_bytes()), "{answer:?}");
