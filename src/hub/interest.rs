@@ -29,13 +29,19 @@ impl Drop for Reserved {
 
 impl Hub {
     /// Room for those of these topics that nobody reads here, each named once; none if there would be more
-    /// than `most` feeds. Feeds that nobody reads any more count until they are dropped.
+    /// than `most` that somebody reads. Those that nobody reads any more give way ([`Hub::sweep`]): else one
+    /// client that opens and leaves streams of ever new topics would keep all others out.
     #[must_use]
     pub fn reserve(self: &Arc<Self>, topics: &[Topic], most: usize) -> Option<Reserved> {
         let mut state = self.state();
-        let is_new = |topic: &&Topic| !state.feeds.contains_key(*topic);
+        state.most = Some(most);
+        let is_unread =
+            |topic: &Topic| state.idle.contains_key(topic) || state.left.contains(topic);
+        let is_new = |topic: &&Topic| !state.feeds.contains_key(*topic) || is_unread(topic);
         let feeds = topics.iter().filter(is_new).count();
-        if feeds > 0 && state.feeds.len() + state.reserved + feeds > most {
+        let unread = state.idle.len() + state.left.len();
+        let read = state.feeds.len().saturating_sub(unread);
+        if feeds > 0 && read + state.reserved + feeds > most {
             return None;
         }
         state.reserved += feeds;
@@ -51,9 +57,9 @@ impl Hub {
         let remaining = feed.leave();
         let mut state = self.state();
         state.changed.insert(feed.topic().clone());
-        if remaining == 0 {
-            // Another reader may have come since; the sweep looks again.
-            state.left.push(feed.topic().clone());
+        // Another reader may have come since.
+        if remaining == 0 && feed.subscribers() == 0 {
+            state.left.insert(feed.topic().clone());
         }
     }
 
@@ -63,8 +69,8 @@ impl Hub {
         std::mem::take(&mut self.state().added)
     }
 
-    /// Drops feeds that nobody has read for `keep`, and names them. What was heard of them last is
-    /// remembered for a while ([`Hub::last_entries`]).
+    /// Drops feeds that nobody has read for `keep`, or for whatever time while there are more than there may
+    /// be, and names them. What was heard of them last is remembered for a while ([`Hub::last_entries`]).
     #[must_use]
     pub fn sweep(&self, now: Instant, keep: Duration) -> Vec<Topic> {
         let mut state = self.state();
@@ -80,7 +86,8 @@ impl Hub {
         }
         let mut due = Vec::new();
         while let Some((since, topic)) = state.became_idle.front()
-            && now.duration_since(*since) >= keep
+            && (now.duration_since(*since) >= keep
+                || state.most.is_some_and(|most| state.feeds.len() > most))
         {
             let is_idle = state.idle.get(topic) == Some(since);
             let Some((_, topic)) = state.became_idle.pop_front() else {
@@ -230,5 +237,27 @@ mod tests {
         assert!(hub.reserve(&both, 2).is_some());
         assert!(hub.reserve(&[b, c], 2).is_none());
         assert!(hub.reserve(&[a], 0).is_some());
+    }
+
+    /// One client had opened and left streams of ever new topics, and no other found room for thirty seconds.
+    #[test]
+    fn topics_that_nobody_reads_any_more_give_way() {
+        let name = |number: usize| Topic::parse(&format!("t{number}")).unwrap();
+        let (hub, reader) = hub_and_reader(&name(0));
+        let _reader = reader();
+        let keep = Duration::from_secs(30);
+        for number in 1..100 {
+            let topic = [name(number)];
+            let room = hub.reserve(&topic, 2).expect("nobody reads the others");
+            assert!(hub.reserve(&[name(100)], 2).is_none());
+            drop(hub.reader(&topic, Waker::noop(), |_| Start::Live));
+            drop(room);
+            let gone = hub.sweep(Instant::now(), keep);
+            assert_eq!(gone.len(), usize::from(number > 1), "{gone:?}");
+        }
+        assert!(hub.feed(&name(0)).is_some(), "what is read stays");
+        // One that is wanted again counts as any other.
+        let _again = hub.reader(&[name(99)], Waker::noop(), |_| Start::Live);
+        assert!(hub.reserve(&[name(98)], 2).is_none());
     }
 }

@@ -41,7 +41,7 @@ use counts::Counts;
 use feed::{Feed, LastKnown, Repaired, Taken};
 use lock::{Rank, Ranked, RankedGuard};
 use partition::{Generation, Learned, Partition};
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 use swept::Swept;
@@ -68,9 +68,12 @@ struct State {
     feeds: HashMap<Topic, Arc<Feed>>,
     /// Feeds that streams are about to need ([`interest::Reserved`]).
     reserved: usize,
+    /// As many as there may be; none until somebody said. Those that nobody reads go at once beyond it.
+    most: Option<usize>,
     /// Feeds that the live path has not been asked for.
     added: Vec<Arc<Feed>>,
-    left: Vec<Topic>,
+    /// Topics that nobody has read since the last sweep.
+    left: HashSet<Topic>,
     /// Topics that nobody reads, and since when.
     idle: HashMap<Topic, Instant>,
     /// The same in the order in which they became idle; some are read again.
@@ -146,6 +149,7 @@ impl Hub {
 
     fn feed_for(&self, state: &mut State, topic: &Topic) -> Arc<Feed> {
         state.idle.remove(topic);
+        state.left.remove(topic);
         if let Some(feed) = state.feeds.get(topic) {
             return feed.clone();
         }
