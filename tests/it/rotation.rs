@@ -217,6 +217,28 @@ fn a_wrong_password_is_told_changes_nothing_and_is_taken_once_it_is_right() {
     });
 }
 
+/// It logs in, and then nothing would be published any more.
+#[test]
+fn a_user_who_may_call_no_function_is_not_taken() {
+    let redis = Redis::start();
+    set_user(&redis, "first", "one");
+    let rights = [
+        "+ping", "+role", "+hello", "+client", "+info", "+auth", "+select",
+    ];
+    let user = ["ACL", "SETUSER", "idle", "on", ">two", "~*", "&*"];
+    redis.run::<()>(&[&user[..], &rights].concat());
+    let mut fleet = Fleet::start(&redis.url_of("first", "one"));
+    wait_for_ears(&redis, &fleet.replicas);
+    while_events_flow(&mut fleet, &redis, |fleet| {
+        fleet.reach_by(&redis.url_of("idle", "two"), REFUSED);
+        for replica in &fleet.replicas {
+            replica.wait_for_metric("tidegate_redis_access_refused", &[], 1.0);
+            let line = &replica.logged(REFUSED)[0];
+            assert!(line.contains("fcall_ro"), "{line}");
+        }
+    });
+}
+
 #[test]
 fn what_was_refused_is_forgotten_when_the_old_way_is_named_again() {
     let redis = Redis::start();

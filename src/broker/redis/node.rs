@@ -304,6 +304,21 @@ fn with_resp3(info: &ConnectionInfo) -> ConnectionInfo {
         .set_redis_settings(settings.set_protocol(ProtocolVersion::RESP3))
 }
 
+/// Refuses a connection whose user may not call functions, for reading or for writing. It asks for one that is not
+/// there: who has the right is told that.
+pub(super) async fn check_rights(connection: &mut MultiplexedConnection) -> Result<(), RedisError> {
+    for call in ["FCALL_RO", "FCALL"] {
+        let mut cmd = redis::cmd(call);
+        cmd.arg("tidegate_is_this_allowed").arg(0);
+        match cmd.query_async::<redis::Value>(connection).await {
+            Err(why) if why.code() == Some("NOPERM") => return Err(why),
+            Err(why) if why.is_io_error() || why.is_timeout() => return Err(why),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 /// Refuses a connection that does not lead to a master: it would read what is old, and write nothing.
 pub(super) async fn check_role(connection: &mut MultiplexedConnection) -> Result<(), RedisError> {
     match redis::cmd("ROLE").query_async(connection).await? {

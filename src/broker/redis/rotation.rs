@@ -3,7 +3,7 @@
 //! | what is wanted | what is done |
 //! |---|---|
 //! | what is in force | nothing |
-//! | another way that leads to no master: a password is wrong, nobody is there | it is told and tried again; everything goes on as before |
+//! | another way that leads to no master, or whose user may call no function: a password is wrong, nobody is there | it is told and tried again; everything goes on as before |
 //! | the same server and database by another user, password or certificate | new connections are made by it; those that stand say who they are now, and none is cut |
 //! | another server or database | as if sentinels had named another master: all connections are made anew, and streams wait meanwhile |
 //!
@@ -11,7 +11,7 @@
 
 use super::Redis;
 use super::access::Access;
-use super::node::{Ways, check_role};
+use super::node::{Ways, check_rights, check_role};
 use redis::ConnectionInfo;
 use std::sync::Arc;
 use std::time::Duration;
@@ -101,9 +101,11 @@ async fn try_to_take(redis: &Redis, access: &Arc<Access>) -> Result<(), String> 
     let patience = redis.settings().connect_timeout;
     let trying = async {
         let (info, mut connection) = access.find(patience).await?;
-        check_role(&mut connection)
-            .await
-            .map_err(|why| why.to_string())?;
+        let checked = async {
+            check_role(&mut connection).await?;
+            check_rights(&mut connection).await
+        };
+        checked.await.map_err(|why| why.to_string())?;
         Ok::<_, String>(info)
     };
     // Sentinels are asked one after the other.
