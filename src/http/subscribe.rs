@@ -30,6 +30,7 @@ use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// Set by a proxy that tries another replica when this one answers 503.
 pub(super) const FAILOVER: HeaderName = HeaderName::from_static("tidegate-failover");
@@ -166,6 +167,7 @@ async fn subscribe(
             WayOut::Body
         },
     });
+    let ends_at = request.max_age.map(|age| Instant::now() + age);
     let task_waker = Arc::new(TaskWaker::default());
     let opening = open(
         gateway.hub.clone(),
@@ -197,6 +199,7 @@ async fn subscribe(
         Outside {
             peer: address,
             end_of_carrier: end_of_carrier(),
+            ends_at,
         },
     );
     stream_headers(body.into_axum())

@@ -102,6 +102,15 @@ pub struct Outside {
     pub peer: Option<Address>,
     /// Ends what carries the body, and drops it, whether or not its reader takes anything.
     pub end_of_carrier: Option<CancellationToken>,
+    /// When its client wants it to end (`max_age`): also while it opens, or waits for the log.
+    pub ends_at: Option<Instant>,
+}
+
+impl Outside {
+    /// This time, or the end that the client wants, if that comes first.
+    fn not_after_end(&self, time: Instant) -> Instant {
+        self.ends_at.map_or(time, |end| end.min(time))
+    }
 }
 
 impl fmt::Debug for Outlet {
@@ -177,12 +186,13 @@ impl StreamBody {
         outside: Outside,
     ) -> Self {
         let first = settings.heartbeat.mul_f64(rand::random_range(0.0..1.0));
+        let first = outside.not_after_end(Instant::now() + first);
         let outlet = Arc::new(Mutex::new(Outlet {
             state: match opened {
                 MaybeOpen::Open(stream) => State::Live(Box::new(stream)),
                 MaybeOpen::Opening(opening) => State::Opening(opening),
             },
-            sleep: Box::pin(tokio::time::sleep(first)),
+            sleep: Box::pin(tokio::time::sleep_until(first)),
             reads,
             task_waker,
             settings,
@@ -346,14 +356,25 @@ impl Outlet {
             return Poll::Ready(());
         }
         if self.sleep.as_mut().poll(cx).is_ready() {
+            if self
+                .outside
+                .ends_at
+                .is_some_and(|end| end <= Instant::now())
+            {
+                self.end(Ending::Clean(CloseReason::Limit));
+                return Poll::Ready(());
+            }
             self.settings.metrics.heartbeats.inc();
             self.out.push(HEARTBEAT);
-            self.sleep
-                .as_mut()
-                .reset(Instant::now() + self.settings.heartbeat);
+            self.sleep_until_heartbeat();
             return Poll::Ready(());
         }
         Poll::Pending
+    }
+
+    fn sleep_until_heartbeat(&mut self) {
+        let next = Instant::now() + self.settings.heartbeat;
+        self.sleep.as_mut().reset(self.outside.not_after_end(next));
     }
 
     fn advance_live(&mut self, mut stream: Box<Stream>, cx: &mut Context<'_>) -> Poll<()> {
@@ -363,9 +384,7 @@ impl Outlet {
             Turn::More => self.state = State::Live(stream),
             Turn::Read(read) => {
                 let (reads, name) = (self.reads.clone(), self.guard.network());
-                self.sleep
-                    .as_mut()
-                    .reset(Instant::now() + self.settings.heartbeat);
+                self.sleep_until_heartbeat();
                 self.state = State::Reading(
                     stream,
                     Box::pin(async move { reads.read(read, name).await }),

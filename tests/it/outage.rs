@@ -5,7 +5,9 @@
 //! Method: a real redis-server is killed, stopped, cut off, filled, or not there at the start.
 //! Publishers repeat what was not acknowledged with its key, as they should.
 
-use crate::support::{Answer, Gateway, NewEvent, Redis, Sse, Way, eventually, fleet, position};
+use crate::support::{
+    Answer, End, Gateway, NewEvent, Redis, Sse, Way, eventually, fleet, position,
+};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Short times, so that an outage of a second is a long one.
@@ -274,6 +276,10 @@ fn a_replica_starts_without_redis_and_takes_streams_that_wait() {
             stream.text()
         );
     }
+    // Whoever wants it to end after a time does so also now.
+    let mut brief = gateway.open("/events/news?max_age=50ms", &[]);
+    let (events, end) = brief.rest();
+    assert_eq!((events.len(), end), (0, End::Clean));
     redis.restart();
     gateway.wait_ready();
     for stream in &mut streams {
