@@ -40,6 +40,9 @@ const DEFAULT_TOPIC: &str = "events";
 /// Whoever has as many streams as one address may, or asks for topics for which there is no room, is asked to come back
 /// after so many times `stream.retry`: others may have gone by then, and one that never goes asks seldom.
 const LONG_RETRY: u64 = 10;
+/// Bytes of a body that a stream's request may have, which nobody reads.
+const BODY_MAX: u64 = 16 * 1024;
+
 /// `?max_age=` at most; streams are cut by `stream.age_max` anyway.
 const AGE_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 
@@ -219,6 +222,15 @@ fn lease(
         .map(|lease| lease.map(Box::new))
 }
 
+/// Whether a body comes with the request that is large, or may be. A stream whose client goes on talking is cut, and a
+/// proxy that cannot write then takes this replica for broken: so it is refused, and its body read and dropped.
+fn brings_much_along(headers: &HeaderMap) -> bool {
+    let length = headers.get(header::CONTENT_LENGTH);
+    let length = length.and_then(|length| length.to_str().ok()?.trim().parse::<u64>().ok());
+    length.is_some_and(|length| length > BODY_MAX)
+        || headers.contains_key(header::TRANSFER_ENCODING)
+}
+
 /// What the request asks for, or what is wrong with it. Nothing is subscribed yet.
 fn request(
     gateway: &Gateway,
@@ -226,6 +238,9 @@ fn request(
     query: &Query,
     headers: &HeaderMap,
 ) -> Result<StreamRequest, Problem> {
+    if brings_much_along(headers) {
+        return Err(Problem::bad_request("a stream takes no body"));
+    }
     let most = gateway.rules.get().limits.topics_per_stream_max;
     let mut topics: Vec<Topic> = Vec::new();
     let mut connections = false;

@@ -67,6 +67,25 @@ fn a_connection_goes_on_after_a_body_that_nobody_wanted() {
     wait_for_discarded(&gateway, "whole", 5.0);
 }
 
+/// Any proxy: one that cannot write what a client sends takes the replica for broken. So the answer is there, and the rest
+/// is read.
+#[test]
+fn a_stream_that_brings_a_large_body_is_refused_and_the_connection_goes_on() {
+    let gateway = Gateway::start(&[]);
+    let mut socket = gateway.connect();
+    let head = "GET /events/news HTTP/1.1\r\nHost: localhost\r\n";
+    for _ in 0..3 {
+        let request = format!("{head}Content-Length: 200000\r\n\r\n");
+        socket.write_all(request.as_bytes()).unwrap();
+        read_until(&mut socket, "HTTP/1.1 400");
+        socket.write_all(&vec![b'x'; 200_000]).unwrap();
+    }
+    let request = format!("{head}Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n");
+    socket.write_all(request.as_bytes()).unwrap();
+    read_until(&mut socket, "HTTP/1.1 400");
+    wait_for_discarded(&gateway, "whole", 4.0);
+}
+
 /// Whoever sends on and on is let go, by bytes and by time, and all others are served meanwhile.
 #[test]
 fn a_body_without_end_is_let_go() {
