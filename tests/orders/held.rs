@@ -1,0 +1,105 @@
+//! A stream that is held by a hole which nobody mends.
+
+use super::*;
+use tidegate::metrics::{CloseReason, Metrics};
+use tidegate::stream::open::{Opened, Opener};
+use tidegate::stream::out::Out;
+use tidegate::stream::request::StreamRequest;
+use tidegate::stream::settings::{Drain, Jitter, StreamSettings};
+use tidegate::stream::turn::{Ending, Now, Stream, Turn};
+use tidegate::swap::Swap;
+use tidegate::time::CoarseInstant;
+
+const REPAIR: Duration = Duration::from_secs(30);
+
+fn stream_settings() -> Arc<StreamSettings> {
+    Arc::new(StreamSettings {
+        replica: "r".into(),
+        heartbeat: Duration::from_secs(15),
+        retry: Duration::from_secs(3),
+        age_max: Duration::from_secs(1 << 20),
+        open_event: false,
+        repair_time: REPAIR,
+        retention: Swap::new(retention(100)),
+        drain: Arc::new(Drain::new(Duration::from_secs(1))),
+        metrics: Metrics::new(),
+    })
+}
+
+fn at(begun: Instant, seconds: u64) -> Now {
+    Now {
+        instant: CoarseInstant::from(begun + Duration::from_secs(seconds)),
+        wall: Duration::from_secs(100 + seconds),
+    }
+}
+
+/// A stream of both topics, from now on.
+fn stream(
+    hub: &Arc<Hub>,
+    core: &mut FollowerCore,
+    l: &mut Ledger,
+    topics: Vec<Topic>,
+    now: Instant,
+) -> Stream {
+    let request = StreamRequest {
+        topics,
+        ..StreamRequest::default()
+    };
+    let jitter = Jitter {
+        heartbeat: 0.5,
+        age: 0.0,
+        retry: 0.5,
+        drain_slot: 0.0,
+    };
+    let waker = Waker::noop().clone();
+    let mut opener = Opener::new(hub.clone(), stream_settings(), request, jitter, waker);
+    for _ in 0..10 {
+        match opener.step(at(now, 0)) {
+            Opened::Wait => {
+                core.hub_wants(now);
+                drive(core, l, 100_002, now);
+            }
+            Opened::Read(asked) => drop(read(l, hub, &asked, 100_003)),
+            Opened::History(..) => panic!("it asked for none"),
+            Opened::Stream(stream) => return *stream,
+        }
+    }
+    panic!("it does not open")
+}
+
+/// Its page is let go while it waits, and read again: that took it for one that goes on.
+#[test]
+fn a_stream_that_is_held_is_cut_although_its_page_is_read_again() {
+    let now = Instant::now();
+    let mut l = Ledger::new(retention(100), 100_000);
+    let (hub, mut core) = replica(1, up(0), now);
+    drive(&mut core, &mut l, 100_001, now);
+    let topics = vec![named("a"), named("b")];
+    let mut stream = stream(&hub, &mut core, &mut l, topics, now);
+    publish_to(&mut l, "a", 1, 100_100);
+    hear(&mut core, publish_to(&mut l, "a", 1, 100_110), now);
+    hear(&mut core, publish_to(&mut l, "b", 5, 100_200), now);
+    let mut out = Out::default();
+    let mut reads = 0;
+    for second in 0..=REPAIR.as_secs() + 1 {
+        let turn = match stream.turn(at(now, second), &mut out) {
+            Turn::Read(asked) => {
+                reads += 1;
+                let page = read(&mut l, &hub, &asked, 100_300);
+                stream.take(&page);
+                stream.turn(at(now, second), &mut out)
+            }
+            other => other,
+        };
+        match turn {
+            Turn::Wait(_) => stream.release_pages(),
+            Turn::Over(ending) => {
+                assert_eq!(ending, Ending::Cut(CloseReason::Held));
+                assert!(reads > 20, "it was read again: {reads}");
+                return;
+            }
+            Turn::More | Turn::Read(_) => panic!("there is nothing to show"),
+        }
+    }
+    panic!("it is held for ever");
+}
