@@ -76,10 +76,7 @@ impl Forgiven {
         let seam = horizon.seams.last();
         Self {
             seam: seam.map_or(horizon.born, |seam| seam.after),
-            floor: match floor {
-                Floor::Log(floor) | Floor::Empty(floor) => floor,
-                Floor::Unlogged => Id::ZERO,
-            },
+            floor: floor.position().unwrap_or_default(),
         }
     }
 }

@@ -118,6 +118,12 @@ pub struct ClockName {
 }
 
 impl ClockName {
+    /// Whether one process has written both, since the same birth. The seam may be newer.
+    #[must_use]
+    pub fn is_of_process_of(&self, other: &Self) -> bool {
+        self.born == other.born && self.run == other.run
+    }
+
     /// The clock that was read.
     #[must_use]
     pub fn of(horizon: &Horizon) -> Self {
@@ -212,6 +218,17 @@ pub enum Floor {
     Unlogged,
 }
 
+impl Floor {
+    /// Where the log begins, or what may be gone with it ends. None if there is nothing to miss.
+    #[must_use]
+    pub fn position(self) -> Option<Id> {
+        match self {
+            Self::Log(floor) | Self::Empty(floor) => Some(floor),
+            Self::Unlogged => None,
+        }
+    }
+}
+
 /// One topic's log, from a position on.
 #[derive(Clone, Debug)]
 pub struct Page {
@@ -234,7 +251,7 @@ impl Page {
     /// Whether an entry of the topic with this id would have to stand here, and does not.
     #[must_use]
     pub fn lacks(&self, id: Id, horizon: &Horizon) -> bool {
-        let (Floor::Log(floor) | Floor::Empty(floor)) = self.floor else {
+        let Some(floor) = self.floor.position() else {
             return false;
         };
         let is_above = self.after.max(floor) < id;

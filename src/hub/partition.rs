@@ -264,7 +264,7 @@ impl Partition {
         let heard = std::mem::take(&mut state.unsettled);
         if let Some(tick) = state.unsettled_tick.take() {
             let clock = state.followed.clock.zip(tick.of);
-            if clock.is_some_and(|(own, of)| own.born != of.born || own.run != of.run) {
+            if clock.is_some_and(|(own, of)| !own.is_of_process_of(&of)) {
                 // The log that was told is gone already: the one that is heard must be told first.
                 state.estrange(tick.id);
                 return;
@@ -351,9 +351,9 @@ impl Partition {
         if *present != generation || followed.path == Path::Broken {
             return Learned::Outdated;
         }
-        let is_other = |clock: &ClockName| clock.born != horizon.born || clock.run != horizon.run;
-        let other = followed.clock.as_ref().filter(|clock| is_other(clock));
-        if followed.path == Path::Estranged || other.is_some() {
+        let read = ClockName::of(horizon);
+        let is_other = |clock: ClockName| !clock.is_of_process_of(&read);
+        if followed.path == Path::Estranged || followed.clock.is_some_and(is_other) {
             if followed.path == Path::Settled {
                 // Read, not heard: what the log before gave out last may be on its way, or lost.
                 *changed = None;
@@ -369,7 +369,7 @@ impl Partition {
         }
         losses.clone_from(&horizon.losses);
         horizon.losses.extend(past_losses.iter().copied());
-        followed.clock = Some(ClockName::of(horizon));
+        followed.clock = Some(read);
         // A stream may stand there, although the live path has not come as far.
         followed.to = followed.to.max(horizon.last);
         *known = horizon.last.max(*known);

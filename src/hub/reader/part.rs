@@ -114,26 +114,25 @@ impl Part {
             return OpenStep::Read(LogRead::Clock(self.partition.number()));
         };
         let start = opening.start;
+        let last_known = self.partition.last_known();
+        if let Start::After(id) | Start::History(id) = start
+            && id > last_known
+            && !std::mem::replace(&mut opening.asked_clock, true)
+        {
+            // Perhaps this replica has only not heard of it yet: the clock decides.
+            return OpenStep::Read(LogRead::Clock(self.partition.number()));
+        }
         let mut ahead = None;
         let at = match start {
             // Everything up to the greatest was published before this stream began.
             Start::Live | Start::Unreadable => complete.into_iter().max().unwrap_or_default(),
-            Start::After(id) if id > self.partition.last_known() => {
-                // Perhaps this replica has only not heard of it yet: the clock decides.
-                if !std::mem::replace(&mut opening.asked_clock, true) {
-                    return OpenStep::Read(LogRead::Clock(self.partition.number()));
-                }
+            Start::After(id) if id > last_known => {
                 ahead = Some(id);
                 gap::judge_partition(id, &horizon).map_or(horizon.last, |missing| missing.to)
             }
-            Start::History(id) if id > self.partition.last_known() => {
-                if !std::mem::replace(&mut opening.asked_clock, true) {
-                    return OpenStep::Read(LogRead::Clock(self.partition.number()));
-                }
-                // The log that named it is gone, and this one has not come as far: what it gives out next
-                // would be below, and shown to nobody.
-                id.min(horizon.last)
-            }
+            // The log that named it is gone, and this one has not come as far: what it gives out next would be
+            // below, and shown to nobody.
+            Start::History(id) if id > last_known => id.min(horizon.last),
             Start::After(id) | Start::History(id) => id,
         };
         if self.any_has_ended(at) && !std::mem::replace(&mut opening.asked_ends, true) {
