@@ -47,7 +47,7 @@ impl Sink for Seen {
     }
 }
 fn topic() -> Topic {
-    Topic::parse("a").unwrap()
+    named("a")
 }
 fn retention(events_max: usize) -> Retention {
     Retention {
@@ -63,14 +63,7 @@ fn retention(events_max: usize) -> Retention {
     }
 }
 fn publish(l: &mut Ledger, n: usize, now: u64) -> Vec<(Topic, tidegate::sse::Frame)> {
-    let e = Publication {
-        topic: topic(),
-        event_type: EventType::default(),
-        data: "x".into(),
-        end: false,
-        idempotency_key: None,
-    };
-    l.publish(&vec![e; n], now).unwrap().1
+    publish_to(l, "a", n, now)
 }
 fn settings() -> FollowSettings {
     FollowSettings {
@@ -244,6 +237,22 @@ fn publish_to(
         idempotency_key: None,
     };
     l.publish(&vec![e; n], now).unwrap().1
+}
+/// A replica with a first visit that asks for all that is retained, and is open; at `now_ms` the log was asked.
+fn first_visit(
+    l: &mut Ledger,
+    topics: &[Topic],
+    events_max: usize,
+    now_ms: u64,
+    now: Instant,
+) -> (Arc<Hub>, FollowerCore, Reader) {
+    let (hub, mut core) = replica(events_max, up(0), now);
+    let first = l.history(topics, History::Earliest, now_ms);
+    let mut reader = hub.reader(topics, Waker::noop(), |_| Start::History(first));
+    core.hub_wants(now);
+    drive(&mut core, l, now_ms + 1, now);
+    open(l, &hub, &mut reader, now_ms + 2);
+    (hub, core, reader)
 }
 /// Takes so many, then is full.
 struct Narrow(Vec<String>, usize);
@@ -667,12 +676,7 @@ fn a_first_visit_is_shown_what_stands_in_a_seam() {
     // A replica had heard ids of a log before this one, up to here.
     l.report(Id::new(100_001, 2), &[], 100_002);
     assert_eq!(l.horizon(100_003).seams.len(), 1);
-    let (hub, mut core) = replica(100, up(0), now);
-    let first = l.history(&[topic()], History::Earliest, 100_003);
-    let mut one = hub.reader(&[topic()], Waker::noop(), |_| Start::History(first));
-    core.hub_wants(now);
-    drive(&mut core, &mut l, 100_004, now);
-    open(&mut l, &hub, &mut one, 100_005);
+    let (hub, _core, mut one) = first_visit(&mut l, &[topic()], 100, 100_003, now);
     let mut seen = Seen(vec![]);
     read_on(&mut one, &mut seen, &mut l, &hub, 100_006);
     one.step(&mut seen);

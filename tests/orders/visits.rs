@@ -13,13 +13,8 @@ fn a_first_visit_is_told_nothing_more_when_its_pages_are_let_go() {
         publish_to(&mut l, "a", 4, 100_020);
         publish_to(&mut l, "b", 1, 100_025);
         publish_to(&mut l, "a", 6, 100_030);
-        let (hub, mut core) = replica(1, up(0), now);
         let topics = [named("a"), named("b")];
-        let first = l.history(&topics, History::Earliest, 100_040);
-        let mut one = hub.reader(&topics, Waker::noop(), |_| Start::History(first));
-        core.hub_wants(now);
-        drive(&mut core, &mut l, 100_041, now);
-        open(&mut l, &hub, &mut one, 100_042);
+        let (hub, _core, mut one) = first_visit(&mut l, &topics, 1, 100_040, now);
         let seen = shown_by(&mut one, &mut l, &hub, 100_043, 2, lets_go);
         assert!(
             seen.iter().all(|s| !s.starts_with("GAP")),
@@ -37,12 +32,7 @@ fn a_first_visit_whose_page_is_let_go_is_shown_what_stands_in_a_seam() {
         let mut l = Ledger::new(retention(100), 100_000);
         publish(&mut l, 3, 100_001);
         l.report(Id::new(100_001, 4), &[], 100_002);
-        let (hub, mut core) = replica(100, up(0), now);
-        let first = l.history(&[topic()], History::Earliest, 100_003);
-        let mut one = hub.reader(&[topic()], Waker::noop(), |_| Start::History(first));
-        core.hub_wants(now);
-        drive(&mut core, &mut l, 100_004, now);
-        open(&mut l, &hub, &mut one, 100_005);
+        let (hub, _core, mut one) = first_visit(&mut l, &[topic()], 100, 100_003, now);
         let seen = shown_by(&mut one, &mut l, &hub, 100_006, 1, lets_go);
         assert_eq!(seen.len(), 3, "let go: {lets_go}: {seen:?}");
         assert!(
@@ -91,12 +81,7 @@ fn a_first_visit_is_shown_all_that_stands_in_a_seam() {
     let mut l = Ledger::new(retention(1000), 100_000);
     publish(&mut l, 300, 100_001);
     l.report(Id::new(100_001, 301), &[], 100_002);
-    let (hub, mut core) = replica(100, up(0), now);
-    let first = l.history(&[topic()], History::Earliest, 100_003);
-    let mut one = hub.reader(&[topic()], Waker::noop(), |_| Start::History(first));
-    core.hub_wants(now);
-    drive(&mut core, &mut l, 100_004, now);
-    open(&mut l, &hub, &mut one, 100_005);
+    let (hub, _core, mut one) = first_visit(&mut l, &[topic()], 100, 100_003, now);
     let seen = shown_by(&mut one, &mut l, &hub, 100_006, 10_000, false);
     let gaps: Vec<_> = seen.iter().filter(|s| s.starts_with("GAP")).collect();
     assert!(

@@ -312,26 +312,27 @@ fn a_log_that_goes_back_while_its_clock_is_wrong_is_told() {
     sweep(mix, &REASONS);
 }
 
+const EVERYTHING: Mix = Mix {
+    cuts: true,
+    vanishing: true,
+    trimming: true,
+    deletion: true,
+    ends: true,
+    expiry: true,
+    rewinds: true,
+    flushes: true,
+    clock_steps: true,
+    settings: true,
+    sweeps: true,
+    slow_replies: false,
+    reloads: false,
+    history: true,
+    crowded: false,
+};
+
 #[test]
 fn everything_at_once() {
-    let mix = Mix {
-        cuts: true,
-        vanishing: true,
-        trimming: true,
-        deletion: true,
-        ends: true,
-        expiry: true,
-        rewinds: true,
-        flushes: true,
-        clock_steps: true,
-        settings: true,
-        sweeps: true,
-        slow_replies: false,
-        reloads: false,
-        history: true,
-        crowded: false,
-    };
-    sweep(mix, &REASONS);
+    sweep(EVERYTHING, &REASONS);
 }
 
 /// What leaves a window because all windows together are full is in the log, and is missed by nobody.
@@ -365,21 +366,8 @@ fn windows_that_share_too_little_memory_bring_nothing_back() {
 #[test]
 fn everything_at_once_in_too_little_memory() {
     let mix = Mix {
-        cuts: true,
-        vanishing: true,
-        trimming: true,
-        deletion: true,
-        ends: true,
-        expiry: true,
-        rewinds: true,
-        flushes: true,
-        clock_steps: true,
-        settings: true,
-        sweeps: true,
-        slow_replies: false,
-        reloads: false,
-        history: true,
         crowded: true,
+        ..EVERYTHING
     };
     let tally = sweep(mix, &REASONS);
     assert!(tally.contains_key("evicted"), "{tally:?}");
