@@ -76,50 +76,59 @@ fn settings() -> FollowSettings {
 /// Carries out everything the core asks; returns whether a Reset was asked, and feeds it ticks.
 fn drive(core: &mut FollowerCore, l: &mut Ledger, now_ms: u64, now: Instant) -> usize {
     let mut resets = 0;
-    loop {
-        let Some(ask) = core.next_ask() else {
-            return resets;
-        };
-        match ask {
-            Ask::Interest(Interest::Add(added)) => core.hear(Live::Confirmed(added), now),
-            Ask::Interest(Interest::Reset) => resets += 1,
-            Ask::Interest(_) => {}
-            Ask::Settle {
-                connection,
-                reports,
-            } => {
-                let mut told = Vec::new();
-                for r in reports {
-                    hear(core, l.report(r.followed, &r.topics, now_ms), now);
-                    told.push(l.name());
-                }
-                let tick = l.tick(now_ms);
-                core.hear(Live::Tick(0, tick), now);
-                core.answer(Answer::Settled { connection, told }, now);
+    while let Some(ask) = core.next_ask() {
+        resets += carry_out(core, ask, l, now_ms, now);
+    }
+    resets
+}
+/// Carries out one thing that the core asks; returns whether it was a Reset.
+fn carry_out(
+    core: &mut FollowerCore,
+    ask: Ask,
+    l: &mut Ledger,
+    now_ms: u64,
+    now: Instant,
+) -> usize {
+    match ask {
+        Ask::Interest(Interest::Add(added)) => core.hear(Live::Confirmed(added), now),
+        Ask::Interest(Interest::Reset) => return 1,
+        Ask::Interest(_) => {}
+        Ask::Settle {
+            connection,
+            reports,
+        } => {
+            let mut told = Vec::new();
+            for r in reports {
+                hear(core, l.report(r.followed, &r.topics, now_ms), now);
+                told.push(l.name());
             }
-            Ask::Read {
-                connection,
-                feeds,
-                requests,
-                ..
-            } => {
-                let reading = l.read(&requests, now_ms);
-                core.answer(
-                    Answer::Read {
-                        connection,
-                        feeds,
-                        reading: Ok(reading),
-                    },
-                    now,
-                );
-            }
-            Ask::Tick(c, p) => {
-                let tick = l.tick(now_ms);
-                core.hear(Live::Tick(0, tick), now);
-                core.answer(Answer::Ticked(c, p, Ok(tick.id)), now);
-            }
+            let tick = l.tick(now_ms);
+            core.hear(Live::Tick(0, tick), now);
+            core.answer(Answer::Settled { connection, told }, now);
+        }
+        Ask::Read {
+            connection,
+            feeds,
+            requests,
+            ..
+        } => {
+            let reading = l.read(&requests, now_ms);
+            core.answer(
+                Answer::Read {
+                    connection,
+                    feeds,
+                    reading: Ok(reading),
+                },
+                now,
+            );
+        }
+        Ask::Tick(c, p) => {
+            let tick = l.tick(now_ms);
+            core.hear(Live::Tick(0, tick), now);
+            core.answer(Answer::Ticked(c, p, Ok(tick.id)), now);
         }
     }
+    0
 }
 /// The same while a tick was not believed, and the clock is asked for once more.
 fn drive_doubted(core: &mut FollowerCore, l: &mut Ledger, now_ms: u64, now: Instant) -> usize {

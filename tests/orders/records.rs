@@ -211,3 +211,43 @@ fn an_event_below_what_was_heard_is_told_to_streams_that_stand_above_it() {
     let told = format!("GAP a Late Some(Id {{ ms: 100002, seq: 0 }})..{id}");
     assert!(seen.contains(&told), "{seen:?}");
 }
+
+/// What was heard during a read follows it at once: it is not below what was heard, it *is* what was heard.
+#[test]
+fn what_waited_for_a_repair_is_not_looked_for_again() {
+    let now = Instant::now();
+    let (mut l, hub, mut core, mut one) = standing(now);
+    core.hear(Live::Down, now);
+    core.hear(up(0), now);
+    core.hear(confirmed(&hub), now);
+    let mut reads = 0;
+    let mut heard = Vec::new();
+    while let Some(ask) = core.next_ask() {
+        if let Ask::Read {
+            connection,
+            feeds,
+            requests,
+            ..
+        } = ask
+        {
+            let reading = Ok(l.read(&requests, 100_200 + reads));
+            let frames = publish(&mut l, 1, 100_201 + reads);
+            heard.push(frames[0].1.id.to_string());
+            hear(&mut core, frames, now);
+            core.answer(
+                Answer::Read {
+                    connection,
+                    feeds,
+                    reading,
+                },
+                now,
+            );
+            reads += 1;
+            assert!(reads < 10, "it is read again and again");
+        } else {
+            carry_out(&mut core, ask, &mut l, 100_150, now);
+        }
+    }
+    assert_eq!(reads, 1, "the log was read again");
+    assert_eq!(shown_by(&mut one, &mut l, &hub, 100_700, 100, false), heard);
+}

@@ -9,7 +9,7 @@
 //! | live | a frame that names the last known entry as its previous one | live |
 //! | live | a frame whose previous entry is unknown, or one that cannot be read | broken after the last known entry; the frame waits |
 //! | live | a frame that begins a log, although the last known entry had time to live | broken after that entry; the log must be told |
-//! | live | a frame at or below what was heard: a log that went back gives its ids out once more | broken after the last known entry; the frame waits |
+//! | live | a frame at or below where streams may be: a log that went back gives its ids out once more | broken after the last known entry; the frame waits |
 //! | live | the live path breaks, or shows a frame of a log that was not told of this one | broken after the last id that was heard |
 //! | broken | a frame | broken; the frame waits. A deletion empties the window at once: what it deletes is shown no more |
 //! | broken | a page that was cut short | broken further on |
@@ -208,6 +208,11 @@ impl Track {
 
     /// Takes a frame from the live path; `heard` is what the partition has heard before it.
     pub(super) fn hear(&mut self, frame: Frame, heard: Id) -> Taken {
+        self.take(frame, heard, heard)
+    }
+
+    /// Takes a frame that comes now, or has waited. Streams have gone no further than `shown`.
+    fn take(&mut self, frame: Frame, heard: Id, shown: Id) -> Taken {
         // It may have been logged only since it was read.
         self.unlogged = false;
         self.known.note_gap(&frame);
@@ -233,7 +238,7 @@ impl Track {
             self.pending.keep(frame);
             return Taken::LogLost;
         }
-        if frame.id <= heard {
+        if frame.id <= shown {
             // The log has gone back, and gives ids out once more: streams may have gone past this one.
             self.health = self.hole(base, heard);
             self.pending.keep(frame);
@@ -434,7 +439,7 @@ impl Track {
 
     /// Appends what was heard during the read. Streams have gone no further than `shown`.
     fn catch_up(&mut self, heard: Id, shown: Id) -> Repaired {
-        let repaired = self.hear_what_waited(heard);
+        let repaired = self.take_what_waited(heard, shown);
         // The next hole shows at once: nobody has seen the topic whole in between.
         if let Health::Broken { at, shown: to, .. } = &mut self.health {
             *to = shown.max(*at);
@@ -442,7 +447,7 @@ impl Track {
         repaired
     }
 
-    fn hear_what_waited(&mut self, heard: Id) -> Repaired {
+    fn take_what_waited(&mut self, heard: Id, shown: Id) -> Repaired {
         let Waiting { frames, lost, .. } = self.pending.take();
         let Health::Live { base: read } = self.health else {
             return Repaired::More;
@@ -455,7 +460,7 @@ impl Track {
             // What the log does not hold although it was read up to there, it has lost: its
             // predecessor would be looked for without end.
             if frame.id > read {
-                self.hear(frame, heard);
+                self.take(frame, heard, shown);
             }
         }
         if let Health::Live { base } = self.health {
