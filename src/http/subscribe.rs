@@ -18,6 +18,7 @@ use crate::stream::registry::{Opened, StreamGuard};
 use crate::stream::request::{Begin, StreamRequest};
 use crate::stream::sockets::Handoff;
 use crate::stream::turn::Stream;
+use crate::time::CoarseInstant;
 use crate::topic::Topic;
 use axum::body::Body;
 use axum::extract::{FromRequestParts, RawQuery, State};
@@ -30,7 +31,6 @@ use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::Instant;
 
 /// Set by a proxy that tries another replica when this one answers 503.
 pub(super) const FAILOVER: HeaderName = HeaderName::from_static("tidegate-failover");
@@ -158,7 +158,7 @@ async fn subscribe(
     let address = way.client.map(|client| client.address);
     let slot = way
         .slot()
-        .filter(|_| request.limit.is_none() && request.max_age.is_none());
+        .filter(|_| request.limit.is_none() && request.ends_at.is_none());
     gateway.open_streams.say_opened(&Opened {
         topics: &request.topics,
         topics_count: topics,
@@ -170,7 +170,7 @@ async fn subscribe(
             WayOut::Body
         },
     });
-    let ends_at = request.max_age.map(|age| Instant::now() + age);
+    let ends_at = request.ends_at;
     let task_waker = Arc::new(TaskWaker::default());
     let opening = open(
         gateway.hub.clone(),
@@ -285,7 +285,9 @@ fn request(
         connections,
         event_types,
         limit: query.number("limit", &u64::MAX)?,
-        max_age: query.duration("max_age")?.map(|age| age.min(AGE_MAX)),
+        ends_at: query
+            .duration("max_age")?
+            .map(|age| CoarseInstant::now() + age.min(AGE_MAX)),
         heartbeat_events,
     })
 }

@@ -26,6 +26,7 @@ use crate::hub::TaskWaker;
 use crate::log::Reading;
 use crate::metrics::{Behind, CloseReason, Counted, WayOut};
 use crate::sse::HEARTBEAT;
+use crate::time::CoarseInstant;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body, Frame};
@@ -102,14 +103,14 @@ pub struct Outside {
     pub peer: Option<Address>,
     /// Ends what carries the body, and drops it, whether or not its reader takes anything.
     pub end_of_carrier: Option<CancellationToken>,
-    /// When its client wants it to end (`max_age`): also while it opens, or waits for the log.
-    pub ends_at: Option<Instant>,
+    /// As in the request, for as long as there is no stream that knows of it.
+    pub ends_at: Option<CoarseInstant>,
 }
 
 impl Outside {
     /// This time, or the end that the client wants, if that comes first.
     fn not_after_end(&self, time: Instant) -> Instant {
-        self.ends_at.map_or(time, |end| end.min(time))
+        self.ends_at.map_or(time, |end| end.instant().min(time))
     }
 }
 
@@ -359,7 +360,7 @@ impl Outlet {
             if self
                 .outside
                 .ends_at
-                .is_some_and(|end| end <= Instant::now())
+                .is_some_and(|end| end <= CoarseInstant::now())
             {
                 self.end(Ending::Clean(CloseReason::Limit));
                 return Poll::Ready(());

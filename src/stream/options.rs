@@ -12,19 +12,14 @@ pub(super) struct StreamOptions {
     pub(super) limit: Option<u64>,
     pub(super) counts: Option<Watch>,
     pub(super) heartbeat_events: bool,
-    pub(super) end_by_age: Option<CoarseInstant>,
+    pub(super) ends_at: Option<CoarseInstant>,
 }
 
 impl StreamOptions {
-    pub(super) fn of(
-        request: &StreamRequest,
-        hub: &Hub,
-        waker: &Waker,
-        now: CoarseInstant,
-    ) -> Option<Box<Self>> {
+    pub(super) fn of(request: &StreamRequest, hub: &Hub, waker: &Waker) -> Option<Box<Self>> {
         let plain = request.event_types.is_empty()
             && request.limit.is_none()
-            && request.max_age.is_none()
+            && request.ends_at.is_none()
             && !request.connections
             && !request.heartbeat_events;
         (!plain).then(|| {
@@ -36,7 +31,7 @@ impl StreamOptions {
                     seen: 0,
                 }),
                 heartbeat_events: request.heartbeat_events,
-                end_by_age: request.max_age.map(|age| now + age),
+                ends_at: request.ends_at,
             })
         })
     }

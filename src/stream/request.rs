@@ -2,8 +2,8 @@
 
 use crate::cursor::Cursor;
 use crate::log::History;
+use crate::time::CoarseInstant;
 use crate::topic::Topic;
-use std::time::Duration;
 
 /// What a subscriber asked for, checked.
 #[derive(Clone, Debug, Default)]
@@ -18,8 +18,8 @@ pub struct StreamRequest {
     pub event_types: Vec<String>,
     /// Ends after so many events.
     pub limit: Option<u64>,
-    /// Ends after this time.
-    pub max_age: Option<Duration>,
+    /// Ends then (`max_age`, counted from the request): also while it opens, or waits for the log.
+    pub ends_at: Option<CoarseInstant>,
     /// Heartbeats as events.
     pub heartbeat_events: bool,
 }

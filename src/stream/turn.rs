@@ -164,7 +164,7 @@ impl Stream {
             next_heartbeat: now + settings.heartbeat.mul_f64(jitter.heartbeat),
             cut_by_age: now + settings.age_max.mul_f64(1.0 - jitter.age / 4.0),
             drain_slot: jitter.drain_slot,
-            options: StreamOptions::of(request, reader.hub(), waker, now),
+            options: StreamOptions::of(request, reader.hub(), waker),
             held_since: None,
             caught_up: false,
             greeting: None,
@@ -381,14 +381,14 @@ impl Stream {
         {
             return Some(Ending::Cut(CloseReason::Drain));
         }
-        if self.end_by_age().is_some_and(|at| now >= at) {
+        if self.ends_at().is_some_and(|at| now >= at) {
             return Some(Ending::Clean(CloseReason::Limit));
         }
         (now >= self.cut_by_age).then_some(Ending::Cut(CloseReason::Age))
     }
 
-    fn end_by_age(&self) -> Option<CoarseInstant> {
-        self.options.as_ref().and_then(|options| options.end_by_age)
+    fn ends_at(&self) -> Option<CoarseInstant> {
+        self.options.as_ref().and_then(|options| options.ends_at)
     }
 
     fn wake_at(&self) -> CoarseInstant {
@@ -399,7 +399,7 @@ impl Stream {
         let times = [
             Some(self.next_heartbeat),
             Some(self.cut_by_age),
-            self.end_by_age(),
+            self.ends_at(),
             drain,
             held,
         ];

@@ -1,4 +1,4 @@
-//! A stream that is held by a hole which nobody mends.
+//! When a stream ends: by a hole that nobody mends, by the end that its client wants.
 
 use super::*;
 use tidegate::metrics::{CloseReason, Metrics};
@@ -33,18 +33,14 @@ fn at(begun: Instant, seconds: u64) -> Now {
     }
 }
 
-/// A stream of both topics, from now on.
+/// A stream that is open.
 fn stream(
     hub: &Arc<Hub>,
     core: &mut FollowerCore,
     l: &mut Ledger,
-    topics: Vec<Topic>,
+    request: StreamRequest,
     now: Instant,
 ) -> Stream {
-    let request = StreamRequest {
-        topics,
-        ..StreamRequest::default()
-    };
     let jitter = Jitter {
         heartbeat: 0.5,
         age: 0.0,
@@ -74,8 +70,11 @@ fn a_stream_that_is_held_is_cut_although_its_page_is_read_again() {
     let mut l = Ledger::new(retention(100), 100_000);
     let (hub, mut core) = replica(1, up(0), now);
     drive(&mut core, &mut l, 100_001, now);
-    let topics = vec![named("a"), named("b")];
-    let mut stream = stream(&hub, &mut core, &mut l, topics, now);
+    let request = StreamRequest {
+        topics: vec![named("a"), named("b")],
+        ..StreamRequest::default()
+    };
+    let mut stream = stream(&hub, &mut core, &mut l, request, now);
     publish_to(&mut l, "a", 1, 100_100);
     hear(&mut core, publish_to(&mut l, "a", 1, 100_110), now);
     hear(&mut core, publish_to(&mut l, "b", 5, 100_200), now);
@@ -102,4 +101,28 @@ fn a_stream_that_is_held_is_cut_although_its_page_is_read_again() {
         }
     }
     panic!("it is held for ever");
+}
+
+/// `max_age` counts from the request: what the opening took is part of it.
+#[test]
+fn a_stream_ends_when_its_client_said_however_long_it_took_to_open() {
+    let now = Instant::now();
+    let mut l = Ledger::new(retention(100), 100_000);
+    let (hub, mut core) = replica(1, up(0), now);
+    drive(&mut core, &mut l, 100_001, now);
+    let [opened_at, end] = [0, 5];
+    for ends_at in [opened_at, end] {
+        let request = StreamRequest {
+            topics: vec![topic()],
+            ends_at: Some(at(now, ends_at).instant),
+            ..StreamRequest::default()
+        };
+        let mut stream = stream(&hub, &mut core, &mut l, request, now);
+        let mut out = Out::default();
+        let ended = (0..60).find(|second| {
+            let turn = stream.turn(at(now, *second), &mut out);
+            turn == Turn::Over(Ending::Clean(CloseReason::Limit))
+        });
+        assert_eq!(ended, Some(ends_at));
+    }
 }

@@ -44,10 +44,10 @@ struct Shared {
     broker: Arc<Broker>,
     metrics: Arc<Metrics>,
     tracker: TaskTracker,
-    /// For pages, and where histories begin.
+    /// For pages. Whoever has one may have to wait for room.
     places: Places,
-    /// For clocks and states, which bring little, and for streams that hold pages until they have the rest: they
-    /// do not wait behind pages that wait for room.
+    /// For what brings little, as clocks, states and lists of topics, and for streams that hold pages until they have
+    /// the rest: they do not wait behind pages that wait for room.
     light_places: Places,
     budget: Arc<PageBudget>,
     under_way: Mutex<UnderWay>,
@@ -119,13 +119,13 @@ impl Reads {
         }
     }
 
-    /// A place to ask the log something that is shared with nobody, in the name of an address if it is known. None if
-    /// this process ends.
+    /// A place to ask the log one thing that is shared with nobody, in the name of an address if it is known.
+    /// None if this process ends.
     ///
     /// # Cancel safety
     /// Safe.
     pub async fn place(&self, name: Option<Network>) -> Option<Place> {
-        self.0.places.wait([name]).place().await
+        self.0.light_places.wait([name]).place().await
     }
 
     /// Where the history that a first visit asks for begins, in each partition of its topics.
