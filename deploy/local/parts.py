@@ -109,7 +109,7 @@ def redis(settings, name="redis", variable="REDIS_PORT", more=()):
             *("--bind", HOST, "--port", str(port), "--daemonize", "no", "--dir", "."),
             *("--appendonly", "yes", "--save", "", "--maxmemory-policy", "noeviction"),
             # Whoever publishes more at once is refused: Redis would cut off all who listen.
-            *("--client-output-buffer-limit", "pubsub 64mb 32mb 60", "--proto-max-bulk-len", "16mb"),
+            *("--client-output-buffer-limit", "pubsub 64mb 32mb 60", "--proto-max-bulk-len", "4mb"),
             *more,
         ],
         answers=lambda: redis_pongs(port),

@@ -106,7 +106,7 @@ fn a_fleet_that_is_well_is_said_to_be_well() {
         "--maxmemory",
         "100mb",
         "--proto-max-bulk-len",
-        "16mb",
+        "4mb",
     ]);
     let config = [("auth.publish_key", "secret-key"), HEARTBEAT];
     let replicas = fleet(&redis, 2, &config);
@@ -157,7 +157,7 @@ fn a_redis_that_forgets_is_named_setting_by_setting() {
     for (check, level, said) in [
         ("redis.eviction", "fault", "noeviction"),
         ("redis.output_buffer", "fault", "pubsub 64mb 32mb 60"),
-        ("redis.one_publish", "warning", "proto-max-bulk-len 16mb"),
+        ("redis.one_publish", "warning", "proto-max-bulk-len 4mb"),
         ("redis.persistence", "warning", "appendonly yes"),
         ("redis.memory", "warning", "maxmemory"),
         ("redis.replication", "fault", "log.wait_replicas = 1"),

@@ -207,7 +207,7 @@ async fn one_publish(f: &mut Findings, server: &mut Server<'_>, limit: u64) {
         f.warning(
             "one_publish",
             format!("{said}: one PUBLISH above client-output-buffer-limit pubsub closes all ears"),
-            "CONFIG SET proto-max-bulk-len 16mb, and the same in redis.conf",
+            "CONFIG SET proto-max-bulk-len 4mb, and the same in redis.conf",
         );
     } else {
         f.ok("one_publish", said);

@@ -130,9 +130,12 @@ impl Kind {
             ),
             Self::InboxPoison => (
                 "inbox-poison",
-                "the greatest id of the inbox, and entries of 15 MB",
+                "the greatest id of the inbox, and entries as large as Redis takes",
             ),
-            Self::HugePublish => ("huge-publish", "raw publishes of 15 MB, and of 17"),
+            Self::HugePublish => (
+                "huge-publish",
+                "raw publishes as large as Redis takes, and larger",
+            ),
             Self::TopicChurn => ("topic-churn", "topics that are published to once"),
             Self::StalledLog => (
                 "stalled-log",

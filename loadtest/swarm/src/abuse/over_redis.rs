@@ -16,8 +16,8 @@ const AHEAD: &str = "9007199254740990-1";
 /// The greatest id of a stream of Redis: after it an entry has none.
 const GREATEST: &str = "18446744073709551615-18446744073709551615";
 /// Less than Redis takes at once (`proto-max-bulk-len`), and more.
-const LARGE: usize = 15_000_000;
-const TOO_LARGE: usize = 17_000_000;
+const LARGE: usize = 4_000_000;
+const TOO_LARGE: usize = 4_400_000;
 
 /// At the topics of the good ones.
 pub(super) async fn forge_frames(cluster: &Cluster, until: Instant) -> Result<String, String> {
