@@ -266,7 +266,10 @@ impl Page {
 }
 
 /// Counts the memory of a reading as long as that lives.
-pub trait Held: fmt::Debug + Send + Sync {}
+pub trait Held: fmt::Debug + Send + Sync {
+    /// Its frames hold so many bytes more.
+    fn grow(&self, bytes: usize);
+}
 
 /// The answer to one read: all pages and the clock belong to the same moment.
 #[derive(Debug)]

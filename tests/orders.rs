@@ -10,6 +10,8 @@
     reason = "a step that cannot be ends the test"
 )]
 
+#[path = "orders/envelopes.rs"]
+mod envelopes;
 #[path = "orders/held.rs"]
 mod held;
 #[path = "orders/records.rs"]

@@ -335,7 +335,9 @@ impl Tail {
                 complain(format!("gap: {data}"));
                 return Ok(());
             }
-            "tidegate.open" | "tidegate.cursor" | "tidegate.heartbeat" => return Ok(()),
+            "tidegate.open" | "tidegate.cursor" | "tidegate.live" | "tidegate.heartbeat" => {
+                return Ok(());
+            }
             "" => say(data)?,
             event_type => say(format!("{event_type}: {data}"))?,
         }

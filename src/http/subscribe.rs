@@ -279,6 +279,15 @@ fn request(
         Some("event") => true,
         Some(_) => return Err(Problem::bad_request("heartbeat is event or comment")),
     };
+    let envelope = match query.first("envelope") {
+        None | Some("0" | "false") => false,
+        Some("" | "1" | "true") => true,
+        Some(_) => {
+            return Err(Problem::bad_request(
+                "envelope takes no value, or is 1 or 0",
+            ));
+        }
+    };
     Ok(StreamRequest {
         begin: begin(gateway, query, headers)?,
         topics,
@@ -289,6 +298,7 @@ fn request(
             .duration("max_age")?
             .map(|age| CoarseInstant::now() + age.min(AGE_MAX)),
         heartbeat_events,
+        envelope,
     })
 }
 

@@ -112,6 +112,17 @@ impl Window {
             self.frames.reserve_exact(1);
         }
         self.frames.push_back(frame);
+        self.make_room();
+    }
+
+    /// Frames that stand here hold so many bytes more. The oldest make room; at least one always stays.
+    pub fn note_grown(&mut self, bytes: usize) {
+        self.bytes += bytes;
+        self.held += bytes;
+        self.make_room();
+    }
+
+    fn make_room(&mut self) {
         while self.frames.len() > 1 && self.is_over() {
             self.drop_oldest();
         }
@@ -132,18 +143,21 @@ impl Window {
     pub fn prepend(&mut self, floor: Id, older: &[Frame], room: usize) {
         let below = older.partition_point(|frame| frame.id <= self.floor);
         let older = older.get(..below).unwrap_or_default();
+        if floor >= self.floor || self.frames.len() + older.len() > self.bounds.events_max {
+            return;
+        }
+        // Frames of our own: those of the page are shared, and grow when another stream asks for an envelope.
+        let older = older.to_vec();
         let bytes: usize = older.iter().map(Frame::size).sum();
-        let fits = self.frames.len() + older.len() <= self.bounds.events_max
-            && self.bytes + bytes <= self.bounds.bytes_max;
         let beside = older.iter().skip(1).map(Some).chain([self.frames.front()]);
         let held: usize = older
             .iter()
             .zip(beside)
             .map(|(frame, next)| frame.held_beside(next))
             .sum();
-        if floor < self.floor && fits && held <= room {
-            for frame in older.iter().rev() {
-                self.frames.push_front(frame.clone());
+        if self.bytes + bytes <= self.bounds.bytes_max && held <= room {
+            for frame in older.into_iter().rev() {
+                self.frames.push_front(frame);
             }
             self.bytes += bytes;
             self.held += held;
@@ -326,7 +340,7 @@ mod tests {
     fn what_is_held_is_what_stays_in_memory() {
         let topic = Topic::parse("t").unwrap();
         let page = Frame::encode_all(&topic, (1..=8).map(entry));
-        let buffer = page[0].chunk().buffer_len();
+        let buffer = page[0].plain().chunk().buffer_len();
         let mut window = Window::new(Id::ZERO, WIDE);
         page.iter().for_each(|frame| window.append(frame.clone()));
         for left in (1..8).rev() {

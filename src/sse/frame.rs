@@ -2,12 +2,15 @@
 
 use super::block::{Block, Gap, GapReason};
 use super::chunk;
+use super::encoded::Encoded;
+use super::envelope::envelope;
 use super::span::Span;
 use crate::cursor::Cursor;
 use crate::id::Id;
 use crate::topic::Topic;
 use bytes::Bytes;
 use std::ops::Range;
+use std::sync::OnceLock;
 
 /// What an entry of a log is, beside its type and data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,10 +53,9 @@ pub struct Entry {
 /// written in one turn.
 const BUFFER: usize = 64 * 1024;
 
-/// An [`Entry`] with its block, ready to be written: as a chunk, so that a socket takes it in one
-/// call.
+/// An [`Entry`] with its block, ready to be written.
 ///
-/// Cloning shares the bytes; the struct itself is about 150 bytes and lives once per topic and
+/// Cloning shares the bytes; the struct itself is about 160 bytes and lives once per topic and
 /// replica, in a window. Frames of one page of the log share a buffer ([`Frame::encode_all`]).
 #[derive(Clone, Debug)]
 pub struct Frame {
@@ -64,10 +66,9 @@ pub struct Frame {
     /// What it is.
     pub mark: Mark,
     event_type: Box<str>,
-    chunk: Span,
-    /// Bytes of the chunk before the block.
-    head: u8,
-    id_line: u8,
+    plain: Encoded,
+    /// Made when the first stream asks for it, and shared by all others.
+    envelope: OnceLock<Box<Encoded>>,
 }
 
 impl Frame {
@@ -75,9 +76,8 @@ impl Frame {
     #[must_use]
     pub fn encode(topic: &Topic, entry: &Entry) -> Self {
         let (draft, block) = Draft::of(topic, entry);
-        let mut buffer = Vec::with_capacity(chunk::len(block.len()));
-        let head = chunk::write(block.as_bytes(), &mut buffer);
-        draft.finish(head, Span::from(Bytes::from(buffer)))
+        let encoded = Encoded::of(&block, draft.id_line);
+        draft.finish(encoded)
     }
 
     /// Encodes entries that follow one another into buffers that they share: whoever is shown all
@@ -90,7 +90,9 @@ impl Frame {
         let mut fill = |buffer: &mut Vec<u8>, drafts: &mut Vec<_>| {
             let full = Bytes::from(std::mem::take(buffer).into_boxed_slice());
             frames.extend(drafts.drain(..).map(|(draft, head, range): (Draft, _, _)| {
-                draft.finish(head, Span::new(full.clone(), range))
+                let span = Span::new(full.clone(), range);
+                let encoded = Encoded::at(span, head, draft.id_line);
+                draft.finish(encoded)
             }));
         };
         for entry in entries {
@@ -106,44 +108,36 @@ impl Frame {
         frames
     }
 
+    /// The block as every stream reads it that asks for nothing else.
+    #[must_use]
+    pub fn plain(&self) -> &Encoded {
+        &self.plain
+    }
+
+    /// The block of a stream that asks for envelopes, and how many bytes more this frame holds because it was
+    /// made only now. What the gateway itself says has none.
+    #[must_use]
+    pub fn envelope(&self, topic: &Topic) -> (&Encoded, usize) {
+        let id = match self.mark {
+            Mark::Event | Mark::End => Some(self.id),
+            Mark::Unlogged => None,
+            Mark::Deleted | Mark::Gap { .. } => return (&self.plain, 0),
+        };
+        let mut made = 0;
+        let encoded = self.envelope.get_or_init(|| {
+            let text = envelope(topic, id, &self.event_type, &self.data());
+            let block = id.map_or_else(Block::default, |id| Block::default().id(id));
+            let encoded = Encoded::of(&block.data(&text), id_line(id));
+            made = envelope_held(&encoded);
+            Box::new(encoded)
+        });
+        (encoded, made)
+    }
+
     /// The whole block, its `id:` line first if the entry is logged.
     #[must_use]
     pub fn block(&self) -> Bytes {
-        self.slice(0)
-    }
-
-    /// Bytes of the whole block.
-    #[must_use]
-    pub fn block_len(&self) -> usize {
-        self.chunk.len() - usize::from(self.head) - chunk::TAIL.len()
-    }
-
-    /// The whole block as a chunk of its own.
-    #[must_use]
-    pub fn chunk(&self) -> &Span {
-        &self.chunk
-    }
-
-    /// The block from one of its bytes on.
-    fn slice(&self, from: u8) -> Bytes {
-        let end = self.chunk.len() - chunk::TAIL.len();
-        let begin = usize::from(self.head) + usize::from(from);
-        self.chunk.clone().into_bytes().slice(begin.min(end)..end)
-    }
-
-    /// The block without its `id:` line, for streams that write a cursor of their own there.
-    #[must_use]
-    pub fn block_without_id(&self) -> Bytes {
-        self.slice(self.id_line)
-    }
-
-    /// The block with `cursor` in its `id:` line, for streams over several partitions.
-    #[must_use]
-    pub fn block_with(&self, cursor: &Cursor) -> [Bytes; 2] {
-        [
-            Bytes::from(format!("id: {cursor}\n")),
-            self.block_without_id(),
-        ]
+        self.plain.block()
     }
 
     /// The event's type; empty if none was given, and for gaps.
@@ -164,16 +158,23 @@ impl Frame {
     /// Bytes that this frame holds, for the bounds of a window.
     #[must_use]
     pub fn size(&self) -> usize {
-        self.chunk.len() + self.event_type.len() + size_of::<Self>()
+        self.plain.chunk().len() + self.beside_the_block()
     }
 
     /// Bytes that stay in memory for this frame, beside a `neighbour` that is held anyway: all of its
     /// buffer, unless both stand in one.
     #[must_use]
     pub fn held_beside(&self, neighbour: Option<&Self>) -> usize {
-        let shared = neighbour.is_some_and(|other| self.chunk.shares_buffer(&other.chunk));
-        let buffer = if shared { 0 } else { self.chunk.buffer_len() };
-        buffer + self.event_type.len() + size_of::<Self>()
+        let chunk = self.plain.chunk();
+        let shared = neighbour.is_some_and(|other| chunk.shares_buffer(other.plain.chunk()));
+        let buffer = if shared { 0 } else { chunk.buffer_len() };
+        buffer + self.beside_the_block()
+    }
+
+    /// Bytes of everything but the block.
+    fn beside_the_block(&self) -> usize {
+        let envelope = self.envelope.get().map_or(0, |made| envelope_held(made));
+        envelope + self.event_type.len() + size_of::<Self>()
     }
 
     /// Why this frame is no event, if it is a gap.
@@ -207,33 +208,38 @@ impl Draft {
             Mark::Unlogged => (entry.event_type.as_str(), event(Block::default())),
             Mark::Gap { from, .. } => ("", gap_block(topic, GapReason::Rewound, from, entry.id)),
         };
-        let id_line = match entry.mark {
-            Mark::Unlogged => 0,
-            _ => "id: \n".len() + entry.id.to_string().len(),
-        };
+        let id = Some(entry.id).filter(|_| entry.mark != Mark::Unlogged);
         let draft = Self {
             id: entry.id,
             prev: entry.prev,
             mark: entry.mark,
             event_type: event_type.into(),
-            // An id has at most 33 bytes.
-            id_line: u8::try_from(id_line).unwrap_or(u8::MAX),
+            id_line: id_line(id),
         };
         (draft, block)
     }
 
-    fn finish(self, head: usize, chunk: Span) -> Frame {
+    fn finish(self, plain: Encoded) -> Frame {
         Frame {
             id: self.id,
             prev: self.prev,
             mark: self.mark,
             event_type: self.event_type,
-            chunk,
-            // A length has 16 digits at most.
-            head: u8::try_from(head).unwrap_or(u8::MAX),
-            id_line: self.id_line,
+            plain,
+            envelope: OnceLock::new(),
         }
     }
+}
+
+/// Bytes of the `id:` line.
+fn id_line(id: Option<Id>) -> u8 {
+    let length = id.map_or(0, |id| "id: \n".len() + id.to_string().len());
+    // An id has at most 33 bytes.
+    u8::try_from(length).unwrap_or(u8::MAX)
+}
+
+fn envelope_held(envelope: &Encoded) -> usize {
+    envelope.chunk().buffer_len() + size_of::<Encoded>()
 }
 
 fn gap_block(topic: &Topic, reason: GapReason, from: Id, to: Id) -> String {
@@ -266,10 +272,10 @@ mod tests {
         let block = "id: 7-1\nevent: price\ndata: 1\ndata: 2\n\n";
         assert_eq!(frame.block(), block);
         let chunk = format!("{:x}\r\n{block}\r\n", block.len());
-        assert_eq!(&**frame.chunk(), chunk.as_bytes());
+        assert_eq!(&**frame.plain().chunk(), chunk.as_bytes());
         let cursor: Cursor = "0:7-1,4:9-2".parse().unwrap();
         assert_eq!(
-            frame.block_with(&cursor).concat(),
+            frame.plain().block_with(&cursor).concat(),
             b"id: 0:7-1,4:9-2\nevent: price\ndata: 1\ndata: 2\n\n"
         );
     }
@@ -297,16 +303,19 @@ mod tests {
         for (frame, entry) in together.iter().zip(&entries) {
             let alone = Frame::encode(&topic, entry);
             assert_eq!(frame.block(), alone.block());
-            assert_eq!(frame.block_without_id(), alone.block_without_id());
+            assert_eq!(
+                frame.plain().block_without_id(),
+                alone.plain().block_without_id()
+            );
             assert_eq!(
                 (frame.id, frame.event_type()),
                 (alone.id, alone.event_type())
             );
             if !spans
                 .last_mut()
-                .is_some_and(|last| last.join(frame.chunk()))
+                .is_some_and(|last| last.join(frame.plain().chunk()))
             {
-                spans.push(frame.chunk().clone());
+                spans.push(frame.plain().chunk().clone());
             }
         }
         assert_eq!((together.len(), spans.len()), (entries.len(), 2));

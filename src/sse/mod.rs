@@ -6,9 +6,12 @@
 
 mod block;
 pub mod chunk;
+mod encoded;
+mod envelope;
 mod frame;
 mod span;
 
 pub use block::{Block, Gap, GapReason, HEARTBEAT, heartbeat_event, retry_line};
+pub use encoded::Encoded;
 pub use frame::{Entry, Frame, Mark};
 pub use span::Span;

@@ -12,6 +12,7 @@ pub(super) struct StreamOptions {
     pub(super) limit: Option<u64>,
     pub(super) counts: Option<Watch>,
     pub(super) heartbeat_events: bool,
+    pub(super) envelope: bool,
     pub(super) ends_at: Option<CoarseInstant>,
 }
 
@@ -21,7 +22,8 @@ impl StreamOptions {
             && request.limit.is_none()
             && request.ends_at.is_none()
             && !request.connections
-            && !request.heartbeat_events;
+            && !request.heartbeat_events
+            && !request.envelope;
         (!plain).then(|| {
             Box::new(Self {
                 event_types: request.event_types.clone().into(),
@@ -31,6 +33,7 @@ impl StreamOptions {
                     seen: 0,
                 }),
                 heartbeat_events: request.heartbeat_events,
+                envelope: request.envelope,
                 ends_at: request.ends_at,
             })
         })

@@ -1,6 +1,6 @@
 //! What turns have made and nobody has written yet.
 
-use crate::sse::{Frame, Span, chunk};
+use crate::sse::{Encoded, Span, chunk};
 use bytes::Bytes;
 
 /// What turns have made.
@@ -34,16 +34,16 @@ impl Out {
         self.push_parts(block.len(), [block]);
     }
 
-    /// Adds a frame as it is.
-    pub(super) fn push_frame(&mut self, frame: &Frame) {
+    /// Adds a block as it is encoded.
+    pub(super) fn push_encoded(&mut self, block: &Encoded) {
         if self.chunked {
-            self.bytes += frame.block_len();
+            self.bytes += block.block_len();
             let last = self.pieces.last_mut();
-            if !last.is_some_and(|last| last.join(frame.chunk())) {
-                self.pieces.push(frame.chunk().clone());
+            if !last.is_some_and(|last| last.join(block.chunk())) {
+                self.pieces.push(block.chunk().clone());
             }
         } else {
-            self.push(frame.block());
+            self.push(block.block());
         }
     }
 

@@ -22,6 +22,8 @@ pub struct StreamRequest {
     pub ends_at: Option<CoarseInstant>,
     /// Heartbeats as events.
     pub heartbeat_events: bool,
+    /// Each event as one JSON object that says its topic.
+    pub envelope: bool,
 }
 
 /// Where a stream begins.

@@ -6,7 +6,8 @@ use super::out::Out;
 use crate::cursor::Cursor;
 use crate::hub::reader::{Flow, Shown, Sink};
 use crate::metrics::Metrics;
-use crate::sse::{Frame, Mark};
+use crate::sse::{Encoded, Frame, Mark};
+use crate::topic::Topic;
 use bytes::Bytes;
 
 /// Where a step's events go: encoded bytes, the cursor that the client knows, counts.
@@ -23,6 +24,8 @@ pub(super) struct Writer<'a, F> {
     pub(super) events: &'a mut u64,
     pub(super) out: &'a mut Out,
     pub(super) others: &'a mut F,
+    /// Bytes that frames have grown by.
+    pub(super) grown: usize,
 }
 
 impl<F: FnMut()> Sink for Writer<'_, F> {
@@ -35,12 +38,18 @@ impl<F: FnMut()> Sink for Writer<'_, F> {
                     self.sent.written(cursor);
                 }
             }
-            Shown::Frame { frame, anchored } => {
+            Shown::Frame {
+                topic,
+                frame,
+                anchored,
+            } => {
                 if !self.is_wanted(frame) {
                     self.sent.behind = self.sent.behind.saturating_add(u32::from(anchored));
                     return Flow::More;
                 }
-                self.write(frame, anchored, cursor);
+                let (encoded, grown) = self.encoded(topic, frame);
+                self.grown += grown;
+                self.write(encoded, anchored, cursor);
                 self.count(frame);
             }
         }
@@ -50,6 +59,10 @@ impl<F: FnMut()> Sink for Writer<'_, F> {
         } else {
             Flow::More
         }
+    }
+
+    fn take_grown(&mut self) -> usize {
+        std::mem::take(&mut self.grown)
     }
 
     fn others_run(&mut self) {
@@ -69,18 +82,28 @@ impl<F> Writer<'_, F> {
         }
     }
 
-    fn write(&mut self, frame: &Frame, anchored: bool, cursor: &Cursor) {
+    /// The block that this stream reads, and by how much the frame has grown because of it.
+    fn encoded<'f>(&self, topic: &Topic, frame: &'f Frame) -> (&'f Encoded, usize) {
+        let options = self.options.as_ref();
+        if options.is_some_and(|options| options.envelope) {
+            frame.envelope(topic)
+        } else {
+            (frame.plain(), 0)
+        }
+    }
+
+    fn write(&mut self, block: &Encoded, anchored: bool, cursor: &Cursor) {
         if anchored {
             self.sent.written(cursor);
         }
         match (anchored, self.bare) {
-            (true, true) => self.out.push_frame(frame),
+            (true, true) => self.out.push_encoded(block),
             (true, false) => {
-                let parts = frame.block_with(cursor);
+                let parts = block.block_with(cursor);
                 let bytes = parts.iter().map(Bytes::len).sum();
                 self.out.push_parts(bytes, parts);
             }
-            (false, _) => self.out.push(frame.block_without_id()),
+            (false, _) => self.out.push(block.block_without_id()),
         }
     }
 

@@ -16,23 +16,22 @@
 //! Time comes in as an argument, and so does chance ([`Jitter`]).
 
 use super::cursor::{Refresh, SentCursor};
+use super::greeting::Greeting;
 use super::options::{StreamOptions, Watch};
 use super::out::Out;
 use super::request::{Begin, StreamRequest};
 use super::settings::{Jitter, StreamSettings};
 use super::show::{Unheeding, Writer};
 use super::tally::age_of;
-use crate::cursor::Cursor;
 use crate::hub::WakerId;
 use crate::hub::reader::{Lag, Reader, Step};
 use crate::hub::wake_source::WakeSource;
 use crate::log::{LogRead, Reading};
 use crate::metrics::{CloseReason, ReplaySource};
-use crate::sse::{Block, Gap, HEARTBEAT, heartbeat_event, retry_line};
+use crate::sse::{Block, Gap, HEARTBEAT, heartbeat_event};
 use crate::time::CoarseInstant;
 use crate::topic::Topic;
 use bytes::Bytes;
-use serde::Serialize;
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
@@ -117,10 +116,6 @@ pub struct Stream {
     replay: Replay,
 }
 
-/// What is written before anything else.
-#[derive(Debug)]
-struct Greeting(Vec<Bytes>);
-
 /// What the stream shows before it is live.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Replay {
@@ -136,13 +131,6 @@ enum Replay {
 
 /// Bytes after which a turn stops, so that one stream does not starve the others.
 const TURN_BYTES: usize = 32 * 1024;
-
-#[derive(Serialize)]
-struct Opened<'a> {
-    topics: Vec<&'a str>,
-    cursor: Option<String>,
-    replica: &'a str,
-}
 
 impl Stream {
     pub(super) fn begin(
@@ -160,60 +148,25 @@ impl Stream {
             Begin::After(_) if gaps.is_empty() => Replay::Resumed,
             Begin::After(_) | Begin::History(_) => Replay::Begun,
         };
-        let mut stream = Self {
+        let greeting = Greeting::of(&settings, &reader, request, gaps, jitter);
+        let mut sent = SentCursor::new(reader.oldest());
+        // The open event is what carries the first one.
+        sent.behind = u32::from(!settings.open_event);
+        Self {
             next_heartbeat: now + settings.heartbeat.mul_f64(jitter.heartbeat),
             cut_by_age: now + settings.age_max.mul_f64(1.0 - jitter.age / 4.0),
             drain_slot: jitter.drain_slot,
             options: StreamOptions::of(request, reader.hub(), waker),
             held_since: None,
             caught_up: false,
-            greeting: None,
-            sent: SentCursor::new(reader.oldest()),
+            greeting: Some(Box::new(greeting)),
+            sent,
             events: 0,
             refresh: Refresh::of(&settings.retention.get(), request.topics.iter()),
             reader,
             settings,
             replay,
-        };
-        stream.greet(request, gaps, jitter);
-        stream
-    }
-
-    /// The first block, and gaps that are told at once. As long as a gap is to come, no id is
-    /// written: a drop in between leads to the same gap again.
-    fn greet(&mut self, request: &StreamRequest, gaps: &[Gap], jitter: &Jitter) {
-        let mut greeting = Vec::with_capacity(1 + gaps.len());
-        let retry = self.settings.retry_ms(jitter.retry);
-        let cursor = self.reader.cursor();
-        if self.settings.open_event {
-            let block = Block::default().retry(retry);
-            let block = match &cursor {
-                Some(cursor) if gaps.is_empty() => block.id(cursor),
-                _ => block,
-            };
-            let connections = request.connections.then_some(Topic::CONNECTIONS);
-            let opened = Opened {
-                topics: request
-                    .topics
-                    .iter()
-                    .map(Topic::as_str)
-                    .chain(connections)
-                    .collect(),
-                cursor: cursor.as_ref().map(Cursor::to_string),
-                replica: &self.settings.replica,
-            };
-            greeting.push(Bytes::from(block.event("tidegate.open").json(&opened)));
-        } else {
-            self.sent.behind = 1;
-            // Without a blank line it joins the first event's block.
-            greeting.push(Bytes::from(retry_line(retry)));
         }
-        for (index, gap) in gaps.iter().enumerate() {
-            self.settings.metrics.gap(gap.reason);
-            let last = index + 1 == gaps.len();
-            greeting.push(Bytes::from(gap.block(cursor.as_ref().filter(|_| last))));
-        }
-        self.greeting = Some(Box::new(Greeting(greeting)));
     }
 
     /// From here on wakers are woken that others have hung: `waker_id` says where, for each source.
@@ -267,10 +220,22 @@ impl Stream {
 
     /// What comes before everything else, once, where somebody else writes it.
     pub(super) fn take_greeting(&mut self) -> Option<Bytes> {
-        let greeting = self.greeting.take()?;
-        let bytes = Bytes::from(greeting.0.concat());
+        let blocks = self.take_blocks();
+        if blocks.is_empty() {
+            return None;
+        }
+        let bytes = Bytes::from(blocks.concat());
         self.settings.metrics.sent_bytes.inc_by(bytes.len() as u64);
         Some(bytes)
+    }
+
+    fn take_blocks(&mut self) -> Vec<Bytes> {
+        let Some(greeting) = &mut self.greeting else {
+            return Vec::new();
+        };
+        let blocks = std::mem::take(&mut greeting.blocks);
+        self.greeting.take_if(|greeting| greeting.head.is_none());
+        blocks
     }
 
     /// Takes what [`Turn::Read`] asked for.
@@ -291,8 +256,8 @@ impl Stream {
     /// As [`Stream::turn`], and calls `others` wherever other threads may change the hub between two
     /// looks at it: for a simulation that has them do so.
     pub fn turn_while(&mut self, now: Now, out: &mut Out, mut others: impl FnMut()) -> Turn {
-        if let Some(mut greeting) = self.greeting.take() {
-            greeting.0.drain(..).for_each(|block| out.push(block));
+        for block in self.take_blocks() {
+            out.push(block);
         }
         if let Some(ending) = self.overdue(now.instant) {
             return Turn::Over(ending);
@@ -300,6 +265,7 @@ impl Stream {
         let begun = out.bytes;
         let step = self.show(out, &mut others);
         self.count_replay(&step);
+        self.tell_live(&step, out);
         self.show_counts(out);
         if out.bytes > begun {
             // Something was written: silence begins anew.
@@ -422,6 +388,7 @@ impl Stream {
             events: &mut self.events,
             out,
             others,
+            grown: 0,
         };
         let step = self.reader.step(&mut writer);
         match self.reader.take_skipped() {
@@ -436,13 +403,34 @@ impl Stream {
 
     /// Writes the cursor by itself.
     fn tell_cursor(&mut self, out: &mut Out) {
+        self.write_cursor("tidegate.cursor", out);
+    }
+
+    fn write_cursor(&mut self, event_type: &str, out: &mut Out) {
         let Some(cursor) = self.reader.cursor() else {
             return;
         };
         let data = serde_json::json!({ "cursor": cursor.to_string() });
-        let block = Block::default().id(&cursor).event("tidegate.cursor");
+        let block = Block::default().id(&cursor).event(event_type);
         out.push(block.json(&data));
         self.sent.written(&cursor);
+    }
+
+    /// Says once that everything was shown that was there when the stream began.
+    fn tell_live(&mut self, step: &Step, out: &mut Out) {
+        let greeting = self.greeting.as_ref();
+        let Some(head) = greeting.and_then(|greeting| greeting.head.as_ref()) else {
+            return;
+        };
+        let is_live = match step {
+            Step::Idle | Step::Ended => true,
+            Step::Full | Step::Held => self.reader.has_reached(head),
+            Step::Behind(_) | Step::Opening => false,
+        };
+        if is_live {
+            self.greeting = None;
+            self.write_cursor("tidegate.live", out);
+        }
     }
 
     fn show_counts(&mut self, out: &mut Out) {

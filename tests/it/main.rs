@@ -28,6 +28,7 @@ mod connections;
 mod doctor;
 mod durability;
 mod ended;
+mod envelope;
 mod exactly_once;
 mod fanout;
 mod foreign;

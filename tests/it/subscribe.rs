@@ -658,3 +658,65 @@ fn topics_for_which_one_call_has_no_room_are_read_by_the_next() {
         "what was published while the live path was down"
     );
 }
+
+/// Where a stream that has to catch up says that it has, in a text whose ids are written as numbers.
+#[test]
+fn a_stream_that_catches_up_says_once_that_it_has() {
+    over_both_brokers(&[], |broker, gateway| {
+        let mut live = gateway.listen(&["news"]);
+        let start = live.last_event_id().to_owned();
+        let ids = publish_in_turn(gateway, &["news"], 3);
+        let last = &ids[2].0;
+        // What is there is what the replica has heard.
+        live.next_data(3);
+        for (query, shown) in [
+            ("last=2".to_owned(), 2),
+            (format!("last_event_id={last}"), 0),
+            (format!("last_event_id={start}"), 3),
+            ("since=earliest".to_owned(), 3),
+            ("last_event_id=nonsense".to_owned(), 0),
+            (format!("last_event_id={start}&type=none"), 0),
+        ] {
+            let mut stream = gateway.open(&format!("/events/news?{query}"), &[]);
+            let head = stream.opened().json()["head"].clone();
+            assert!(
+                position(head.as_str().unwrap()) >= position(last),
+                "{broker} {query}"
+            );
+            stream.read_until(|text| text.contains("event: tidegate.live\n"));
+            let before = stream.text();
+            let blocks = before.split_terminator("\n\n");
+            let events = blocks.filter(|block| !block.contains("event: "));
+            assert_eq!(events.count(), shown, "{broker} {query}");
+            let live = before.rsplit("\n\n").nth(1).unwrap();
+            let id = live
+                .lines()
+                .find_map(|line| line.strip_prefix("id: "))
+                .unwrap();
+            assert!(position(id) >= position(last), "{broker} {query}: {live}");
+            assert!(
+                live.ends_with(&format!("{{\"cursor\":\"{id}\"}}")),
+                "{broker} {query}: {live}"
+            );
+            gateway.post("/events/news?event=none", &[], "later").id();
+            stream.read_until(|text| text.contains("later\n\n"));
+            assert_eq!(
+                stream.text().matches("tidegate.live").count(),
+                1,
+                "{broker} {query}"
+            );
+        }
+        // It is no event that is counted, and none where nothing was asked for.
+        let target = format!("/events/news?last_event_id={start}&limit=4");
+        let (events, end) = gateway.open(&target, &[]).rest();
+        assert_eq!(
+            (events.len(), end),
+            (5, End::Clean),
+            "{broker}: open, and four events"
+        );
+        let mut plain = gateway.listen(&["news"]);
+        gateway.publish("news", "plain");
+        plain.read_until(|text| text.contains("plain"));
+        assert!(!plain.text().contains("tidegate.live"), "{broker}");
+    });
+}

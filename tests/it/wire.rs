@@ -54,8 +54,8 @@ fn blocks(stream: &mut Sse, blocks: usize) -> String {
     normalised(&stream.text())
 }
 
-const OPEN: &str = "retry: R\nid: ID1\nevent: tidegate.open\ndata: {\"topics\":[\"news\"],\"cursor\":\"ID1\",\"replica\":\"r1\"}\n\n";
-const OPEN_WITHOUT_ID: &str = "retry: R\nevent: tidegate.open\ndata: {\"topics\":[\"news\"],\"cursor\":\"ID1\",\"replica\":\"r1\"}\n\n";
+const OPEN: &str = "retry: R\nid: ID1\nevent: tidegate.open\ndata: {\"topics\":[\"news\"],\"cursor\":\"ID1\",\"head\":\"ID1\",\"replica\":\"r1\"}\n\n";
+const OPEN_WITHOUT_ID: &str = "retry: R\nevent: tidegate.open\ndata: {\"topics\":[\"news\"],\"cursor\":\"ID1\",\"head\":\"ID1\",\"replica\":\"r1\"}\n\n";
 
 #[test]
 fn the_first_block_carries_retry_cursor_and_name() {
@@ -138,10 +138,12 @@ fn data_is_framed_line_by_line() {
         let start = live.last_event_id().to_owned();
         let mut seen = live.text().len();
         let mut all = String::new();
+        let mut last = String::new();
         for (kind, data, block) in table {
             let target = format!("/events/news?event={}", encoded(kind));
             let id = gateway.post(&target, &[], data).id();
             let block = block.replace("ID", &id);
+            last = id;
             live.read_until(|text| text.len() >= seen + block.len());
             let text = live.text();
             assert_eq!(text[seen..], block, "{broker} {kind:?} {data:?}");
@@ -152,9 +154,15 @@ fn data_is_framed_line_by_line() {
         let mut replay = gateway.open("/events/news", &[("Last-Event-ID", &start)]);
         replay.opened();
         let head = replay.text().find("\n\n").unwrap() + 2;
+        all.push_str(&live_block(&last));
         replay.read_until(|text| text.len() >= head + all.len());
         assert_eq!(replay.text()[head..], all, "{broker}");
     });
+}
+
+/// Says that everything was shown that was there.
+fn live_block(id: &str) -> String {
+    format!("id: {id}\nevent: tidegate.live\ndata: {{\"cursor\":\"{id}\"}}\n\n")
 }
 
 /// Percent-encodes everything.
@@ -367,12 +375,13 @@ fn a_cursor_that_cannot_be_read_is_told_and_goes_on_live() {
         for (index, cursor) in bad.into_iter().enumerate() {
             let mut stream = gateway.open("/events/news", &[("Last-Event-ID", cursor)]);
             assert_eq!(stream.status(), 200, "{broker} {cursor:?}");
-            stream.opened();
+            stream.read_until(|text| text.contains("tidegate.live"));
             gateway.publish("news", "live");
             let expected = format!(
-                "{OPEN_WITHOUT_ID}id: ID1\nevent: tidegate.gap\ndata: {{\"topic\":\"news\",\"reason\":\"bad_cursor\",\"from\":null,\"to\":\"ID1\"}}\n\nid: ID2\ndata: live\n\n"
+                "{OPEN_WITHOUT_ID}id: ID1\nevent: tidegate.gap\ndata: {{\"topic\":\"news\",\"reason\":\"bad_cursor\",\"from\":null,\"to\":\"ID1\"}}\n\n{}id: ID2\ndata: live\n\n",
+                live_block("ID1")
             );
-            assert_eq!(blocks(&mut stream, 3), expected, "{broker} {cursor:?}");
+            assert_eq!(blocks(&mut stream, 4), expected, "{broker} {cursor:?}");
             gateway.wait_for_metric(
                 "tidegate_gaps_total",
                 &[("reason", "bad_cursor")],
@@ -439,12 +448,15 @@ fn a_cursor_ahead_of_the_clock_is_told() {
         // The year 2200.
         let ahead = "7258118400000-5";
         let mut stream = gateway.open("/events/news", &[("Last-Event-ID", ahead)]);
-        stream.opened();
+        stream.read_until(|text| text.contains("tidegate.live"));
         gateway.publish("news", "live");
         let gap = format!("id: ID1\nevent: tidegate.gap\ndata: {{\"topic\":\"news\",\"reason\":\"ahead\",\"from\":\"{ahead}\",\"to\":\"ID1\"}}\n\n").replace(ahead, "ID2");
         assert_eq!(
-            blocks(&mut stream, 3),
-            format!("{OPEN_WITHOUT_ID}{gap}id: ID3\ndata: live\n\n"),
+            blocks(&mut stream, 4),
+            format!(
+                "{OPEN_WITHOUT_ID}{gap}{}id: ID3\ndata: live\n\n",
+                live_block("ID1")
+            ),
             "{broker}"
         );
         gateway.wait_for_metric("tidegate_gaps_total", &[("reason", "ahead")], 1.0);
@@ -458,8 +470,11 @@ fn what_was_trimmed_is_told_where_it_would_stand() {
             .map(|n| gateway.publish("news", &n.to_string()))
             .collect();
         let tail = format!(
-            "id: {}\ndata: 4\n\nid: {}\ndata: 5\n\nid: {}\ndata: 6\n\n",
-            ids[3], ids[4], ids[5]
+            "id: {}\ndata: 4\n\nid: {}\ndata: 5\n\nid: {}\ndata: 6\n\n{}",
+            ids[3],
+            ids[4],
+            ids[5],
+            live_block(&ids[5])
         );
         let resume = |cursor: &str, blocks: usize| {
             let mut stream = gateway.open("/events/news", &[("Last-Event-ID", cursor)]);
@@ -477,11 +492,11 @@ fn what_was_trimmed_is_told_where_it_would_stand() {
                 "id: {to}\nevent: tidegate.gap\ndata: {{\"topic\":\"news\",\"reason\":\"trimmed\",\"from\":\"{cursor}\",\"to\":\"{to}\"}}\n\n",
                 to = ids[2]
             );
-            assert_eq!(resume(cursor, 5), format!("{gap}{tail}"), "{broker}");
+            assert_eq!(resume(cursor, 6), format!("{gap}{tail}"), "{broker}");
         }
         gateway.wait_for_metric("tidegate_gaps_total", &[("reason", "trimmed")], 2.0);
         // The gap's own id: it is not told again, and nothing is missing.
-        assert_eq!(resume(&ids[2], 4), tail, "{broker}");
+        assert_eq!(resume(&ids[2], 5), tail, "{broker}");
         gateway.wait_for_metric("tidegate_gaps_total", &[("reason", "trimmed")], 2.0);
     });
 }

@@ -26,7 +26,7 @@ fn stream_settings() -> Arc<StreamSettings> {
     })
 }
 
-fn at(begun: Instant, seconds: u64) -> Now {
+pub(super) fn at(begun: Instant, seconds: u64) -> Now {
     Now {
         instant: CoarseInstant::from(begun + Duration::from_secs(seconds)),
         wall: Duration::from_secs(100 + seconds),
@@ -34,7 +34,7 @@ fn at(begun: Instant, seconds: u64) -> Now {
 }
 
 /// A stream that is open.
-fn stream(
+pub(super) fn stream(
     hub: &Arc<Hub>,
     core: &mut FollowerCore,
     l: &mut Ledger,

@@ -106,6 +106,8 @@ pub struct Open {
     pub last: Option<Cursor>,
     /// The last event seen that was not logged.
     pub whisper: Option<usize>,
+    /// It was told that it has everything that was there.
+    pub is_live: bool,
     /// It has asked for history, and not caught up since.
     pub reads_history: bool,
     /// Events published when its replica had opened it.
@@ -217,7 +219,10 @@ impl Client {
             return Some(self.event(&block, published));
         }
         let open = self.open.as_mut()?;
-        let may_stand = matches!(block.event.as_str(), "tidegate.open" | "tidegate.cursor");
+        let may_stand = matches!(
+            block.event.as_str(),
+            "tidegate.open" | "tidegate.cursor" | "tidegate.live"
+        );
         move_cursor(open, &block, may_stand);
         if let Some(cursor) = &block.id {
             self.cursor = Some(cursor.clone());
@@ -232,6 +237,13 @@ impl Client {
                     self.began.get_or_insert((cursor, open.published));
                 }
                 Some(format!("begins with {}", block.data))
+            }
+            "tidegate.live" => {
+                assert!(
+                    !std::mem::replace(&mut open.is_live, true),
+                    "is live once more"
+                );
+                Some(format!("is live at {:?}", block.id))
             }
             "tidegate.cursor" | "tidegate.deleted" => {
                 Some(format!("gets {} at {:?}", block.event, block.id))

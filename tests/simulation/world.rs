@@ -563,6 +563,7 @@ impl World {
             deleted: self.replicas[replica].deleted.clone(),
             last: None,
             whisper: None,
+            is_live: false,
             reads_history: false,
             opened_at: usize::MAX,
         });

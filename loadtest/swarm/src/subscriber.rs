@@ -427,7 +427,7 @@ impl Subscriber {
             match event.kind.as_str() {
                 "tidegate.open" => self.went_live(&event, at_us),
                 // What others write is none of this run's events, whatever becomes of it.
-                "tidegate.cursor" | FOREIGN => {}
+                "tidegate.cursor" | "tidegate.live" | FOREIGN => {}
                 "tidegate.gap"
                     if topic_of(&event.data).is_some_and(|name| name.starts_with(FOREIGN)) => {}
                 "tidegate.deleted" => {

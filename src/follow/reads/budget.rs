@@ -56,16 +56,22 @@ impl Drop for Room {
 #[derive(Debug)]
 struct HeldPages {
     budget: Arc<PageBudget>,
-    bytes: i64,
+    bytes: AtomicI64,
     /// For what the same streams read next.
     _next: Option<Room>,
 }
 
-impl Held for HeldPages {}
+impl Held for HeldPages {
+    fn grow(&self, bytes: usize) {
+        let bytes = self::bytes(bytes);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.budget.metrics.page_bytes.add(bytes);
+    }
+}
 
 impl Drop for HeldPages {
     fn drop(&mut self) {
-        self.budget.metrics.page_bytes.sub(self.bytes);
+        self.budget.metrics.page_bytes.sub(*self.bytes.get_mut());
         self.budget.tell();
     }
 }
@@ -173,7 +179,7 @@ impl PageBudget {
             self.metrics.page_bytes.add(bytes);
             reading.held = Some(Box::new(HeldPages {
                 budget: self.clone(),
-                bytes,
+                bytes: bytes.into(),
                 _next: self.reserve(next, |_| missing > 0),
             }));
         }

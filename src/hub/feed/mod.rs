@@ -126,7 +126,11 @@ impl Feed {
         let heard = self.partition.heard();
         let state = self.state();
         let complete = state.track.complete(heard);
-        View { state, complete }
+        View {
+            feed: self,
+            state,
+            complete,
+        }
     }
 
     /// Everything up to here stands in the log or in the window; none while opening.
@@ -329,6 +333,7 @@ impl Feed {
 /// One look at a feed. It holds the feed's lock: whoever shows frames from it takes no other feed's.
 #[derive(Debug)]
 pub(super) struct View<'a> {
+    feed: &'a Feed,
     state: RankedGuard<'a, State>,
     complete: Option<Id>,
 }
@@ -357,6 +362,22 @@ impl View<'_> {
     /// Events that were found late, those after number `seen` of such finds.
     pub(super) fn late_after(&self, seen: u32) -> impl Iterator<Item = &LateFind> {
         self.state.track.late.after(seen)
+    }
+
+    /// Frames of the window hold so many bytes more since they were shown.
+    pub(super) fn note_grown(&mut self, bytes: usize) {
+        if bytes > 0 {
+            self.state.track.window.note_grown(bytes);
+            self.feed.settle(&mut self.state);
+        }
+    }
+
+    /// The same of events that are not logged.
+    pub(super) fn note_unlogged_grown(&mut self, bytes: usize) {
+        if bytes > 0 {
+            self.state.unlogged.note_grown(bytes);
+            self.feed.settle(&mut self.state);
+        }
     }
 
     /// Events that are not logged, those after number `seen`.

@@ -41,6 +41,13 @@ impl Unlogged {
         (frames, Passed { seen, skipped })
     }
 
+    /// As [`Window::note_grown`].
+    pub(super) fn note_grown(&mut self, bytes: usize) {
+        if let Some(window) = &mut self.0 {
+            window.note_grown(bytes);
+        }
+    }
+
     /// Bytes that stay in memory for it.
     pub(super) fn held(&self) -> usize {
         self.0.as_ref().map_or(0, |window| window.held())

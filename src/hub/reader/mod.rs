@@ -164,6 +164,23 @@ impl Reader {
         }
     }
 
+    /// Where its topics stand here; none without a topic that has a log.
+    #[must_use]
+    pub fn head(&self) -> Option<Cursor> {
+        let mut head = self.cursor()?;
+        for part in &self.parts {
+            head.set(part.partition.number(), part.head());
+        }
+        Some(head)
+    }
+
+    /// Whether it has shown everything up to there.
+    #[must_use]
+    pub fn has_reached(&self, head: &Cursor) -> bool {
+        let mut parts = self.parts.iter();
+        parts.all(|part| head.position(part.partition.number()) <= Some(part.cursor))
+    }
+
     /// Whether ids on the wire are bare, so that a frame's own block can be written as it is.
     #[must_use]
     pub fn writes_bare_ids(&self) -> bool {

@@ -68,6 +68,15 @@ impl Part {
         self.opening.is_none()
     }
 
+    /// Up to where any of its topics is known here.
+    pub(super) fn head(&self) -> Id {
+        let complete = self
+            .sources
+            .iter()
+            .filter_map(|source| source.feed.complete());
+        complete.fold(self.cursor, Id::max)
+    }
+
     /// The least *complete* of the topics; none while one is opening.
     fn limit(&self) -> Option<Id> {
         self.sources.iter().map(Source::limit).min().flatten()
@@ -258,7 +267,8 @@ impl Part {
         let position = source.position(self.cursor);
         // The cursor moves with what is shown, and with nothing else.
         let mut reached = self.cursor;
-        let view = source.feed.view();
+        let mut view = source.feed.view();
+        let topic = source.feed.topic();
         let Some(complete) = view.complete() else {
             return Step::Opening;
         };
@@ -275,12 +285,17 @@ impl Part {
                 break;
             }
             reached = frame.id;
-            let anchored = true;
-            if teller.tells(frame) && showing.show(Shown::Frame { frame, anchored }) == Flow::Full {
+            let shown = Shown::Frame {
+                topic,
+                frame,
+                anchored: true,
+            };
+            if teller.tells(frame) && showing.show(shown) == Flow::Full {
                 step = Step::Full;
                 break;
             }
         }
+        view.note_grown(showing.sink.take_grown());
         if step == Step::Idle && view.ended().is_some_and(|end| end <= position.max(reached)) {
             step = Step::Ended;
         }

@@ -96,6 +96,18 @@ impl PageCursor {
         self.gap.is_none() && self.left().is_empty()
     }
 
+    fn note_grown(&self, bytes: usize) {
+        let held = self
+            .frames
+            .as_ref()
+            .and_then(|frames| frames.reading.held.as_ref());
+        if let Some(held) = held
+            && bytes > 0
+        {
+            held.grow(bytes);
+        }
+    }
+
     fn pass_one(&mut self) {
         if let Some(frames) = &mut self.frames {
             frames.next += 1;
@@ -267,21 +279,28 @@ impl Source {
         showing: &mut Showing<'_, impl Sink>,
     ) -> (Id, Flow) {
         let mut reached = self.position(cursor);
+        let topic = self.feed.topic();
         let Some(page) = &mut self.page else {
-            let view = self.feed.view();
+            let mut view = self.feed.view();
+            let mut flow = Flow::More;
             if !view.covers(reached) {
                 // The window has moved on since it was looked at: the next look reads the log.
-                return (reached, Flow::More);
+                return (reached, flow);
             }
             for frame in view.after(reached).take_while(|frame| frame.id <= until) {
                 reached = frame.id;
-                if teller.tells(frame)
-                    && showing.show(Shown::Frame { frame, anchored }) == Flow::Full
-                {
-                    return (reached, Flow::Full);
+                let shown = Shown::Frame {
+                    topic,
+                    frame,
+                    anchored,
+                };
+                if teller.tells(frame) && showing.show(shown) == Flow::Full {
+                    flow = Flow::Full;
+                    break;
                 }
             }
-            return (reached, Flow::More);
+            view.note_grown(showing.sink.take_grown());
+            return (reached, flow);
         };
         if let Some(gap) = page.gap.take_if(|gap| gap.to <= until) {
             reached = gap.to;
@@ -294,11 +313,17 @@ impl Source {
         }
         while let Some(frame) = page.left().first().filter(|frame| frame.id <= until) {
             reached = frame.id;
+            let shown = Shown::Frame {
+                topic,
+                frame,
+                anchored,
+            };
             let flow = if teller.tells(frame) {
-                showing.show(Shown::Frame { frame, anchored })
+                showing.show(shown)
             } else {
                 Flow::More
             };
+            page.note_grown(showing.sink.take_grown());
             page.pass_one();
             if flow == Flow::Full {
                 return (reached, Flow::Full);
@@ -345,17 +370,24 @@ impl Source {
         if self.passed >= self.feed.passed() {
             return Flow::More;
         }
-        let view = self.feed.view();
+        let mut view = self.feed.view();
         let (frames, passed) = view.unlogged_after(self.passed);
         self.passed = passed.seen;
         showing.skipped += passed.skipped;
+        let mut flow = Flow::More;
         for frame in frames {
             self.passed = frame.id.seq;
-            let anchored = false;
-            if showing.show(Shown::Frame { frame, anchored }) == Flow::Full {
-                return Flow::Full;
+            let shown = Shown::Frame {
+                topic: self.feed.topic(),
+                frame,
+                anchored: false,
+            };
+            if showing.show(shown) == Flow::Full {
+                flow = Flow::Full;
+                break;
             }
         }
-        Flow::More
+        view.note_unlogged_grown(showing.sink.take_grown());
+        flow
     }
 }

@@ -4,7 +4,7 @@ use crate::cursor::Cursor;
 use crate::id::Id;
 use crate::log::LogRead;
 use crate::sse::{Frame, Gap};
-use crate::topic::PartitionNo;
+use crate::topic::{PartitionNo, Topic};
 
 /// Entries of one page. A page is bounded in bytes as well, by the broker.
 pub const PAGE_EVENTS: usize = 256;
@@ -35,6 +35,8 @@ pub enum Start {
 pub enum Shown<'a> {
     /// An entry.
     Frame {
+        /// Its topic.
+        topic: &'a Topic,
         /// The entry.
         frame: &'a Frame,
         /// Its id may be written as the cursor: nothing else with the same id follows.
@@ -75,6 +77,11 @@ pub trait Sink {
     /// It is called while a topic is locked: it copies references, and neither waits nor calls the
     /// hub.
     fn show(&mut self, shown: Shown<'_>, cursor: &Cursor) -> Flow;
+
+    /// How many bytes frames have grown by since the last call, because of what was made of them to be shown.
+    fn take_grown(&mut self) -> usize {
+        0
+    }
 
     /// Called wherever the reader holds no lock between two looks at the hub, so that other threads
     /// may change it. It does nothing; a simulation lets them run here.
