@@ -57,7 +57,6 @@ fn the_page_resumes_on_another_replica_and_shows_each_event_once() {
     let nginx = Nginx::before(&replicas);
     browser.open(&format!("http://{}/", nginx.address()));
     fill(&mut browser, "#topics", "news, orders");
-    fill(&mut browser, "#types", "price");
     click(&mut browser, "#toggle");
     browser.until(LIVE);
 
@@ -74,6 +73,11 @@ fn the_page_resumes_on_another_replica_and_shows_each_event_once() {
     };
     let events = publish(4);
     shows(&mut browser, &events);
+    let topics = "[...document.querySelectorAll('#log .topic')].map((topic) => topic.parentElement.textContent)";
+    assert_eq!(
+        browser.evaluate(topics),
+        json!(["news", "orders price", "news", "orders price"])
+    );
     for gone in 1..=2 {
         let replica = browser.evaluate("document.querySelector('#replica').textContent");
         let number: usize = replica
@@ -154,7 +158,7 @@ fn the_page_publishes_and_asks_for_the_key_if_there_is_one() {
     click(&mut browser, "#publish button");
     browser
         .until("document.querySelector('#told').textContent.startsWith('Published to news as ')");
-    // The type is listened for at once, and data is text, never markup.
+    // Every type is shown, and data is text, never markup.
     browser.until(&format!("({SHOWN}).length === 1"));
     assert_eq!(
         browser.evaluate(&format!("({SHOWN})[0][1]")),
@@ -194,9 +198,11 @@ fn run_script(browser: &mut Chromium, gateway: &Gateway, script: &str) {
     assert_eq!(browser.evaluate(&all), json!(true));
 }
 
-/// The data of what a script has shown, once there is so much of it.
-fn data_shown(browser: &mut Chromium, count: usize) -> Value {
-    let data = "shown.filter((event) => event.type === 'message').map((event) => event.data)";
+const IN_ENVELOPE: &str = "(({ topic, data }) => topic + ' ' + data)(JSON.parse(event.data))";
+
+/// What a script has shown, each as `data` says, once there is so much of it.
+fn data_shown(browser: &mut Chromium, data: &str, count: usize) -> Value {
+    let data = &format!("shown.filter((event) => event.type === 'message').map((event) => {data})");
     browser.until(&format!("{data}.length >= {count}"));
     browser.evaluate(data)
 }
@@ -219,7 +225,10 @@ fn one_stream_serves_all_tabs_and_the_next_tab_goes_on_with_it() {
     gateway.publish("prices", "1");
     for page in &pages {
         browser.turn_to(page);
-        assert_eq!(data_shown(&mut browser, 1), json!(["1"]));
+        assert_eq!(
+            data_shown(&mut browser, IN_ENVELOPE, 1),
+            json!(["prices 1"])
+        );
     }
     // The tab that reads goes, and something is published before the next one is there.
     browser.turn_to(&pages[0]);
@@ -229,7 +238,10 @@ fn one_stream_serves_all_tabs_and_the_next_tab_goes_on_with_it() {
     gateway.publish("prices", "3");
     for page in &pages[1..] {
         browser.turn_to(page);
-        assert_eq!(data_shown(&mut browser, 3), json!(["1", "2", "3"]));
+        assert_eq!(
+            data_shown(&mut browser, IN_ENVELOPE, 3),
+            json!(["prices 1", "prices 2", "prices 3"])
+        );
         let gaps =
             browser.evaluate("shown.filter((event) => event.type === 'tidegate.gap').length");
         assert_eq!(gaps, json!(0));
@@ -248,12 +260,12 @@ fn a_page_that_hears_no_heartbeat_opens_its_stream_anew_and_misses_nothing() {
     run_script(&mut browser, &gateway, &script);
     gateway.wait_for_metric("tidegate_open_connections", &[], 1.0);
     gateway.publish("prices", "1");
-    assert_eq!(data_shown(&mut browser, 1), json!(["1"]));
+    assert_eq!(data_shown(&mut browser, "event.data", 1), json!(["1"]));
     // The connection stands and is silent, as one that died in sleep.
     browser.evaluate("window.first = source; true");
     gateway.pause();
     browser.until("source !== first && first.readyState === EventSource.CLOSED");
     gateway.resume();
     gateway.publish("prices", "2");
-    assert_eq!(data_shown(&mut browser, 2), json!(["1", "2"]));
+    assert_eq!(data_shown(&mut browser, "event.data", 2), json!(["1", "2"]));
 }
