@@ -108,9 +108,14 @@ fn normalised(text: &str) -> String {
                 ids.len() - 1
             });
             write!(out, "ID{number}").unwrap();
-        } else if ["retry: ", "\"replica\":\"r", "\"subscribers\":"]
-            .iter()
-            .any(|before| out.ends_with(before))
+        } else if [
+            "retry: ",
+            "\"replica\":\"r",
+            "\"subscribers\":",
+            "\"time\":",
+        ]
+        .iter()
+        .any(|before| out.ends_with(before))
         {
             out.push('N');
         } else {
