@@ -187,6 +187,15 @@ mod tests {
     }
 
     #[test]
+    fn that_changes_were_lost_is_told_once() {
+        let topic = Topic::parse("news").unwrap();
+        let (hub, _) = hub_and_reader(&topic);
+        assert!(!hub.take_changes_lost());
+        hub.mark_changes_lost();
+        assert!(hub.take_changes_lost() && !hub.take_changes_lost());
+    }
+
+    #[test]
     fn a_topic_goes_when_nobody_has_read_it_for_a_while() {
         let topic = Topic::parse("news").unwrap();
         let (hub, reader) = hub_and_reader(&topic);

@@ -335,6 +335,20 @@ mod tests {
         }
     }
 
+    #[test]
+    fn what_is_above_is_forgotten_and_can_come_again() {
+        let mut window = Window::new(Id::ZERO, WIDE);
+        (1..=4).for_each(|ms| window.append(frame(ms, Mark::Event)));
+        let (held, bytes) = (window.held, window.bytes);
+        window.forget_above(Id::new(2, 1));
+        assert_eq!(
+            (ids(&window, Id::ZERO), window.floor()),
+            (vec![1, 2], Id::ZERO)
+        );
+        (3..=4).for_each(|ms| window.append(frame(ms, Mark::Event)));
+        assert_eq!((window.held, window.bytes), (held, bytes));
+    }
+
     /// Frames of a page share a buffer, which lives as long as the last of them.
     #[test]
     fn what_is_held_is_what_stays_in_memory() {

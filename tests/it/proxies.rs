@@ -635,6 +635,34 @@ fn refused_bodies_cost_no_other_publisher_anything() {
     }
 }
 
+/// A stream takes no body. What a client sends all the same costs nobody else a stream.
+#[test]
+fn a_stream_with_a_body_takes_no_replica_out() {
+    for kind in ALL {
+        let redis = Redis::start();
+        let replicas = fleet(&redis, 3, &[]);
+        let proxy = Proxy::before(kind, &replicas, &[]);
+        let file = proxy.directory.0.join("large");
+        fs::write(&file, vec![b'x'; 1_000_000]).unwrap();
+        let body = format!("@{}", file.display());
+        let chunked = "Transfer-Encoding: chunked";
+        for version in VERSIONS {
+            for header in ["Expect:", chunked].into_iter().cycle().take(8) {
+                let large = ["-X", "GET", "-H", header, "--data-binary", &body, version];
+                // It may be refused, or the body dropped on the way, and the stream opened.
+                let said = proxy.curl(&large, "/events/news?max_age=1ms");
+                assert!(
+                    [0, 200, 400, 413].contains(&said.status),
+                    "{kind:?} {version}: {}",
+                    said.text
+                );
+                let text = proxy.curl(&[version], "/events/news?max_age=1ms").text;
+                assert!(text.contains("tidegate.open"), "{kind:?} {version}: {text}");
+            }
+        }
+    }
+}
+
 /// Three replicas whose operators have a port of their own: the same one at each address, as where each
 /// replica has a machine.
 fn fleet_with_operations(redis: &Redis, config: &[(&str, &str)]) -> Vec<Gateway> {
