@@ -74,7 +74,7 @@ old-rules: ## puts rules back that lost events, one at a time, and sees that the
 test-old-rule: # One of them, another for each commit.
 	tests/simulation/old_rules/run --one
 
-mutants: ## changes the core at random, one small thing at a time, and sees whether a test notices: hours, in shares; ARGS go to tests/mutants/run
+mutants: ## changes the core at random, one small thing at a time, and sees whether a test notices; ARGS go to tests/mutants/run
 	tests/mutants/run $(ARGS)
 
 # As one package, because `cargo rustc`, which compiles what is broken, knows no workspace.

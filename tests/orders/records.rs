@@ -251,3 +251,24 @@ fn what_waited_for_a_repair_is_not_looked_for_again() {
     assert_eq!(reads, 1, "the log was read again");
     assert_eq!(shown_by(&mut one, &mut l, &hub, 100_700, 100, false), heard);
 }
+
+/// What a log that has gone back may have lost reaches up to what was heard last, not up to the last tick.
+#[test]
+fn a_report_says_how_far_was_heard() {
+    let now = Instant::now();
+    let (mut l, hub, mut core, _one) = standing(now);
+    let last = publish(&mut l, 1, 100_500);
+    let id = last[0].1.id;
+    hear(&mut core, last, now);
+    core.hear(Live::Down, now);
+    core.hear(up(0), now);
+    core.hear(confirmed(&hub), now);
+    let mut reported = Vec::new();
+    while let Some(ask) = core.next_ask() {
+        if let Ask::Settle { reports, .. } = &ask {
+            reported.extend(reports.iter().map(|report| report.followed.heard));
+        }
+        carry_out(&mut core, ask, &mut l, 100_600, now);
+    }
+    assert_eq!(reported, [id]);
+}

@@ -64,3 +64,39 @@ impl Pending {
             .map_or_else(Waiting::default, |waiting| *waiting)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sse::{Entry, Mark};
+    use crate::topic::Topic;
+
+    fn frame(number: u64, size: usize) -> Frame {
+        let entry = Entry {
+            id: Id::new(number, 1),
+            prev: Id::ZERO,
+            mark: Mark::Event,
+            event_type: String::new(),
+            data: "x".repeat(size),
+        };
+        Frame::encode(&Topic::parse("t").unwrap(), &entry)
+    }
+
+    /// How many of 2,000 such frames wait, and whether some were lost.
+    fn kept(size: usize) -> (usize, bool) {
+        let mut pending = Pending::default();
+        (0..2_000).for_each(|number| pending.keep(frame(number, size)));
+        let held = pending.held();
+        let waiting = pending.take();
+        assert!(held < PENDING_BYTES_MAX + 2 * size, "{held}");
+        assert_eq!(pending.held(), 0);
+        (waiting.frames.len(), waiting.lost)
+    }
+
+    #[test]
+    fn frames_wait_within_a_number_and_a_size() {
+        assert_eq!(kept(1), (PENDING_MAX, true));
+        let (large, lost) = kept(10_000);
+        assert!((100..=105).contains(&large) && lost, "{large}");
+    }
+}
