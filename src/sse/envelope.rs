@@ -12,9 +12,9 @@ use crate::topic::Topic;
 use serde::Serialize;
 use serde::de::IgnoredAny;
 
-/// Arrays and objects within one another, at most: several parsers fail at some hundreds, and with the data the
+/// Arrays and objects within one another, at most: some parsers stop at 128, and with the data the
 /// reader would lose the envelope. What is deeper is `text`.
-const DEPTH_MAX: usize = 128;
+const DEPTH_MAX: usize = 100;
 
 /// Everything but the data.
 #[derive(Serialize)]

@@ -41,7 +41,7 @@ fn replica_with(envelopes: usize, bytes_max: usize, now: Instant) -> (Arc<Hub>, 
     let event = Publication {
         topic: topic(),
         event_type: EventType::default(),
-        data: "x".repeat(DATA).into(),
+        data: "x".repeat(DATA),
         end: false,
         idempotency_key: None,
     };
