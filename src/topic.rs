@@ -81,6 +81,8 @@ impl Topic {
     pub const RESERVED: &'static str = "tidegate.";
     /// The reserved topic that streams the number of open connections.
     pub const CONNECTIONS: &'static str = "tidegate.connections";
+    /// What raw publishes and inbox entries were refused, as it happens. It is not logged.
+    pub const REFUSED: &'static str = "tidegate.refused";
 
     /// Checks a name that a publisher or subscriber gave, reserved ones included.
     ///

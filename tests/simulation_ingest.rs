@@ -381,7 +381,7 @@ impl<'a> World<'a> {
             Sent::Raw(number) => {
                 let payload = number.to_string();
                 let (channel, payload) = channel_and_payload(*number, &payload);
-                let item = Item::read("events", channel.as_bytes(), payload, 100).ok();
+                let item = Item::read("events", channel.as_bytes(), payload, 100);
                 if life.ear.hear_raw(channel.as_bytes(), payload, item, now) {
                     self.counted.entry(*number).or_default().insert(life.number);
                 }

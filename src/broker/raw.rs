@@ -15,6 +15,17 @@ pub struct Item {
     pub data: String,
 }
 
+/// A raw publish that can become none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unfit {
+    /// Why.
+    pub why: NoEvent,
+    /// The beginning of its channel.
+    pub channel: String,
+    /// Bytes of the payload.
+    pub size: usize,
+}
+
 /// Why a raw publish cannot be an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum NoEvent {
@@ -41,12 +52,28 @@ impl NoEvent {
     }
 }
 
+/// Bytes of a channel that are told.
+const SHOWN: usize = 80;
+
 impl Item {
     /// Reads a raw publish on `<base>` or `<base>:<topic>[#<type>]`.
     ///
     /// # Errors
     /// Why it cannot be an event; it is counted all the same, since every ear counts alike.
     pub fn read(
+        base: &str,
+        channel: &[u8],
+        payload: &[u8],
+        bytes_max: usize,
+    ) -> Result<Self, Unfit> {
+        Self::try_read(base, channel, payload, bytes_max).map_err(|why| Unfit {
+            why,
+            channel: String::from_utf8_lossy(channel.get(..SHOWN).unwrap_or(channel)).into_owned(),
+            size: payload.len(),
+        })
+    }
+
+    fn try_read(
         base: &str,
         channel: &[u8],
         payload: &[u8],
@@ -96,8 +123,8 @@ pub struct Append {
     pub first: u64,
     /// The rolling hash before the first item.
     pub before: u32,
-    /// The rolling hash after each, and the item, none if it is no event.
-    pub items: Vec<(u32, Option<Item>)>,
+    /// The rolling hash after each, and the item, or what it is instead.
+    pub items: Vec<(u32, Result<Item, Unfit>)>,
 }
 
 /// The log's answer to an append.

@@ -249,7 +249,7 @@ fn request(
             .map_err(|why| Problem::bad_request(format!("topic {name:?}: {why}")))?;
         match topic.as_str() {
             Topic::CONNECTIONS => connections = true,
-            _ if topic.is_reserved() => {
+            name if topic.is_reserved() && name != Topic::REFUSED => {
                 return Err(Problem::bad_request(format!(
                     "topic {name:?}: there is no such reserved topic"
                 )));

@@ -4,7 +4,7 @@
 //! its connections see alike; and the log takes number n of an epoch only after n-1, in the same
 //! atomic step as the event itself.
 
-pub use crate::broker::raw::{Append, Item, Outcome};
+pub use crate::broker::raw::{Append, Item, Outcome, Unfit};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +17,7 @@ enum Owed {
         n: u64,
         before: u32,
         hash: u32,
-        item: Option<Item>,
+        item: Result<Item, Unfit>,
         heard: Instant,
     },
     End {
@@ -37,7 +37,9 @@ impl Owed {
     /// Bytes of memory, about.
     fn bytes(&self) -> usize {
         let texts = match self {
-            Self::Raw { item, .. } => item.as_ref().map_or(0, Item::bytes),
+            Self::Raw { item, .. } => item
+                .as_ref()
+                .map_or_else(|unfit| unfit.channel.len(), Item::bytes),
             Self::End { .. } => 0,
         };
         size_of::<Self>() + texts
@@ -214,7 +216,7 @@ impl Ear {
         &mut self,
         channel: &[u8],
         payload: &[u8],
-        item: Option<Item>,
+        item: Result<Item, Unfit>,
         now: Instant,
     ) -> bool {
         if self.is_full() {
@@ -405,6 +407,10 @@ fn roll(before: u32, channel: &[u8], payload: &[u8]) -> u32 {
 mod tests {
     use super::*;
 
+    fn item_of(payload: &[u8]) -> Result<Item, Unfit> {
+        Item::read("events", b"events", payload, 3_000)
+    }
+
     fn item(channel: &str, payload: &[u8]) -> Option<(String, String)> {
         Item::read("events", channel.as_bytes(), payload, 8)
             .map(|item| (item.topic.to_string(), item.event_type.to_string()))
@@ -444,12 +450,12 @@ mod tests {
         let now = Instant::now();
         let mut ear = ear("a");
         assert!(
-            !ear.hear_raw(b"events", b"x", None, now),
+            !ear.hear_raw(b"events", b"x", item_of(b"x"), now),
             "nothing is counted before an epoch"
         );
         ear.subscribed("run");
         ear.hear_start("e1", "a", "run", now);
-        assert!(ear.hear_raw(b"events", b"x", None, now));
+        assert!(ear.hear_raw(b"events", b"x", item_of(b"x"), now));
         ear.cut();
         let append = ear.next(now).unwrap();
         assert_eq!((append.first, append.items.len(), append.end), (1, 1, None));
@@ -470,7 +476,7 @@ mod tests {
             ear.subscribed("run");
             ear.hear_start("e1", appends, "run", now);
             ear.hear_start("e2", "b", "run", now);
-            assert!(ear.hear_raw(b"events", b"x", None, now));
+            assert!(ear.hear_raw(b"events", b"x", item_of(b"x"), now));
             ear
         };
         let mut ear = begun("a");
@@ -488,7 +494,7 @@ mod tests {
         let mut ear = ear("a");
         ear.subscribed("run");
         ear.hear_start("e1", "a", "run", now);
-        ear.hear_raw(b"events", b"x", None, now);
+        ear.hear_raw(b"events", b"x", item_of(b"x"), now);
         let hash = ear.next(now).unwrap().items[0].0;
         ear.answered(Outcome::Logged(1), now);
         ear.hear_start("e2", "a", "run", now);
@@ -506,7 +512,7 @@ mod tests {
         ear.hear_start("e1", "a", "run", now);
         let payload = [b'x'; 3_000];
         let hear = |ear: &mut Ear| {
-            let item = Item::read("events", b"events", &payload, 3_000).ok();
+            let item = item_of(&payload);
             ear.hear_raw(b"events", &payload, item, now)
         };
         let counted = (0..10).filter(|_| hear(&mut ear)).count();

@@ -5,9 +5,9 @@
 //! an epoch. The connection ends counting when it breaks; what was counted is still appended.
 
 use super::complaints::Complaints;
-use super::ear::{Append, Ear, Item, Outcome, OwedMax};
+use super::ear::{Append, Ear, Item, Outcome, OwedMax, Unfit};
 use crate::broker::BrokerError;
-use crate::broker::raw::{NoEvent, Refusal};
+use crate::broker::raw::Refusal;
 use crate::broker::redis::{PubSub, Push, Redis};
 use crate::follow::fleet::Replicas;
 use crate::metrics::{AppendOutcome, IngestRefusal, Role, Source};
@@ -30,8 +30,6 @@ const START_RETRY: Duration = Duration::from_millis(50);
 const STARTS_MAX: u32 = 3;
 /// Time to append what is owed, at a stop.
 const FLUSH: Duration = Duration::from_secs(5);
-/// Letters of a channel that a line of the log shows.
-const SHOWN: usize = 80;
 
 /// What an ear goes by.
 #[derive(Clone, Debug)]
@@ -252,22 +250,22 @@ impl Link {
             payload,
             self.settings.event_bytes_max,
         );
-        let item = item
-            .map_err(|why| self.complain(why, channel, payload, now))
-            .ok();
+        if let Err(unfit) = &item {
+            self.complain(unfit, now);
+        }
         if self.ear.hear_raw(channel, payload, item, now) {
             self.redis.metrics().ingest_heard.inc();
         }
         Some(())
     }
 
-    fn complain(&mut self, why: NoEvent, channel: &[u8], payload: &[u8], now: Instant) {
+    fn complain(&mut self, unfit: &Unfit, now: Instant) {
+        let Unfit { why, channel, size } = unfit;
         if let Some(left_out) = self.complaints.may_say(why.as_str(), now) {
-            let channel = String::from_utf8_lossy(channel.get(..SHOWN).unwrap_or(channel));
             tracing::warn!(
                 reason = why.as_str(),
-                %channel,
-                bytes = payload.len(),
+                channel,
+                bytes = size,
                 left_out,
                 "a raw publish is no event and is not logged"
             );
@@ -432,7 +430,7 @@ async fn carry(redis: &Redis, name: &str, append: &Append) -> (Outcome, Vec<Refu
         Outcome::Stale => metrics.ingest_refused(IngestRefusal::Unowned, append.items.len()),
         _ => {}
     }
-    let invalid = append.items.iter().filter(|(_, item)| item.is_none());
+    let invalid = append.items.iter().filter(|(_, item)| item.is_err());
     let invalid = invalid.count().min(done.refused);
     metrics.published(Source::Raw, done.logged);
     metrics.ingest_refused(IngestRefusal::Invalid, invalid);

@@ -4,7 +4,9 @@
 //! Method: a real Redis, entries and publishes that are huge, unreadable, refused, or have the greatest
 //! id there is, and good ones in between.
 
+use crate::doctor::doctor;
 use crate::support::{Gateway, Redis, eventually, fleet, wait_for_ears};
+use serde_json::{Value, json};
 
 const MIB: usize = 1 << 20;
 const REFUSED: &str = "tidegate_ingest_refused_total";
@@ -221,6 +223,79 @@ fn what_is_refused_is_told_with_its_reason() {
     let codes = told(gateway, message, "code");
     assert_eq!(codes, ["TGINVALID", "TGLARGE", "TGINVALID", "TGENDED"]);
     assert_eq!(told(gateway, message, "topic"), ["a,b", "a", "a", "over"]);
+}
+
+/// Whoever watches sees it once, on whatever replica, and `doctor` sees it afterwards.
+#[test]
+fn what_is_refused_is_seen_by_whoever_watches() {
+    let redis = Redis::start();
+    let replicas = fleet(&redis, 2, &[("publish.event_bytes_max", "4")]);
+    wait_for_ears(&redis, &replicas);
+    let mut watching: Vec<_> = replicas
+        .iter()
+        .map(|replica| replica.listen(&["tidegate.refused", "news"]))
+        .collect();
+    redis.publish_raw("events:a,b", b"x");
+    redis.publish_raw("events:a", b"\xff");
+    redis.publish_raw("events:news", b"12345");
+    xadd(&redis, "*", "news", b"123456").unwrap();
+    let expected = [
+        json!({"way": "raw", "topic": "events:a,b", "reason": "topic", "size": 1}),
+        json!({"way": "raw", "topic": "events:a", "reason": "UTF-8", "size": 1}),
+        json!({"way": "raw", "topic": "events:news", "reason": "size", "size": 5}),
+        json!({"way": "inbox", "topic": "news", "reason": "TGLARGE 4", "size": 6}),
+    ];
+    for stream in &mut watching {
+        let mut seen: Vec<Value> = (0..expected.len())
+            .map(|_| {
+                let event = stream.next_event();
+                assert_eq!(event.id, None, "it is not logged");
+                let mut said = event.json();
+                assert!(said["time"].as_u64().is_some(), "{said}");
+                said.as_object_mut().unwrap().remove("time");
+                said
+            })
+            .collect();
+        // An inbox may be moved before what ears have counted is appended.
+        seen.sort_by_key(|said| expected.iter().position(|known| known == said));
+        assert_eq!(seen, expected);
+    }
+    let gateway = &replicas[0];
+    let id = gateway.publish("news", "ok");
+    for stream in &mut watching {
+        assert_eq!(stream.next_event().id(), id, "and nothing else was said");
+    }
+    // Beyond some a second nothing is said, and no more than a hundred are kept.
+    for _ in 0..300 {
+        redis.publish_raw("events:a,b", b"x");
+    }
+    gateway.publish("news", "end");
+    let mut told = 0;
+    while watching[0].next_event().event.is_empty()
+        && watching[0].text().matches("end\n\n").count() == 0
+    {
+        told += 1;
+    }
+    assert!(told < 300, "{told}");
+    let kept: usize = redis.run(&["XLEN", "tidegate:refused"]);
+    assert!((10..=100).contains(&kept), "{kept}");
+    let url = redis.url();
+    let found = doctor(&[("redis.url", &url)], &[]);
+    assert_eq!(found.level("redis.refused"), "warning");
+    assert!(
+        found
+            .said("redis.refused")
+            .contains("raw \"events:a,b\", 1 bytes: topic"),
+        "{found:?}"
+    );
+    // It is nobody's to publish to.
+    assert_eq!(
+        gateway.post("/events/tidegate.refused", &[], "x").status,
+        400
+    );
+    redis.publish_raw("events:tidegate.refused", b"x");
+    let topics = gateway.get("/topics").text();
+    assert!(!topics.contains("tidegate"), "{topics}");
 }
 
 /// Where Redis sends it, every ear hears it, and nobody's publishes are lost with it.

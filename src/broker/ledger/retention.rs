@@ -41,6 +41,9 @@ impl Retention {
     /// What is kept of a topic; none if it is not logged.
     #[must_use]
     pub fn of(&self, topic: &Topic) -> Option<Bounds> {
+        if topic.is_reserved() {
+            return None;
+        }
         let rule = self.rules.iter().find(|rule| rule.topics.fits(topic));
         rule.map_or(Some(self.bounds), |rule| rule.bounds)
     }

@@ -38,14 +38,18 @@ impl Redis {
         for (hash, item) in &append.items {
             cmd.arg(*hash);
             match item {
-                Some(item) => {
+                Ok(item) => {
                     let partition = item.topic.partition(self.settings().partitions);
                     cmd.arg(partition)
                         .arg(item.topic.as_str())
                         .arg(item.event_type.as_str())
                         .arg(&item.data)
                 }
-                None => cmd.arg(0).arg("").arg("").arg(""),
+                Err(unfit) => cmd
+                    .arg(0)
+                    .arg("")
+                    .arg(unfit.why.as_str())
+                    .arg(format!("{} {}", unfit.size, unfit.channel)),
             };
         }
         let answer = self.call(&cmd).await?;

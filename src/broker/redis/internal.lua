@@ -81,7 +81,9 @@ end
 
 -- What is said of a topic whose key holds no log of ours.
 local function no_log(k, topic, foreign)
-  local what = foreign and 'foreign' or is_logged(k, topic) and 'none' or 'unlogged'
+  -- The gateway's own topics have none.
+  local logged = is_logged(k, topic) and string.sub(topic, 1, 9) ~= 'tidegate.'
+  local what = foreign and 'foreign' or logged and 'none' or 'unlogged'
   local floor = empty_floor(k, topic, math.max(k.now, k.ms))
   -- Ids above the last one are still to be given out, if the clock is put back.
   return { what, less(k.last, floor) and k.last or floor, '', '', {}, 0 }
@@ -541,6 +543,9 @@ local function refusal_of(topic, no)
   return { string.sub(topic, 1, 80), code, why }
 end
 
+-- The same in one text.
+local function reason_of(no) return (string.gsub(no.err, '^%-', '')) end
+
 -- An event, or nil and why not. A log that has come to the greatest id of all takes no entry any more,
 -- and says so in other words than one that holds a greater id.
 local function event_or_refusal(k, topic, kind, data)
@@ -556,7 +561,28 @@ end
 -- Refusals of one append that are told with their reasons.
 local REFUSALS_MAX = 8
 
+-- What is refused of raw publishes and inbox entries is told to whoever reads this topic, and the last of it is
+-- kept for `doctor`. No more than so much a second: publishers that are wrong are wrong often.
+local REFUSED, REFUSED_KEPT, REFUSED_A_SECOND, REFUSED_MS = 'tidegate.refused', 100, 10, 604800000
+local function note_refused(way, topic, reason, size)
+  local second, kept = PREFIX .. ':refused:second', PREFIX .. ':refused'
+  local count = tonumber(redis.call('GET', second) or 0)
+  if count >= REFUSED_A_SECOND then return end
+  if count == 0 then redis.call('SET', second, 1, 'PX', 1000) else redis.call('SET', second, int(count + 1), 'KEEPTTL') end
+  topic = string.sub(topic, 1, 80)
+  if not is_utf8(topic) then topic = string.gsub(topic, '[\128-\255]', '?') end
+  local note = cjson.encode({ way = way, topic = topic, reason = reason, size = size, time = time_ms() })
+  redis.call('XADD', kept, 'MAXLEN', REFUSED_KEPT, '*', 'note', note)
+  redis.call('PEXPIRE', kept, REFUSED_MS)
+  local partitions = tonumber(redis.call('HGET', PREFIX .. ':meta', 'partitions') or 1)
+  say({ p = partition_of(REFUSED, partitions) }, REFUSED, '0-0', '0-0', 'u', '', note)
+end
+
+-- The same. What stands in the way of it is in the way of nothing else.
+local function tell_refused(...) pcall(note_refused, ...) end
+
 -- p epoch ear force end first hash-before (hash partition topic type data)*
+-- Without a topic it is no event: then its type is the reason, and its data are its size and its channel.
 --   ->  OK|STALE|WAIT|HOLE|DIVERGED n logged refused refusals
 redis.register_function(F .. 'append', function(_, a)
   local hash, name, ear, force = key(a[1], 'ingest'), a[2], a[3], a[4] == '1'
@@ -578,8 +604,13 @@ redis.register_function(F .. 'append', function(_, a)
     if i > n then
       local k, id, no = clocks[p] or clock(p), nil, nil
       clocks[p] = k
-      if topic ~= '' then id, no = event_or_refusal(k, topic, kind, data) end
+      if topic ~= '' then id, no = event_or_refusal(k, topic, kind, data)
+      else
+        local size, channel = string.match(data, '^(%d+) (.*)$')
+        tell_refused('raw', channel or '', kind, tonumber(size))
+      end
       if id then logged = logged + 1 else refused = refused + 1 end
+      if no then tell_refused('raw', topic, reason_of(no), #data) end
       if no and #refusals < REFUSALS_MAX then refusals[#refusals + 1] = refusal_of(topic, no) end
       redis.call('HSET', hash, 'n:' .. name, i, 'h:' .. name, a[j])
       n = i
@@ -673,7 +704,9 @@ redis.register_function(F .. 'inbox', function(_, a)
     if not done then
       local why = type(is_new) == 'table' and is_new.err or tostring(is_new)
       after, failed = entry[1], failed ~= '' and failed or entry[1] .. ' ' .. why
-    elseif no then refusals[#refusals + 1] = refusal_of(item.topic, no)
+    elseif no then
+      refusals[#refusals + 1] = refusal_of(item.topic, no)
+      tell_refused('inbox', item.topic, reason_of(no), #item.data)
     elseif is_new then logged = logged + 1 end
     if size > INBOX_LARGE then
       entry, item = nil, nil

@@ -13,6 +13,7 @@
 //! | `tidegate:{p}:live:<topic>`, `tidegate:{p}:tick` | pub/sub | frames, ticks |
 //! | `tidegate:ingest` | pub/sub | `start` and `done` among the ears |
 //! | `tidegate:inbox` | stream | XADD ingestion |
+//! | `tidegate:refused`, `tidegate:refused:second` | stream, text | the last raw publishes and inbox entries that were refused, and how many were noted within this second |
 //! | `tidegate:replicas`, `tidegate:subscribers:<replica>` | hash | heartbeats |
 //! | `tidegate:libraries` | hash | function library to when a replica has used it last |
 //!

@@ -6,6 +6,7 @@ use crate::broker::redis::{code_of, library_words};
 use crate::config::Config;
 use redis::aio::MultiplexedConnection;
 use redis::{FromRedisValue, RedisError, Value};
+use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::Instant;
@@ -40,6 +41,9 @@ impl Server<'_> {
         Ok(found.get(name).cloned().unwrap_or_default())
     }
 }
+
+/// How long what was refused is worth a word.
+const REFUSED_SINCE: Duration = Duration::from_secs(3600);
 
 pub(super) async fn inspect(config: &Config) -> Vec<Finding> {
     let mut f = Findings::of("redis");
@@ -82,6 +86,7 @@ pub(super) async fn inspect(config: &Config) -> Vec<Finding> {
     library(&mut f, &mut server).await;
     partitions(&mut f, &mut server).await;
     fleet(&mut f, &mut server).await;
+    refused(&mut f, &mut server).await;
     f.all
 }
 
@@ -419,6 +424,60 @@ async fn fleet(f: &mut Findings, server: &mut Server<'_>) {
             "run two at least, so that a stream has somewhere to go",
         ),
         count => f.ok("fleet", format!("{count} replicas: {}", alive.join(", "))),
+    }
+}
+
+/// What ears note of a publish that was refused.
+#[derive(Deserialize)]
+struct Refused {
+    way: String,
+    topic: String,
+    reason: String,
+    size: u64,
+    time: f64,
+}
+
+impl std::fmt::Display for Refused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            way,
+            topic,
+            reason,
+            size,
+            ..
+        } = self;
+        write!(f, "{way} {topic:?}, {size} bytes: {reason}")
+    }
+}
+
+/// Who publishes raw, or into the inbox, is not told what became of it.
+async fn refused(f: &mut Findings, server: &mut Server<'_>) {
+    let key = format!("{}:refused", server.config.redis.prefix);
+    let words = ["XREVRANGE", &key, "+", "-"];
+    let Ok(entries) = server.ask::<Vec<(String, [String; 2])>>(&words).await else {
+        f.warning(
+            "refused",
+            format!("{key} cannot be read"),
+            "give the user the rights of deploy/redis/users.acl",
+        );
+        return;
+    };
+    let since = (now_seconds() - REFUSED_SINCE.as_secs_f64()) * 1000.0;
+    let notes = entries
+        .iter()
+        .filter_map(|(_, [_, note])| serde_json::from_str(note).ok());
+    let notes: Vec<Refused> = notes.filter(|note: &Refused| note.time > since).collect();
+    if let Some(last) = notes.first() {
+        f.warning(
+            "refused",
+            format!(
+                "{} raw publishes or inbox entries were refused within the hour; the last: {last}",
+                notes.len()
+            ),
+            "correct who publishes them; the topic tidegate.refused shows them as they come",
+        );
+    } else {
+        f.ok("refused", "no raw publish or inbox entry within the hour");
     }
 }
 
