@@ -21,19 +21,19 @@ const HEARTBEAT: (&str, &str) = ("stream.heartbeat", "500ms");
 
 /// What the doctor found: by area and check the level, what it is, and what to change.
 #[derive(Debug)]
-pub struct Found {
+pub(super) struct Found {
     code: i32,
     by_check: BTreeMap<String, (String, String, String)>,
 }
 
 impl Found {
-    pub fn level(&self, check: &str) -> &str {
+    pub(super) fn level(&self, check: &str) -> &str {
         let found = self.by_check.get(check);
         found.map_or("not looked at", |(level, ..)| level)
     }
 
     /// What is wrong and what to change, in one text.
-    pub fn said(&self, check: &str) -> String {
+    pub(super) fn said(&self, check: &str) -> String {
         let (_, found, advice) = &self.by_check[check];
         format!("{found} -> {advice}")
     }
@@ -48,7 +48,7 @@ impl Found {
     }
 }
 
-pub fn doctor(config: &[(&str, &str)], args: &[&str]) -> Found {
+pub(super) fn doctor(config: &[(&str, &str)], args: &[&str]) -> Found {
     let mut all: Vec<&str> = vec!["doctor", "--json"];
     all.extend(args);
     let config: Vec<_> = MODEST.iter().chain(config).copied().collect();
