@@ -274,3 +274,28 @@ fn a_report_says_how_far_was_heard() {
     }
     assert_eq!(reported, [id]);
 }
+
+/// FLUSHALL, and an event before the replica has told the new log what it knew: that event is there.
+#[test]
+fn what_the_new_log_has_is_not_told_as_lost() {
+    let now = Instant::now();
+    let (mut l, hub, mut core, mut one) = standing(now);
+    hear(&mut core, publish(&mut l, 1, 100_010), now);
+    assert!(!shown_by(&mut one, &mut l, &hub, 100_020, 100, false).is_empty());
+    let mut l = Ledger::new(retention(100), 100_500);
+    let first = publish(&mut l, 1, 100_510);
+    hear(&mut core, first.clone(), now);
+    assert_eq!(drive(&mut core, &mut l, 100_520, now), 1, "it begins anew");
+    core.hear(Live::Down, now);
+    core.hear(up(0), now);
+    core.hear(confirmed(&hub), now);
+    // It comes between the two connections, and is heard before the log is told.
+    let second = publish(&mut l, 1, 100_530);
+    hear(&mut core, second.clone(), now);
+    drive(&mut core, &mut l, 100_540, now);
+    let page = l.read(&[after(Id::ZERO)], 100_550).pages.remove(0);
+    assert_eq!(gaps(&page.frames), 0, "{page:?}");
+    let seen = shown_by(&mut one, &mut l, &hub, 100_560, 100, false);
+    let ids = [&first, &second].map(|event| event[0].1.id.to_string());
+    assert!(seen.ends_with(&ids), "{seen:?}");
+}

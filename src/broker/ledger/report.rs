@@ -172,7 +172,9 @@ impl Ledger {
             // if that was a moment ago.
             return Vec::new();
         }
-        if let Some(from) = since.filter(|since| *since < id && passed < id) {
+        // What this very log has was heard before it was told, and is read like everything else.
+        let lost_since = since.filter(|since| *since < id && !self.has(topic, id));
+        if let Some(from) = lost_since.filter(|_| passed < id) {
             return Vec::from_iter(self.write_gap(topic, from, id, now_ms));
         }
         let mut frames = Vec::new();
@@ -200,7 +202,8 @@ impl Ledger {
         reporter: &Reporter,
         now_ms: u64,
     ) -> Option<Frame> {
-        if let Some(from) = reporter.since.filter(|since| *since < id) {
+        let since = reporter.since.filter(|since| *since < id);
+        if let Some(from) = since.filter(|_| !self.has(topic, id)) {
             return self.write_gap(topic, from, id, now_ms);
         }
         if let Some(before) = missing {

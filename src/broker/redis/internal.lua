@@ -232,14 +232,16 @@ local function report(k, topic, id, missing, reporter)
   -- was a moment ago.
   local long_ago = id_text(math.max(0, oldest(k, topic, k.ms) - EXPIRY_SLACK_MS), 0)
   if not exists and not less(long_ago, id) then return end
-  if since and less(since, id) and less(passed, id) then return write_gap(k, topic, since, id) end
+  -- What this very log has was heard before it was told, and is read like everything else.
+  local lost = since and less(since, id) and not (exists and #redis.call('XRANGE', log, id, id) > 0)
+  if lost and less(passed, id) then return write_gap(k, topic, since, id) end
   local from = since or seam_around(k, heard)
   if less(heard, passed) and not (from and less(from, heard)) then from = heard end
   if from and has_between(k, log, from, passed) then
     write_gap(k, topic, from, passed)
     if not less(passed, id) then return end
   end
-  if since and less(since, id) then return write_gap(k, topic, since, id) end
+  if lost then return write_gap(k, topic, since, id) end
   -- Its ids are not given out again anyway, and other topics may have entries there.
   if missing then return write_gap(k, topic, missing, id) end
   if not reporter.is_known and is_beyond_seams(k, id) and lacks(k, topic, id) then leap_over(k, id) end
