@@ -36,6 +36,7 @@ mod http2;
 mod ingest;
 mod interest;
 mod logs;
+mod make;
 mod metrics;
 mod nginx;
 mod operations;
