@@ -7,8 +7,8 @@
 //! `tests/simulation/`.
 
 use crate::support::{
-    Event, Gateway, NewEvent, Redis, Sse, Way, eventually, over_both_brokers, position, run,
-    wait_for_ears,
+    Event, Gateway, NDJSON, NewEvent, Redis, Sse, Way, eventually, over_both_brokers, position,
+    run, wait_for_ears,
 };
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -122,10 +122,10 @@ fn an_event_that_is_not_logged_is_live_only_whatever_way_it_came() {
     let answer = gateway.post("/events/a:typing?event=t", &[], "1").json();
     assert_eq!(answer, json!({"topic": topic, "id": null}));
     let line = json!({"topic": topic, "event": "t", "data": "2"}).to_string();
-    let answer = gateway.post("/events", &[], &line).json();
+    let answer = gateway.post("/events", &[NDJSON], &line).json();
     assert_eq!(answer, json!({"events": [{"topic": topic, "id": null}]}));
     let answer = gateway
-        .post("/events?partial", &[], line.replace('2', "3"))
+        .post("/events?partial", &[NDJSON], line.replace('2', "3"))
         .json();
     assert_eq!(
         answer,
@@ -278,7 +278,7 @@ fn a_topic_that_is_not_logged_has_no_end_and_cannot_be_deleted() {
             why
         );
         let line = json!({"topic": "a:typing", "data": "x", "end": true}).to_string();
-        assert_eq!(gateway.post("/events", &[], line).problem(400), why);
+        assert_eq!(gateway.post("/events", &[NDJSON], line).problem(400), why);
         gateway.delete("/topics/a:typing").problem(404);
     });
     let redis = Redis::start();

@@ -1,6 +1,6 @@
 //! Every way to publish.
 
-use super::{Gateway, Redis, run};
+use super::{Gateway, NDJSON, Redis, run};
 
 /// A way to publish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,7 +79,10 @@ impl Way {
                 if !key.is_empty() {
                     line["idempotency_key"] = key.into();
                 }
-                gateway.post("/events", &[], line.to_string()).ids().pop()
+                gateway
+                    .post("/events", &[NDJSON], line.to_string())
+                    .ids()
+                    .pop()
             }
             Self::Function => {
                 let end = if end { "end" } else { "" };

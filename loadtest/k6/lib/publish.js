@@ -14,9 +14,9 @@ const RETRY_PAUSE_MS = 200;
 export const LAST = 'last';
 const TYPE = 'load';
 
-/** Posts `body` to `path`; returns the answer, whatever it is. Without `key` the lines of the body have keys. */
+/** Posts `body` to `path`; returns the answer, whatever it is. Without `key` it is a batch, whose lines have keys. */
 export async function post(path, body, key) {
-  const headers = { 'Content-Type': 'application/json' };
+  const headers = { 'Content-Type': key === undefined ? 'application/x-ndjson' : 'application/json' };
   if (key !== undefined) headers['Idempotency-Key'] = key;
   if (PUBLISH_KEY) headers.Authorization = `Bearer ${PUBLISH_KEY}`;
   let response;
