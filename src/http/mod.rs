@@ -9,6 +9,7 @@
 
 pub mod accept;
 mod address;
+mod answer;
 mod auth;
 mod cut;
 #[cfg(any(test, fuzzing))]

@@ -221,8 +221,8 @@ impl IntoResponse for Problem {
             status: self.status.as_u16(),
             detail: &self.detail,
         };
-        // Strings and a number always serialise.
-        let body = serde_json::to_string(&body).unwrap_or_default();
+        // Strings and a number always serialise. The end of the line is that of every answer in JSON.
+        let body = serde_json::to_string(&body).unwrap_or_default() + "\n";
         let kind = (
             header::CONTENT_TYPE,
             HeaderValue::from_static("application/problem+json"),

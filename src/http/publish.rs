@@ -1,5 +1,6 @@
 //! `POST /events/{topic}` and `POST /events` (NDJSON).
 
+use super::answer::Json;
 use super::gateway::Gateway;
 use super::intake::Place;
 use super::name::Name;
@@ -11,11 +12,11 @@ use crate::event::EventType;
 use crate::id::Id;
 use crate::metrics::Source;
 use crate::topic::Topic;
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, HeaderName};
 use axum::response::{IntoResponse, Response};
-use axum::{Extension, Json};
 use http_body_util::BodyExt as _;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;

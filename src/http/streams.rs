@@ -1,10 +1,10 @@
 //! `GET /streams`: which streams are open here, the slowest first. For operators.
 
+use super::answer::Json;
 use super::gateway::Gateway;
 use super::problem::Problem;
 use super::query::Query;
 use crate::stream::listing::{Row, Sort};
-use axum::Json;
 use axum::extract::{RawQuery, State};
 use serde::Serialize;
 use std::sync::Arc;

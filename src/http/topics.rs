@@ -1,5 +1,6 @@
 //! `GET /topics`, `GET /topics/{topic}`, `GET /topics/{topic}/events`, `DELETE /topics/{topic}`.
 
+use super::answer::Json;
 use super::gateway::Gateway;
 use super::name::Name;
 use super::problem::Problem;
@@ -11,9 +12,9 @@ use crate::id::Id;
 use crate::limits::places::Place;
 use crate::log::ReadRequest;
 use crate::sse::Gap;
+use axum::Extension;
 use axum::extract::{RawQuery, State};
 use axum::http::HeaderMap;
-use axum::{Extension, Json};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::sync::Arc;

@@ -4,7 +4,7 @@
 //! normalised: ids by the order in which they appear, the jittered `retry`, the replica's name by
 //! config.
 
-use crate::support::{End, Gateway, Sse, eventually, exchange, over_both_brokers};
+use crate::support::{End, Gateway, NDJSON, Sse, eventually, exchange, over_both_brokers};
 use std::fmt::Write as _;
 
 /// A config under which answers are exact: a name, and no heartbeat in between.
@@ -302,6 +302,41 @@ fn an_unknown_path_is_a_problem() {
         gateway.get(target).problem(404);
         gateway.post(target, &[], "x").problem(404);
     }
+}
+
+/// In a terminal the next prompt would stand behind it, and `wc -l` would count none.
+#[test]
+fn every_answer_in_json_ends_its_line() {
+    over_both_brokers(&QUIET, |broker, gateway| {
+        let line = "{\"topic\":\"a\",\"data\":\"x\"}";
+        let table = [
+            gateway.post("/events/news", &[], "x"),
+            gateway.post("/events", &[], "x"),
+            gateway.post("/events", &[NDJSON], line),
+            gateway.post("/events?partial", &[NDJSON], line),
+            gateway.get("/topics"),
+            gateway.get("/topics/news"),
+            gateway.get("/topics/news/events"),
+            gateway.get("/streams"),
+            gateway.delete("/topics/news"),
+            gateway.get("/nothing"),
+            gateway.get("/events?topic="),
+            gateway.delete("/topics/nothing"),
+            gateway.request("PUT", "/events", &[], ""),
+            exchange(
+                gateway.address(),
+                b"GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n",
+            ),
+        ];
+        for answer in table {
+            let text = answer.text();
+            let kind = answer.headers.get("content-type").unwrap();
+            assert!(kind.ends_with("json"), "{broker} {kind}");
+            assert_eq!(text.matches('\n').count(), 1, "{broker} {text:?}");
+            assert!(text.ends_with("}\n"), "{broker} {text:?}");
+            assert!(answer.json().is_object(), "{broker}");
+        }
+    });
 }
 
 #[test]
