@@ -58,12 +58,8 @@ impl Problem {
 
     /// 405: the path is there, for other methods.
     #[must_use]
-    pub fn method_not_allowed() -> Self {
-        Self::new(
-            StatusCode::METHOD_NOT_ALLOWED,
-            "method not allowed",
-            "this path does not take this method",
-        )
+    pub fn method_not_allowed(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method not allowed", detail)
     }
 
     /// 408, and the connection closes: the rest of the request did not come in time.

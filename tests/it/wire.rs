@@ -304,6 +304,44 @@ fn an_unknown_path_is_a_problem() {
     }
 }
 
+/// What was sent, as far as it fits, and what would be right.
+#[test]
+fn a_path_that_leads_nowhere_is_told_how_it_is_written() {
+    let gateway = Gateway::start(&QUIET);
+    // Path, what is said of it.
+    let table = [
+        ("/events/a/b", "%2F: /events/a%2Fb"),
+        ("/events/a/b/c%20d", "%2F: /events/a%2Fb%2Fc%20d"),
+        ("/events/a/", "slash at its end: /events/a"),
+        ("/events/", "slash at its end: /events"),
+        ("/topics/a/b", "%2F: /topics/a%2Fb"),
+        ("/topics/a/b/events", "%2F: /topics/a%2Fb/events"),
+        ("/topics/a/events/", "slash at its end: /topics/a/events"),
+        ("/nothing", "/events/TOPIC"),
+        ("/Events", "/events/TOPIC"),
+        ("/healthz/x", "/topics/TOPIC"),
+    ];
+    for (path, right) in table {
+        for method in ["GET", "POST", "DELETE"] {
+            let detail = gateway.request(method, path, &[], "x").problem(404);
+            assert!(
+                detail.starts_with("path ") && detail.contains(&format!("{path:?}")),
+                "{method} {path}: {detail}"
+            );
+            assert!(detail.contains(right), "{method} {path}: {detail}");
+        }
+    }
+    let long = gateway.get(&format!("/events/a/{}", "b".repeat(8000)));
+    assert!(long.problem(404).len() < 400, "{}", long.text());
+    let detail = gateway.request("PUT", "/topics/news", &[], "").problem(405);
+    for part in ["\"PUT\"", "\"/topics/news\"", "GET", "DELETE"] {
+        assert!(detail.contains(part), "{part}: {detail}");
+    }
+    let long = "X".repeat(3000);
+    let answer = gateway.request(&long, "/events", &[], "");
+    assert!(answer.problem(405).len() < 400, "{}", answer.text());
+}
+
 /// In a terminal the next prompt would stand behind it, and `wc -l` would count none.
 #[test]
 fn every_answer_in_json_ends_its_line() {
