@@ -28,6 +28,7 @@ mod shown;
 mod streams;
 mod subscribe;
 mod topics;
+mod vocabulary;
 
 pub use auth::Auth;
 pub use gateway::{Gateway, Rules};

@@ -22,6 +22,8 @@ pub struct StreamRequest {
     pub ends_at: Option<CoarseInstant>,
     /// Heartbeats as events.
     pub heartbeat_events: bool,
+    /// Names in its query that nobody reads, some of them, for whoever wonders.
+    pub ignored: Vec<String>,
 }
 
 /// Where a stream begins.

@@ -142,6 +142,8 @@ struct Opened<'a> {
     topics: Vec<&'a str>,
     cursor: Option<String>,
     replica: &'a str,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    ignored: &'a [String],
 }
 
 impl Stream {
@@ -201,6 +203,7 @@ impl Stream {
                     .collect(),
                 cursor: cursor.as_ref().map(Cursor::to_string),
                 replica: &self.settings.replica,
+                ignored: &request.ignored,
             };
             greeting.push(Bytes::from(block.event("tidegate.open").json(&opened)));
         } else {

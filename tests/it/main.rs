@@ -64,3 +64,4 @@ mod systemd;
 mod topics;
 mod watched;
 mod wire;
+mod words;

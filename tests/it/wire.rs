@@ -615,6 +615,7 @@ fn a_request_that_can_never_succeed_says_what_is_wrong() {
         ("/events/news?heartbeat=", "heartbeat"),
     ];
     let gateway = Gateway::start(&QUIET);
+    assert_what_was_given_is_shown(&gateway);
     for (target, part) in table {
         assert_eq!(gateway.open(target, &[]).status(), 400, "{target}");
         let detail = gateway.get(target).problem(400);
@@ -633,6 +634,56 @@ fn a_request_that_can_never_succeed_says_what_is_wrong() {
     ] {
         gateway.open(target, &[]).opened();
     }
+}
+
+/// Part, what was given, what would be right; what was given is escaped, and not told back at any length.
+fn assert_what_was_given_is_shown(gateway: &Gateway) {
+    let long = "x".repeat(3000);
+    let table = [
+        ("/events/news?limit=ten", "limit \"ten\"", "whole number"),
+        ("/events/news?since=%22%0A", "since \"\\\"\\n\"", "earliest"),
+        ("/events/news?max_age=soon", "max_age \"soon\"", "20s or 5m"),
+        (
+            "/events/news?heartbeat=loud",
+            "heartbeat \"loud\"",
+            "event or comment",
+        ),
+        ("/events/a%23b", "topic \"a#b\"", "none of # * ,"),
+        (
+            "/events/tidegate.x",
+            "topic \"tidegate.x\"",
+            "tidegate.connections",
+        ),
+        ("/topics/a%2Cb", "topic \"a,b\"", "none of # * ,"),
+        ("/topics/a%FF", "\"/topics/a%FF\"", "UTF-8"),
+        (
+            "/topics/news/events?after=x",
+            "after \"x\"",
+            "<milliseconds>-<number>",
+        ),
+        ("/topics?limit=0", "limit \"0\"", "from 1 to 1000"),
+        ("/streams?sort=size", "sort \"size\"", "lag, age or bytes"),
+    ];
+    for (target, given, right) in table {
+        let detail = gateway.get(target).problem(400);
+        assert!(detail.contains(given), "{target}: {detail}");
+        assert!(detail.contains(right), "{target}: {detail}");
+    }
+    for target in [
+        "/events/news?limit=",
+        "/events/news?since=",
+        "/events/news?heartbeat=",
+        "/events?topic=",
+        "/events/",
+        "/topics/",
+        "/topics/news/events?after=",
+        "/streams?sort=",
+    ] {
+        let detail = gateway.get(&format!("{target}{long}")).problem(400);
+        assert!(detail.len() < 400 && detail.contains("xxx"), "{detail}");
+    }
+    let detail = gateway.get("/topics/nothing").problem(404);
+    assert!(detail.starts_with("topic \"nothing\""), "{detail}");
 }
 
 #[test]
