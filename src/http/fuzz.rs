@@ -1,8 +1,8 @@
 //! What comes over HTTP, read from any bytes. See [`crate::fuzz`].
 
 use super::accept::is_flood;
+use super::batch::read_line;
 use super::guard::let_through;
-use super::publish::read_line;
 use super::query::{NOTHING, Query};
 use super::vocabulary::Vocabulary;
 use crate::topic::{Pattern, Topic};
@@ -179,7 +179,7 @@ pub(crate) fn ndjson(bytes: &[u8]) {
         assert!(!read.event_type.as_str().contains(['\r', '\n', '\0']));
         let mut written = serde_json::json!({
             "topic": read.topic.as_str(),
-            "event": read.event_type.as_str(),
+            "type": read.event_type.as_str(),
             "data": read.data,
             "end": read.end,
         });

@@ -11,6 +11,7 @@ pub mod accept;
 mod address;
 mod answer;
 mod auth;
+mod batch;
 mod cut;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;

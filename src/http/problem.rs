@@ -147,6 +147,12 @@ impl Problem {
         &self.detail
     }
 
+    /// Whether there was too much of something.
+    #[must_use]
+    pub fn is_too_large(&self) -> bool {
+        self.status == StatusCode::PAYLOAD_TOO_LARGE
+    }
+
     /// Whether the same request may succeed a little later.
     #[must_use]
     pub fn is_unavailable(&self) -> bool {

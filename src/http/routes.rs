@@ -4,7 +4,7 @@ use super::gateway::Gateway;
 use super::guard::{Guard, guarded};
 use super::nowhere::{OPS_PATHS, PATHS, no_method, no_path};
 use super::problem::Problem;
-use super::{health, publish, streams, subscribe, topics};
+use super::{batch, health, publish, streams, subscribe, topics};
 use crate::address::Client;
 use axum::Router;
 use axum::extract::Request;
@@ -27,7 +27,7 @@ pub fn router(gateway: Arc<Gateway>, guard: Guard, with_ops: bool) -> Router {
     let stream = |methods: MethodRouter<Arc<Gateway>>| methods.head(subscribe::head).options(allow);
     let mut router = Router::new()
         .route("/", get(page))
-        .route("/events", stream(get(subscribe::many).post(publish::batch)))
+        .route("/events", stream(get(subscribe::many).post(batch::many)))
         .route(
             "/events/{topic}",
             stream(get(subscribe::one).post(publish::one)),

@@ -191,7 +191,7 @@ fn a_refused_publish_is_counted_by_its_reason() {
     publish("/events/job?end", "x").id();
     publish("/events/news", "x").id();
     gateway.post("/events/news", &[], "x").problem(401);
-    publish("/events/news?event=%0A", "x").problem(400);
+    publish("/events/news?type=%0A", "x").problem(400);
     gateway.post("/events", &[key[0], NDJSON], "{").problem(400);
     publish("/events/news", "more than ten").problem(413);
     publish("/events/job", "x").problem(409);

@@ -300,7 +300,7 @@ fn a_refusal_is_the_replicas_own() {
             401,
         ),
         ("POST", "/events/a%23b", &[key], "x", 400),
-        ("POST", "/events/news?event=a%0Ab", &[key], "x", 400),
+        ("POST", "/events/news?type=a%0Ab", &[key], "x", 400),
         ("POST", "/events", &[key, NDJSON], "not JSON", 400),
         ("POST", "/events/news", &[key], &large, 413),
         ("POST", "/events/job", &[key], "more", 409),

@@ -87,7 +87,7 @@ fn types_of_one_stream_are_bounded_in_number_and_bytes() {
     let mut stream = gateway.open("/events/news?type=a&type=b&type=c&type=a", &[]);
     stream.opened();
     gateway.publish("news", "of no type");
-    gateway.post("/events/news?event=c", &[], "of type c").id();
+    gateway.post("/events/news?type=c", &[], "of type c").id();
     assert_eq!(stream.next_event().data, "of type c");
     let refused = [("reason", "bad_request")];
     gateway.wait_for_metric("tidegate_connections_refused_total", &refused, 2.0);

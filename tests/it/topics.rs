@@ -150,7 +150,7 @@ fn events_are_read_page_by_page() {
             }
             assert_eq!(read, expected, "{broker} {limit}");
         }
-        let last = gateway.post("/events/news?event=price", &[], "typed").id();
+        let last = gateway.post("/events/news?type=price", &[], "typed").id();
         let answer = gateway
             .get(&format!("/topics/news/events?after={}", ids[249]))
             .json();

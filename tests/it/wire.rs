@@ -139,7 +139,7 @@ fn data_is_framed_line_by_line() {
         let mut seen = live.text().len();
         let mut all = String::new();
         for (kind, data, block) in table {
-            let target = format!("/events/news?event={}", encoded(kind));
+            let target = format!("/events/news?type={}", encoded(kind));
             let id = gateway.post(&target, &[], data).id();
             let block = block.replace("ID", &id);
             live.read_until(|text| text.len() >= seen + block.len());

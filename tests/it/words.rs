@@ -4,14 +4,14 @@
 //! Method: tables of targets with one name that is wrong, nearly right, or somebody else's, over every
 //! path; what is answered names the word, and the one that was meant.
 
-use crate::support::{Gateway, exchange, over_both_brokers};
+use crate::support::{Gateway, NDJSON, exchange, over_both_brokers};
 use serde_json::json;
 
 /// A config under which answers are exact.
 const QUIET: [(&str, &str); 2] = [("replica.name", "r1"), ("stream.heartbeat", "1h")];
 
 /// As they are sent: what stands there in place of what was meant.
-const SLIPS: [(&str, &str, &str, &str); 20] = [
+const SLIPS: [(&str, &str, &str, &str); 24] = [
     ("GET", "/events", "topics=news", "topic"),
     ("GET", "/events", "topic=a&tpoic=b", "topic"),
     ("GET", "/events", "topic=a&Topic=b", "topic"),
@@ -27,6 +27,10 @@ const SLIPS: [(&str, &str, &str, &str); 20] = [
     ("GET", "/events/news", "cursor=1-1", "last_event_id"),
     ("GET", "/events/news", "maxage=20s", "max_age"),
     ("GET", "/events/news", "hearbeat=event", "heartbeat"),
+    ("POST", "/events/news", "evnt=price", "type"),
+    ("POST", "/events/news", "typ=price", "type"),
+    ("POST", "/events/news", "ends", "end"),
+    ("POST", "/events", "tpye=price", "type"),
     ("GET", "/topics", "limt=5", "limit"),
     ("GET", "/topics", "aftr=a", "after"),
     ("GET", "/topics/news/events", "limits=5", "limit"),
@@ -49,6 +53,10 @@ fn a_name_that_is_nearly_known_is_refused_and_the_known_one_is_named() {
             "{method} {path}?{query}: {detail}"
         );
     }
+    // Of a batch, too.
+    let line = r#"{"topic":"news","data":"x"}"#;
+    let partly = gateway.post("/events?partail", &[NDJSON], line);
+    assert!(partly.problem(400).ends_with("did you mean partial?"));
     assert_eq!(
         gateway.get("/topics/news").json()["length"],
         1,
@@ -110,6 +118,8 @@ fn everything_but_a_stream_refuses_names_that_nobody_reads() {
     gateway.publish("news", "x");
     // Method, path, what may stand there.
     let table = [
+        ("POST", "/events", "type and end"),
+        ("POST", "/events/news", "type and end"),
         ("GET", "/topics", "after and limit"),
         ("GET", "/topics/news", "takes none"),
         ("DELETE", "/topics/news", "takes none"),
@@ -149,6 +159,7 @@ fn a_path_that_names_a_topic_takes_no_other() {
             ("GET", "topic=other"),
             ("GET", "topic=news"),
             ("GET", "limit=1&topic="),
+            ("POST", "topic=other"),
         ] {
             let answer = gateway.request(method, &format!("/events/news?{query}"), &[], "x");
             let detail = answer.problem(400);
@@ -157,6 +168,11 @@ fn a_path_that_names_a_topic_takes_no_other() {
                 "{broker} {method} {query}: {detail}"
             );
         }
+        let detail = gateway.post("/events?topic=news", &[], "x").problem(400);
+        assert!(
+            detail.contains("POST /events/TOPIC"),
+            "{broker} it says how: {detail}"
+        );
         assert_eq!(gateway.get("/topics").json()["topics"], json!([]));
     });
 }

@@ -34,7 +34,7 @@ export async function post(path, body, key) {
 
 /** Publishes one event and returns its id, or undefined when it was refused for good. */
 export async function publish(topic, n, type, data, more = '') {
-  const { accepted, response } = await post(`/events/${topic}?event=${type}${more}`, JSON.stringify(data), `${topic}-${n}`);
+  const { accepted, response } = await post(`/events/${topic}?type=${type}${more}`, JSON.stringify(data), `${topic}-${n}`);
   return accepted ? response.json('id') : undefined;
 }
 
