@@ -10,6 +10,16 @@ SHELL := bash
 # Rust installed for one user and nginx of a distribution are often not on the path of a bare shell.
 export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/local/sbin:/usr/sbin:/sbin
 
+# What may be given: what targets here take, the local cluster, k6 (loadtest/README.md), and what of the rest has a name of
+# its own. Whatever else begins so is read by some program.
+variables := ARGS TIME OLD VALKEY BASE_URL SCRIPT K6
+variables += NGINX_PORT NGINX_STATUS_PORT REPLICA_PORT PROMETHEUS_PORT REDIS_PORT REDIS_LINK_PORT REPLICAS CLUSTER_DIR \
+	NGINX REDIS_SERVER PROMETHEUS
+variables += STREAMS TOPICS RATE RAMP HOLD LEAVE_AFTER AWAY BATCH METRICS GROWTH_PERCENT_MAX GRACE PADDING EVENTS STREAM_TIMEOUT \
+	TTFB_P95_MS LATENCY_P99_MS PUBLISH_P95_MS RESUME PUBLISH_KEY LOG_EVENTS_MAX SSE TESTID
+variables += TIDEGATE_BIN TIDEGATE_TEST_REDIS TIDEGATE_TEST_SEED TIDEGATE_TEST_SEEDS TIDEGATE_NEED_CHROMIUM CARGO_TARGET_DIR
+prefixes := TIDEGATE_ CARGO_ RUST K6_
+
 .PHONY: help
 help: ## lists these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "    %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -165,3 +175,16 @@ rebalance: binary ## measures how streams even out after a new replica has joine
 
 bench: binary ## measures the gateway against a bare loop of write(2); ARGS go to the benchmark
 	cargo run --release --locked -p swarm --bin bench -- $(ARGS)
+
+# --- words ------------------------------------------------------------------------------------------------------------
+
+# A variable that nobody reads is a slip: `make up NGIX_PORT=18080` would start on the port that is taken. What stands in the
+# environment has been put there for others, too.
+given := $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),$(name)))
+unknown := $(filter-out $(variables),$(given))
+ifneq ($(strip $(unknown)),)
+wrong := $(shell awk -f deploy/near.awk $(variables) -- $(prefixes) -- $(foreach name,$(unknown),'$(subst ','\'',$(name))'))
+ifneq ($(wrong),)
+$(error $(wrong))
+endif
+endif

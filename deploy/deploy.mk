@@ -1,6 +1,7 @@
 # Targets for what stands around a replica: proxies, supervisors, images, releases. Included by the Makefile.
 
 checks += test-nginx test-deploy
+variables += NGINX_PROGRAM IMAGE VERSION REVISION DENY SOURCE_DATE_EPOCH
 
 .PHONY: test-nginx
 test-tools: test-tools-deploy

@@ -79,6 +79,8 @@ impl Topic {
     pub const BYTES_MAX: usize = 255;
     /// What the names of the gateway's own topics begin with.
     pub const RESERVED: &'static str = "tidegate.";
+    /// The topic of whoever names none.
+    pub const DEFAULT: &'static str = "events";
     /// The reserved topic that streams the number of open connections.
     pub const CONNECTIONS: &'static str = "tidegate.connections";
     /// What raw publishes and inbox entries were refused, as it happens. It is not logged.

@@ -64,7 +64,7 @@ fn the_page_resumes_on_another_replica_and_shows_each_event_once() {
     let mut publish = |count: usize| {
         for _ in 0..count {
             let number = published.len();
-            let topic = ["news", "orders?event=price"][number % 2];
+            let topic = ["news", "orders?type=price"][number % 2];
             let data = format!("number {number}");
             let id = nginx.post(&format!("/events/{topic}"), &[], &data).id();
             published.push((id, data));

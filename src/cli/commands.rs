@@ -31,8 +31,11 @@ pub(super) struct PublishArgs {
     /// The data, verbatim.
     data: String,
     /// The event's type.
-    #[arg(long, value_name = "TYPE", default_value = "")]
-    event: String,
+    #[arg(long = "type", value_name = "TYPE", conflicts_with = "event")]
+    event_type: Option<String>,
+    /// The same by its old name.
+    #[arg(long, value_name = "TYPE", hide = true)]
+    event: Option<String>,
     /// This is the topic's last event.
     #[arg(long)]
     end: bool,
@@ -118,11 +121,16 @@ pub(super) async fn publish(args: PublishArgs) -> Result<(), String> {
         return publish_to_redis(url, &args).await;
     }
     let end = if args.end { "&end" } else { "" };
+    // By the name that was said: a gateway of an older build knows only the old one.
+    let (name, event_type) = match (&args.event_type, &args.event) {
+        (None, Some(event)) => ("event", event.as_str()),
+        (event_type, _) => ("type", event_type.as_deref().unwrap_or_default()),
+    };
     let url = format!(
-        "{}/events/{}?event={}{end}",
+        "{}/events/{}?{name}={}{end}",
         base(&args.gateway.url),
         encode(&args.topic),
-        encode(&args.event)
+        encode(event_type)
     );
     let bearer = args.key.as_ref().map(|key| format!("Bearer {key}"));
     let mut headers = Vec::new();
@@ -158,7 +166,12 @@ async fn publish_to_redis(url: &str, args: &PublishArgs) -> Result<(), String> {
         .arg(0)
         .arg(&args.topic)
         .arg(&args.data)
-        .arg(&args.event);
+        .arg(
+            args.event_type
+                .as_ref()
+                .or(args.event.as_ref())
+                .map_or("", String::as_str),
+        );
     cmd.arg(if args.end { "end" } else { "" })
         .arg(args.idempotency_key.as_deref().unwrap_or_default());
     let id: Option<String> = cmd

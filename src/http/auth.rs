@@ -59,9 +59,14 @@ impl Auth {
         if matches {
             Ok(())
         } else {
-            Err(Problem::unauthorized(
-                "publishing needs the publish key as Authorization: Bearer",
-            ))
+            // What was given may be the key of another gateway.
+            let given = match headers.get(header::AUTHORIZATION) {
+                Some(_) => "what was sent is not that",
+                None => "there was none",
+            };
+            Err(Problem::unauthorized(format!(
+                "Authorization: {given}; publishing needs Bearer and the publish key"
+            )))
         }
     }
 }

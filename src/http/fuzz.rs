@@ -1,9 +1,10 @@
 //! What comes over HTTP, read from any bytes. See [`crate::fuzz`].
 
 use super::accept::is_flood;
+use super::batch::read_line;
 use super::guard::let_through;
-use super::publish::read_line;
-use super::query::Query;
+use super::query::{NOTHING, Query};
+use super::vocabulary::Vocabulary;
 use crate::topic::{Pattern, Topic};
 use axum::body::Body;
 use axum::http::{Request, Response};
@@ -117,12 +118,33 @@ pub(crate) fn query(bytes: &[u8]) {
         );
     }
     for key in ["since", "max_age"] {
-        let time = query.duration(key).ok().flatten();
+        let time = query.duration(key, "").ok().flatten();
         assert!(time.is_none_or(|time| !time.is_zero()));
     }
     black_box(query.switch("partial"));
+    names(&text);
     if let Some(text) = query.first("last_event_id") {
         cursor(text.as_bytes());
+    }
+}
+
+/// The names in a query: what is told of those that nobody reads is short.
+fn names(text: &str) {
+    let known = Vocabulary {
+        names: &["topic", "since", "limit", "last_event_id"],
+        slips: &[("event", "limit")],
+        ..NOTHING
+    };
+    let strict = Query::read(Some(text), &known);
+    match Query::read_among_others(Some(text), &known) {
+        Ok((_, ignored)) => {
+            assert!(ignored.len() <= 8 && ignored.iter().all(|name| name.len() <= 32));
+            assert!(strict.is_ok() <= ignored.is_empty());
+        }
+        Err(why) => assert!(why.detail().ends_with('?') && strict.is_err()),
+    }
+    if let Err(why) = strict {
+        assert!(why.detail().len() < 1000, "{}", why.detail());
     }
 }
 
@@ -157,7 +179,7 @@ pub(crate) fn ndjson(bytes: &[u8]) {
         assert!(!read.event_type.as_str().contains(['\r', '\n', '\0']));
         let mut written = serde_json::json!({
             "topic": read.topic.as_str(),
-            "event": read.event_type.as_str(),
+            "type": read.event_type.as_str(),
             "data": read.data,
             "end": read.end,
         });

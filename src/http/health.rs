@@ -2,7 +2,8 @@
 
 use super::gateway::Gateway;
 use super::problem::Problem;
-use super::query::Query;
+use super::query::{NOTHING, Query};
+use super::vocabulary::Vocabulary;
 use axum::extract::{RawQuery, State};
 use axum::http::header;
 use axum::response::IntoResponse;
@@ -12,10 +13,18 @@ use std::time::Duration;
 
 /// Time for a probe to come back.
 const PROBE: Duration = Duration::from_secs(2);
+const READYZ: Vocabulary = Vocabulary {
+    names: &["delivery"],
+    ..NOTHING
+};
 
 /// The process answers, and every thread that writes streams goes on. It says nothing of Redis: a restart
 /// would not help against that.
-pub(super) async fn healthz(State(gateway): State<Arc<Gateway>>) -> Result<&'static str, Problem> {
+pub(super) async fn healthz(
+    State(gateway): State<Arc<Gateway>>,
+    RawQuery(query): RawQuery,
+) -> Result<&'static str, Problem> {
+    Query::read(query.as_deref(), &NOTHING)?;
     nobody_stands(&gateway)?;
     Ok("ok\n")
 }
@@ -34,13 +43,14 @@ pub(super) async fn readyz(
     State(gateway): State<Arc<Gateway>>,
     RawQuery(query): RawQuery,
 ) -> Result<&'static str, Problem> {
+    let query = Query::read(query.as_deref(), &READYZ)?;
     if gateway.is_leaving() {
         return Err(Problem::unavailable("this replica is going"));
     }
     if !gateway.reached.load(Ordering::Acquire) {
         return Err(Problem::unavailable("the log was not reached yet"));
     }
-    if Query::parse(query.as_deref()).switch("delivery") {
+    if query.switch("delivery") {
         nobody_stands(&gateway)?;
         deliver_probe(&gateway).await?;
     }
@@ -57,7 +67,11 @@ async fn deliver_probe(gateway: &Gateway) -> Result<(), Problem> {
 }
 
 /// All metrics in Prometheus' text format. What is known only when asked is asked first.
-pub(super) async fn metrics(State(gateway): State<Arc<Gateway>>) -> impl IntoResponse {
+pub(super) async fn metrics(
+    State(gateway): State<Arc<Gateway>>,
+    RawQuery(query): RawQuery,
+) -> Result<impl IntoResponse, Problem> {
+    Query::read(query.as_deref(), &NOTHING)?;
     let draining = gateway.is_leaving();
     let ready = gateway.reached.load(Ordering::Acquire) && !draining;
     gateway.metrics.ready.set(i64::from(ready));
@@ -75,5 +89,5 @@ pub(super) async fn metrics(State(gateway): State<Arc<Gateway>>) -> impl IntoRes
         .set(gauge(gateway.addresses.known()));
     gateway.broker.count_connections();
     let (text, kind) = gateway.metrics.text();
-    ([(header::CONTENT_TYPE, kind)], text)
+    Ok(([(header::CONTENT_TYPE, kind)], text))
 }

@@ -9,7 +9,9 @@
 
 pub mod accept;
 mod address;
+mod answer;
 mod auth;
+mod batch;
 mod cut;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
@@ -18,13 +20,16 @@ mod guard;
 mod health;
 mod intake;
 mod name;
+mod nowhere;
 mod problem;
 mod publish;
 mod query;
 mod routes;
+mod shown;
 mod streams;
 mod subscribe;
 mod topics;
+mod vocabulary;
 
 pub use auth::Auth;
 pub use gateway::{Gateway, Rules};

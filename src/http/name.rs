@@ -1,6 +1,7 @@
 //! The topic's name as it stands in a path.
 
 use super::problem::Problem;
+use super::shown::Shown;
 use axum::extract::{FromRequestParts, Path};
 use axum::http::request::Parts;
 
@@ -15,7 +16,10 @@ impl<S: Send + Sync> FromRequestParts<S> for Name {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         match Path::<String>::from_request_parts(parts, state).await {
             Ok(Path(name)) => Ok(Self(name)),
-            Err(_) => Err(Problem::bad_request("topic: a topic is UTF-8")),
+            Err(_) => Err(Problem::bad_request(format!(
+                "path {}: a topic is UTF-8",
+                Shown(parts.uri.path())
+            ))),
         }
     }
 }

@@ -9,8 +9,8 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use std::time::Duration;
 
-/// What the caller is told. The detail names the part of the request that is at fault, never a
-/// payload or a key.
+/// What the caller is told. The detail of what the caller can mend names the part of the request, what was given
+/// ([`super::shown`]) and what would be right. It holds no payload and no key.
 #[derive(Clone, Debug)]
 pub struct Problem {
     status: StatusCode,
@@ -58,12 +58,8 @@ impl Problem {
 
     /// 405: the path is there, for other methods.
     #[must_use]
-    pub fn method_not_allowed() -> Self {
-        Self::new(
-            StatusCode::METHOD_NOT_ALLOWED,
-            "method not allowed",
-            "this path does not take this method",
-        )
+    pub fn method_not_allowed(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method not allowed", detail)
     }
 
     /// 408, and the connection closes: the rest of the request did not come in time.
@@ -81,7 +77,7 @@ impl Problem {
         Self::new(
             StatusCode::PAYLOAD_TOO_LARGE,
             "too large",
-            format!("{what} has at most {most} bytes"),
+            format!("body: {what} has at most {most} bytes, and this one has more"),
         )
     }
 
@@ -108,9 +104,10 @@ impl Problem {
     /// 429: as much as one may, with the whole seconds after which there may be more.
     #[must_use]
     pub fn too_many(detail: impl Into<String>, wait: Duration) -> Self {
-        let seconds = HeaderValue::from(wait.as_secs().saturating_add(1));
+        let seconds = wait.as_secs().saturating_add(1);
+        let detail = format!("{}; there may be room in {seconds} s", detail.into());
         Self {
-            header: Some((header::RETRY_AFTER, seconds)),
+            header: Some((header::RETRY_AFTER, HeaderValue::from(seconds))),
             ..Self::new(StatusCode::TOO_MANY_REQUESTS, "too many requests", detail)
         }
     }
@@ -150,6 +147,12 @@ impl Problem {
         &self.detail
     }
 
+    /// Whether there was too much of something.
+    #[must_use]
+    pub fn is_too_large(&self) -> bool {
+        self.status == StatusCode::PAYLOAD_TOO_LARGE
+    }
+
     /// Whether the same request may succeed a little later.
     #[must_use]
     pub fn is_unavailable(&self) -> bool {
@@ -179,7 +182,9 @@ impl From<BrokerError> for Problem {
     fn from(why: BrokerError) -> Self {
         match why {
             BrokerError::Ended(_) => {
-                Self::new(StatusCode::CONFLICT, "topic has ended", why.to_string())
+                let detail =
+                    format!("{why}, and takes no event until it is deleted or has expired");
+                Self::new(StatusCode::CONFLICT, "topic has ended", detail)
             }
             BrokerError::Foreign(why) => {
                 tracing::error!(%why, "something else writes to the gateway's keys");
@@ -221,8 +226,8 @@ impl IntoResponse for Problem {
             status: self.status.as_u16(),
             detail: &self.detail,
         };
-        // Strings and a number always serialise.
-        let body = serde_json::to_string(&body).unwrap_or_default();
+        // Strings and a number always serialise. The end of the line is that of every answer in JSON.
+        let body = serde_json::to_string(&body).unwrap_or_default() + "\n";
         let kind = (
             header::CONTENT_TYPE,
             HeaderValue::from_static("application/problem+json"),

@@ -2,12 +2,13 @@
 
 use super::gateway::Gateway;
 use super::guard::{Guard, guarded};
+use super::nowhere::{OPS_PATHS, PATHS, no_method, no_path};
 use super::problem::Problem;
-use super::{health, publish, streams, subscribe, topics};
+use super::{batch, health, publish, streams, subscribe, topics};
 use crate::address::Client;
 use axum::Router;
 use axum::extract::Request;
-use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, Uri, header};
 use axum::middleware::from_fn_with_state;
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{MethodRouter, get};
@@ -26,7 +27,7 @@ pub fn router(gateway: Arc<Gateway>, guard: Guard, with_ops: bool) -> Router {
     let stream = |methods: MethodRouter<Arc<Gateway>>| methods.head(subscribe::head).options(allow);
     let mut router = Router::new()
         .route("/", get(page))
-        .route("/events", stream(get(subscribe::many).post(publish::batch)))
+        .route("/events", stream(get(subscribe::many).post(batch::many)))
         .route(
             "/events/{topic}",
             stream(get(subscribe::one).post(publish::one)),
@@ -34,15 +35,17 @@ pub fn router(gateway: Arc<Gateway>, guard: Guard, with_ops: bool) -> Router {
         .route("/topics", get(topics::list))
         .route("/topics/{topic}", get(topics::show).delete(topics::delete))
         .route("/topics/{topic}/events", get(topics::events));
+    let mut paths = PATHS.to_vec();
     if with_ops {
         router = router.merge(ops_routes());
+        paths.extend(OPS_PATHS);
     }
-    layered(router, gateway, guard)
+    layered(router, gateway, guard, paths)
 }
 
 /// What operators ask, for a listener of their own.
 pub fn ops_router(gateway: Arc<Gateway>, guard: Guard) -> Router {
-    layered(ops_routes(), gateway, guard)
+    layered(ops_routes(), gateway, guard, OPS_PATHS.to_vec())
 }
 
 fn ops_routes() -> Router<Arc<Gateway>> {
@@ -53,11 +56,17 @@ fn ops_routes() -> Router<Arc<Gateway>> {
         .route("/streams", get(streams::list))
 }
 
-fn layered(router: Router<Arc<Gateway>>, gateway: Arc<Gateway>, guard: Guard) -> Router {
+/// Routes in all that surrounds them; `paths` are told to whoever asks for another.
+fn layered(
+    router: Router<Arc<Gateway>>,
+    gateway: Arc<Gateway>,
+    guard: Guard,
+    paths: Vec<&'static str>,
+) -> Router {
     let request_id = HeaderName::from_static("x-request-id");
     router
-        .fallback(|| async { Problem::not_found("there is nothing at this path") })
-        .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
+        .fallback(|uri: Uri| async move { no_path(&uri, &paths) })
+        .method_not_allowed_fallback(no_method)
         .with_state(gateway)
         .layer(from_fn_with_state(Arc::new(guard), guarded))
         .layer(SetResponseHeaderLayer::if_not_present(

@@ -1,16 +1,23 @@
 //! `GET /streams`: which streams are open here, the slowest first. For operators.
 
+use super::answer::Json;
 use super::gateway::Gateway;
 use super::problem::Problem;
-use super::query::Query;
+use super::query::{NOTHING, Query};
+use super::shown::Shown;
+use super::vocabulary::Vocabulary;
 use crate::stream::listing::{Row, Sort};
-use axum::Json;
 use axum::extract::{RawQuery, State};
 use serde::Serialize;
 use std::sync::Arc;
 
 /// Streams of one answer, if none are asked for, and at most.
 const STREAMS: (usize, u32) = (50, 1000);
+
+const NAMES: Vocabulary = Vocabulary {
+    names: &["sort", "limit"],
+    ..NOTHING
+};
 
 #[derive(Debug, Serialize)]
 pub(super) struct Listed {
@@ -54,7 +61,7 @@ pub(super) async fn list(
     State(gateway): State<Arc<Gateway>>,
     RawQuery(query): RawQuery,
 ) -> Result<Json<Listed>, Problem> {
-    let query = Query::parse(query.as_deref());
+    let query = Query::read(query.as_deref(), &NAMES)?;
     let (some, most) = STREAMS;
     let limit = query.number("limit", &most)?;
     let limit = limit.map_or(some, |limit| limit as usize);
@@ -62,7 +69,12 @@ pub(super) async fn list(
         None | Some("lag") => Sort::Lag,
         Some("age") => Sort::Age,
         Some("bytes") => Sort::Bytes,
-        Some(_) => return Err(Problem::bad_request("sort is lag, age or bytes")),
+        Some(other) => {
+            return Err(Problem::bad_request(format!(
+                "sort {}: lag, age or bytes",
+                Shown(other)
+            )));
+        }
     };
     let sockets = gateway.sockets.as_deref();
     let first = crate::stream::list(sockets, &gateway.bodies, sort, limit).await;

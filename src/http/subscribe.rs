@@ -4,7 +4,9 @@ use super::accept::{HandoffSlot, end_of_carrier};
 use super::gateway::Gateway;
 use super::name::Name;
 use super::problem::Problem;
-use super::query::Query;
+use super::query::{NOTHING, Query};
+use super::shown::Shown;
+use super::vocabulary::Vocabulary;
 use crate::address::Client;
 use crate::cursor::Cursor;
 use crate::hub::TaskWaker;
@@ -35,13 +37,35 @@ use std::time::Duration;
 /// Set by a proxy that tries another replica when this one answers 503.
 pub(super) const FAILOVER: HeaderName = HeaderName::from_static("tidegate-failover");
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
-/// The topic of a subscription that names none.
-const DEFAULT_TOPIC: &str = "events";
 /// Whoever has as many streams as one address may, or asks for topics for which there is no room, is asked to come back
 /// after so many times `stream.retry`: others may have gone by then, and one that never goes asks seldom.
 const LONG_RETRY: u64 = 10;
 /// Bytes of a body that a stream's request may have, which nobody reads.
 const BODY_MAX: u64 = 16 * 1024;
+
+/// What a stream takes.
+const NAMES: Vocabulary = Vocabulary {
+    names: &[
+        "topic",
+        "type",
+        "since",
+        "last",
+        "last_event_id",
+        "limit",
+        "max_age",
+        "heartbeat",
+        "envelope",
+    ],
+    also: &["lastEventId"],
+    slips: &[
+        ("lastEventId", "last_event_id"),
+        ("event", "type"),
+        ("channel", "topic"),
+        ("cursor", "last_event_id"),
+        ("after", "last_event_id"),
+    ],
+    ..NOTHING
+};
 
 /// `?max_age=` at most; streams are cut by `stream.age_max` anyway.
 const AGE_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -53,12 +77,7 @@ pub(super) async fn many(
     headers: HeaderMap,
     way: Way,
 ) -> Response {
-    let query = Query::parse(query.as_deref());
-    let mut names: Vec<&str> = query.all("topic").collect();
-    if names.is_empty() {
-        names.push(DEFAULT_TOPIC);
-    }
-    subscribe(gateway, &names, &query, &headers, way).await
+    subscribe(gateway, None, query.as_deref(), &headers, way).await
 }
 
 /// `GET /events/{topic}`: a stream of one topic.
@@ -69,8 +88,7 @@ pub(super) async fn one(
     headers: HeaderMap,
     way: Way,
 ) -> Response {
-    let query = Query::parse(query.as_deref());
-    subscribe(gateway, &[topic.as_str()], &query, &headers, way).await
+    subscribe(gateway, Some(&topic), query.as_deref(), &headers, way).await
 }
 
 /// Which way out a connection has, and whom it leads to.
@@ -107,12 +125,12 @@ pub(super) async fn head() -> Response {
 
 async fn subscribe(
     gateway: Arc<Gateway>,
-    names: &[&str],
-    query: &Query,
+    topic: Option<&str>,
+    query: Option<&str>,
     headers: &HeaderMap,
     way: Way,
 ) -> Response {
-    let request = match request(&gateway, names, query, headers) {
+    let request = match request(&gateway, topic, query, headers) {
         Ok(request) => request,
         Err(problem) => {
             gateway.metrics.refused(Refusal::BadRequest);
@@ -234,31 +252,86 @@ fn brings_much_along(headers: &HeaderMap) -> bool {
 /// What the request asks for, or what is wrong with it. Nothing is subscribed yet.
 fn request(
     gateway: &Gateway,
-    names: &[&str],
-    query: &Query,
+    topic: Option<&str>,
+    query: Option<&str>,
     headers: &HeaderMap,
 ) -> Result<StreamRequest, Problem> {
     if brings_much_along(headers) {
-        return Err(Problem::bad_request("a stream takes no body"));
+        return Err(Problem::bad_request(
+            "body: a stream takes none; an event is published by POST",
+        ));
     }
+    let (query, ignored) = Query::read_among_others(query, &NAMES)?;
+    let names: Vec<&str> = match topic {
+        Some(topic) => {
+            query.has_no_topic_beside(topic)?;
+            vec![topic]
+        }
+        None if query.first("topic").is_none() => vec![Topic::DEFAULT],
+        None => query.all("topic").collect(),
+    };
+    let (topics, connections) = topics_of(gateway, &names)?;
+    let event_types = event_types(gateway, &query)?;
+    let heartbeat_events = match query.first("heartbeat") {
+        None | Some("comment") => false,
+        Some("event") => true,
+        Some(other) => {
+            return Err(Problem::bad_request(format!(
+                "heartbeat {}: event or comment",
+                Shown(other)
+            )));
+        }
+    };
+    let envelope = match query.first("envelope") {
+        None | Some("0" | "false") => false,
+        Some("" | "1" | "true") => true,
+        Some(other) => {
+            return Err(Problem::bad_request(format!(
+                "envelope {}: no value, or 1 or 0",
+                Shown(other)
+            )));
+        }
+    };
+    Ok(StreamRequest {
+        begin: begin(gateway, &query, headers)?,
+        topics,
+        connections,
+        event_types,
+        limit: query.number("limit", &u64::MAX)?,
+        ends_at: query
+            .duration("max_age", "")?
+            .map(|age| CoarseInstant::now() + age.min(AGE_MAX)),
+        heartbeat_events,
+        envelope,
+        ignored,
+    })
+}
+
+/// Topics with a log, each once, and whether the number of connections is asked for as well.
+fn topics_of(gateway: &Gateway, names: &[&str]) -> Result<(Vec<Topic>, bool), Problem> {
     let most = gateway.rules.get().limits.topics_per_stream_max;
     let mut topics: Vec<Topic> = Vec::new();
     let mut connections = false;
     for name in names {
         let topic = Topic::parse(name)
-            .map_err(|why| Problem::bad_request(format!("topic {name:?}: {why}")))?;
+            .map_err(|why| Problem::bad_request(format!("topic {}: {why}", Shown(name))))?;
         match topic.as_str() {
             Topic::CONNECTIONS => connections = true,
             name if topic.is_reserved() && name != Topic::REFUSED => {
                 return Err(Problem::bad_request(format!(
-                    "topic {name:?}: there is no such reserved topic"
+                    "topic {}: of those that begin with {:?} there are {} and {} alone",
+                    Shown(name),
+                    Topic::RESERVED,
+                    Topic::CONNECTIONS,
+                    Topic::REFUSED
                 )));
             }
             _ if topics.contains(&topic) => {}
             // At once: each more is compared with all before it.
             _ if topics.len() == most => {
                 return Err(Problem::bad_request(format!(
-                    "topic: a stream has at most {most} topics"
+                    "topic: a stream has at most {most} topics, and {} are named",
+                    names.len()
                 )));
             }
             _ => topics.push(topic),
@@ -269,37 +342,12 @@ fn request(
         .map(|topic| topic.partition(gateway.hub.partitions()))
         .collect();
     if !Cursor::fits(partitions.len()) {
-        return Err(Problem::bad_request(
-            "topic: these topics lie in too many partitions for one cursor",
-        ));
+        return Err(Problem::bad_request(format!(
+            "topic: these lie in {} partitions, too many for one cursor; read some of them by another stream",
+            partitions.len()
+        )));
     }
-    let event_types = event_types(gateway, query)?;
-    let heartbeat_events = match query.first("heartbeat") {
-        None | Some("comment") => false,
-        Some("event") => true,
-        Some(_) => return Err(Problem::bad_request("heartbeat is event or comment")),
-    };
-    let envelope = match query.first("envelope") {
-        None | Some("0" | "false") => false,
-        Some("" | "1" | "true") => true,
-        Some(_) => {
-            return Err(Problem::bad_request(
-                "envelope takes no value, or is 1 or 0",
-            ));
-        }
-    };
-    Ok(StreamRequest {
-        begin: begin(gateway, query, headers)?,
-        topics,
-        connections,
-        event_types,
-        limit: query.number("limit", &u64::MAX)?,
-        ends_at: query
-            .duration("max_age")?
-            .map(|age| CoarseInstant::now() + age.min(AGE_MAX)),
-        heartbeat_events,
-        envelope,
-    })
+    Ok((topics, connections))
 }
 
 /// Types of events that are asked for, each once.
@@ -311,12 +359,14 @@ fn event_types(gateway: &Gateway, query: &Query) -> Result<Vec<String>, Problem>
     let types: BTreeSet<&str> = query.all("type").collect();
     if types.len() > most {
         return Err(Problem::bad_request(format!(
-            "type: a stream has at most {most} types"
+            "type: a stream has at most {most} types, and {} are named",
+            types.len()
         )));
     }
-    if types.iter().map(|name| name.len()).sum::<usize>() > bytes_most {
+    let bytes = types.iter().map(|name| name.len()).sum::<usize>();
+    if bytes > bytes_most {
         return Err(Problem::bad_request(format!(
-            "type: the types of a stream have at most {bytes_most} bytes together"
+            "type: the types of a stream have at most {bytes_most} bytes together, and these have {bytes}"
         )));
     }
     Ok(types.into_iter().map(str::to_owned).collect())
@@ -350,12 +400,16 @@ fn history(gateway: &Gateway, query: &Query) -> Result<Option<History>, Problem>
     let last = query.number("last", &(most as u64))?;
     let since = match query.first("since") {
         Some("earliest") => Some(History::Earliest),
-        _ => query.duration("since")?.map(|age| History::Since {
-            ms: crate::time::millis(age),
-        }),
+        _ => query
+            .duration("since", "earliest, or ")?
+            .map(|age| History::Since {
+                ms: crate::time::millis(age),
+            }),
     };
     match (since, last) {
-        (Some(_), Some(_)) => Err(Problem::bad_request("since and last exclude one another")),
+        (Some(_), Some(_)) => Err(Problem::bad_request(
+            "since and last: a stream begins with one of them, and both were sent",
+        )),
         (since, None) => Ok(since),
         (None, Some(events)) => Ok(Some(History::Last {
             events: usize::try_from(events).unwrap_or(usize::MAX),

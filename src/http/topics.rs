@@ -1,25 +1,35 @@
 //! `GET /topics`, `GET /topics/{topic}`, `GET /topics/{topic}/events`, `DELETE /topics/{topic}`.
 
+use super::answer::Json;
 use super::gateway::Gateway;
 use super::name::Name;
 use super::problem::Problem;
 use super::publish::{may_publish, topic_of};
-use super::query::Query;
+use super::query::{NOTHING, Query};
+use super::shown::Shown;
+use super::vocabulary::Vocabulary;
 use crate::address::Client;
 use crate::gap;
 use crate::id::Id;
 use crate::limits::places::Place;
 use crate::log::ReadRequest;
 use crate::sse::Gap;
+use axum::Extension;
 use axum::extract::{RawQuery, State};
 use axum::http::HeaderMap;
-use axum::{Extension, Json};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
 /// Topics of one page of `GET /topics`, at most.
 const LIST_MAX: usize = 1000;
+
+/// What turns a page, of topics and of events.
+const PAGE: Vocabulary = Vocabulary {
+    names: &["after", "limit"],
+    slips: &[("last_event_id", "after"), ("cursor", "after")],
+    ..NOTHING
+};
 
 /// A place to ask the log, in the name of the client's address: whoever asks much waits behind nobody but itself.
 async fn place(gateway: &Gateway, client: &Client) -> Result<Option<Place>, Problem> {
@@ -36,7 +46,7 @@ pub(super) async fn list(
     Extension(client): Extension<Client>,
     RawQuery(query): RawQuery,
 ) -> Result<Json<Value>, Problem> {
-    let query = Query::parse(query.as_deref());
+    let query = Query::read(query.as_deref(), &PAGE)?;
     let limit = query
         .number("limit", &(LIST_MAX as u64))?
         .unwrap_or(LIST_MAX as u64);
@@ -56,7 +66,9 @@ pub(super) async fn show(
     State(gateway): State<Arc<Gateway>>,
     Extension(client): Extension<Client>,
     Name(name): Name,
+    RawQuery(query): RawQuery,
 ) -> Result<Json<Value>, Problem> {
+    Query::read(query.as_deref(), &NOTHING)?;
     let topic = topic_of(&name)?;
     let here = gateway
         .hub
@@ -67,7 +79,8 @@ pub(super) async fn show(
     drop(place);
     if state.is_none() && here == 0 {
         return Err(Problem::not_found(format!(
-            "topic {name:?} has no log and no subscriber"
+            "topic {} has no log and no subscriber; /topics lists those that have a log",
+            Shown(&name)
         )));
     }
     let range = state.as_ref().and_then(|state| state.range);
@@ -97,11 +110,11 @@ pub(super) async fn events(
     RawQuery(query): RawQuery,
 ) -> Result<Json<Value>, Problem> {
     let topic = topic_of(&name)?;
-    let query = Query::parse(query.as_deref());
+    let query = Query::read(query.as_deref(), &PAGE)?;
     let after = match query.first("after") {
         Some(text) => Some(
             text.parse::<Id>()
-                .map_err(|why| Problem::bad_request(format!("after: {why}")))?,
+                .map_err(|why| Problem::bad_request(format!("after {}: {why}", Shown(text))))?,
         ),
         None => None,
     };
@@ -147,12 +160,17 @@ pub(super) async fn delete(
     State(gateway): State<Arc<Gateway>>,
     Extension(client): Extension<Client>,
     Name(name): Name,
+    RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Json<Value>, Problem> {
     may_publish(&gateway, &client, &headers)?;
+    Query::read(query.as_deref(), &NOTHING)?;
     let topic = topic_of(&name)?;
     match gateway.broker.delete(&topic).await? {
         Some(id) => Ok(Json(json!({ "topic": topic, "id": id }))),
-        None => Err(Problem::not_found(format!("topic {name:?} has no log"))),
+        None => Err(Problem::not_found(format!(
+            "topic {} has no log; /topics lists those that have one",
+            Shown(&name)
+        ))),
     }
 }

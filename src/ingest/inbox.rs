@@ -1,4 +1,5 @@
-//! The inbox: `XADD <prefix>:inbox * topic T event E data D [end 1] [key K]`.
+//! The inbox: `XADD <prefix>:inbox * topic T [type E] data D [end 1] [key K]`. `event` is
+//! taken for `type`, which it was called before.
 //!
 //! Every ear watches it; the first by name moves entries at once, the others give it time. The
 //! function deletes an entry in the same step in which it publishes it: nothing is moved twice.

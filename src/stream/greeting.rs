@@ -25,6 +25,8 @@ struct Opened<'a> {
     cursor: Option<String>,
     head: Option<String>,
     replica: &'a str,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    ignored: &'a [String],
 }
 
 impl Greeting {
@@ -78,5 +80,6 @@ fn opened<'a>(
         cursor: cursor.map(Cursor::to_string),
         head: head.map(Cursor::to_string),
         replica: &settings.replica,
+        ignored: &request.ignored,
     }
 }

@@ -24,6 +24,8 @@ pub struct StreamRequest {
     pub heartbeat_events: bool,
     /// Each event as one JSON object that says its topic.
     pub envelope: bool,
+    /// Names in its query that nobody reads, some of them, for whoever wonders.
+    pub ignored: Vec<String>,
 }
 
 /// Where a stream begins.

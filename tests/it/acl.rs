@@ -6,7 +6,7 @@
 //! been used (`INFO commandstats`).
 
 use crate::support::{
-    Directory, Gateway, NewEvent, Process, Redis, Sse, Way, eventually, server_program,
+    Directory, Gateway, NDJSON, NewEvent, Process, Redis, Sse, Way, eventually, server_program,
     wait_for_ears,
 };
 use redis::{Connection, IntoConnectionInfo as _, RedisResult, Value};
@@ -166,8 +166,7 @@ fn exercise(guarded: &mut Guarded, user: &str, ways: &[Way]) -> BTreeSet<String>
     // Of several events, each log is asked whether it takes them before the first is written.
     for _ in 0..2 {
         let two = "{\"topic\":\"two\",\"data\":\"1\"}\n{\"topic\":\"two\",\"data\":\"2\"}\n";
-        let ndjson = [("Content-Type", "application/x-ndjson")];
-        assert_eq!(replicas[0].post("/events", &ndjson, two).status, 200);
+        assert_eq!(replicas[0].post("/events", &[NDJSON], two).status, 200);
     }
     let mut used = guarded.used();
     guarded.redis.restart();

@@ -4,7 +4,7 @@
 //! connections where the proxy itself is played. Each limit is reached by one address, and another one goes on.
 
 use crate::support::{
-    Answer, End, Gateway, Nginx, Redis, Sse, connect, eventually, exchange, fleet,
+    Answer, End, Gateway, NDJSON, Nginx, Redis, Sse, connect, eventually, exchange, fleet,
 };
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -212,8 +212,11 @@ fn an_address_publishes_as_much_as_it_may_over_a_connection_that_others_use() {
     // A batch is one request, and paid off before the next.
     let batch = "{\"topic\":\"news\",\"data\":1}\n".repeat(100);
     let other = ("X-Client", "192.0.2.3");
-    assert_eq!(nginx.post("/events", &[other], &batch).ids().len(), 100);
-    let answer = nginx.post("/events", &[other], &batch);
+    assert_eq!(
+        nginx.post("/events", &[other, NDJSON], &batch).ids().len(),
+        100
+    );
+    let answer = nginx.post("/events", &[other, NDJSON], &batch);
     answer.problem(429);
     let retry: u64 = answer.headers.get("retry-after").unwrap().parse().unwrap();
     assert!(retry > 60, "{retry}");

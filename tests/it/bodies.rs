@@ -12,8 +12,9 @@ const REFUSED: &str = "tidegate_publish_refused_total";
 /// A request of which the body has come in part.
 fn unfinished(gateway: &Gateway, target: &str, length: usize, sent: usize) -> TcpStream {
     let mut socket = gateway.connect();
-    let head =
-        format!("POST {target} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n");
+    let head = format!(
+        "POST {target} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-ndjson\r\nContent-Length: {length}\r\n\r\n"
+    );
     socket.write_all(head.as_bytes()).unwrap();
     // One that is refused meanwhile is closed.
     drop(socket.write_all(&vec![b'x'; sent]));

@@ -7,7 +7,7 @@
 //! starts again. Failovers are in `tests/it/sentinel.rs`, losses under load in the fault runner.
 
 use crate::support::{
-    Directory, Gateway, NewEvent, Redis, Way, eventually, position, wait_for_ears,
+    Directory, Gateway, NDJSON, NewEvent, Redis, Way, eventually, position, wait_for_ears,
 };
 use serde_json::json;
 
@@ -79,7 +79,7 @@ fn what_no_replica_confirms_is_said_to_be_published_and_can_be_sent_again() {
     let line = json!({"topic": "news", "data": "once", "idempotency_key": "k"}).to_string();
     for gateway in [&gateway, &other] {
         assert_eq!(gateway.post("/events/news", &key, "once").problem(503), why);
-        assert_eq!(gateway.post("/events", &[], &line).problem(503), why);
+        assert_eq!(gateway.post("/events", &[NDJSON], &line).problem(503), why);
     }
     let mut publisher = master.connect();
     let mut publish = redis::cmd("FCALL");

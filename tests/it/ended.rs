@@ -6,7 +6,8 @@
 //! brokers.
 
 use crate::support::{
-    End, Event, Gateway, NewEvent, Redis, Sse, Way, eventually, over_both_brokers, wait_for_ears,
+    End, Event, Gateway, NDJSON, NewEvent, Redis, Sse, Way, eventually, over_both_brokers,
+    wait_for_ears,
 };
 use serde_json::json;
 
@@ -175,10 +176,12 @@ fn nothing_is_published_to_an_ended_topic() {
     let detail = gateway.post("/events/job", &[], "x").problem(409);
     assert!(detail.contains("job"), "{detail}");
     let mixed = "{\"topic\":\"other\",\"data\":\"not this\"}\n{\"topic\":\"job\",\"data\":\"x\"}";
-    gateway.post("/events", &[], mixed).problem(409);
+    gateway.post("/events", &[NDJSON], mixed).problem(409);
     let after_its_end =
         "{\"topic\":\"own\",\"data\":\"1\",\"end\":true}\n{\"topic\":\"own\",\"data\":\"2\"}";
-    gateway.post("/events", &[], after_its_end).problem(409);
+    gateway
+        .post("/events", &[NDJSON], after_its_end)
+        .problem(409);
     let refused = [("reason", "ended")];
     gateway.wait_for_metric("tidegate_publish_refused_total", &refused, 3.0);
 

@@ -6,7 +6,8 @@
 //! of other versions, replicas with other partitions; beside each a topic that must not notice.
 
 use crate::support::{
-    Gateway, NewEvent, Redis, Sse, Way, eventually, fleet, position, replica_at, wait_for_ears,
+    Gateway, NDJSON, NewEvent, Redis, Sse, Way, eventually, fleet, position, replica_at,
+    wait_for_ears,
 };
 
 const UNREADABLE: &str = "tidegate_unreadable_frames_total";
@@ -74,7 +75,7 @@ fn a_log_that_is_no_stream_is_refused_by_name_and_nobody_else_is() {
         (Some("TGFOREIGN"), Some(why))
     );
     let batch = "{\"topic\":\"untouched\",\"data\":\"x\"}\n{\"topic\":\"taken\",\"data\":\"x\"}";
-    assert_eq!(gateway.post("/events", &[], batch).problem(500), why);
+    assert_eq!(gateway.post("/events", &[NDJSON], batch).problem(500), why);
     redis.run::<String>(&["XADD", "tidegate:inbox", "*", "topic", "taken", "data", "x"]);
     redis.publish_raw("events:taken", b"x");
     untouched.assert_goes_on(&gateway, &redis, "beside a string");
@@ -282,7 +283,10 @@ fn what_was_trimmed_before_a_foreign_entry_is_told() {
     // All of one millisecond.
     let batch =
         ["seen", "lost"].map(|data| format!("{{\"topic\":\"news\",\"data\":\"{data}\"}}\n"));
-    assert_eq!(gateway.post("/events", &[], batch.concat()).status, 200);
+    assert_eq!(
+        gateway.post("/events", &[NDJSON], batch.concat()).status,
+        200
+    );
     let log: Vec<(String, Vec<String>)> = redis.run(&["XRANGE", "tidegate:{0}:log:news", "-", "+"]);
     let cursor = &log[0].0;
     let foreign = format!("{}-9", cursor.split('-').next().unwrap());
@@ -394,8 +398,7 @@ fn a_log_that_once_held_an_entry_from_the_future_stops_no_other_topic() {
     let why = "the log of news holds an entry from the future, or did";
     assert_eq!(gateway.post("/events/news", &[], "x").problem(500), why);
     let batch = "{\"topic\":\"other\",\"data\":\"x\"}\n{\"topic\":\"news\",\"data\":\"x\"}\n";
-    let ndjson = [("Content-Type", "application/x-ndjson")];
-    let answer = gateway.post("/events", &ndjson, batch);
+    let answer = gateway.post("/events", &[NDJSON], batch);
     assert_eq!(answer.status, 500, "{}", answer.text());
     let other: Vec<redis::Value> = redis.run(&["XRANGE", "tidegate:{0}:log:other", "-", "+"]);
     assert!(other.is_empty(), "half of a batch is published");

@@ -7,8 +7,8 @@
 //! `operations.rs`; that each panel shows something, of a cluster under load by `grafana/test.py`.
 
 use crate::support::{
-    Directory, End, Gateway, NewEvent, Process, Redis, Sse, Way, eventually, exchange, fleet,
-    follow_until, free_address, over_both_brokers, program, replica_at, wait_for_ears,
+    Directory, End, Gateway, NDJSON, NewEvent, Process, Redis, Sse, Way, eventually, exchange,
+    fleet, follow_until, free_address, over_both_brokers, program, replica_at, wait_for_ears,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -191,8 +191,8 @@ fn a_refused_publish_is_counted_by_its_reason() {
     publish("/events/job?end", "x").id();
     publish("/events/news", "x").id();
     gateway.post("/events/news", &[], "x").problem(401);
-    publish("/events/news?event=%0A", "x").problem(400);
-    publish("/events", "{").problem(400);
+    publish("/events/news?type=%0A", "x").problem(400);
+    gateway.post("/events", &[key[0], NDJSON], "{").problem(400);
     publish("/events/news", "more than ten").problem(413);
     publish("/events/job", "x").problem(409);
     publish("/events/a-third-topic", "x").problem(507);

@@ -6,8 +6,8 @@
 //! holds back never lets the test go on.
 
 use crate::support::{
-    Answer, End, Gateway, Nginx, OPERATORS, Redis, Sse, connect, eventually, exchange, fleet,
-    follow_until, replica_at, wait_for_ears,
+    Answer, End, Gateway, NDJSON, Nginx, OPERATORS, Redis, Sse, connect, eventually, exchange,
+    fleet, follow_until, replica_at, wait_for_ears,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read as _, Write as _};
@@ -300,8 +300,8 @@ fn a_refusal_is_the_replicas_own() {
             401,
         ),
         ("POST", "/events/a%23b", &[key], "x", 400),
-        ("POST", "/events/news?event=a%0Ab", &[key], "x", 400),
-        ("POST", "/events", &[key], "not JSON", 400),
+        ("POST", "/events/news?type=a%0Ab", &[key], "x", 400),
+        ("POST", "/events", &[key, NDJSON], "not JSON", 400),
         ("POST", "/events/news", &[key], &large, 413),
         ("POST", "/events/job", &[key], "more", 409),
         ("PUT", "/events/news", &[key], "x", 405),
@@ -681,13 +681,13 @@ fn a_body_is_not_collected_before_its_key_was_judged() {
 
     // Up to the bound of the replica its answer is the one that counts, beyond it nginx has one.
     let key = ("Authorization", "Bearer let-me-in");
-    let answer = nginx.post("/events", &[key], " ".repeat(4_194_304));
+    let answer = nginx.post("/events", &[key, NDJSON], " ".repeat(4_194_304));
     assert_eq!(answer.ids(), [""; 0]);
     let detail = nginx
-        .post("/events", &[key], " ".repeat(4_194_305))
+        .post("/events", &[key, NDJSON], " ".repeat(4_194_305))
         .problem(413);
     assert!(detail.contains("proxy"), "{detail}");
-    let chunked = "POST /events HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer let-me-in\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let chunked = "POST /events HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer let-me-in\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n";
     let chunk = format!("f4240\r\n{}\r\n", " ".repeat(1_000_000));
     let chunked = format!("{chunked}{}0\r\n\r\n", chunk.repeat(5));
     exchange(nginx.address(), chunked.as_bytes()).problem(413);

@@ -6,7 +6,7 @@
 //! Publishers repeat what was not acknowledged with its key, as they should.
 
 use crate::support::{
-    Answer, End, Gateway, NewEvent, Redis, Sse, Way, eventually, fleet, position,
+    Answer, End, Gateway, NDJSON, NewEvent, Redis, Sse, Way, eventually, fleet, position,
 };
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -106,10 +106,10 @@ fn streams_stay_open_while_redis_is_away_and_all_is_shown_afterwards() {
                 "{{\"topic\":\"b\",\"data\":\"during {n}\",\"idempotency_key\":\"during {n}\"}}"
             )
         };
-        assert_unavailable(&gateway.post("/events", &[], json(2)), name);
+        assert_unavailable(&gateway.post("/events", &[NDJSON], json(2)), name);
         let lines: Vec<String> = (3..100).map(json).collect();
         assert_unavailable(
-            &gateway.post("/events?partial", &[], lines.join("\n")),
+            &gateway.post("/events?partial", &[NDJSON], lines.join("\n")),
             name,
         );
         assert_unavailable(&gateway.delete("/topics/nothing"), name);

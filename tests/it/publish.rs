@@ -5,8 +5,8 @@
 //! that stays open through every refusal shows that nothing of it came through.
 
 use crate::support::{
-    Directory, Event, Gateway, NewEvent, Redis, Sse, Way, eventually, over_both_brokers, position,
-    run, wait_for_ears,
+    Directory, Event, Gateway, NDJSON, NewEvent, Redis, Sse, Way, eventually, over_both_brokers,
+    position, run, wait_for_ears,
 };
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -123,7 +123,11 @@ fn a_publisher_is_told_topic_and_id() {
             json!({"topic": "a b", "id": one.id()}),
             "{broker}"
         );
-        let default = gateway.post("/events", &[], "{\"topic\":\"events\",\"data\":\"x\"}");
+        let default = gateway.post(
+            "/events",
+            &[NDJSON],
+            "{\"topic\":\"events\",\"data\":\"x\"}",
+        );
         let ids = default.ids();
         assert_eq!(
             default.json(),
@@ -140,10 +144,10 @@ fn a_batch_is_published_in_its_order() {
     let batch = concat!(
         "{\"topic\":\"a\",\"data\":\"one\"}\n",
         "\n",
-        "{\"data\":{\"v\": 1.50},\"event\":\"price\",\"topic\":\"b\"}\r\n",
+        "{\"data\":{\"v\": 1.50},\"type\":\"price\",\"topic\":\"b\"}\r\n",
         "  {\"topic\":\"a\",\"data\":\"\\u00fc\\n\\\"\"}  \n",
         "\r\n",
-        "{\"topic\":\"b\",\"data\":null,\"event\":\"\"}\n",
+        "{\"topic\":\"b\",\"data\":null,\"type\":\"\"}\n",
         "{\"topic\":\"a\",\"data\":12345678901234567890123}",
     );
     let expected = [
@@ -156,7 +160,7 @@ fn a_batch_is_published_in_its_order() {
     over_both_brokers(&[], |broker, gateway| {
         for target in ["/events", "/events?partial"] {
             let mut stream = gateway.listen(&["a", "b"]);
-            let answer = gateway.post(target, &[], batch);
+            let answer = gateway.post(target, &[NDJSON], batch);
             let topics = answer.json()["events"].clone();
             for (n, (topic, kind, data)) in expected.into_iter().enumerate() {
                 let event = stream.next_event();
@@ -171,11 +175,203 @@ fn a_batch_is_published_in_its_order() {
         }
         for empty in ["", "\n\n"] {
             assert_eq!(
-                gateway.post("/events", &[], empty).json(),
+                gateway.post("/events", &[NDJSON], empty).json(),
                 json!({"events": []})
             );
         }
     });
+}
+
+// --- without a topic in the path ---
+
+#[test]
+fn a_plain_body_without_a_topic_is_an_event_of_the_topic_events() {
+    over_both_brokers(&[], |broker, gateway| {
+        let mut stream = gateway.open("/events", &[]);
+        stream.opened();
+        // Content types, bodies: all are data, verbatim.
+        let form = ("Content-Type", "application/x-www-form-urlencoded");
+        let json = ("Content-Type", "application/json");
+        let text = ("Content-Type", "text/plain; charset=utf-8");
+        let table: [(&[(&str, &str)], &str); 12] = [
+            (&[], "hello"),
+            (&[form], "hello"),
+            (&[json], "{\"v\":1}"),
+            (&[text], "a\nb"),
+            (&[], ""),
+            (&[], "\n"),
+            (&[json], "[{\"topic\":\"a\",\"data\":1}]"),
+            (&[], "\"topic\""),
+            (&[], "{\"topic\":\"a\""),
+            (&[], "{\"a\":{\"topic\":\"b\"}}"),
+            (&[], "x\n{\"topic\":\"a\",\"data\":1}"),
+            (&[("Content-Type", "application/x-ndjsonx")], "x"),
+        ];
+        for (headers, body) in table {
+            let answer = gateway.post("/events", headers, body);
+            let event = stream.next_event();
+            let told = json!({"topic": "events", "id": event.id()});
+            assert_eq!(answer.json(), told, "{broker} {headers:?} {body:?}");
+            assert_eq!(event.data, body, "{broker} {headers:?}");
+        }
+        let typed = gateway.post("/events?type=price", &[], "1");
+        let event = stream.next_event();
+        assert_eq!(
+            (&*event.event, event.id()),
+            ("price", &*typed.id()),
+            "{broker}"
+        );
+        // Once, and as the last one, as on any other topic.
+        let key = [("Idempotency-Key", "k")];
+        let ids = [(); 2].map(|()| gateway.post("/events?end", &key, "last").id());
+        assert_eq!(ids[0], ids[1], "{broker}");
+        gateway.post("/events", &[], "more").problem(409);
+    });
+}
+
+/// It was published as one event, and all its topics were missing: what is nearly a batch is refused.
+#[test]
+fn a_batch_that_does_not_say_so_is_refused_and_the_header_named() {
+    let line = "{\"topic\":\"a\",\"data\":\"x\"}";
+    let many = format!("{line}\n").repeat(10_000);
+    let large = format!("{line}\n{}", "x".repeat(300_000));
+    let bodies = [
+        line,
+        "  {\"data\":1 , \"topic\":\"a\"}\r\n",
+        "{\"topic\":null}",
+        "\n\n{\"topic\":\"a\",\"data\":1}\nnot JSON",
+        "{\"topic\":\"a\",\"topic\":\"b\"}",
+        &many,
+        &large,
+    ];
+    over_both_brokers(&[], |broker, gateway| {
+        for body in bodies {
+            for kind in ["application/json", "text/plain", "application/ndjsonx", ""] {
+                let answer = gateway.post("/events", &[("Content-Type", kind)], body);
+                let detail = answer.problem(400);
+                assert!(
+                    detail.contains("Content-Type: application/x-ndjson"),
+                    "{broker} {kind:?}: {detail}"
+                );
+                assert!(detail.contains(&format!("{kind:?}")), "{broker}: {detail}");
+            }
+            let detail = gateway.post("/events", &[], body).problem(400);
+            assert!(detail.contains("Content-Type"), "{broker}: {detail}");
+        }
+        let detail = gateway.post("/events?partial", &[], "x").problem(400);
+        assert!(
+            detail.starts_with("partial") && detail.contains("Content-Type"),
+            "{broker}: {detail}"
+        );
+        assert_eq!(gateway.get("/topics").json()["topics"], json!([]));
+        for kind in [
+            "application/x-ndjson",
+            "application/jsonl",
+            "application/x-jsonlines",
+            "Application/X-NDJSON; charset=utf-8",
+            " application/jsonl ;x=y",
+        ] {
+            let answer = gateway.post("/events", &[("Content-Type", kind)], line);
+            assert_eq!(answer.ids().len(), 1, "{broker} {kind}");
+        }
+        // Of a batch each line says its own.
+        for query in ["type=price", "event=price", "end"] {
+            let answer = gateway.post(&format!("/events?{query}"), &[NDJSON], line);
+            let detail = answer.problem(400);
+            assert!(detail.contains("line"), "{broker} {query}: {detail}");
+        }
+        // Where the path names the topic, a body is data whatever it looks like.
+        gateway.post("/events/news", &[], line).id();
+        gateway.post("/events/news", &[NDJSON], line).id();
+        assert_eq!(length(gateway, "news"), 2, "{broker}");
+        assert_eq!(length(gateway, "a"), 5, "{broker}");
+    });
+}
+
+// --- the type's two names ---
+
+/// Answers and streams call it `event`, as Server-Sent Events do; publishers said so, too, and may go on.
+#[test]
+fn the_type_is_taken_by_its_old_name_too_and_not_by_both() {
+    let redis = Redis::start();
+    let gateway = Gateway::over(&redis, &[]);
+    let mut stream = gateway.listen(&["news"]);
+    let url = gateway.url();
+    let to_redis = redis.url();
+    let command = |word: &str, to: [&str; 2]| {
+        let words = ["publish", "news", "x", word, "price"];
+        let output = run(&[&words[..], &to].concat(), &[]);
+        assert_eq!(output.code, Some(0), "{}", output.stderr);
+    };
+    for name in ["type", "event"] {
+        let query = format!("/events/news?{name}=price");
+        gateway.post(&query, &[], "x").id();
+        let line = json!({"topic": "news", name: "price", "data": "x"}).to_string();
+        gateway.post("/events", &[NDJSON], line).ids();
+        let inbox = ["XADD", "tidegate:inbox", "*", "topic", "news", "data", "x"];
+        redis.run::<String>(&[&inbox[..], &[name, "price"]].concat());
+        // What the inbox moves comes a moment later.
+        for _ in 0..3 {
+            assert_eq!(stream.next_event().event, "price", "{name}");
+        }
+        command(&format!("--{name}"), ["--url", &url]);
+        command(&format!("--{name}"), ["--redis", &to_redis]);
+        for _ in 0..2 {
+            assert_eq!(stream.next_event().event, "price", "{name}");
+        }
+    }
+    let page = gateway.get("/topics/news/events?limit=1").json();
+    assert_eq!(page["events"][0]["event"], "price", "answers keep it");
+
+    for (kind, old) in [("a", "b"), ("a", "a"), ("", "b"), ("a", "")] {
+        let query = format!("/events/news?type={kind}&event={old}");
+        let detail = gateway.post(&query, &[], "x").problem(400);
+        assert!(detail.contains("type and event"), "{detail}");
+        let line = json!({"topic": "news", "type": kind, "event": old, "data": "x"});
+        for target in ["/events", "/events?partial"] {
+            let answer = gateway.post(target, &[NDJSON], line.to_string());
+            assert!(answer.text().contains("type and event"), "{target}");
+        }
+        let words = ["publish", "news", "x", "--type", kind, "--event", old];
+        let both = run(&[&words[..], &["--url", &url]].concat(), &[]);
+        assert_eq!(both.code, Some(2), "{}", both.stderr);
+        assert!(both.stderr.contains("--event"), "{}", both.stderr);
+    }
+    assert_unharmed(&gateway, &mut stream, "news");
+}
+
+#[test]
+fn a_line_with_a_wrong_member_is_told_which_one_was_meant() {
+    let gateway = Gateway::start(&[]);
+    let line = |name: &str| json!({"topic": "t", "data": "x", name: "y"}).to_string();
+    let table = [
+        ("evnt", "did you mean type?"),
+        ("tpye", "did you mean type?"),
+        ("idempotency-key", "did you mean idempotency_key?"),
+        ("idempotencykey", "did you mean idempotency_key?"),
+        ("ends", "did you mean end?"),
+        (
+            "colour",
+            "there are topic, type, data, end and idempotency_key",
+        ),
+    ];
+    for (name, told) in table {
+        let detail = gateway.post("/events", &[NDJSON], line(name)).problem(400);
+        assert!(
+            detail.starts_with("line 1: ")
+                && detail.contains(&format!("{name:?}"))
+                && detail.ends_with(told),
+            "{name}: {detail}"
+        );
+    }
+    // What a stranger writes there is not told back at any length.
+    for long in [
+        line(&"x".repeat(60_000)),
+        "{\"topic\":\"t\",\"data\":\"x\",\"end\":\"".to_owned() + &"y".repeat(60_000) + "\"}",
+    ] {
+        let detail = gateway.post("/events", &[NDJSON], long).problem(400);
+        assert!(detail.len() < 400, "{}", detail.len());
+    }
 }
 
 // --- once ---
@@ -215,7 +411,7 @@ fn a_publish_that_is_repeated_with_its_key_is_one_event() {
         let line =
             |key: &str| json!({"topic": "news", "data": "x", "idempotency_key": key}).to_string();
         let batch = [line("k 1"), line("k 3"), line("k 3")].join("\n");
-        let ids = gateway.post("/events", &[], batch).ids();
+        let ids = gateway.post("/events", &[NDJSON], batch).ids();
         assert_eq!(ids[0], first, "{broker}");
         assert_eq!(ids[1], ids[2], "{broker}");
         assert_eq!(length(gateway, "news"), 3, "{broker}");
@@ -291,7 +487,7 @@ fn a_key_that_is_none_is_refused() {
             .id();
         // A batch has a key for each line; one for all would protect none.
         let line = "{\"topic\":\"news\",\"data\":\"x\"}";
-        let answer = gateway.post("/events", &[("Idempotency-Key", "k")], line);
+        let answer = gateway.post("/events", &[NDJSON, ("Idempotency-Key", "k")], line);
         assert!(answer.problem(400).contains("idempotency_key"), "{broker}");
         assert_eq!(length(gateway, "news"), 1, "{broker}");
     });
@@ -315,15 +511,15 @@ fn bad_lines() -> Vec<(Vec<u8>, &'static str)> {
         (b"{\"topic\":\"a,b\",\"data\":\"x\"}", "topic"),
         (b"{\"topic\":\"tidegate.x\",\"data\":\"x\"}", "topic"),
         (
-            b"{\"topic\":\"t\",\"event\":\"a\\nb\",\"data\":\"x\"}",
+            b"{\"topic\":\"t\",\"type\":\"a\\nb\",\"data\":\"x\"}",
             "event",
         ),
         (
-            b"{\"topic\":\"t\",\"event\":\"a\\rb\",\"data\":\"x\"}",
+            b"{\"topic\":\"t\",\"type\":\"a\\rb\",\"data\":\"x\"}",
             "event",
         ),
         (
-            b"{\"topic\":\"t\",\"event\":\"a\\u0000b\",\"data\":\"x\"}",
+            b"{\"topic\":\"t\",\"type\":\"a\\u0000b\",\"data\":\"x\"}",
             "event",
         ),
         (b"{\"topic\":\"t\",\"data\":\"\xff\"}", "JSON"),
@@ -362,7 +558,7 @@ fn a_batch_with_a_bad_line_is_not_published_and_the_line_is_named() {
         for (line, word) in bad_lines() {
             let line_text = String::from_utf8_lossy(&line[..line.len().min(60)]).into_owned();
             let detail = gateway
-                .post("/events", &[], with_line_7(&line))
+                .post("/events", &[NDJSON], with_line_7(&line))
                 .problem(400);
             assert!(
                 detail.starts_with("line 7: ")
@@ -386,16 +582,18 @@ fn a_batch_over_partitions_is_published_whole_or_not_at_all() {
     let mut stream = gateway.listen(&topics);
     let line = |topic: &str, data: &str| json!({ "topic": topic, "data": data }).to_string();
     let last = json!({ "topic": "sport", "data": "last", "end": true }).to_string();
-    assert_eq!(gateway.post("/events", &[], last).status, 200);
+    assert_eq!(gateway.post("/events", &[NDJSON], last).status, 200);
     assert_eq!(stream.next_event().data, "last");
     for place in 0..topics.len() {
         // The one that has ended, and those of all partitions before and behind it.
         let mut batch: Vec<String> = topics[..4].iter().map(|topic| line(topic, "x")).collect();
         batch.insert(place, line("sport", "one too many"));
-        gateway.post("/events", &[], batch.join("\n")).problem(409);
+        gateway
+            .post("/events", &[NDJSON], batch.join("\n"))
+            .problem(409);
     }
     let batch: Vec<String> = topics[..4].iter().map(|topic| line(topic, "y")).collect();
-    let ids = gateway.post("/events", &[], batch.join("\n")).ids();
+    let ids = gateway.post("/events", &[NDJSON], batch.join("\n")).ids();
     assert_eq!(ids.len(), 4);
     // Nothing of the batches that were refused came through.
     for _ in 0..4 {
@@ -408,7 +606,7 @@ fn a_batch_can_be_published_line_by_line() {
     over_both_brokers(&[], |broker, gateway| {
         let mut stream = gateway.listen(&["t"]);
         for (line, word) in bad_lines() {
-            let answer = gateway.post("/events?partial", &[], with_line_7(&line));
+            let answer = gateway.post("/events?partial", &[NDJSON], with_line_7(&line));
             assert_eq!(answer.status, 200, "{broker}");
             let answers = answer.json()["events"].as_array().unwrap().clone();
             let numbers: Vec<&Value> = answers.iter().map(|answer| &answer["line"]).collect();
@@ -443,15 +641,15 @@ fn a_batch_that_is_too_large_is_refused_whole() {
         let mut stream = gateway.listen(&["t"]);
         let lines = |count| vec!["{\"topic\":\"t\",\"data\":\"x\"}"; count].join("\n");
         for target in ["/events", "/events?partial"] {
-            let detail = gateway.post(target, &[], lines(11)).problem(400);
+            let detail = gateway.post(target, &[NDJSON], lines(11)).problem(400);
             assert!(detail.contains("10 events"), "{broker}: {detail}");
             let spaces = " ".repeat(1001);
-            let detail = gateway.post(target, &[], spaces).problem(413);
+            let detail = gateway.post(target, &[NDJSON], spaces).problem(413);
             assert!(detail.contains("1000 bytes"), "{broker}: {detail}");
         }
         assert_unharmed(gateway, &mut stream, "t");
         assert_eq!(
-            gateway.post("/events", &[], lines(10)).ids().len(),
+            gateway.post("/events", &[NDJSON], lines(10)).ids().len(),
             10,
             "{broker}"
         );
@@ -462,7 +660,7 @@ fn a_batch_that_is_too_large_is_refused_whole() {
 fn what_is_no_event_is_refused_over_http() {
     let large = vec![b'x'; EVENT_BYTES_MAX + 1];
     let huge = vec![b'x'; 5_000_000];
-    let long_type = format!("/events/news?event={}", "t".repeat(256));
+    let long_type = format!("/events/news?type={}", "t".repeat(256));
     let long_topic = format!("/events/{}", "t".repeat(256));
     let table: [(&str, &[u8], u16, &str); 16] = [
         ("/events/news", b"a\xffb", 400, "UTF-8"),
@@ -473,11 +671,11 @@ fn what_is_no_event_is_refused_over_http() {
             400,
             "UTF-8",
         ),
-        ("/events/news?event=a%0Ab", b"x", 400, "event"),
-        ("/events/news?event=a%0Db", b"x", 400, "event"),
-        ("/events/news?event=a%00b", b"x", 400, "event"),
-        ("/events/news?event=%FF", b"x", 400, "event"),
-        ("/events/news?event=tidegate.gap", b"x", 400, "event"),
+        ("/events/news?type=a%0Ab", b"x", 400, "event"),
+        ("/events/news?type=a%0Db", b"x", 400, "event"),
+        ("/events/news?type=a%00b", b"x", 400, "event"),
+        ("/events/news?type=%FF", b"x", 400, "event"),
+        ("/events/news?type=tidegate.gap", b"x", 400, "event"),
         (&long_type, b"x", 400, "event"),
         ("/events/a%23b", b"x", 400, "topic"),
         ("/events/a,b", b"x", 400, "topic"),
@@ -605,8 +803,8 @@ fn what_is_no_event_is_counted_and_gone_where_it_was_added_to_the_inbox() {
     let table: [&[&[u8]]; 8] = [
         &[b"topic", b"news", b"data", b"a\xffb"],
         &[b"topic", b"news", b"data", &large],
-        &[b"topic", b"news", b"data", b"x", b"event", b"a\nb"],
-        &[b"topic", b"news", b"data", b"x", b"event", b"a\0b"],
+        &[b"topic", b"news", b"data", b"x", b"type", b"a\nb"],
+        &[b"topic", b"news", b"data", b"x", b"type", b"a\0b"],
         &[b"topic", b"a,b", b"data", b"x"],
         &[b"topic", b"\xff", b"data", b"x"],
         &[b"data", b"x"],
@@ -677,10 +875,10 @@ fn a_topic_beyond_the_limit_is_refused_and_those_there_are_go_on() {
     over_both_brokers(&[("limits.topics_max", "2")], |broker, gateway| {
         gateway.publish("a", "x");
         let two = "{\"topic\":\"b\",\"data\":\"x\"}\n{\"topic\":\"c\",\"data\":\"x\"}";
-        gateway.post("/events", &[], two).problem(507);
+        gateway.post("/events", &[NDJSON], two).problem(507);
         let twice = "{\"topic\":\"b\",\"data\":\"x\"}\n{\"topic\":\"b\",\"data\":\"y\"}";
         assert_eq!(
-            gateway.post("/events", &[], twice).ids().len(),
+            gateway.post("/events", &[NDJSON], twice).ids().len(),
             2,
             "{broker}"
         );
@@ -723,7 +921,11 @@ fn publishing_needs_the_key_where_there_is_one() {
             let headers: Vec<_> = header.into_iter().collect();
             let answers = [
                 gateway.post("/events/news", &headers, "x"),
-                gateway.post("/events", &headers, "{\"topic\":\"news\",\"data\":\"x\"}"),
+                gateway.post(
+                    "/events",
+                    &[&[NDJSON], &headers[..]].concat(),
+                    "{\"topic\":\"news\",\"data\":\"x\"}",
+                ),
                 gateway.request("DELETE", "/topics/news", &headers, ""),
                 // Whoever may not publish does not learn what would be wrong with it.
                 gateway.post("/events/a,b", &headers, "x"),
@@ -738,7 +940,11 @@ fn publishing_needs_the_key_where_there_is_one() {
             let id = gateway.post("/events/news", &headers, "x").id();
             assert_eq!(stream.next_event().id(), id);
             gateway
-                .post("/events", &headers, "{\"topic\":\"other\",\"data\":\"x\"}")
+                .post(
+                    "/events",
+                    &[&[NDJSON], &headers[..]].concat(),
+                    "{\"topic\":\"other\",\"data\":\"x\"}",
+                )
                 .ids();
             gateway
                 .request("DELETE", "/topics/other", &headers, "")

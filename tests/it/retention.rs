@@ -7,8 +7,8 @@
 //! `tests/simulation/`.
 
 use crate::support::{
-    Event, Gateway, NewEvent, Redis, Sse, Way, eventually, over_both_brokers, position, run,
-    wait_for_ears,
+    Event, Gateway, NDJSON, NewEvent, Redis, Sse, Way, eventually, over_both_brokers, position,
+    run, wait_for_ears,
 };
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -119,13 +119,13 @@ fn an_event_that_is_not_logged_is_live_only_whatever_way_it_came() {
     let begin = live.last_event_id().to_owned();
     let url = gateway.url();
     let to_redis = redis.url();
-    let answer = gateway.post("/events/a:typing?event=t", &[], "1").json();
+    let answer = gateway.post("/events/a:typing?type=t", &[], "1").json();
     assert_eq!(answer, json!({"topic": topic, "id": null}));
-    let line = json!({"topic": topic, "event": "t", "data": "2"}).to_string();
-    let answer = gateway.post("/events", &[], &line).json();
+    let line = json!({"topic": topic, "type": "t", "data": "2"}).to_string();
+    let answer = gateway.post("/events", &[NDJSON], &line).json();
     assert_eq!(answer, json!({"events": [{"topic": topic, "id": null}]}));
     let answer = gateway
-        .post("/events?partial", &[], line.replace('2', "3"))
+        .post("/events?partial", &[NDJSON], line.replace('2', "3"))
         .json();
     assert_eq!(
         answer,
@@ -135,7 +135,7 @@ fn an_event_that_is_not_logged_is_live_only_whatever_way_it_came() {
     assert_eq!(nil, None);
     for (data, to) in [("5", ["--url", &url]), ("6", ["--redis", &to_redis])] {
         let output = run(
-            &[&["publish", topic, data, "--event", "t"][..], &to].concat(),
+            &[&["publish", topic, data, "--type", "t"][..], &to].concat(),
             &[],
         );
         assert_eq!((output.code, &*output.stdout), (Some(0), ""), "{output:?}");
@@ -146,7 +146,7 @@ fn an_event_that_is_not_logged_is_live_only_whatever_way_it_came() {
         "*",
         "topic",
         topic,
-        "event",
+        "type",
         "t",
         "data",
         "7",
@@ -219,11 +219,11 @@ fn a_filter_holds_for_what_is_not_logged_and_a_limit_does_not_count_it() {
         let mut stream = gateway.open("/events?topic=news&topic=a:typing&type=on&limit=2", &[]);
         stream.opened();
         for kind in ["on", "off", "on"] {
-            gateway.post(&format!("/events/a:typing?event={kind}"), &[], kind);
+            gateway.post(&format!("/events/a:typing?type={kind}"), &[], kind);
         }
-        gateway.post("/events/news?event=on", &[], "1").id();
-        gateway.post("/events/a:typing?event=on", &[], "on");
-        gateway.post("/events/news?event=on", &[], "2").id();
+        gateway.post("/events/news?type=on", &[], "1").id();
+        gateway.post("/events/a:typing?type=on", &[], "on");
+        gateway.post("/events/news?type=on", &[], "2").id();
         let (events, _) = stream.rest();
         let mut data: Vec<&str> = events.iter().map(|event| &*event.data).collect();
         // The last one may come beside the second of what is counted.
@@ -278,7 +278,7 @@ fn a_topic_that_is_not_logged_has_no_end_and_cannot_be_deleted() {
             why
         );
         let line = json!({"topic": "a:typing", "data": "x", "end": true}).to_string();
-        assert_eq!(gateway.post("/events", &[], line).problem(400), why);
+        assert_eq!(gateway.post("/events", &[NDJSON], line).problem(400), why);
         gateway.delete("/topics/a:typing").problem(404);
     });
     let redis = Redis::start();

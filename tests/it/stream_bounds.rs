@@ -77,17 +77,17 @@ fn types_of_one_stream_are_bounded_in_number_and_bytes() {
     let detail = |query: &str| gateway.get(&format!("/events/news?{query}")).problem(400);
     assert_eq!(
         detail("type=a&type=b&type=c&type=d"),
-        "type: a stream has at most 3 types"
+        "type: a stream has at most 3 types, and 4 are named"
     );
     assert_eq!(
         detail("type=aaaaaa&type=bbb"),
-        "type: the types of a stream have at most 8 bytes together"
+        "type: the types of a stream have at most 8 bytes together, and these have 9"
     );
     // One that is named twice is one.
     let mut stream = gateway.open("/events/news?type=a&type=b&type=c&type=a", &[]);
     stream.opened();
     gateway.publish("news", "of no type");
-    gateway.post("/events/news?event=c", &[], "of type c").id();
+    gateway.post("/events/news?type=c", &[], "of type c").id();
     assert_eq!(stream.next_event().data, "of type c");
     let refused = [("reason", "bad_request")];
     gateway.wait_for_metric("tidegate_connections_refused_total", &refused, 2.0);

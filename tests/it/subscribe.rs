@@ -418,7 +418,7 @@ fn only_events_of_the_types_asked_for_are_shown() {
             let before = live.last_event_id().to_owned();
             for (n, kind) in TYPES.iter().chain([&last]).enumerate() {
                 gateway
-                    .post(&format!("/events/news?event={kind}"), &[], n.to_string())
+                    .post(&format!("/events/news?type={kind}"), &[], n.to_string())
                     .id();
             }
             let expected: Vec<&str> = expected.iter().copied().chain(["6"]).collect();
@@ -456,7 +456,7 @@ fn a_filter_that_keeps_back_much_does_not_leave_the_cursor_behind() {
         // The log has long lost what the first cursor needed; the client is not told of a gap.
         let mut stream = stream.reconnect();
         stream.opened();
-        gateway.post("/events/news?event=rare", &[], "at last").id();
+        gateway.post("/events/news?type=rare", &[], "at last").id();
         assert_eq!(stream.next_event().data, "at last", "{broker}");
     });
 }

@@ -3,7 +3,7 @@
 //!
 //! Method: exact answers over both brokers, and subscribers counted over a fleet.
 
-use crate::support::{Gateway, Redis, Sse, eventually, fleet, over_both_brokers};
+use crate::support::{Gateway, NDJSON, Redis, Sse, eventually, fleet, over_both_brokers};
 use serde_json::{Value, json};
 
 #[test]
@@ -150,7 +150,7 @@ fn events_are_read_page_by_page() {
             }
             assert_eq!(read, expected, "{broker} {limit}");
         }
-        let last = gateway.post("/events/news?event=price", &[], "typed").id();
+        let last = gateway.post("/events/news?type=price", &[], "typed").id();
         let answer = gateway
             .get(&format!("/topics/news/events?after={}", ids[249]))
             .json();
@@ -309,8 +309,7 @@ fn nothing_is_kept_of_topics_whose_logs_have_expired() {
                         .to_string()
                 })
                 .collect();
-            let ndjson = [("content-type", "application/x-ndjson")];
-            gateway.post("/events", &ndjson, lines.join("\n")).status == 200
+            gateway.post("/events", &[NDJSON], lines.join("\n")).status == 200
         });
         let id = gateway.publish("alive", "x");
         assert_eq!(live.next_event().id(), id);

@@ -4,7 +4,7 @@
 //! normalised: ids by the order in which they appear, the jittered `retry`, the replica's name by
 //! config.
 
-use crate::support::{End, Gateway, Sse, eventually, exchange, over_both_brokers};
+use crate::support::{End, Gateway, NDJSON, Sse, eventually, exchange, over_both_brokers};
 use std::fmt::Write as _;
 
 /// A config under which answers are exact: a name, and no heartbeat in between.
@@ -140,7 +140,7 @@ fn data_is_framed_line_by_line() {
         let mut all = String::new();
         let mut last = String::new();
         for (kind, data, block) in table {
-            let target = format!("/events/news?event={}", encoded(kind));
+            let target = format!("/events/news?type={}", encoded(kind));
             let id = gateway.post(&target, &[], data).id();
             let block = block.replace("ID", &id);
             last = id;
@@ -310,6 +310,79 @@ fn an_unknown_path_is_a_problem() {
         gateway.get(target).problem(404);
         gateway.post(target, &[], "x").problem(404);
     }
+}
+
+/// What was sent, as far as it fits, and what would be right.
+#[test]
+fn a_path_that_leads_nowhere_is_told_how_it_is_written() {
+    let gateway = Gateway::start(&QUIET);
+    // Path, what is said of it.
+    let table = [
+        ("/events/a/b", "%2F: /events/a%2Fb"),
+        ("/events/a/b/c%20d", "%2F: /events/a%2Fb%2Fc%20d"),
+        ("/events/a/", "slash at its end: /events/a"),
+        ("/events/", "slash at its end: /events"),
+        ("/topics/a/b", "%2F: /topics/a%2Fb"),
+        ("/topics/a/b/events", "%2F: /topics/a%2Fb/events"),
+        ("/topics/a/events/", "slash at its end: /topics/a/events"),
+        ("/nothing", "/events/TOPIC"),
+        ("/Events", "/events/TOPIC"),
+        ("/healthz/x", "/topics/TOPIC"),
+    ];
+    for (path, right) in table {
+        for method in ["GET", "POST", "DELETE"] {
+            let detail = gateway.request(method, path, &[], "x").problem(404);
+            assert!(
+                detail.starts_with("path ") && detail.contains(&format!("{path:?}")),
+                "{method} {path}: {detail}"
+            );
+            assert!(detail.contains(right), "{method} {path}: {detail}");
+        }
+    }
+    let long = gateway.get(&format!("/events/a/{}", "b".repeat(8000)));
+    assert!(long.problem(404).len() < 400, "{}", long.text());
+    let detail = gateway.request("PUT", "/topics/news", &[], "").problem(405);
+    for part in ["\"PUT\"", "\"/topics/news\"", "GET", "DELETE"] {
+        assert!(detail.contains(part), "{part}: {detail}");
+    }
+    let long = "X".repeat(3000);
+    let answer = gateway.request(&long, "/events", &[], "");
+    assert!(answer.problem(405).len() < 400, "{}", answer.text());
+}
+
+/// In a terminal the next prompt would stand behind it, and `wc -l` would count none.
+#[test]
+fn every_answer_in_json_ends_its_line() {
+    over_both_brokers(&QUIET, |broker, gateway| {
+        let line = "{\"topic\":\"a\",\"data\":\"x\"}";
+        let table = [
+            gateway.post("/events/news", &[], "x"),
+            gateway.post("/events", &[], "x"),
+            gateway.post("/events", &[NDJSON], line),
+            gateway.post("/events?partial", &[NDJSON], line),
+            gateway.get("/topics"),
+            gateway.get("/topics/news"),
+            gateway.get("/topics/news/events"),
+            gateway.get("/streams"),
+            gateway.delete("/topics/news"),
+            gateway.get("/nothing"),
+            gateway.get("/events?topic="),
+            gateway.delete("/topics/nothing"),
+            gateway.request("PUT", "/events", &[], ""),
+            exchange(
+                gateway.address(),
+                b"GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n",
+            ),
+        ];
+        for answer in table {
+            let text = answer.text();
+            let kind = answer.headers.get("content-type").unwrap();
+            assert!(kind.ends_with("json"), "{broker} {kind}");
+            assert_eq!(text.matches('\n').count(), 1, "{broker} {text:?}");
+            assert!(text.ends_with("}\n"), "{broker} {text:?}");
+            assert!(answer.json().is_object(), "{broker}");
+        }
+    });
 }
 
 #[test]
@@ -557,6 +630,7 @@ fn a_request_that_can_never_succeed_says_what_is_wrong() {
         ("/events/news?heartbeat=", "heartbeat"),
     ];
     let gateway = Gateway::start(&QUIET);
+    assert_what_was_given_is_shown(&gateway);
     for (target, part) in table {
         assert_eq!(gateway.open(target, &[]).status(), 400, "{target}");
         let detail = gateway.get(target).problem(400);
@@ -575,6 +649,56 @@ fn a_request_that_can_never_succeed_says_what_is_wrong() {
     ] {
         gateway.open(target, &[]).opened();
     }
+}
+
+/// Part, what was given, what would be right; what was given is escaped, and not told back at any length.
+fn assert_what_was_given_is_shown(gateway: &Gateway) {
+    let long = "x".repeat(3000);
+    let table = [
+        ("/events/news?limit=ten", "limit \"ten\"", "whole number"),
+        ("/events/news?since=%22%0A", "since \"\\\"\\n\"", "earliest"),
+        ("/events/news?max_age=soon", "max_age \"soon\"", "20s or 5m"),
+        (
+            "/events/news?heartbeat=loud",
+            "heartbeat \"loud\"",
+            "event or comment",
+        ),
+        ("/events/a%23b", "topic \"a#b\"", "none of # * ,"),
+        (
+            "/events/tidegate.x",
+            "topic \"tidegate.x\"",
+            "tidegate.connections",
+        ),
+        ("/topics/a%2Cb", "topic \"a,b\"", "none of # * ,"),
+        ("/topics/a%FF", "\"/topics/a%FF\"", "UTF-8"),
+        (
+            "/topics/news/events?after=x",
+            "after \"x\"",
+            "<milliseconds>-<number>",
+        ),
+        ("/topics?limit=0", "limit \"0\"", "from 1 to 1000"),
+        ("/streams?sort=size", "sort \"size\"", "lag, age or bytes"),
+    ];
+    for (target, given, right) in table {
+        let detail = gateway.get(target).problem(400);
+        assert!(detail.contains(given), "{target}: {detail}");
+        assert!(detail.contains(right), "{target}: {detail}");
+    }
+    for target in [
+        "/events/news?limit=",
+        "/events/news?since=",
+        "/events/news?heartbeat=",
+        "/events?topic=",
+        "/events/",
+        "/topics/",
+        "/topics/news/events?after=",
+        "/streams?sort=",
+    ] {
+        let detail = gateway.get(&format!("{target}{long}")).problem(400);
+        assert!(detail.len() < 400 && detail.contains("xxx"), "{detail}");
+    }
+    let detail = gateway.get("/topics/nothing").problem(404);
+    assert!(detail.starts_with("topic \"nothing\""), "{detail}");
 }
 
 #[test]

@@ -11,6 +11,9 @@ use std::process::{Command, ExitStatus};
 /// The one setting that replicas take from the environment of the tests; what a test sets goes first.
 pub const SOCKETS: &str = "TIDEGATE__ENGINE__SOCKETS";
 
+/// What says that a body is a batch, an event a line.
+pub const NDJSON: (&str, &str) = ("Content-Type", "application/x-ndjson");
+
 /// A running replica. Ended on drop; its log is shown if the test fails.
 #[derive(Debug)]
 pub struct Gateway {
@@ -165,7 +168,7 @@ impl Gateway {
             serde_json::json!({"topic": topic, "data": data}).to_string()
         };
         let lines: Vec<String> = events.iter().map(line).collect();
-        self.post("/events", &[], lines.join("\n")).ids()
+        self.post("/events", &[NDJSON], lines.join("\n")).ids()
     }
 
     /// Opens a stream.

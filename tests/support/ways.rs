@@ -1,6 +1,6 @@
 //! Every way to publish.
 
-use super::{Gateway, Redis, run};
+use super::{Gateway, NDJSON, Redis, run};
 
 /// A way to publish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,16 +70,19 @@ impl Way {
         match self {
             Self::Http => {
                 let end = if end { "&end" } else { "" };
-                let target = format!("/events/{topic}?event={kind}{end}");
+                let target = format!("/events/{topic}?type={kind}{end}");
                 Some(gateway.post(&target, headers, data).id())
             }
             Self::Batch => {
                 let mut line =
-                    serde_json::json!({"topic": topic, "event": kind, "data": data, "end": end});
+                    serde_json::json!({"topic": topic, "type": kind, "data": data, "end": end});
                 if !key.is_empty() {
                     line["idempotency_key"] = key.into();
                 }
-                gateway.post("/events", &[], line.to_string()).ids().pop()
+                gateway
+                    .post("/events", &[NDJSON], line.to_string())
+                    .ids()
+                    .pop()
             }
             Self::Function => {
                 let end = if end { "end" } else { "" };
@@ -89,7 +92,7 @@ impl Way {
                 let end = if end { "1" } else { "" };
                 let command = ["XADD", "tidegate:inbox", "*"];
                 let fields = [
-                    "topic", topic, "event", kind, "data", data, "end", end, "key", key,
+                    "topic", topic, "type", kind, "data", data, "end", end, "key", key,
                 ];
                 redis.run::<String>(&[&command[..], &fields].concat());
                 None
@@ -115,7 +118,7 @@ impl Way {
 
 /// `tidegate publish`, and the id that it prints.
 fn command(to: &[&str], event: NewEvent<'_>) -> String {
-    let mut words = vec!["publish", event.topic, event.data, "--event", event.kind];
+    let mut words = vec!["publish", event.topic, event.data, "--type", event.kind];
     words.extend(to);
     if event.end {
         words.push("--end");

@@ -14,9 +14,9 @@ const RETRY_PAUSE_MS = 200;
 export const LAST = 'last';
 const TYPE = 'load';
 
-/** Posts `body` to `path`; returns the answer, whatever it is. Without `key` the lines of the body have keys. */
+/** Posts `body` to `path`; returns the answer, whatever it is. Without `key` it is a batch, whose lines have keys. */
 export async function post(path, body, key) {
-  const headers = { 'Content-Type': 'application/json' };
+  const headers = { 'Content-Type': key === undefined ? 'application/x-ndjson' : 'application/json' };
   if (key !== undefined) headers['Idempotency-Key'] = key;
   if (PUBLISH_KEY) headers.Authorization = `Bearer ${PUBLISH_KEY}`;
   let response;
@@ -34,7 +34,7 @@ export async function post(path, body, key) {
 
 /** Publishes one event and returns its id, or undefined when it was refused for good. */
 export async function publish(topic, n, type, data, more = '') {
-  const { accepted, response } = await post(`/events/${topic}?event=${type}${more}`, JSON.stringify(data), `${topic}-${n}`);
+  const { accepted, response } = await post(`/events/${topic}?type=${type}${more}`, JSON.stringify(data), `${topic}-${n}`);
   return accepted ? response.json('id') : undefined;
 }
 

@@ -411,6 +411,15 @@ impl Cluster {
         (most > 0).then(|| replica.name.clone())
     }
 
+    /// What publishers call the type of an event, by a name that all builds here know: the old one where one is older.
+    pub const fn name_of_type(&self) -> &'static str {
+        if self.builds.is_some() {
+            "event"
+        } else {
+            "type"
+        }
+    }
+
     /// The key that publishers send, if the scenario has one.
     #[must_use]
     pub fn publish_key(&self) -> Option<&'static str> {

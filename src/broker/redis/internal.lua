@@ -636,12 +636,15 @@ local function inbox_item(entry, partitions)
   -- What is too long to be a topic is refused; its sum is not worth the time.
   local p = #topic <= 255 and partition_of(topic, partitions) or '0'
   local last = ending ~= '' and ending ~= '0' and ending ~= 'false'
-  return { p = p, topic = topic, kind = fields.event or '', data = fields.data or '', last = last, key = fields.key or '' }
+  -- The type's old name is event.
+  local kind, twice = fields.type or fields.event or '', fields.type ~= nil and fields.event ~= nil
+  return { p = p, topic = topic, kind = kind, twice = twice, data = fields.data or '', last = last, key = fields.key or '' }
 end
 
 -- Why an entry is refused before more is done with its texts than to measure them.
 local function inbox_refusal(item, most)
   if #item.data > most then return refuse('TGLARGE', int(most)) end
+  if item.twice then return refuse('TGINVALID', 'type and event: both are the type of the event, event by its old name; an entry has type alone') end
   if #item.key > 255 then return refuse('TGINVALID', 'an idempotency key has at most 255 bytes') end
 end
 

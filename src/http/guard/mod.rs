@@ -19,6 +19,7 @@ mod path;
 use super::accept::Peer;
 use super::gateway::Gateway;
 use super::problem::Problem;
+use super::shown::Shown;
 use crate::address::Client;
 use crate::config::Server;
 use crate::metrics::RequestRefusal;
@@ -163,18 +164,31 @@ pub(super) fn let_through<B>(request: &axum::http::Request<B>) -> bool {
 }
 
 /// What the caller is told.
-fn problem(reason: RequestRefusal) -> Problem {
+fn problem(reason: RequestRefusal, request: &Request) -> Problem {
+    let given = |name| {
+        let values = request.headers().get_all(name).iter();
+        let values: Vec<_> = values
+            .map(|value| String::from_utf8_lossy(value.as_bytes()))
+            .collect();
+        values.join(", ")
+    };
     match reason {
-        RequestRefusal::TwoHosts => Problem::bad_request("Host: a request names one host"),
-        RequestRefusal::Path => {
-            Problem::bad_request("path: no part of it is . or .. or empty, percent-encoded or not")
-        }
-        RequestRefusal::Host => {
-            Problem::misdirected("Host: this gateway has no such name; server.hosts gives it one")
-        }
-        RequestRefusal::CrossSite => Problem::forbidden(
-            "a page of another origin may not write here; server.origins lets it",
-        ),
+        RequestRefusal::TwoHosts => Problem::bad_request(format!(
+            "Host {}: a request names one host, in its target and here alike",
+            Shown(&given("host"))
+        )),
+        RequestRefusal::Path => Problem::bad_request(format!(
+            "path {}: no part of it is . or .. or empty, percent-encoded or not",
+            Shown(request.uri().path())
+        )),
+        RequestRefusal::Host => Problem::misdirected(format!(
+            "Host {}: this gateway has no such name; server.hosts gives it one",
+            Shown(&given("host"))
+        )),
+        RequestRefusal::CrossSite => Problem::forbidden(format!(
+            "Origin {}: a page of another origin may not write here; server.origins lets it",
+            Shown(&given("origin"))
+        )),
         RequestRefusal::Forwarded => Problem::forbidden(
             "this gateway has no publish key, and takes no writes from beyond its machine; auth.publish_key gives it one",
         ),
@@ -191,7 +205,7 @@ pub(super) async fn guarded(
         Ok(()) => next.run(request).await,
         Err(reason) => {
             guard.note(reason, &request);
-            problem(reason).into_response()
+            problem(reason, &request).into_response()
         }
     }
 }

@@ -126,7 +126,7 @@ pub(super) async fn leave_unfinished(
         let address = address.clone();
         async move {
             let head =
-                b"POST /events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4000000\r\n\r\n";
+                b"POST /events HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-ndjson\r\nContent-Length: 4000000\r\n\r\n";
             let body = [&head[..], &vec![b'\n'; UNWANTED]].concat();
             // How long an answer may take is not the point.
             match status_of(&address, &body).await {

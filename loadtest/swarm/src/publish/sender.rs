@@ -30,6 +30,8 @@ pub struct Sender {
     redis: RedisLink,
     nginx: String,
     tidegate: PathBuf,
+    /// What the type of an event is called.
+    name_of_type: &'static str,
     /// `Authorization` of what goes over HTTP, and the key alone.
     key: Option<(String, &'static str)>,
 }
@@ -46,6 +48,7 @@ impl Sender {
             redis: RedisLink::new(&cluster.redis_url).map_err(|why| why.to_string())?,
             nginx: cluster.nginx.address.clone(),
             tidegate: cluster.tidegate.clone(),
+            name_of_type: cluster.name_of_type(),
             key: cluster
                 .publish_key()
                 .map(|key| (format!("Bearer {key}"), key)),
@@ -123,7 +126,7 @@ impl Sender {
             .arg("*")
             .arg("topic")
             .arg(topic_name(event.topic));
-        cmd.arg("event")
+        cmd.arg(self.name_of_type)
             .arg(event.key.way.as_str())
             .arg("data")
             .arg(&event.data)
@@ -135,8 +138,9 @@ impl Sender {
     async fn post(&self, event: &Event) -> Option<Fate> {
         let key = self.key(event);
         let target = format!(
-            "/events/{}?event={}",
+            "/events/{}?{}={}",
             topic_name(event.topic),
+            self.name_of_type,
             event.key.way.as_str()
         );
         let request = Request {
@@ -157,7 +161,7 @@ impl Sender {
         let line = |event: &Event| {
             let line = json!({
                 "topic": topic_name(event.topic),
-                "event": event.key.way.as_str(),
+                self.name_of_type: event.key.way.as_str(),
                 "data": event.data,
                 "idempotency_key": self.key(event),
             });
@@ -187,7 +191,7 @@ impl Sender {
         let run = Command::new(&self.tidegate)
             .args(["publish", &topic_name(event.topic), &event.data])
             .args([
-                "--event",
+                &format!("--{}", self.name_of_type),
                 event.key.way.as_str(),
                 "--idempotency-key",
                 &self.key(event),
