@@ -59,7 +59,7 @@ def libraries():
             "Chromium EventSource",
             "chromium",
             "chromium",
-            plain=(sys.executable, HERE / "chromium/eventsource.py", "plain"),
+            plain=(sys.executable, HERE / "chromium/client.py", "EventSource", "plain"),
         ),
         *(
             Library(f"npm eventsource {major}", "npm", name, plain=(node, HERE / "npm/eventsource.mjs", name))
@@ -67,12 +67,20 @@ def libraries():
             for name in [f"eventsource{major}"]
         ),
         with_remedy(
-            "@microsoft/fetch-event-source",
+            "fetch-event-source in Node",
             "npm",
             "@microsoft/fetch-event-source",
             (node, HERE / "npm/fetch-event-source.mjs"),
             "npm/fetch-event-source.mjs",
             "a clean end is an error, and 204 and 400 are final",
+        ),
+        with_remedy(
+            "fetch-event-source in Chromium",
+            "chromium",
+            "chromium",
+            (sys.executable, HERE / "chromium/client.py", "fetch-event-source"),
+            "",
+            "the same",
         ),
         with_python("httpx-sse", "httpx_sse"),
         with_python("sseclient-py", "sseclient"),
@@ -129,7 +137,7 @@ def have(family):
         "go": have_go,
         "rust": have_rust,
         "java": have_java,
-        "chromium": lambda: need("chromium"),
+        "chromium": have_chromium,
         "curl": lambda: need("curl"),
         "tidegate": lambda: None,
     }[family]()
@@ -142,6 +150,11 @@ def have_npm():
         HERE / "npm/package-lock.json",
         ["npm", "ci", "--no-audit", "--no-fund", "--prefix", HERE / "npm"],
     )
+
+
+def have_chromium():
+    need("chromium")
+    have_npm()
 
 
 def have_python():

@@ -133,7 +133,26 @@ def cluster(*words):
     subprocess.run([CLUSTER, *words], check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
 
 
-def scenario_a():
+class OwnNginx:
+    """The cluster's nginx: what the scenarios do to it."""
+
+    url = os.environ.get("BASE_URL")
+    log = Path(os.environ.get("CLUSTER_DIR", ""), "log/nginx.log")
+
+    def environment(self):
+        return {}
+
+    def start(self):
+        cluster("start", "nginx")
+
+    def kill(self):
+        cluster("kill", "nginx")
+
+    def reload(self):
+        cluster("reload", "nginx")
+
+
+def scenario_a(nginx, _runs):
     """A replica killed and started, all of them restarted one by one, nginx reloaded."""
     time.sleep(3)
     cluster("kill", "r1")
@@ -142,11 +161,11 @@ def scenario_a():
     time.sleep(3)
     cluster("restart", "r1", "r2", "r3")
     time.sleep(3)
-    cluster("reload", "nginx")
+    nginx.reload()
     time.sleep(5)
 
 
-def scenario_b(runs):
+def scenario_b(nginx, runs):
     """20 s of silence, no replica for 7 s, no nginx for 3 s."""
     time.sleep(3)
     runs.clear()
@@ -155,11 +174,11 @@ def scenario_b(runs):
     time.sleep(3)
     without_replicas(7)
     time.sleep(5)
-    without_nginx(3)
+    without(nginx, 3)
     time.sleep(5)
 
 
-def short(runs):
+def short(nginx, _runs):
     """Some of both, in less than half a minute."""
     time.sleep(1)
     cluster("kill", "r1")
@@ -167,8 +186,8 @@ def short(runs):
     time.sleep(1)
     without_replicas(3)
     time.sleep(1)
-    without_nginx(1)
-    cluster("reload", "nginx")
+    without(nginx, 1)
+    nginx.reload()
     time.sleep(1)
 
 
@@ -178,20 +197,21 @@ def without_replicas(seconds):
     cluster("start", "r1", "r2", "r3")
 
 
-def without_nginx(seconds):
-    cluster("kill", "nginx")
+def without(nginx, seconds):
+    nginx.kill()
     time.sleep(seconds)
-    cluster("start", "nginx")
+    nginx.start()
 
 
-def play(name, base, programs, do):
+def play(name, nginx, programs, do):
     """All programs read one topic while `do` is done. Returns how many events there were, and each one's verdict."""
     say(f"scenario {name}: {len(programs)} programs")
     # But for A, all begin with a cursor that cannot be read: they are told a gap, and go on live.
     query = "" if name == "A" else "?last_event_id=bad"
     publisher = Publisher(f"scenario-{name.lower()}")
     clients = [
-        Client(key, library, command, f"{base}/events/{publisher.topic}{query}") for key, library, command in programs
+        Client(key, library, command, f"{nginx.url}/events/{publisher.topic}{query}")
+        for key, library, command in programs
     ]
     try:
         publisher.warms.set()
@@ -203,7 +223,7 @@ def play(name, base, programs, do):
                     f"{client.name} has seen nothing within {PATIENCE_SECONDS} s: {client.said()[-2000:]}"
                 )
         publisher.runs.set()
-        do(*((publisher.runs,) if do is not scenario_a else ()))
+        do(nginx, publisher.runs)
         publisher.stop()
         wait(GRACE_SECONDS, lambda: all(client.has(publisher.sent) for client in clients))
     finally:
@@ -217,7 +237,7 @@ def play(name, base, programs, do):
 ENDS_SECONDS = 12  # in which a client that comes back asks at least twice
 
 
-def ends(base, programs):
+def ends(nginx, programs):
     """What each does about 204, which is for good, and about 400: "stops", "fails" (ends with an error), or "loops"."""
     say("204 and 400")
     publisher = Publisher("ended")
@@ -228,11 +248,11 @@ def ends(base, programs):
         last = publisher.publish("done", "", "end")
         # No topic has a # in its name.
         for status, path in (204, f"ended-{number}?last_event_id={last}"), (400, f"bad-{number}%23"):
-            clients.append((status, Client(key, library, command, f"{base}/events/{path}")))
+            clients.append((status, Client(key, library, command, f"{nginx.url}/events/{path}")))
     time.sleep(ENDS_SECONDS)
     gone = [client.end() for _, client in clients]
     publisher.stop()
-    log = Path(os.environ["CLUSTER_DIR"], "log/nginx.log").read_text()
+    log = nginx.log.read_text()
     found = {}
     for (status, client), code in zip(clients, gone):
         path = unquote(urlsplit(client.url).path)

@@ -5,20 +5,13 @@ globalThis.document = { hidden: false, addEventListener() {}, removeEventListene
 // What a page is served is the module of its name; Node takes the package for CommonJS.
 const { fetchEventSource } = (await import('@microsoft/fetch-event-source')).default;
 
-const [, , form, url] = process.argv;
-const show = ({ id, event, data }) => console.log(JSON.stringify({ id, type: event, data }));
-
-const follow = {
-  // As the README shows it first.
-  plain: () => fetchEventSource(url, { onmessage: show }),
-
-  remedy: () => follow_(url, show),
-};
+// As the README shows it first.
+const plain = (url, show) => fetchEventSource(url, { onmessage: show });
 
 // remedy
 class Over extends Error {}
 
-const follow_ = (url, show) => fetchEventSource(url, {
+const follow = (url, show) => fetchEventSource(url, {
   openWhenHidden: true,
   async onopen({ status }) {
     if (status === 204 || status === 400) throw new Over(status);
@@ -30,4 +23,6 @@ const follow_ = (url, show) => fetchEventSource(url, {
 });
 // end of remedy
 
-await follow[form]();
+const [, , form, url] = process.argv;
+const show = ({ id, event, data }) => console.log(JSON.stringify({ id, type: event, data }));
+await { plain, remedy: follow }[form](url, show);
