@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -125,6 +126,9 @@ def libraries():
     ]
 
 
+NPM = threading.Lock()  # two families have packages of npm
+
+
 class Missing(Exception):
     """What cannot be had here, in words."""
 
@@ -145,16 +149,20 @@ def have(family):
 
 def have_npm():
     need("node", "npm")
-    once(
-        HERE / "npm/node_modules",
-        HERE / "npm/package-lock.json",
-        ["npm", "ci", "--no-audit", "--no-fund", "--prefix", HERE / "npm"],
-    )
+    version = subprocess.run(["node", "--version"], capture_output=True, text=True).stdout
+    if not version.startswith("v") or int(version[1:].split(".")[0]) < 20:
+        raise Missing(f"node 20 or later, not {version.strip()}")
+    with NPM:
+        once(
+            HERE / "npm/node_modules",
+            HERE / "npm/package-lock.json",
+            ["npm", "ci", "--no-audit", "--no-fund", "--prefix", HERE / "npm"],
+        )
 
 
 def have_chromium():
     need("chromium")
-    have_npm()
+    have_npm()  # a page with fetch-event-source
 
 
 def have_python():
@@ -178,18 +186,18 @@ def have_go():
     module = ["go", "-C", HERE / "go"]
     fetched("go mod download", [*module, "mod", "download"])
     BUILT.mkdir(parents=True, exist_ok=True)
-    build([*module, "build", "-o", f"{BUILT}/go/", "./..."])
+    build([*module, "build", "-buildvcs=false", "-o", f"{BUILT}/go/", "./..."])
 
 
 def have_rust():
-    need("cargo")
+    present("cargo")
     manifest = ["--locked", "--manifest-path", HERE / "rust/Cargo.toml"]
     fetched("cargo fetch", ["cargo", "fetch", *manifest])
     build(["cargo", "build", "--release", *manifest, "--target-dir", ROOT / "target/clients"])
 
 
 def have_java():
-    need("mvn", "javac")
+    present("mvn", "javac")
     classes = BUILT / "java"
     jars = [
         "mvn",
@@ -210,6 +218,12 @@ def need(*programs):
         raise Missing(f"{', '.join(programs)}: not installed")
 
 
+def present(*programs):
+    """These are here. Nobody is to get a compiler on their machine for a table."""
+    if missing := [name for name in programs if not shutil.which(name)]:
+        raise Missing(f"{', '.join(missing)}: not installed")
+
+
 def once(place, wanted, *commands):
     """Fills a folder, unless it was filled from a file with the same content."""
     stamp = place / "filled-from"
@@ -224,12 +238,13 @@ def once(place, wanted, *commands):
 
 def fetched(what, command):
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    said = done.stderr or done.stdout
+    if re.search("EUSAGE|missing go.sum|updates to go.mod|checksum mismatch|--locked", said) and done.returncode:
+        raise RuntimeError(f"{what}: the lock file is wrong, and no registry is: {said[-2000:]}")
     if done.returncode:
-        raise Missing(f"{what}: {(done.stderr or done.stdout).strip()[-2000:]}")
+        raise Missing(f"{what}: {' / '.join(said.strip().splitlines()[:2])}")
 
 
 def build(command):
     """All that it needs is here: if it fails, the fault is ours."""
-    subprocess.run(
-        command, stdin=subprocess.DEVNULL, check=True, env={**os.environ, "GOFLAGS": "-mod=mod -buildvcs=false"}
-    )
+    subprocess.run(command, stdin=subprocess.DEVNULL, check=True)

@@ -11,62 +11,38 @@ LANGUAGES = {".mjs": "javascript", ".py": "python", ".go": "go", ".rs": "rust", 
 
 
 def of(wanted, results, asked):
-    sent = {name: sent for name, (sent, _) in results.items()}
-    heads = [f"lost {name} (of {sent[name]})" for name in results]
-    rows = [
-        [
-            "library",
-            "version",
-            *heads,
-            "resumes by itself",
-            "204",
-            "400",
-            "empty events",
-            "remedy",
-            "lost, repeated with it",
-        ]
+    lost = [f"lost {name} (of {sent})" for name, (sent, _) in results.items()]
+    heads = ["library", "version", *lost, "resumes by itself", "204", "400", "empty events", "remedy"]
+    rows = [heads, ["---"] * len(heads), *(row(library, results, asked) for library in wanted)]
+    seen = [verdict for _, verdicts in results.values() for verdict in verdicts.values()]
+    repeated = sum(verdict["repeated"] + verdict["out of order"] for verdict in seen)
+    lines = (f"| {' | '.join(cells)} |" for cells in rows)
+    return "\n".join([*lines, "", f"Repeated or out of order, all programs together: {repeated}."])
+
+
+def row(library, results, asked):
+    forms = [form for form in ("plain", "remedy") if form == "plain" or library.remedy]
+    seen = [{name: verdict.get(f"{library.name} ({form})") for name, (_, verdict) in results.items()} for form in forms]
+    done = [asked.get(f"{library.name} ({form})", {}) for form in forms]
+    return [
+        library.name,
+        library.version(),
+        *(cell(form[name] and form[name]["lost"] for form in seen) for name in results),
+        resumes(seen[0].values()),
+        *(cell(form.get(status) for form in done) for status in (204, 400)),
+        cell(sum(verdict["empty"] for verdict in form.values()) for form in seen if all(form.values())),
+        library.cure,
     ]
-    for library in wanted:
-        plain = verdicts(library, "plain", results)
-        cured = verdicts(library, "remedy", results)
-        rows.append(
-            [
-                library.name,
-                library.version(),
-                *(str(plain[name]["lost"]) if plain else "" for name in results),
-                resumes(plain) if plain else "",
-                *(both(library, status, asked) for status in (204, 400)),
-                empty(plain, cured),
-                library.cure,
-                told(cured) if library.remedy else "–",
-            ]
-        )
-    return "\n".join(f"| {' | '.join(row)} |" for row in [rows[0], ["---"] * len(rows[0]), *rows[1:]])
 
 
-def verdicts(library, form, results):
-    key = f"{library.name} ({form})"
-    return {name: verdict[key] for name, (_, verdict) in results.items() if key in verdict}
+def cell(values):
+    """Without the remedy and with it; once, if it is the same."""
+    return " / ".join(dict.fromkeys(str(value) for value in values if value is not None))
 
 
 def resumes(plain):
-    lost = [verdict["lost"] for verdict in plain.values()]
-    return "yes" if not any(lost) else "no" if all(lost) else "not always"
-
-
-def both(library, status, asked):
-    """What it does about this status, without and with the remedy."""
-    said = [asked.get(f"{library.name} ({form})", {}).get(status) for form in ("plain", "remedy")]
-    return " / ".join(dict.fromkeys(filter(None, said)))
-
-
-def empty(*forms):
-    counts = [sum(verdict["empty"] for verdict in form.values()) for form in forms if form]
-    return " / ".join(map(str, dict.fromkeys(counts)))
-
-
-def told(cured):
-    return ", ".join(str(sum(verdict[what] for verdict in cured.values())) for what in ("lost", "repeated"))
+    lost = [verdict["lost"] for verdict in plain if verdict]
+    return "" if not lost else "yes" if not any(lost) else "no" if all(lost) else "not always"
 
 
 def faults(wanted, results, asked):
@@ -75,7 +51,8 @@ def faults(wanted, results, asked):
         if library.name == "curl":  # its remedy is another program
             continue
         form = "remedy" if library.remedy else "plain"
-        for name, verdict in verdicts(library, form, results).items():
+        for name, (_, verdicts) in results.items():
+            verdict = verdicts[f"{library.name} ({form})"]
             wrong = {what: count for what, count in verdict.items() if count}
             if wrong:
                 yield f"{library.name} ({form}), scenario {name}: {wrong}"
@@ -92,7 +69,7 @@ def remedies(wanted):
                 r"^[^\n]*remedy\n(.*?)\n[^\n]*end of remedy$", source.read_text(), re.DOTALL | re.MULTILINE
             )[1]
             text = textwrap.dedent(text.expandtabs(4)).strip("\n")
-            yield f"{library.name}, {library.cure}:\n\n```{LANGUAGES[source.suffix]}\n{text}\n```"
+            yield f"**{library.name}**: {library.cure}.\n\n```{LANGUAGES[source.suffix]}\n{text}\n```"
 
 
 def write(table, wanted):

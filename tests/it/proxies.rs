@@ -802,6 +802,8 @@ fn who_may_read_is_found_out_by_a_service_of_ones_own() {
         drop(readers);
         let said = proxy.curl(&["--http1.1"], "/events/news");
         said.told_to_come_back();
+        let said = proxy.curl(&["--http2"], "/events/news");
+        assert_eq!(said.exit, Some(BROKEN_OFF_HTTP2), "{kind:?}: {said:?}");
         let said = proxy.curl(&["--data", "x"], "/events/news");
         assert!(said.status >= 500, "{kind:?}: {}", said.text);
         stream.wait_for_event(&redis.publish("news", "y", &[]));
@@ -886,8 +888,10 @@ fn nginx_limits_each_address_and_sends_no_stream_away_for_good() {
         for address in [own, same] {
             ask(&["--http1.1"], address, "/events/news").told_to_come_back();
         }
-        proxy.wait_for_log("limits=REJECTED/", 2);
-        proxy.wait_for_log(" away=limited ", 2);
+        let said = ask(&["--http2"], own, "/events/news");
+        assert_eq!(said.exit, Some(BROKEN_OFF_HTTP2), "{said:?}");
+        proxy.wait_for_log("limits=REJECTED/", 3);
+        proxy.wait_for_log(" away=limited ", 3);
         drop(listen(other));
         // A reload does not forget them.
         proxy.reload();
