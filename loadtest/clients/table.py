@@ -6,6 +6,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 PAGE = HERE.parents[1] / "docs/clients.md"
+REMEDY_LINES_MAX = 15
 BEGIN, END = "<!-- written by `make clients` -->", "<!-- end of what `make clients` writes -->"
 LANGUAGES = {".mjs": "javascript", ".py": "python", ".go": "go", ".rs": "rust", ".java": "java"}
 
@@ -69,6 +70,8 @@ def remedies(wanted):
                 r"^[^\n]*remedy\n(.*?)\n[^\n]*end of remedy$", source.read_text(), re.DOTALL | re.MULTILINE
             )[1]
             text = textwrap.dedent(text.expandtabs(4)).strip("\n")
+            if sum(1 for line in text.splitlines() if line.strip()) > REMEDY_LINES_MAX:
+                raise RuntimeError(f"the remedy of {library.name} is longer than {REMEDY_LINES_MAX} lines")
             yield f"**{library.name}**: {library.cure}.\n\n```{LANGUAGES[source.suffix]}\n{text}\n```"
 
 

@@ -25,8 +25,7 @@ async def check(response):
 
 
 async def events(url, last=""):
-    timeout = aiohttp.ClientTimeout(connect=5, sock_read=45)  # three heartbeats, and no end to the whole
-    async with aiohttp.ClientSession(timeout=timeout, raise_for_status=check) as session:
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(sock_read=45), raise_for_status=check) as session:
         while True:
             try:
                 async with client.EventSource(url, session=session, headers={"Last-Event-Id": last}) as source:

@@ -35,11 +35,10 @@ async fn plain(url: &str) -> Outcome {
 async fn remedy(url: &str) -> Outcome {
     // remedy
     let three_heartbeats = HyperTransport::builder().read_timeout(Duration::from_secs(45));
-    let again = ReconnectOptions::reconnect(true)
-        .retry_initial(true)
-        .delay_max(Duration::from_secs(8));
+    let transport = three_heartbeats.build_http()?;
+    let again = ReconnectOptions::reconnect(true).retry_initial(true);
     let client = ClientBuilder::for_url(url)?.reconnect(again.build());
-    let mut stream = client.build_with_transport(three_heartbeats.build_http()?).stream();
+    let mut stream = client.build_with_transport(transport).stream();
     while let Some(event) = stream.next().await {
         match event {
             Ok(SSE::Event(event)) => show(&event),
