@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -27,6 +26,7 @@ class Client:
     def __init__(self, name, library, command, url):
         self.name, self.library, self.url = name, library, url
         self.numbers, self.empty, self.warm = [], 0, False
+        self.over, self.code = False, None  # waited for; how it had ended by then, if it had
         self.stderr = tempfile.TemporaryFile("w+")
         self.process = subprocess.Popen(
             [*command, url],
@@ -69,6 +69,8 @@ class Client:
 
     def gone(self):
         """How it ended, if it has. It is not waited for yet: so its number, and its session's, is nobody else's."""
+        if self.over:
+            return self.code
         ended = os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         return ended.si_status if ended else None
 
@@ -78,11 +80,11 @@ class Client:
 
     def end(self):
         """Ends it, and what it has started, which is of its session."""
-        gone = self.gone()
+        self.code, self.over = self.gone(), True
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         self.reader.join(5)
-        return gone
+        return self.code
 
     def verdict(self, sent):
         seen = set(self.numbers)
@@ -257,20 +259,24 @@ def ends(nginx, programs):
         # No topic has a # in its name.
         for status, path in (204, f"ended-{number}?last_event_id={last}"), (400, f"bad-{number}%23"):
             clients.append((status, Client(key, library, command, f"{nginx.url}/events/{path}")))
+    wait(PATIENCE_SECONDS, lambda: all(times_asked(nginx, status, client) for status, client in clients))
     time.sleep(ENDS_SECONDS)
     gone = [client.end() for _, client in clients]
     publisher.stop()
-    log = nginx.log.read_text()
     found = {}
     for (status, client), code in zip(clients, gone):
-        path = unquote(urlsplit(client.url).path)
-        asked = len(re.findall(f'"GET {re.escape(path)}" {status} ', log))
-        if (
-            client.library.speaks == "lines"
-        ):  # `tail` says the topic in the query, which no log has; it ends when it stops
-            asked = 0 if code is None else 1
-        found.setdefault(client.name, {})[status] = "loops" if asked != 1 else "fails" if code else "stops"
+        asked = times_asked(nginx, status, client)
+        what = "never asks" if not asked else "loops" if asked > 1 else "fails" if code else "stops"
+        found.setdefault(client.name, {})[status] = what
     return found
+
+
+def times_asked(nginx, status, client):
+    """How often it got this status, by nginx's log."""
+    if client.library.speaks == "lines":  # `tail` says the topic in the query, which no log has; it ends when it stops
+        return 0 if client.gone() is None else 1
+    path = unquote(urlsplit(client.url).path)
+    return nginx.log.read_text().count(f'"GET {path}" {status} ')
 
 
 def wait(seconds, until):

@@ -58,8 +58,8 @@ def faults(wanted, results, asked):
             if wrong:
                 yield f"{library.name} ({form}), scenario {name}: {wrong}"
         for status, what in asked.get(f"{library.name} ({form})", {}).items():
-            if what == "loops":
-                yield f"{library.name} ({form}) comes back after {status}"
+            if what not in ("stops", "fails"):
+                yield f"{library.name} ({form}) {what} after {status}"
 
 
 def remedies(wanted):
