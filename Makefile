@@ -58,8 +58,8 @@ $(built): Cargo.toml Cargo.lock $(shell find src -type f)
 
 # --- checks -----------------------------------------------------------------------------------------------------------
 
-.PHONY: old-rules test-old-rule mutants model fuzz test quick ci test-tools fmt fmt-check lint doc test-rust test-valkey test-config test-dashboards test-load test-fault test-abuse deny
-checks = test-tools fmt-check lint doc test-rust test-old-rule test-config test-dashboards test-load test-fault test-abuse
+.PHONY: old-rules test-old-rule mutants model fuzz test quick ci test-tools fmt fmt-check lint doc test-rust test-valkey test-config test-dashboards test-load test-clients test-fault test-abuse deny
+checks = test-tools fmt-check lint doc test-rust test-old-rule test-config test-dashboards test-load test-clients test-fault test-abuse
 
 test: ## all checks: the one command that tells whether a change is good
 	@told=; trap 'printf "%s" "$$told"' EXIT; \
@@ -142,6 +142,9 @@ test-dashboards: binary ## does every panel show something? Asked of a Prometheu
 test-load: binary ## short k6 runs through a cluster of its own, on free ports, and what of them the dashboard shows
 	deploy/local/cluster run -- loadtest/k6/check
 
+test-clients: binary ## client libraries of npm, PyPI and Go lose nothing while replicas and nginx are killed; without a registry it says so
+	deploy/local/cluster run -- loadtest/clients/run --short
+
 test-fault: ## a short run of the fault runner
 	$(MAKE) fault ARGS="--short"
 
@@ -152,9 +155,12 @@ include deploy/deploy.mk
 
 # --- load and faults --------------------------------------------------------------------------------------------------
 
-.PHONY: load fault test-upgrade abuse bench rolling-deploy rebalance
+.PHONY: load clients fault test-upgrade abuse bench rolling-deploy rebalance
 load: ## a k6 run through the running cluster: SCRIPT=subscribe.js (publish, reconnect, soak), K6=/path/to/k6; ARGS go to k6
 	BASE_URL=$${BASE_URL:-http://127.0.0.1:$${NGINX_PORT:-8080}} loadtest/k6/run.sh $(ARGS)
+
+clients: binary ## runs client libraries through a cluster that is being broken, and writes the table of docs/clients.md
+	deploy/local/cluster run -- loadtest/clients/run $(ARGS)
 
 fault: binary ## kills, pauses and cuts parts while subscribers watch for loss; ARGS go to the fault runner
 	cargo run --release --locked -p swarm --bin fault -- $(ARGS)

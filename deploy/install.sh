@@ -50,6 +50,8 @@ package_of() {
         systemd-analyze) echo systemd ;;
         musl-gcc) echo musl-tools ;;
         xz) echo xz-utils ;;
+        node) echo nodejs ;;
+        go) echo golang-go ;;
         *) echo "$1" ;;
     esac
 }

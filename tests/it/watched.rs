@@ -6,7 +6,7 @@
 //! `deploy/prometheus/tests`.
 
 use crate::support::{
-    Directory, Gateway, Nginx, Process, eventually, exchange, free_address, program,
+    Directory, End, Gateway, Nginx, Process, eventually, exchange, free_address, program,
 };
 use std::io::Write as _;
 use std::net::{SocketAddr, TcpStream};
@@ -86,7 +86,9 @@ fn counted(lines: &[String]) -> String {
 fn a_stream_that_nginx_sends_away_is_counted_from_its_log() {
     let nginx = Nginx::before_addresses(&[free_address(), free_address()]);
     for _ in 0..2 {
-        assert!(nginx.get("/events/news").text().starts_with("retry: "));
+        let mut told = nginx.open("/events/news", &[]);
+        assert_eq!(told.rest(), (vec![], End::Cut));
+        assert!(told.text().starts_with("retry: "), "{}", told.text());
     }
     nginx.post("/events/news", &[], "x").problem(502);
     nginx.wait_for_access("\"POST /events/news\" 502");
