@@ -223,5 +223,7 @@ impl Connection {
 
 /// What the gateway says of the stream itself, rather than of a topic that was asked for.
 fn is_notice(kind: &str) -> bool {
-    kind.starts_with("tidegate.") && kind != "tidegate.connections"
+    let notices = ["open", "live", "cursor", "heartbeat", "gap", "deleted"];
+    let kind = kind.strip_prefix("tidegate.");
+    kind.is_some_and(|kind| notices.contains(&kind))
 }

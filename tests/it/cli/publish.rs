@@ -229,7 +229,7 @@ fn batches_are_as_small_as_the_server_wants_them() {
     let gateway = Gateway::start(&config);
     let url = gateway.url();
     let long = "x".repeat(400) + "\n";
-    let lines = (1..=20).map(|n| format!("{n}\n")).collect::<String>() + &long.repeat(9);
+    let lines = numbers(20).join("\n") + "\n" + &long.repeat(9);
     done(run_with(&["publish", "news", "--url", &url], &[], &lines));
     assert_eq!(history(&gateway, "news")[..20], numbers(20));
     assert_eq!(history(&gateway, "news").len(), 29);
