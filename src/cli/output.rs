@@ -124,10 +124,10 @@ pub(super) fn is_terminal() -> bool {
     io::stdout().is_terminal()
 }
 
-/// Whether standard output shows colours, and they are wanted ([NO_COLOR](https://no-color.org)).
-pub(super) fn has_colours() -> bool {
+/// Whether colours are wanted where a terminal shows them ([NO_COLOR](https://no-color.org)).
+pub(super) fn wants_colours() -> bool {
     let variable = |name| std::env::var_os(name).unwrap_or_default();
-    is_terminal() && variable("NO_COLOR").is_empty() && variable("TERM") != "dumb"
+    variable("NO_COLOR").is_empty() && variable("TERM") != "dumb"
 }
 
 /// A text in lines of at most so many columns. Lines but the first begin with so many spaces; a word that is

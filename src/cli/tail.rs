@@ -1,7 +1,7 @@
 //! `tidegate tail`.
 
 use super::ask::GatewayArgs;
-use super::output::{Fault, complain, harmless, has_colours, is_terminal, say, unread};
+use super::output::{Fault, complain, harmless, is_terminal, say, unread, wants_colours};
 use crate::client::{Event, Follower, Told};
 use clap::Args;
 use serde::Deserialize;
@@ -61,7 +61,7 @@ pub(super) async fn tail(args: TailArgs) -> Result<(), Fault> {
         json: args.json,
         names: (topics.len() > 1).then(|| Names::of(&args.topics)),
         terminal: is_terminal(),
-        colours: has_colours(),
+        colours: is_terminal() && wants_colours(),
     };
     let base = args.gateway.url.clone();
     if printer.terminal && std::io::stderr().is_terminal() {

@@ -126,7 +126,12 @@ impl Answer {
     /// Whether what was sent is at fault, and not who sent it or where to.
     #[must_use]
     pub fn refuses_content(&self) -> bool {
-        matches!(self.status.as_u16(), 400 | 409 | 413 | 422 | 507) && self.detail().is_some()
+        match self.status.as_u16() {
+            // A proxy on the way has a bound of its own, and says so without a word.
+            413 => true,
+            400 | 409 | 422 | 507 => self.detail().is_some(),
+            _ => false,
+        }
     }
 
     /// What the gateway says is wrong (RFC 9457).

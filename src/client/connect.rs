@@ -190,18 +190,8 @@ pub async fn send(
     let request = request
         .body(Full::new(body))
         .map_err(|why| Error::Impossible(why.to_string()))?;
-    let answer = sender.send_request(request);
-    let mut connection = Box::pin(connection);
-    // The connection is driven until the head is there; the body drives the rest through its task.
-    let answer = tokio::select! {
-        answer = answer => answer,
-        ended = &mut connection => {
-            let why = ended.err().map(|why| format!(": {why}")).unwrap_or_default();
-            return Err(Error::Broken(format!("{authority} closed the connection{why}")));
-        }
-    };
     let drive = async move {
-        // What ends it shows in the body.
+        // What ends it shows in the answer and in its body.
         let _ended = connection.await;
     };
     #[expect(
@@ -209,7 +199,8 @@ pub async fn send(
         reason = "lives as long as this short command"
     )]
     tokio::spawn(drive);
-    answer.map_err(|why| Error::Broken(why.to_string()))
+    let answer = sender.send_request(request).await;
+    answer.map_err(|why| Error::Broken(format!("no answer from {authority}: {why}")))
 }
 
 /// The whole body as text.

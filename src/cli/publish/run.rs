@@ -221,7 +221,7 @@ impl Run {
                     return Ok(());
                 }
                 Ok(answer) if answer.refuses_content() && !answer.may_be_repeated() => {
-                    let why = answer.detail().unwrap_or_default();
+                    let why = answer.detail().unwrap_or_else(|| answer.refusal());
                     return Err(Refusal::Content(why));
                 }
                 Ok(answer) if answer.may_be_repeated() => (answer.refusal(), answer.retry_after),

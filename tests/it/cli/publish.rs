@@ -2,7 +2,8 @@
 
 use super::{ask, done};
 use crate::support::{
-    Directory, Gateway, Lines, Output, Process, Redis, Terminal, binary, eventually, run, run_with,
+    Directory, Gateway, Lines, Nginx, Output, Process, Redis, Terminal, binary, eventually, run,
+    run_with,
 };
 use serde_json::json;
 use std::fmt::Write as _;
@@ -233,6 +234,25 @@ fn batches_are_as_small_as_the_server_wants_them() {
     done(run_with(&["publish", "news", "--url", &url], &[], &lines));
     assert_eq!(history(&gateway, "news")[..20], numbers(20));
     assert_eq!(history(&gateway, "news").len(), 29);
+}
+
+/// Nor are those of a proxy, which refuses with a page of its own.
+#[test]
+fn batches_are_as_small_as_a_proxy_wants_them() {
+    let gateway = gateway();
+    let nginx = Nginx::with(&format!(
+        "client_max_body_size 2k; location / {{ proxy_pass {}; }}",
+        gateway.url()
+    ));
+    let url = format!("http://{}", nginx.address());
+    let words = ["publish", "news", "--url", &url];
+    let lines = numbers(500).join("\n");
+    done(run_with(&words, &[], &lines));
+    assert_eq!(history(&gateway, "news"), numbers(500));
+    let refused = run_with(&words, &[], &format!("small\n{}", "x".repeat(3000)));
+    assert_eq!(refused.code, REFUSED, "{refused:?}");
+    assert!(refused.stderr.contains("line 2: "), "{refused:?}");
+    assert!(refused.stderr.contains("413"), "{refused:?}");
 }
 
 #[test]
