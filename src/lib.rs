@@ -21,13 +21,14 @@
 //! [`swap`], [`stderr`], `sync`) know nothing of their users. Above them stand [`limits`], [`hub`] and [`broker`], which do
 //! not know one another; [`follow`] brings the two together; [`stream`] takes what it shows from the
 //! hub, and what it is behind by from [`follow`]; [`ingest`] brings raw publishes to the broker. Then
-//! comes [`http`], and [`app`] starts and stops it all for [`cli`]. `tests/tidy_arrows.rs` holds the
-//! direction.
+//! comes [`http`], and [`app`] starts and stops it all for [`cli`], whose commands speak to a gateway through
+//! [`client`]. `tests/tidy_arrows.rs` holds the direction.
 
 pub mod address;
 pub mod app;
 pub mod broker;
 pub mod cli;
+pub mod client;
 pub mod config;
 pub mod cursor;
 pub mod event;

@@ -1,7 +1,7 @@
 //! `tidegate functions`: which public functions Redis has, and a way back to an older version.
 
 use super::args::ServeArgs;
-use super::output::say;
+use super::output::{Fault, say};
 use crate::broker::redis::{code_of, library_words};
 use crate::config::Config;
 use clap::Args;
@@ -21,10 +21,12 @@ pub(super) struct FunctionsArgs {
     serve: ServeArgs,
 }
 
-pub(super) async fn run(args: FunctionsArgs) -> Result<(), String> {
+pub(super) async fn run(args: FunctionsArgs) -> Result<(), Fault> {
     let config = Config::load(&args.serve.flags()).map_err(|faults| faults.0.join("; "))?;
     let Some(access) = &config.redis.access else {
-        return Err("no redis.url: there are functions in Redis alone".into());
+        return Err(Fault::Failed(
+            "no redis.url: there are functions in Redis alone".into(),
+        ));
     };
     let words = library_words(&config.redis.prefix);
     let connecting = access.connect(PATIENCE).await;
@@ -37,7 +39,7 @@ pub(super) async fn run(args: FunctionsArgs) -> Result<(), String> {
     let there = match answer(&mut redis, &ask).await {
         Ok(there) => code_of(&there).map(|(version, _)| version),
         Err(why) if why.contains("Function not found") => None,
-        Err(why) => return Err(why),
+        Err(why) => return Err(why.into()),
     };
     let there = there.map_or("none".to_owned(), |version| version.to_string());
     if args.install {

@@ -1,5 +1,6 @@
 //! The log of a replica: where it goes, how it looks, and what becomes of panics.
 
+use super::output::wants_colours;
 use crate::config::Logging;
 use crate::stderr;
 use std::backtrace::{Backtrace, BacktraceStatus};
@@ -33,7 +34,8 @@ pub(super) fn begin(logging: &Logging) -> Result<SetLevel, String> {
     if logging.json {
         all.with(lines.json()).init();
     } else {
-        let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
+        let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
+        let colours = terminal && wants_colours();
         all.with(lines.with_ansi(colours)).init();
     }
     Ok(Box::new(move |level| {

@@ -1,21 +1,33 @@
 //! The command line: `tidegate serve` and the commands that call a gateway.
 
 mod args;
-mod client;
-mod commands;
+mod ask;
 mod doctor;
 mod functions;
+mod health;
+mod help;
 mod log;
 mod output;
+mod publish;
 mod serve;
+mod tail;
+mod topics;
 
 use args::ServeArgs;
-use clap::{Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use clap_complete::Shell;
+use output::{Fault, finish, say_all};
 use std::process::ExitCode;
 
 /// A gateway for Server-Sent Events.
 #[derive(Debug, Parser)]
-#[command(name = "tidegate", version, args_conflicts_with_subcommands = true)]
+#[command(
+    name = "tidegate",
+    version,
+    args_conflicts_with_subcommands = true,
+    max_term_width = 80,
+    after_help = help::ALL
+)]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -26,21 +38,38 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Runs a replica (also without a subcommand).
+    #[command(after_help = help::SERVE)]
     Serve(ServeArgs),
-    /// Publishes one event, over HTTP or straight to Redis, and prints its id.
-    Publish(commands::PublishArgs),
+    /// Publishes one event and prints its id, or publishes many lines, each once.
+    #[command(after_help = help::PUBLISH, override_usage = "tidegate publish [TOPIC] [DATA]")]
+    Publish(publish::PublishArgs),
     /// Prints the events of topics as they come; reconnects and misses nothing.
-    Tail(commands::TailArgs),
-    /// Lists the topics that have a log.
-    Topics(commands::GatewayArgs),
+    #[command(after_help = help::TAIL, override_usage = "tidegate tail [TOPICS]...")]
+    Tail(tail::TailArgs),
+    /// Lists topics, shows what the log holds of one, prints it, deletes it.
+    #[command(after_help = help::TOPICS, override_usage = "tidegate topics [COMMAND]")]
+    Topics(topics::TopicsArgs),
     /// Judges the configuration and says everything that is wrong with it.
+    #[command(after_help = help::CHECK_CONFIG)]
     CheckConfig(ServeArgs),
     /// Asks a replica whether it lives; for containers.
-    Healthcheck(commands::HealthArgs),
+    #[command(after_help = help::HEALTHCHECK)]
+    Healthcheck(health::HealthArgs),
     /// Says which version of the public functions Redis has, and can put this build's there.
+    #[command(after_help = help::FUNCTIONS)]
     Functions(functions::FunctionsArgs),
     /// Looks at this machine, at Redis, at replicas and through the proxy, and says what to change.
+    #[command(after_help = help::DOCTOR)]
     Doctor(doctor::DoctorArgs),
+    /// Prints a script with which a shell completes commands and their flags.
+    #[command(after_help = help::COMPLETIONS)]
+    Completions(CompletionsArgs),
+}
+
+#[derive(Debug, Args)]
+struct CompletionsArgs {
+    /// The shell.
+    shell: Shell,
 }
 
 /// Reads the command line and does what it says.
@@ -52,11 +81,18 @@ pub fn main() -> ExitCode {
     match cli.command.unwrap_or(Command::Serve(cli.serve)) {
         Command::Serve(args) => serve::serve(&args.flags()),
         Command::CheckConfig(args) => serve::check(&args.flags()),
-        Command::Publish(args) => commands::run(commands::publish(args)),
-        Command::Tail(args) => commands::run(commands::tail(args)),
-        Command::Topics(args) => commands::run(commands::topics(args)),
-        Command::Healthcheck(args) => commands::run(commands::healthcheck(args)),
-        Command::Functions(args) => commands::run(functions::run(args)),
+        Command::Publish(args) => ask::run(publish::publish(args)),
+        Command::Tail(args) => ask::run(tail::tail(args)),
+        Command::Topics(args) => ask::run(topics::topics(args)),
+        Command::Healthcheck(args) => ask::run(health::healthcheck(args)),
+        Command::Functions(args) => ask::run(functions::run(args)),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Completions(args) => finish(completions(args.shell)),
     }
+}
+
+fn completions(shell: Shell) -> Result<(), Fault> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "tidegate", &mut script);
+    say_all(&script)
 }

@@ -1,7 +1,7 @@
 //! `tidegate serve` and `tidegate check-config`.
 
 use super::log::{self, SetLevel};
-use super::output::{FAILED, FAULTY, complain, say};
+use super::output::{FAILED, FAULTY, complain, finish, say};
 use crate::app::App;
 use crate::config::{Config, Flags};
 use std::process::ExitCode;
@@ -13,9 +13,7 @@ const RUNTIME_ENDS: Duration = Duration::from_secs(1);
 
 pub(super) fn check(flags: &Flags) -> ExitCode {
     match Config::load(flags) {
-        Ok(_) => {
-            say("the configuration is good").map_or(ExitCode::from(FAILED), |()| ExitCode::SUCCESS)
-        }
+        Ok(_) => finish(say("the configuration is good")),
         Err(faults) => {
             faults.0.iter().for_each(complain);
             ExitCode::from(FAULTY)

@@ -11,7 +11,7 @@ use super::complaints::Complaints;
 use super::link::rank;
 use crate::broker::BrokerError;
 use crate::broker::raw::InboxMove;
-use crate::broker::redis::Redis;
+use crate::broker::redis::{Outage, Redis};
 use crate::follow::fleet::Replicas;
 use crate::metrics::{IngestRefusal, Source};
 use std::time::Duration;
@@ -39,6 +39,7 @@ pub async fn run(
         redis,
         after: None,
         complaints: Complaints::default(),
+        outage: Outage::default(),
     };
     loop {
         let place = rank(&replicas.borrow_and_update(), &name, ears);
@@ -65,6 +66,7 @@ struct Mover {
     /// Where to go on; none to begin with the first entry.
     after: Option<String>,
     complaints: Complaints,
+    outage: Outage,
 }
 
 impl Mover {
@@ -77,11 +79,15 @@ impl Mover {
             return false;
         }
         match self.redis.move_inbox(self.after.as_deref()).await {
-            Ok(moved) => self.moved(moved),
+            Ok(moved) => {
+                self.outage.over();
+                self.moved(moved)
+            }
             Err(why) => {
-                self.complain("away", |left_out| {
-                    tracing::warn!(%why, left_out, "the inbox cannot be moved");
-                });
+                let why = why.to_string();
+                if let Some(left_out) = self.outage.may_say(&why, Instant::now()) {
+                    tracing::warn!(why, left_out, "the inbox cannot be moved");
+                }
                 false
             }
         }

@@ -8,7 +8,7 @@ use super::complaints::Complaints;
 use super::ear::{Append, Ear, Item, Outcome, OwedMax, Unfit};
 use crate::broker::BrokerError;
 use crate::broker::raw::Refusal;
-use crate::broker::redis::{PubSub, Push, Redis};
+use crate::broker::redis::{Outage, PubSub, Push, Redis};
 use crate::follow::fleet::Replicas;
 use crate::metrics::{AppendOutcome, IngestRefusal, Role, Source};
 use bytes::Bytes;
@@ -103,6 +103,7 @@ pub async fn run(
         complaints: Complaints::default(),
     };
     let mut pause = Duration::from_millis(20);
+    let mut outage = Outage::default();
     loop {
         // Answers may have come since the last work, and an ear that was replaced works no more.
         link.tell_metrics();
@@ -126,6 +127,7 @@ pub async fn run(
         match link.connect().await {
             Ok(mut pubsub) => {
                 pause = Duration::from_millis(20);
+                outage.over();
                 let ended = link.session(&mut pubsub, &mut replicas, &stop).await;
                 link.redis.metrics().redis_up(Role::Ear, false);
                 link.ear.cut();
@@ -133,7 +135,10 @@ pub async fn run(
             }
             Err(why) => {
                 link.redis.count_error(Role::Ear, &why);
-                tracing::warn!(%why, "no connection for the ear; trying again");
+                let why = why.to_string();
+                if let Some(left_out) = outage.may_say(&why, Instant::now()) {
+                    tracing::warn!(why, left_out, "no connection for the ear; trying again");
+                }
             }
         }
         if stop.is_cancelled() {

@@ -23,6 +23,7 @@ mod support;
 mod acl;
 mod addresses;
 mod bodies;
+mod cli;
 mod config;
 mod connections;
 mod doctor;

@@ -370,6 +370,7 @@ fn every_command_in_a_sentence_is_accounted_for() {
             "redis-cli PUBLISH",
             "redis-cli -p 16379",
             "tidegate publish",
+            "tidegate tail",
         ]
         .contains(span)
     });

@@ -58,7 +58,7 @@ fn hold(gateway: &Gateway, name: &str) -> Option<Held> {
     let (output, said) = std::io::pipe().unwrap();
     let mut python = Command::new(program("python3"));
     python.args(["-c", HOLD, &thread(gateway, name)]);
-    let process = Process::spawn_with("hold", &mut python, input.into(), said.into()).unwrap();
+    let process = Process::start("hold", &mut python, input.into(), said.into()).unwrap();
     let said = crate::support::Lines::collect(output);
     let said = said.wait_for(|line| Some(line.to_owned())).unwrap();
     if said != "held" {

@@ -44,7 +44,7 @@ fn launch(
         .arg(env!("CARGO_BIN_EXE_tidegate"))
         .env_clear()
         .envs(environment(config));
-    Process::spawn_with(name, &mut child, fd(first), fd(second)).unwrap()
+    Process::start(name, &mut child, fd(first), fd(second)).unwrap()
 }
 
 /// One that listens on both of them.

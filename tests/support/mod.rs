@@ -8,6 +8,7 @@
 //! | [`Link`] | a way to Redis that can be spoiled |
 //! | [`Sse`] | an event-stream client over a bare socket |
 //! | [`Watched`] | a master, its replica and the sentinels that watch them |
+//! | [`Terminal`] | a terminal without a window |
 //! | [`fleet`] | several replicas over one Redis |
 //! | [`follow_until`] | a subscriber that comes back whenever its stream is cut |
 //! | [`Way`] | every way to publish |
@@ -58,6 +59,7 @@ mod redis;
 mod seed;
 mod sentinel;
 mod sse;
+mod terminal;
 mod ways;
 
 pub use fleet::{fleet, replica_at, wait_for_ears};
@@ -66,11 +68,12 @@ pub use gateway::{Gateway, NDJSON, SOCKETS, says};
 pub use http::{Answer, Headers, connect, exchange};
 pub use link::Link;
 pub use nginx::{Nginx, free_address, program};
-pub use process::{Directory, Lines, Output, Process, binary, environment, run};
+pub use process::{Directory, Lines, Output, Process, binary, environment, run, run_with};
 pub use redis::{Redis, server_program};
 pub use seed::{choices, seed};
 pub use sentinel::Watched;
 pub use sse::{End, Event, Sse, position, positions};
+pub use terminal::Terminal;
 pub use ways::{NewEvent, Way};
 
 use std::time::Duration;

@@ -1,9 +1,9 @@
 //! Processes that end with the test.
 
 use std::collections::HashMap;
-use std::io::{BufRead as _, BufReader, PipeReader, Read};
+use std::io::{BufRead as _, BufReader, PipeReader, Read, Write as _};
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
@@ -88,21 +88,11 @@ pub struct Process {
 impl Process {
     /// Starts `command` with both outputs kept.
     pub fn spawn(name: &str, command: &mut Command) -> std::io::Result<Self> {
-        let mut child = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()?;
-        Ok(Self {
-            name: name.to_owned(),
-            stdout: Lines::collect(child.stdout.take().expect("a piped output")),
-            stderr: Lines::collect(child.stderr.take().expect("a piped output")),
-            child,
-        })
+        Self::start(name, command, Stdio::null(), Stdio::piped())
     }
 
-    /// Starts `command` with its errors kept, and these as its input and output.
-    pub fn spawn_with(
+    /// Starts `command` with this input, its errors kept, and its output, if it is a pipe.
+    pub fn start(
         name: &str,
         command: &mut Command,
         stdin: Stdio,
@@ -113,15 +103,20 @@ impl Process {
             .stdout(stdout)
             .stderr(Stdio::piped())
             .spawn()?;
-        let stderr = Lines::collect(child.stderr.take().expect("a piped output"));
-        // What lies open here would keep the sockets that were passed.
+        // What lies open here would keep what was passed.
         command.stdin(Stdio::null()).stdout(Stdio::null());
+        let none = || Lines::collect(std::io::empty());
         Ok(Self {
             name: name.to_owned(),
-            stdout: Lines::collect(std::io::empty()),
-            stderr,
+            stdout: child.stdout.take().map_or_else(none, Lines::collect),
+            stderr: Lines::collect(child.stderr.take().expect("a piped output")),
             child,
         })
+    }
+
+    /// Its input, if that is a pipe and nobody has taken it.
+    pub fn stdin(&mut self) -> Option<ChildStdin> {
+        self.child.stdin.take()
     }
 
     /// Starts `command` with its errors in a pipe that nobody reads until somebody reads what is returned.
@@ -227,10 +222,21 @@ pub struct Output {
 
 /// Runs the binary with `args` and a clean environment plus `environment`, to its end.
 pub fn run(args: &[&str], environment: &[(&str, &str)]) -> Output {
+    run_with(args, environment, "")
+}
+
+/// As [`run`], with this as its standard input.
+pub fn run_with(args: &[&str], environment: &[(&str, &str)], input: &str) -> Output {
     let mut command = binary();
     command.args(args).envs(environment.iter().copied());
-    let mut process = Process::spawn("tidegate", &mut command).expect("the binary starts");
+    let mut process = Process::start("tidegate", &mut command, Stdio::piped(), Stdio::piped())
+        .expect("the binary starts");
+    let mut stdin = process.stdin().expect("a piped input");
+    let input = input.to_owned();
+    // Whoever reads no input closes it.
+    let written = std::thread::spawn(move || drop(stdin.write_all(input.as_bytes())));
     let code = process.wait().code();
+    drop(written.join());
     Output {
         code,
         stdout: process.stdout.all().join("\n"),

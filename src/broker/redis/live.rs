@@ -14,6 +14,7 @@
 //! that Redis knows of this replica's subscriptions.
 
 use super::error::CommandError;
+use super::outage::Outage;
 use super::pubsub::{PubSub, Push};
 use super::{Redis, decode};
 use crate::broker::{BrokerError, Interest, Live, Subscriptions};
@@ -38,6 +39,7 @@ pub async fn run(redis: Redis, live: mpsc::Sender<Live>, mut wanted: mpsc::Recei
     let mut topics = Subscriptions::default();
     let mut pause = BACKOFF_MIN;
     let mut first = true;
+    let mut outage = Outage::default();
     loop {
         let mut failed = None;
         match Session::open(&redis).await {
@@ -46,6 +48,7 @@ pub async fn run(redis: Redis, live: mpsc::Sender<Live>, mut wanted: mpsc::Recei
                     redis.metrics().redis_reconnected(Role::Live);
                 }
                 let began = Instant::now();
+                outage.over();
                 redis.metrics().redis_up(Role::Live, true);
                 tracing::info!("the live path stands");
                 let ended = session.run(&redis, &live, &mut wanted, &mut topics).await;
@@ -65,8 +68,10 @@ pub async fn run(redis: Redis, live: mpsc::Sender<Live>, mut wanted: mpsc::Recei
             }
         }
         let nap = pause.mul_f64(rand::random_range(0.5..1.0));
-        if let Some(why) = failed {
-            tracing::warn!(%why, pause_ms = nap.as_millis(), "no live path to Redis; trying again");
+        if let Some(why) = failed.map(|why| why.to_string())
+            && let Some(left_out) = outage.may_say(&why, Instant::now())
+        {
+            tracing::warn!(why, left_out, "no live path to Redis; trying again");
         }
         pause = (pause * 2).min(redis.settings().backoff_max.max(BACKOFF_MIN));
         if !rest(nap, &mut wanted, &mut topics).await {

@@ -1,6 +1,7 @@
 //! What `tidegate doctor` is told.
 
 use crate::cli::args::ServeArgs;
+use crate::client::Base;
 use clap::Args;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,11 +10,11 @@ use std::time::Duration;
 pub(in crate::cli) struct DoctorArgs {
     /// Looks through the proxy, too: its address as clients know it. An event is published and read.
     #[arg(long, value_name = "URL")]
-    pub(super) url: Option<String>,
+    pub(super) url: Option<Base>,
     /// Looks at replicas as they run, too, by their metrics: the address of each, that of ops.listen
     /// where it is set.
     #[arg(long, value_name = "URL", num_args = 1..)]
-    pub(super) replica: Vec<String>,
+    pub(super) replica: Vec<Base>,
     /// The publish key, over https or to this machine; else that of the configuration, to its server.hosts alone.
     #[arg(
         long,

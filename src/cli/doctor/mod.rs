@@ -8,10 +8,11 @@ mod machine;
 mod probe;
 mod redis;
 mod replicas;
+mod watch;
 
 pub(super) use args::DoctorArgs;
 
-use super::output::{FAILED, FAULTY, complain, say};
+use super::output::{FAILED, FAULTY, Fault, columns, complain, finish, say, wrapped};
 use crate::config::Config;
 use findings::{Finding, Level};
 use serde::Serialize;
@@ -47,14 +48,13 @@ pub(super) fn run(args: &DoctorArgs) -> ExitCode {
     };
     let said = if args.json {
         serde_json::to_string_pretty(&report)
-            .map_err(|why| why.to_string())
+            .map_err(|why| Fault::Failed(why.to_string()))
             .and_then(say)
     } else {
-        say(text(&report.findings))
+        say(text(&report.findings, columns()))
     };
-    if let Err(why) = said {
-        complain(why);
-        return ExitCode::from(FAILED);
+    if said.is_err() {
+        return finish(said);
     }
     if report.ok {
         ExitCode::SUCCESS
@@ -70,13 +70,19 @@ async fn inspect(args: &DoctorArgs, config: &Config) -> Vec<Finding> {
         all.extend(replicas::inspect(args).await);
     }
     if let Some(url) = &args.url {
-        all.extend(probe::inspect(url, args, config).await);
+        all.extend(probe::inspect(url.as_str(), args, config).await);
     }
     all
 }
 
-/// For a person: a line each, what to change below it, and the sum.
-fn text(findings: &[Finding]) -> String {
+/// Where what was found begins, beside its check.
+const FOUND: usize = 32;
+/// Where it begins if there is no room beside it.
+const BELOW: usize = 4;
+
+/// For a person: what was found of each, what to change below it, and the sum.
+fn text(findings: &[Finding], columns: usize) -> String {
+    let indent = if columns < 2 * FOUND { BELOW } else { FOUND };
     let mut lines = Vec::new();
     let mut area = "";
     for finding in findings {
@@ -90,9 +96,14 @@ fn text(findings: &[Finding]) -> String {
             Level::Fault => "FAULT",
         };
         let (check, found) = (finding.check, &finding.found);
-        lines.push(format!("  {level:<8} {check:<20} {found}"));
+        lines.push(wrapped(
+            &format!("  {level:<8} {check:<20} {found}"),
+            columns,
+            indent,
+        ));
         if let Some(advice) = &finding.advice {
-            lines.push(format!("           {:<20} -> {advice}", ""));
+            let advice = format!("{:indent$}-> {advice}", "");
+            lines.push(wrapped(&advice, columns, indent + 3));
         }
     }
     let count = |level| findings.iter().filter(|f| f.level == level).count();

@@ -3,10 +3,10 @@
 use super::args::DoctorArgs;
 use super::findings::{Finding, Findings};
 use super::key::{Key, key_for};
+use super::watch::{Got, QUEUE, Stream, read};
 use crate::broker::redis::Access;
-use crate::cli::client::{Authorities, chosen_protocol, encode, send_to, text};
+use crate::client::{Authorities, chosen_protocol, encode, send, text};
 use crate::config::Config;
-use http_body_util::BodyExt as _;
 use hyper::http::response::Parts;
 use hyper::{StatusCode, Version};
 use std::time::Duration;
@@ -19,8 +19,6 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const SOON: Duration = Duration::from_secs(3);
 /// An event takes no longer than this where nobody holds it back.
 const LATE: Duration = Duration::from_secs(1);
-/// What of a stream may wait to be looked at.
-const QUEUE: usize = 256;
 /// What is published, a piece at a time, to push held bytes out.
 const PIECE: usize = 4096;
 const PIECES: usize = 64;
@@ -35,21 +33,6 @@ struct Outside<'a> {
     redis: Option<&'a Access>,
     prefix: &'a str,
 }
-
-/// What comes on a stream.
-#[derive(Debug)]
-enum Got {
-    Head(Box<Parts>),
-    Event {
-        kind: String,
-        id: String,
-        data: String,
-    },
-    Heartbeat,
-    End(String),
-}
-
-type Stream = mpsc::Receiver<Got>;
 
 pub(super) async fn inspect(url: &str, args: &DoctorArgs, config: &Config) -> Vec<Finding> {
     let mut f = Findings::of("proxy");
@@ -71,7 +54,7 @@ pub(super) async fn inspect(url: &str, args: &DoctorArgs, config: &Config) -> Ve
     };
     match chosen_protocol(outside.base, &outside.authorities).await {
         Err(why) => {
-            f.fault("reach", why, "check --url, and with a private authority --ca");
+            f.fault("reach", why.to_string(), "check --url, and with a private authority --ca");
             return f.all;
         }
         Ok(Some(chosen)) if chosen == "h2" => f.ok("http", "HTTP/2 over TLS"),
@@ -319,7 +302,7 @@ impl Outside<'_> {
             .map(|b| ("authorization", b.as_str()))
             .collect();
         let ask = async {
-            let answer = send_to(&self.authorities, method, url, &headers, body).await?;
+            let answer = send(&self.authorities, method, url, &headers, body.into()).await?;
             Ok((answer.status(), text(answer).await?))
         };
         let answer = tokio::time::timeout(PATIENCE, ask).await;
@@ -463,72 +446,5 @@ async fn stays(f: &mut Findings, stream: &mut Stream, watch: Duration, config: &
             "stays",
             format!("open for {seconds} s of silence, with {heartbeats} heartbeats"),
         );
-    }
-}
-
-/// Reads a stream to its end, and says what that was.
-async fn read(
-    authorities: &Authorities,
-    url: &str,
-    headers: &[(&'static str, String)],
-    tell: &mpsc::Sender<Got>,
-) -> String {
-    let headers: Vec<(&str, &str)> = headers
-        .iter()
-        .map(|(name, value)| (*name, value.as_str()))
-        .collect();
-    let (head, mut body) = match send_to(authorities, "GET", url, &headers, String::new()).await {
-        Ok(answer) => answer.into_parts(),
-        Err(why) => return why,
-    };
-    let mut lines = Lines::default();
-    let mut wanted = tell.send(Got::Head(Box::new(head))).await.is_ok();
-    while wanted {
-        match body.frame().await {
-            None => return "it was ended".into(),
-            Some(Err(why)) => return format!("it was broken off ({why})"),
-            Some(Ok(frame)) => {
-                let bytes = frame.data_ref().map(std::convert::AsRef::as_ref);
-                for got in lines.take(bytes.unwrap_or_default()) {
-                    wanted = tell.send(got).await.is_ok();
-                }
-            }
-        }
-    }
-    String::new()
-}
-
-/// The lines of a stream, by the WHATWG rules that our own streams need.
-#[derive(Debug, Default)]
-struct Lines {
-    waiting: Vec<u8>,
-    kind: String,
-    id: String,
-    data: Vec<String>,
-}
-
-impl Lines {
-    fn take(&mut self, bytes: &[u8]) -> Vec<Got> {
-        let mut all = Vec::new();
-        self.waiting.extend_from_slice(bytes);
-        while let Some(end) = memchr::memchr(b'\n', &self.waiting) {
-            let line: Vec<u8> = self.waiting.drain(..=end).collect();
-            let line = String::from_utf8_lossy(&line);
-            let line = line.trim_end_matches('\n');
-            let (field, value) = line.split_once(": ").unwrap_or((line, ""));
-            match field {
-                "" if line.is_empty() => all.push(Got::Event {
-                    kind: std::mem::take(&mut self.kind),
-                    id: std::mem::take(&mut self.id),
-                    data: std::mem::take(&mut self.data).join("\n"),
-                }),
-                "event" => value.clone_into(&mut self.kind),
-                "id" => value.clone_into(&mut self.id),
-                "data" => self.data.push(value.to_owned()),
-                _ if line.starts_with(':') => all.push(Got::Heartbeat),
-                _ => {}
-            }
-        }
-        all
     }
 }

@@ -3,7 +3,8 @@
 use super::args::DoctorArgs;
 use super::findings::{Finding, Findings, Level, SKEW, judge_skew};
 use super::machine::OWN_FILES;
-use crate::cli::client::{Authorities, send_to, text};
+use crate::client::{Authorities, send, text};
+use bytes::Bytes;
 use hyper::StatusCode;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -40,7 +41,7 @@ pub(super) async fn inspect(args: &DoctorArgs) -> Vec<Finding> {
     let authorities = Authorities(args.ca.clone());
     let (mut replicas, mut unreached) = (Vec::new(), Vec::new());
     for url in &args.replica {
-        match ask(url.trim_end_matches('/'), &authorities).await {
+        match ask(url.as_str(), &authorities).await {
             Ok(replica) => replicas.push(replica),
             Err(why) => unreached.push(why),
         }
@@ -82,7 +83,7 @@ pub(super) async fn inspect(args: &DoctorArgs) -> Vec<Finding> {
 async fn ask<'a>(url: &'a str, authorities: &Authorities) -> Result<Replica<'a>, String> {
     let target = format!("{url}/metrics");
     let asking = async {
-        let answer = send_to(authorities, "GET", &target, &[], String::new()).await?;
+        let answer = send(authorities, "GET", &target, &[], Bytes::new()).await?;
         let status = answer.status();
         let body = text(answer).await?;
         if status == StatusCode::OK && body.contains("tidegate_build_info") {

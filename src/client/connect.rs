@@ -1,4 +1,4 @@
-//! A small HTTP/1.1 client over hyper, for the commands, with and without TLS.
+//! One request on a connection of its own, over hyper, with and without TLS.
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
@@ -10,10 +10,46 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+
+/// Time for a connection.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Why there is no answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// Nobody is there. Retrying helps once somebody is.
+    #[error("{at} cannot be reached: {why}")]
+    Unreachable {
+        /// Host and port.
+        at: String,
+        /// What the system says of it.
+        why: String,
+    },
+    /// The connection ended before the answer did; whether the request was carried out is unknown.
+    #[error("{0}")]
+    Broken(String),
+    /// The request cannot be made: of the URL, or of TLS. Retrying does not help.
+    #[error("{0}")]
+    Impossible(String),
+}
+
+impl From<Error> for String {
+    fn from(why: Error) -> Self {
+        why.to_string()
+    }
+}
+
+/// What the system says, without the number that it has for it.
+fn in_words(why: &std::io::Error) -> String {
+    let text = why.to_string();
+    let words = text.split(" (os error").next();
+    words.unwrap_or_default().to_owned()
+}
 
 /// A connection, plain or not.
 trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -21,7 +57,7 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
 /// Who is believed to be a server: those that browsers trust, or whom a file names.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Authorities(pub(super) Option<PathBuf>);
+pub struct Authorities(pub Option<PathBuf>);
 
 impl Authorities {
     fn roots(&self) -> Result<RootCertStore, String> {
@@ -45,50 +81,70 @@ impl Authorities {
         socket: TcpStream,
         host: &str,
         protocols: &[&str],
-    ) -> Result<TlsStream<TcpStream>, String> {
+    ) -> Result<TlsStream<TcpStream>, Error> {
+        let roots = self.roots().map_err(Error::Impossible)?;
         let mut config = ClientConfig::builder()
-            .with_root_certificates(self.roots()?)
+            .with_root_certificates(roots)
             .with_no_client_auth();
         config.alpn_protocols = protocols
             .iter()
             .map(|name| name.as_bytes().into())
             .collect();
-        let name = ServerName::try_from(host.to_owned()).map_err(|why| format!("{host}: {why}"))?;
-        let connected = TlsConnector::from(Arc::new(config))
-            .connect(name, socket)
-            .await;
-        connected.map_err(|why| format!("{host}: {why}"))
+        let impossible = |why: &dyn std::fmt::Display| Error::Impossible(format!("{host}: {why}"));
+        let name = ServerName::try_from(host.to_owned()).map_err(|why| impossible(&why))?;
+        let connector = TlsConnector::from(Arc::new(config));
+        let connected = in_time(host, connector.connect(name, socket)).await?;
+        connected.map_err(|why| impossible(&in_words(&why)))
     }
 }
 
+/// What is done within the time for a connection.
+async fn in_time<T>(at: &str, work: impl Future<Output = T>) -> Result<T, Error> {
+    let late = |_| Error::Unreachable {
+        at: at.to_owned(),
+        why: format!("no connection in {PATIENCE:?}"),
+    };
+    tokio::time::timeout(PATIENCE, work).await.map_err(late)
+}
+
 /// Where a URL leads: its parts, the host without brackets, and a connection to it.
-async fn reach(url: &str) -> Result<(Uri, String, TcpStream), String> {
+async fn reach(url: &str) -> Result<(Uri, String, TcpStream), Error> {
     let uri: Uri = url
         .parse()
-        .map_err(|why| format!("{url} is not a URL: {why}"))?;
+        .map_err(|why| Error::Impossible(format!("{url} is not a URL: {why}")))?;
     let port = match uri.scheme_str() {
         Some("http") => 80,
         Some("https") => 443,
-        _ => return Err(format!("{url}: only http:// and https:// are spoken here")),
+        _ => {
+            let why = format!("{url}: only http:// and https:// are spoken here");
+            return Err(Error::Impossible(why));
+        }
     };
     let authority = uri
         .authority()
-        .ok_or_else(|| format!("{url} names no host"))?;
+        .ok_or_else(|| Error::Impossible(format!("{url} names no host")))?;
     let host = authority
         .host()
         .trim_start_matches('[')
         .trim_end_matches(']')
         .to_owned();
-    let socket = TcpStream::connect((&*host, authority.port_u16().unwrap_or(port))).await;
-    let socket = socket.map_err(|why| format!("{authority} cannot be reached: {why}"))?;
+    let socket = TcpStream::connect((&*host, authority.port_u16().unwrap_or(port)));
+    let socket = in_time(authority.as_str(), socket).await?;
+    let socket = socket.map_err(|why| Error::Unreachable {
+        at: authority.to_string(),
+        why: in_words(&why),
+    })?;
     Ok((uri, host, socket))
 }
 
 /// The protocol that a server chooses if it may, as a browser lets it: none without TLS.
-pub(super) async fn chosen_protocol(
+///
+/// # Errors
+/// [`Error`].
+pub async fn chosen_protocol(
     url: &str,
     authorities: &Authorities,
-) -> Result<Option<String>, String> {
+) -> Result<Option<String>, Error> {
     let (uri, host, socket) = reach(url).await?;
     if uri.scheme_str() != Some("https") {
         return Ok(None);
@@ -101,24 +157,18 @@ pub(super) async fn chosen_protocol(
     Ok(Some(chosen.into_owned()))
 }
 
-/// Sends one request on a connection of its own.
-pub(super) async fn send(
-    method: &str,
-    url: &str,
-    headers: &[(&str, &str)],
-    body: String,
-) -> Result<Response<Incoming>, String> {
-    send_to(&Authorities::default(), method, url, headers, body).await
-}
-
-/// The same, to a server that these authorities vouch for.
-pub(super) async fn send_to(
+/// Sends one request on a connection of its own, to a server that these authorities vouch for. The
+/// answer's body comes as long as the runtime runs.
+///
+/// # Errors
+/// [`Error`]; nothing limits the time for the answer's head.
+pub async fn send(
     authorities: &Authorities,
     method: &str,
     url: &str,
     headers: &[(&str, &str)],
-    body: String,
-) -> Result<Response<Incoming>, String> {
+    body: Bytes,
+) -> Result<Response<Incoming>, Error> {
     let (uri, host, socket) = reach(url).await?;
     let authority = uri.authority().map_or("", |authority| authority.as_str());
     let socket: Box<dyn Io> = if uri.scheme_str() == Some("https") {
@@ -128,7 +178,7 @@ pub(super) async fn send_to(
     };
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(socket))
         .await
-        .map_err(|why| why.to_string())?;
+        .map_err(|why| Error::Broken(why.to_string()))?;
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
     let mut request = Request::builder()
         .method(method)
@@ -138,17 +188,10 @@ pub(super) async fn send_to(
         request = request.header(*name, *value);
     }
     let request = request
-        .body(Full::new(Bytes::from(body)))
-        .map_err(|why| why.to_string())?;
-    let answer = sender.send_request(request);
-    let mut connection = Box::pin(connection);
-    // The connection is driven until the head is there; the body drives the rest through its task.
-    let answer = tokio::select! {
-        answer = answer => answer,
-        ended = &mut connection => return Err(format!("{authority} closed the connection: {ended:?}")),
-    };
+        .body(Full::new(body))
+        .map_err(|why| Error::Impossible(why.to_string()))?;
     let drive = async move {
-        // What ends it shows in the body.
+        // What ends it shows in the answer and in its body.
         let _ended = connection.await;
     };
     #[expect(
@@ -156,24 +199,16 @@ pub(super) async fn send_to(
         reason = "lives as long as this short command"
     )]
     tokio::spawn(drive);
-    answer.map_err(|why| why.to_string())
+    let answer = sender.send_request(request).await;
+    answer.map_err(|why| Error::Broken(format!("no answer from {authority}: {why}")))
 }
 
 /// The whole body as text.
-pub(super) async fn text(response: Response<Incoming>) -> Result<String, String> {
-    let bytes = response
-        .into_body()
-        .collect()
-        .await
-        .map_err(|why| why.to_string())?
-        .to_bytes();
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
-}
-
-/// A path segment or a query value, percent-encoded.
-pub(super) fn encode(text: &str) -> String {
-    // `+` for a space is right in a query but not in a path.
-    form_urlencoded::byte_serialize(text.as_bytes())
-        .collect::<String>()
-        .replace('+', "%20")
+///
+/// # Errors
+/// [`Error::Broken`], if it breaks off.
+pub async fn text(response: Response<Incoming>) -> Result<String, Error> {
+    let body = response.into_body().collect().await;
+    let body = body.map_err(|why| Error::Broken(format!("the answer broke off: {why}")))?;
+    Ok(String::from_utf8_lossy(&body.to_bytes()).into_owned())
 }
