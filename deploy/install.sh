@@ -50,6 +50,7 @@ package_of() {
         systemd-analyze) echo systemd ;;
         musl-gcc) echo musl-tools ;;
         xz) echo xz-utils ;;
+        node) echo nodejs ;;
         *) echo "$1" ;;
     esac
 }
