@@ -15,7 +15,7 @@ export type TidegateEvent<T = any> = {
 export interface Gap {
   /** Null with `overflow`: of all topics. */
   topic: string | null;
-  /** `overflow`: this tab took too long over events that another tab has told it. */
+  /** `overflow`: this tab, one of those that share a stream, took so long that 10,000 items waited for it. */
   reason: 'trimmed' | 'expired' | 'ahead' | 'log_lost' | 'rewound' | 'late' | 'bad_cursor' | 'overflow' | (string & {});
   from: string | null;
   to: string | null;

@@ -22,7 +22,7 @@ export function hasReached(cursor, target) {
   const positions = new Map((cursor ?? '').split(',').map(position));
   return target.split(',').map(position).every(([partition, id]) => {
     const own = positions.get(partition);
-    return own !== undefined && !isLater(id, own);
+    return own !== undefined && (own === id || isLater(own, id));
   });
 }
 

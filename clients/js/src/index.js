@@ -9,7 +9,7 @@ export { EventStreamParser } from './parser.js';
 
 /** Events that wait for the loop over them, before the stream is not read on. */
 const QUEUE_MAX = 100;
-/** The same for a tab to which another one tells events: it can hold nobody back, and is told of a gap. */
+/** The same for one of the tabs that share a stream: it holds nobody back, and is told of a gap. */
 const TOLD_QUEUE_MAX = 10_000;
 const DEFAULT_HEARTBEAT_MS = 15_000;
 const DEFAULT_PATIENCE_MS = 8_000;
@@ -40,7 +40,7 @@ const DEFAULT_PATIENCE_MS = 8_000;
  */
 
 /**
- * Whom a connection tells. It waits for the first four.
+ * Whom a connection tells. It waits for what the first four return.
  *
  * @typedef {object} Sink
  * @property {(event: TidegateEvent) => unknown} event
@@ -84,10 +84,10 @@ export class Tidegate {
   #queue = [];
   /** Wakes who waits for something in the queue, or for room in it. */
   #changed = new EventTarget();
+  /** There is room in the queue again. @type {Promise<void> | undefined} */
+  #room;
   /** The cursor of the last that was received, though perhaps not handled. @type {string | undefined} */
   #received;
-  /** The cursor of the event that is being handled. @type {string | undefined} */
-  #inWork;
   /** Nothing more is received. */
   #isOver = false;
   /** Nor is anything left to be handled. */
@@ -244,7 +244,7 @@ export class Tidegate {
       this.#queue = [{ kind: 'gap', value: gap }];
     }
     this.#put(item);
-    return this.#queue.length < QUEUE_MAX ? undefined : this.#room();
+    return this.#queue.length < QUEUE_MAX ? undefined : (this.#room ??= this.#untilRoom());
   }
 
   /** @param {Item} item */
@@ -253,8 +253,9 @@ export class Tidegate {
     this.#changed.dispatchEvent(new Event('change'));
   }
 
-  async #room() {
+  async #untilRoom() {
     while (this.#queue.length >= QUEUE_MAX && !this.#isOver) await this.#change();
+    this.#room = undefined;
   }
 
   #change() {
@@ -328,15 +329,10 @@ export class Tidegate {
   /** @returns {Promise<IteratorResult<TidegateEvent>>} */
   async #next() {
     for (;;) {
-      // Who asks for the next one is done with the last one.
-      if (this.#inWork && this.#state !== 'closed') this.#keep(this.#inWork);
-      this.#inWork = undefined;
+      // Right after each event stands its cursor: who asks for the next one is done with it.
       const item = this.#queue.shift();
       if (item) this.#changed.dispatchEvent(new Event('change'));
-      if (item?.kind === 'event') {
-        this.#inWork = item.value.cursor;
-        return { done: false, value: item.value };
-      }
+      if (item?.kind === 'event') return { done: false, value: item.value };
       if (item) await this.#handle(item);
       else if (this.#error) throw this.#error;
       else if (this.#isDone) return { done: true, value: undefined };

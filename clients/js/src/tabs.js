@@ -87,17 +87,17 @@ export class Tabs {
     return true;
   }
 
-  /** The leader's own sink, of which the others hear first. @returns {Sink} */
+  /** The leader's own sink, of which the others hear first: a page that takes its time holds none of them back. @returns {Sink} */
   #told() {
     const sink = this.#sink;
     return {
-      event: (event) => { this.#say('event', event); return sink.event(event); },
-      gap: (gap) => { this.#say('gap', gap); return sink.gap(gap); },
-      control: (name, data) => { this.#say('control', data, name); return sink.control(name, data); },
+      event: (event) => { this.#say('event', event); sink.event(event); },
+      gap: (gap) => { this.#say('gap', gap); sink.gap(gap); },
+      control: (name, data) => { this.#say('control', data, name); sink.control(name, data); },
       live: (cursor) => {
         this.#isLive = true;
         this.#say('here', { cursor: this.#cursor ?? cursor, live: true });
-        return sink.live(cursor);
+        sink.live(cursor);
       },
       cursor: (cursor) => {
         this.#cursor = cursor;

@@ -10,7 +10,7 @@ import { dirname, join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { Chromium, installed } from './chromium.js';
-import { FAILSAFE_MS, Relay, newTopic, publish, until } from './support.js';
+import { EVENTS, FAILSAFE_MS, Relay, newTopic, publish, until } from './support.js';
 
 const program = installed();
 const skip = !program && !process.env.TIDEGATE_NEED_CHROMIUM && 'NOT CHECKED: no chromium on the path';
@@ -45,7 +45,7 @@ function pages(url) {
   };
 }
 
-const scripts = new Map();
+const scripts = new Map([['blank', 'document.title = 1;']]);
 let browser;
 let relay;
 
@@ -71,6 +71,13 @@ async function open(t, url) {
 }
 
 const live = (page) => page.until("window.tide?.state === 'live'");
+
+/** Streams wait from now on, until what this returns is called. */
+function shutGate() {
+  let letPass;
+  relay.gate = new Promise((resolve) => { letPass = resolve; });
+  return letPass;
+}
 
 async function shows(page, expected) {
   await page.until(`shown.length >= ${expected.length}`);
@@ -104,8 +111,7 @@ test('one stream serves all tabs, whichever comes and goes', timed, async (t) =>
   assert.deepEqual(await Promise.all(tabs.map((tab) => tab.evaluate('Boolean(leads)'))), [true, false, false]);
 
   // The leader goes, and events come before another one reads.
-  let letPass;
-  relay.gate = new Promise((resolve) => { letPass = resolve; });
+  const letPass = shutGate();
   await tabs.shift().close();
   await until('another one wants to read', () => relay.asked.length > 1);
   await publish(topic, '2');
@@ -125,6 +131,27 @@ test('one stream serves all tabs, whichever comes and goes', timed, async (t) =>
   }
   assert.deepEqual(await tabs[0].evaluate('shown'), [4, 5, 4, 5], 'the other one saw what was published meanwhile');
   await until('its own stream has ended', () => relay.open.size === 1);
+});
+
+test('a tab that is to lead while it still catches up does so on one stream', timed, async (t) => {
+  const topic = newTopic();
+  const url = await serve(t, collect({ topics: [topic], shared: true }));
+  const leader = await open(t, url);
+  await live(leader);
+  const tab = await open(t, url);
+  await live(tab);
+  await tab.open('about:blank');
+  await publish(topic, '1');
+  const letPass = shutGate();
+  await tab.open(url);
+  await until('it catches up', () => relay.asked.length === 2);
+  await leader.close();
+  await until('it leads', () => relay.asked.length === 3);
+  letPass();
+  await shows(tab, [1]);
+  await publish(topic, '2');
+  await shows(tab, [1, 2]);
+  await until('one stream', () => relay.open.size === 1);
 });
 
 test('while events pour in, tabs that come, go and reload show each once and in order', timed, async (t) => {
@@ -161,6 +188,67 @@ test('while events pour in, tabs that come, go and reload show each once and in 
   const before = await stays.evaluate('JSON.parse(sessionStorage.getItem("before")).concat(shown)');
   assert.deepEqual(before, all);
   assert.deepEqual(await stays.evaluate('gaps'), []);
+});
+
+test('an event that two leaders have told is shown once', timed, async (t) => {
+  const topic = newTopic();
+  const url = await serve(t, collect({ topics: [topic], shared: true, name: topic }));
+  const tabs = [await open(t, url), await open(t, url)];
+  await Promise.all(tabs.map(live));
+  // As by one that read the last events once more, since it had not heard the one before tell them.
+  await tabs[1].evaluate(`
+    window.echo = new BroadcastChannel(${JSON.stringify(topic)});
+    window.echoes = 0;
+    echo.onmessage = ({ data }) => { if (data.kind === 'event') { echo.postMessage(data); echoes += 1; } }; 0`);
+  for (const data of ['1', '2', '3']) await publish(topic, data);
+  await tabs[1].until('echoes === 3');
+  await publish(topic, '4');
+  for (const tab of tabs) await shows(tab, [1, 2, 3, 4]);
+});
+
+test('a page that the browser has kept goes on when it is shown again', timed, async (t) => {
+  const topic = newTopic();
+  const url = await serve(t, `${collect({ topics: [topic], shared: true })} addEventListener('pageshow', ({ persisted }) => { window.kept = persisted; });`);
+  const page = await open(t, url);
+  await live(page);
+  await publish(topic, '1');
+  await shows(page, [1]);
+  await page.open(`${relay.origin}/page?script=blank`);
+  await until('its stream has ended', () => relay.open.size === 0);
+  await publish(topic, '2');
+  await page.evaluate('history.back()');
+  await page.until(`location.href === ${JSON.stringify(url)} && window.shown?.at(-1) === 2`);
+  await publish(topic, '3');
+  await page.until('shown.at(-1) === 3');
+  const kept = await page.evaluate('window.kept');
+  assert.deepEqual(await page.evaluate('shown'), kept ? [1, 2, 3] : [2, 3]);
+  t.diagnostic(`the browser has kept it: ${kept}`);
+});
+
+test('a tab that takes its time holds nobody back, and is told of a gap', timed, async (t) => {
+  const topic = newTopic();
+  const url = await serve(t, `${collect({ topics: [topic], shared: true, name: 'slow' })}
+    window.slowTide = new Tidegate({
+      url: '/events', topics: [${JSON.stringify(topic)}], shared: true, name: 'slow',
+      onEvent: ({ data }) => { (window.slow ??= []).push(data); return window.release ??= new Promise((resolve) => { window.go = resolve; }); },
+      onGap: ({ reason }) => { window.slow.push(reason); },
+    });`);
+  const tabs = [await open(t, url), await open(t, url)];
+  for (const tab of tabs) await tab.until("tide.state === 'live' && slowTide.state === 'live'");
+  const numbers = [...Array(11_000).keys()];
+  for (let at = 0; at < numbers.length; at += 1000) {
+    const body = numbers.slice(at, at + 1000).map((data) => JSON.stringify({ topic, data })).join('\n');
+    assert.equal((await (await fetch(EVENTS, { method: 'POST', body })).json()).events.length, 1000);
+  }
+  for (const tab of tabs) {
+    await tab.until('shown.length === 11000');
+    assert.deepEqual(await tab.evaluate('[slow, gaps]'), [[0], []]);
+    await tab.evaluate('go()');
+    await tab.until('slow.at(-1) === 10999');
+    const slow = await tab.evaluate('slow');
+    assert.equal(slow[1], 'overflow');
+    assert.deepEqual(slow.slice(2), numbers.slice(-(slow.length - 2)), 'from there on it misses nothing');
+  }
 });
 
 test('all tabs are told of a gap and of the end', timed, async (t) => {

@@ -75,6 +75,8 @@ export class Relay {
   gate;
   /** Of all streams that were asked for: path and headers. */
   asked = [];
+  /** Passed on, of all streams. */
+  heartbeats = 0;
   /** Answers of streams that are open. */
   open = new Set();
   #server;
@@ -83,7 +85,7 @@ export class Relay {
     const relay = new Relay();
     relay.#server = http.createServer((request, answer) => {
       const page = pages(request.url);
-      if (page) answer.writeHead(200, { 'Content-Type': page.type, 'Cache-Control': 'no-store' }).end(page.body);
+      if (page) answer.writeHead(200, { 'Content-Type': page.type, 'Cache-Control': 'no-cache' }).end(page.body);
       else relay.#pass(request, answer).catch(() => answer.destroy());
     }).listen(0, '127.0.0.1');
     await once(relay.#server, 'listening');
@@ -115,8 +117,11 @@ export class Relay {
       const head = () => { if (!answer.headersSent) answer.writeHead(came.statusCode, came.headers); };
       if (this.mode === 'pass') head();
       came.on('data', (bytes) => {
-        if (this.mode === 'pass') { head(); answer.write(bytes); }
-        if (this.mode === 'hold') held.push(bytes);
+        if (this.mode !== 'freeze') held.push(bytes);
+        if (this.mode !== 'pass') return;
+        head();
+        answer.write(Buffer.concat(held.splice(0)));
+        this.heartbeats += String(bytes).includes('tidegate.heartbeat');
       });
       came.on('end', () => { if (this.mode !== 'freeze') { head(); answer.end(Buffer.concat(held)); } });
       came.on('error', () => answer.destroy());

@@ -118,6 +118,7 @@ class Relay:
     def __init__(self):
         self.mode = "pass"
         self.asked = []  # heads of all requests
+        self.heartbeats = 0  # passed on, of all streams
         self._open = set()
         self._server = socket.create_server(("127.0.0.1", 0))
         self.events = f"http://127.0.0.1:{self._server.getsockname()[1]}/events"
@@ -170,22 +171,26 @@ class Relay:
         cluster_address = urlsplit(BASE_URL)
         with socket.create_connection((cluster_address.hostname, cluster_address.port)) as onwards:
             onwards.sendall(line + b"\r\nConnection: close\r\n" + rest.replace(b"Connection: keep-alive\r\n", b""))
-            threading.Thread(target=_pass_the_end_on, args=(client, onwards), daemon=True).start()
+            body = threading.Thread(target=_pass_on, args=(client, onwards), daemon=True)
+            body.start()
             held = b""
             while chunk := onwards.recv(65536):
                 held += chunk
                 if self.mode == "pass":
                     client.sendall(held)
+                    self.heartbeats += b"tidegate.heartbeat" in chunk
                 if self.mode != "hold":
                     held = b""
             if self.mode == "freeze":
-                client.recv(1)
+                body.join()
             client.sendall(held)
 
 
-def _pass_the_end_on(client, onwards):
+def _pass_on(client, onwards):
+    """The rest of the request, and that whoever asked has gone."""
     try:
-        client.recv(1)
+        while chunk := client.recv(65536):
+            onwards.sendall(chunk)
     except OSError:
         pass
     _shut(onwards)

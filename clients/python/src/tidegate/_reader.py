@@ -5,15 +5,13 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
+import sys
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from types import TracebackType
 from typing import Any, TypeVar, Union
 
-import httpx
-
 from ._stream import Control, Headers, Item, Live, Moved, OnRefused, Settings, Stream
-from ._client import client_options as options_for_client
 from ._types import Event, Gap, GapError, State
 
 T = TypeVar("T")
@@ -40,8 +38,7 @@ class _Reader:
         heartbeat: float = 15.0,
         patience: float = 8.0,
     ) -> None:
-        """
-        `url` is the path of streams with its origin, such as `https://example.com/events`.
+        """`url` is the path of streams with its origin, such as `https://example.com/events`.
 
         topics: up to 64; without any, the topic `events`.
         types: only events of these types.
@@ -58,34 +55,27 @@ class _Reader:
         heartbeat: what `stream.heartbeat` of the gateway is thought to be until it is known, in seconds.
         patience: how long the first bytes of a stream may take before short answers are asked for, in seconds.
         """
+        self._is_closed = True
         if isinstance(topics, str) or isinstance(types, str):
             raise TypeError("topics and types are lists of strings")
         settings = Settings(
             url, tuple(topics), tuple(types), since, last, headers, on_refused, heartbeat=heartbeat, patience=patience
         )
-        self._options = dict(client_options or {})
         self._on_gap, self._on_live, self._on_state, self._on_control = on_gap, on_live, on_state, on_control
-        self._stream = Stream(settings, self._client, cursor)
+        self._stream = Stream(settings, dict(client_options or {}), cursor)
         self._cursor = cursor
-        self._in_work: str | None = None
         self._error: Exception | None = None
         self._is_closed = False
-
-    def _client(self) -> httpx.AsyncClient:
-        return httpx.AsyncClient(**options_for_client(self._options))
 
     @property
     def cursor(self) -> str | None:
         """Where a stream would have to begin to show what was not handled yet."""
         return self._cursor
 
-    def _handled(self) -> None:
-        """Who asks for the next one is done with the last one."""
-        self._cursor, self._in_work = self._in_work or self._cursor, None
-
     def _tell(self, item: Item | None) -> Told:
         """Tells whoever listens for it. Of a coroutine it returns what is to be awaited."""
         if isinstance(item, Moved):
+            # It stands right after an event: who asks for the next one is done with that.
             self._cursor = item.cursor
         elif isinstance(item, Gap):
             if self._on_gap is None:
@@ -111,11 +101,9 @@ class AsyncTidegate(_Reader):
         return self
 
     async def __anext__(self) -> Event:
-        self._handled()
         while not self._is_closed:
             item = await self._stream.item()
             if isinstance(item, Event):
-                self._in_work = item.cursor
                 return item
             if item is None:
                 break
@@ -155,11 +143,9 @@ class Tidegate(_Reader):
         return self
 
     def __next__(self) -> Event:
-        self._handled()
         while not self._is_closed:
             item = _wait_for(self._stream.item())
             if isinstance(item, Event):
-                self._in_work = item.cursor
                 return item
             if item is None:
                 break
@@ -175,12 +161,15 @@ class Tidegate(_Reader):
             _wait_for(self._stream.close())
             self._tell(State("closed"))
 
+    def __del__(self) -> None:
+        # Left without `close`: nothing waits here, and at the end of the process nothing is left to be closed.
+        if not self._is_closed and self._stream.is_open and not sys.is_finalizing():
+            asyncio.run_coroutine_threadsafe(self._stream.close(), _loop())
+
     def __enter__(self) -> Tidegate:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
 

@@ -15,6 +15,7 @@ from urllib.parse import urlencode
 import anyio
 import httpx
 
+from ._client import client_options
 from ._parser import Block, EventStreamParser
 from ._types import Event, Gap, State, StateName, TidegateError
 
@@ -49,7 +50,7 @@ class Control:
 
 @dataclass(frozen=True)
 class Moved:
-    """The cursor has moved without an event."""
+    """The cursor has moved, often by the event before."""
 
     cursor: str
 
@@ -95,10 +96,10 @@ class _Answer:
 class Stream:
     """Items in order, by `item`, for one caller at a time. It reads no more than was asked for."""
 
-    def __init__(self, settings: Settings, client: Callable[[], httpx.AsyncClient], cursor: str | None) -> None:
+    def __init__(self, settings: Settings, client: Mapping[str, Any], cursor: str | None) -> None:
         self.cursor = cursor  # where the next stream begins
         self._settings = settings
-        self._new_client = client
+        self._options = client
         self._client: httpx.AsyncClient | None = None
         self._items: deque[Item] = deque()
         self._answer: _Answer | None = None
@@ -116,6 +117,11 @@ class Stream:
         self._was_live = False
         self._renewed = False  # the last answer was a refusal
         self._turn: anyio.Lock | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is something to close."""
+        return self._client is not None
 
     async def item(self) -> Item | None:
         """The next one; none at the end."""
@@ -143,8 +149,9 @@ class Stream:
         # Whoever waits in `item` lets go of the answer first.
         async with self._turn or anyio.Lock():
             await self._let_go()
-            if self._client:
-                await self._client.aclose()
+            client, self._client = self._client, None
+            if client:
+                await client.aclose()
 
     async def _step(self) -> None:
         if self._pause:
@@ -191,7 +198,7 @@ class Stream:
         if self.cursor:
             headers["Last-Event-ID"] = self.cursor
         if self._client is None:
-            self._client = self._new_client()
+            self._client = httpx.AsyncClient(**client_options(self._options))
         request = self._client.build_request("GET", self._url(answer), headers=headers, timeout=None)
         answer.began = time.monotonic()
         with anyio.fail_after(self._patience(answer)):
