@@ -9,6 +9,7 @@ import threading
 import time
 from urllib.parse import urlsplit
 
+import httpx
 from tidegate import AsyncTidegate, Tidegate, publish
 
 BASE_URL = os.environ["BASE_URL"]
@@ -16,6 +17,8 @@ EVENTS = f"{BASE_URL}/events"
 # Longer than anything takes on a slow machine; nothing waits for it to pass.
 FAILSAFE_SECONDS = 60
 _POLL_SECONDS = 0.01
+# For tests that publish much: a connection for each would take longer than all else.
+PUBLISHER = httpx.Client()
 _topics = itertools.count()
 
 
@@ -32,7 +35,7 @@ def cluster(*words):
 def count(topic, *numbers):
     """Publishes numbers, one after another."""
     for number in range(*numbers):
-        publish(EVENTS, topic, number, timeout=FAILSAFE_SECONDS)
+        publish(EVENTS, topic, number, timeout=FAILSAFE_SECONDS, client=PUBLISHER)
 
 
 def until(what, condition):
@@ -75,8 +78,9 @@ class Follower:
 
     async def _read(self):
         self._loop = asyncio.get_running_loop()
-        async for event in self.tide:
-            self.events.append(event)
+        async with self.tide:
+            async for event in self.tide:
+                self.events.append(event)
 
     @property
     def data(self):

@@ -11,7 +11,7 @@ import re
 import threading
 import unittest
 
-from support import BASE_URL, EVENTS, FAILSAFE_SECONDS, KINDS, Follower, Relay, count, new_topic, until
+from support import BASE_URL, EVENTS, FAILSAFE_SECONDS, KINDS, PUBLISHER, Follower, Relay, count, new_topic, until
 from tidegate import AsyncTidegate, GapError, PublishError, Tidegate, TidegateError, publish, publish_async
 
 
@@ -93,7 +93,7 @@ class Streams(Case):
         topic = new_topic()
         text = "x" * 20_000
         for number in range(400):
-            publish(EVENTS, topic, {"number": number, "text": text})
+            publish(EVENTS, topic, {"number": number, "text": text}, client=PUBLISHER)
         with Tidegate(EVENTS, [topic], since="earliest") as tide:
             first = next(tide)
             count(topic, 1)
@@ -197,7 +197,7 @@ class Streams(Case):
 
     def test_a_stream_that_is_dead_without_a_word_is_opened_anew(self):
         # What is known of heartbeats is said here; that it is learnt, the states below show.
-        for follower, relay, topic in self.each(lambda: [new_topic()], between="pass", heartbeat=1.0):
+        for follower, relay, topic in self.each(lambda: [new_topic()], between="pass", heartbeat=0.5):
             follower.live()
             count(topic, 0, 1)
             follower.shows(1)

@@ -65,6 +65,7 @@ class _Reader:
         self._stream = Stream(settings, dict(client_options or {}), cursor)
         self._cursor = cursor
         self._error: Exception | None = None
+        self._is_over = False
         self._is_closed = False
 
     @property
@@ -86,7 +87,8 @@ class _Reader:
         elif isinstance(item, Control) and self._on_control:
             return self._on_control(item.name, item.data)
         elif isinstance(item, State):
-            self._error = item.error or self._error
+            self._error = item.error
+            self._is_over = item.name in ("ended", "failed", "closed")
             return self._on_state(item) if self._on_state else None
         return None
 
@@ -115,10 +117,10 @@ class AsyncTidegate(_Reader):
         raise StopAsyncIteration
 
     async def aclose(self) -> None:
-        """Ends it, and a loop that waits in another task."""
-        if not self._is_closed:
-            self._is_closed = True
-            await self._stream.close()
+        """Ends it, and a loop that waits in another task. Returns when the connection is closed."""
+        self._is_closed = True
+        await self._stream.close()
+        if not self._is_over:
             told = self._tell(State("closed"))
             if inspect.isawaitable(told):
                 await told
@@ -156,9 +158,9 @@ class Tidegate(_Reader):
 
     def close(self) -> None:
         """Ends it, and a loop that waits in another thread."""
-        if not self._is_closed:
-            self._is_closed = True
-            _wait_for(self._stream.close())
+        self._is_closed = True
+        _wait_for(self._stream.close())
+        if not self._is_over:
             self._tell(State("closed"))
 
     def __del__(self) -> None:
