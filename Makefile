@@ -58,8 +58,8 @@ $(built): Cargo.toml Cargo.lock $(shell find src -type f)
 
 # --- checks -----------------------------------------------------------------------------------------------------------
 
-.PHONY: old-rules test-old-rule mutants model fuzz test quick ci test-tools fmt fmt-check lint doc test-rust test-valkey test-config test-dashboards test-load test-clients test-fault test-abuse deny
-checks = test-tools fmt-check lint doc test-rust test-old-rule test-config test-dashboards test-load test-clients test-fault test-abuse
+.PHONY: old-rules test-old-rule mutants model fuzz test quick ci test-tools fmt fmt-check lint doc test-rust test-valkey test-config test-dashboards test-load test-clients test-clients-lib test-fault test-abuse deny
+checks = test-tools fmt-check lint doc test-rust test-old-rule test-config test-dashboards test-load test-clients test-clients-lib test-fault test-abuse
 
 test: ## all checks: the one command that tells whether a change is good
 	@told=; trap 'printf "%s" "$$told"' EXIT; \
@@ -144,6 +144,10 @@ test-load: binary ## short k6 runs through a cluster of its own, on free ports, 
 
 test-clients: binary ## client libraries of npm, PyPI and Go lose nothing while replicas and nginx are killed; without a registry it says so
 	deploy/local/cluster run -- loadtest/clients/run --short
+
+test-clients-lib: binary ## our own clients for JavaScript and Python: packed, installed from their packs, and tested over a cluster of their own
+	@deploy/install.sh node npm python3-venv
+	TIDEGATE__STREAM__RETRY=200ms TIDEGATE__STREAM__HEARTBEAT=500ms deploy/local/cluster run -- clients/check
 
 test-fault: ## a short run of the fault runner
 	$(MAKE) fault ARGS="--short"

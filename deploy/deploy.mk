@@ -23,7 +23,7 @@ test-kubernetes: binary ## do the manifests fit Kubernetes, each other and the p
 	deploy/kubernetes/check
 
 .PHONY: dist
-dist: ## a static binary with licences, a list of its parts and checksums, in target/dist
+dist: ## a static binary with licences, a list of its parts, packs of the clients and checksums, in target/dist
 	@deploy/dist/build
 
 .PHONY: lint-deploy image

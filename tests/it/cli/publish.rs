@@ -214,7 +214,7 @@ fn a_line_that_the_log_refuses_is_named() {
     assert!(
         refused
             .stderr
-            .contains("line 2: an event has at most 65536 bytes"),
+            .contains("line 2: data: an event has at most 65536 bytes"),
         "{refused:?}"
     );
 }
