@@ -54,7 +54,7 @@ fn an_event_says_its_topic_live_and_replayed() {
         ];
         let mut expected = Vec::new();
         for (topic, event_type, data, value, encoding) in &published {
-            let target = format!("/events/{topic}?event={event_type}");
+            let target = format!("/events/{topic}?type={event_type}");
             let id = gateway.post(&target, &[], data).id();
             let time: u64 = id.split_once('-').unwrap().0.parse().unwrap();
             let event_type = Some(event_type).filter(|event_type| !event_type.is_empty());
@@ -89,7 +89,7 @@ fn filters_limits_and_the_gateways_own_events_are_as_without() {
         assert_eq!(all.next_event().event, "tidegate.gap", "{broker}");
         for (event_type, data) in [("", "1"), ("rare", "2"), ("common", "3"), ("rare", "4")] {
             gateway
-                .post(&format!("/events/news?event={event_type}"), &[], data)
+                .post(&format!("/events/news?type={event_type}"), &[], data)
                 .id();
         }
         let data: Vec<_> = (0..2)

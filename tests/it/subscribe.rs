@@ -698,8 +698,10 @@ fn a_stream_that_catches_up_says_once_that_it_has() {
                 live.ends_with(&format!("{{\"cursor\":\"{id}\"}}")),
                 "{broker} {query}: {live}"
             );
-            gateway.post("/events/news?event=none", &[], "later").id();
-            stream.read_until(|text| text.contains("later\n\n"));
+            // Its own data: the next stream opens only once this very event was heard.
+            let later = format!("after {query}");
+            gateway.post("/events/news?type=none", &[], &later).id();
+            stream.read_until(|text| text.contains(&format!("{later}\n\n")));
             assert_eq!(
                 stream.text().matches("tidegate.live").count(),
                 1,
