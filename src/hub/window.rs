@@ -384,4 +384,31 @@ mod tests {
         window.give_back(0, 0);
         assert_eq!((window.held(), window.bytes), (0, 0));
     }
+
+    #[test]
+    fn a_page_is_put_before_only_if_all_of_it_fits() {
+        let older: Vec<Frame> = (1..=4).map(|ms| frame(ms, Mark::Event)).collect();
+        let mut newer = Window::new(Id::new(4, 1), WIDE);
+        (5..=8).for_each(|ms| newer.append(frame(ms, Mark::Event)));
+        let bytes = newer.bytes + older.iter().map(Frame::size).sum::<usize>();
+        let room: usize = older.iter().map(|frame| frame.held_beside(None)).sum();
+        let table = [
+            (8, bytes, room, true),
+            (7, bytes, room, false),
+            (8, bytes - 1, room, false),
+            (8, bytes, room - 1, false),
+        ];
+        for (events_max, bytes_max, room, fits) in table {
+            let bounds = WindowBounds {
+                events_max,
+                bytes_max,
+            };
+            let mut window = Window::new(Id::new(4, 1), bounds);
+            (5..=8).for_each(|ms| window.append(frame(ms, Mark::Event)));
+            window.prepend(Id::ZERO, &older, room);
+            let first = if fits { 1 } else { 5 };
+            assert_eq!(ids(&window, Id::ZERO), (first..=8).collect::<Vec<_>>());
+            assert_eq!(window.floor() == Id::ZERO, fits);
+        }
+    }
 }

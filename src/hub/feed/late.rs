@@ -24,7 +24,7 @@ pub(super) struct LateFinds {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::hub) struct LateFind {
     /// Counts the finds of this topic, from 1.
-    number: u32,
+    pub(in crate::hub) number: u32,
     /// What was found.
     pub(in crate::hub) stretch: Stretch,
     /// Where the clock stood when it was found.
