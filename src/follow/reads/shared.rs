@@ -270,4 +270,15 @@ mod tests {
         assert_eq!(reads.begin(&pages(), &hub, |_| false), Begun::Off);
         assert!(reads.is_empty());
     }
+
+    #[test]
+    fn reads_under_way_are_counted_whoever_waits_for_them() {
+        let (mut reads, hub) = (SharedReads::default(), hub());
+        assert!(reads.join(pages(), 1) && reads.join(LogRead::Clock(0), 2));
+        assert!(!reads.join(pages(), 3));
+        assert_eq!(reads.len(), 2);
+        assert_eq!(reads.begin(&pages(), &hub, |_| true), Begun::Ask);
+        reads.finish(&pages(), &mut reading(5), &hub);
+        assert_eq!(reads.len(), 1);
+    }
 }
