@@ -213,3 +213,98 @@ fn ears_that_heard_something_else_have_another_hash() {
         assert_ne!(one, hash(other), "{other:?}");
     }
 }
+
+/// A log that has not come as far says so, and takes the end when it has.
+#[test]
+fn an_end_that_is_not_reached_is_tried_again_after_a_pause() {
+    let now = Instant::now();
+    let mut ear = ear("a");
+    ear.subscribed("run");
+    ear.hear_start("e1", "a", "run", now);
+    ear.hear_raw(b"events", b"x", item_of(b"x"), now);
+    assert!(ear.next(now).is_some());
+    ear.answered(Outcome::Logged(1), now);
+    ear.hear_start("e2", "a", "run", now);
+    assert_eq!(ear.next(now).and_then(|append| append.end), Some(1));
+    ear.answered(Outcome::Logged(0), now);
+    assert_eq!((ear.owes(), ear.due()), (1, Some(now + RETRY)));
+    assert!(ear.next(now).is_none());
+    let again = ear.next(now + RETRY);
+    assert_eq!(again.and_then(|append| append.end), Some(1));
+    ear.answered(Outcome::Logged(1), now);
+    assert_eq!((ear.owes(), ear.due()), (0, None));
+}
+
+/// Another ear owes it, and may be gone.
+#[test]
+fn what_is_missing_is_waited_for_and_then_gone_without() {
+    let now = Instant::now();
+    let almost = FORCE_AFTER - Duration::from_millis(1);
+    for outcome in [Outcome::Wait, Outcome::Hole] {
+        for (at, force) in [(RETRY, false), (almost, false), (FORCE_AFTER, true)] {
+            let mut ear = waiting(now);
+            ear.hear_leave("b");
+            assert!(ear.next(now).is_some_and(|append| !append.force));
+            ear.answered(outcome, now);
+            let append = ear.next(now + at);
+            assert!(append.is_some_and(|append| append.force == force), "{at:?}");
+            ear.answered(Outcome::Logged(1), now + at);
+            assert!(ear.hear_raw(b"events", b"x", item_of(b"x"), now));
+            let next = ear.next(now + FORCE_AFTER);
+            assert!(next.is_some_and(|append| !append.force), "it goes on");
+        }
+    }
+}
+
+#[test]
+fn an_ear_that_is_not_the_one_to_append_is_patient_before_each_append() {
+    let now = Instant::now();
+    let mut ear = waiting(now);
+    let later = now + 2 * PATIENCE;
+    assert!(ear.next(later).is_some(), "the one that appends is late");
+    assert!(ear.hear_raw(b"events", b"x", item_of(b"x"), later));
+    ear.answered(Outcome::Logged(1), later);
+    assert_eq!(ear.next(later), None);
+    assert!(ear.due().unwrap() >= later + PATIENCE);
+    assert!(ear.next(later + 2 * PATIENCE).is_some());
+}
+
+#[test]
+fn an_append_is_bounded_in_publishes_and_in_bytes() {
+    let now = Instant::now();
+    let table = [(1, 300, [BATCH, BATCH, 44]), (100 * 1024, 9, [3, 3, 3])];
+    for (bytes, owed, items) in table {
+        let mut ear = ear("a");
+        (ear.owed_max.publishes, ear.owed_max.bytes) = (1_000, usize::MAX / 4);
+        ear.subscribed("run");
+        ear.hear_start("e1", "a", "run", now);
+        let payload = vec![b'x'; bytes];
+        for _ in 0..owed {
+            let item = Item::read("events", b"events", &payload, bytes);
+            assert!(ear.hear_raw(b"events", &payload, item, now));
+        }
+        let mut logged = 0;
+        for items in items {
+            let append = ear.next(now).unwrap();
+            assert_eq!((append.first, append.items.len()), (logged + 1, items));
+            logged += items as u64;
+            ear.answered(Outcome::Logged(logged), now);
+        }
+    }
+}
+
+/// Else ears that append by turns would keep it waiting for ever.
+#[test]
+fn patience_begins_with_what_is_owed_and_ends_when_the_ear_is_the_one_to_append() {
+    let now = Instant::now();
+    let mut ear = waiting(now);
+    let due = ear.due();
+    for other in ["b", "c"] {
+        ear.hear_done("e1", 0, other);
+        assert_eq!(ear.due(), due, "{other}");
+    }
+    assert!(ear.next(now).is_none());
+    // Its append had gone through although it was not told.
+    ear.hear_done("e1", 0, "a");
+    assert!(ear.next(now).is_some());
+}
