@@ -303,6 +303,19 @@ mod tests {
         }
     }
 
+    #[test]
+    fn topics_that_were_left_before_and_after_a_sweep_give_way_alike() {
+        let [a, b, c, d] = ["a", "b", "c", "d"].map(|name| Topic::parse(name).unwrap());
+        let (hub, reader) = hub_and_reader(&a);
+        let _reader = reader();
+        drop(hub.reader(&[b], Waker::noop(), |_| Start::Live));
+        assert!(hub.sweep(Instant::now(), KEEP).is_empty());
+        drop(hub.reader(&[c], Waker::noop(), |_| Start::Live));
+        let room = hub.reserve(std::slice::from_ref(&d), 2);
+        assert!(room.is_some(), "one is read");
+        assert!(hub.reserve(&[d], 2).is_none());
+    }
+
     /// A reader that goes is noted a moment after it went, and another may have come in between.
     #[test]
     fn a_topic_that_is_read_stays_although_it_was_noted_as_left() {

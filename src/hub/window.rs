@@ -285,6 +285,19 @@ mod tests {
     }
 
     #[test]
+    fn what_has_gone_leaves_room_for_as_much_and_no_more() {
+        let bounds = WindowBounds {
+            events_max: 100,
+            bytes_max: 3 * frame(1, Mark::Event).size(),
+        };
+        let mut window = Window::new(Id::ZERO, bounds);
+        for ms in 1..=9 {
+            window.append(frame(ms, Mark::Event));
+            assert_eq!(window.len() as u64, ms.min(3));
+        }
+    }
+
+    #[test]
     fn a_deletion_forgets_what_was_before() {
         let bounds = WindowBounds {
             events_max: 10,

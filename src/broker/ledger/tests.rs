@@ -104,3 +104,41 @@ fn a_log_that_was_flushed_begins_anew_with_the_same_process() {
     publish(&mut log, 1, 20_600);
     assert!(read(&mut log, 20_601).horizon.seams.is_empty());
 }
+
+/// As much again, so that one that is empty is not taken for one that is lost; but no more than an hour.
+#[test]
+fn a_log_outlives_its_last_entry_by_its_age_and_some_time() {
+    const HOUR: u64 = EXPIRY_SLACK_MS;
+    for (age, outlives) in [(0, 0), (10, 20), (HOUR, 2 * HOUR), (3 * HOUR, 4 * HOUR)] {
+        assert_eq!(expiry(5, age), 5 + outlives, "{age}");
+    }
+}
+
+#[test]
+fn a_log_takes_as_much_as_its_limits_say_and_refuses_what_is_beyond() {
+    let mut log = ledger(10);
+    log.retention.topics_max = 2;
+    let mut publish = |name: &str, bytes: usize| {
+        let event = Publication {
+            topic: Topic::parse(name).unwrap(),
+            event_type: EventType::default(),
+            data: "x".repeat(bytes),
+            end: false,
+            idempotency_key: None,
+        };
+        log.publish(&[event], 20_000).map(drop)
+    };
+    assert!(publish("a", 100).is_ok());
+    let large = publish("a", 101);
+    assert!(
+        matches!(large, Err(BrokerError::TooLarge(100))),
+        "{large:?}"
+    );
+    assert!(publish("b", 1).is_ok());
+    let many = publish("c", 1);
+    assert!(
+        matches!(many, Err(BrokerError::TooManyTopics(2))),
+        "{many:?}"
+    );
+    assert!(publish("b", 1).is_ok(), "it is there already");
+}
