@@ -144,6 +144,108 @@ fn a_reader_has_reached_what_it_has_shown() {
     assert_eq!(hub.partition(0).heard(), head.oldest().unwrap());
 }
 
+#[test]
+fn events_of_several_topics_come_in_one_order_and_each_carries_the_cursor() {
+    let (mut l, hub, mut reader) = behind(Instant::now());
+    read_on(&mut reader, &mut Seen(vec![]), &mut l, &hub, 100_007);
+    let mut seen = Places(vec![]);
+    assert_eq!(reader.step(&mut seen), Step::Idle);
+    assert_eq!(seen.0.len(), 8);
+    assert!(seen.0.is_sorted());
+    let is_anchored_event = |place: &(Id, bool, bool)| !place.1 && place.2;
+    assert!(seen.0.iter().all(is_anchored_event), "{:?}", seen.0);
+}
+
+/// Who loses the connection between the two comes back before both.
+#[test]
+fn of_two_gaps_that_end_at_one_id_the_last_carries_the_cursor() {
+    let now = Instant::now();
+    let mut l = Ledger::new(retention(100), 1000);
+    publish(&mut l, 4, 1001);
+    // Another process, without the tail.
+    l.run = 1;
+    let (hub, mut core) = replica(100, up(1), now);
+    drive(&mut core, &mut l, 1100, now);
+    let after_the_leap = publish(&mut l, 1, 1200)[0].1.id;
+    let topics = [named("a"), named("b")];
+    let in_the_seam = |_| Start::After(Id::new(1001, 6));
+    let mut reader = hub.reader(&topics, Waker::noop(), in_the_seam);
+    core.hub_wants(now);
+    drive(&mut core, &mut l, 1203, now);
+    open(&mut l, &hub, &mut reader, 1203);
+    let mut seen = Places(vec![]);
+    while let Step::Behind(asked) = reader.step(&mut seen) {
+        let page = read(&mut l, &hub, &asked, 1204);
+        reader.take_pages(&page);
+    }
+    let end = seen.0[0].0;
+    let expected = [
+        (end, true, false),
+        (end, true, true),
+        (after_the_leap, false, true),
+    ];
+    assert_eq!(seen.0, expected);
+}
+
+/// An end may have expired here unheard: nobody is turned away for what the log has forgotten.
+#[test]
+fn who_comes_after_the_end_asks_the_log_about_it_and_who_comes_before_does_not() {
+    let now = Instant::now();
+    let mut l = Ledger::new(retention(100), 100_000);
+    let topics = [named("a"), named("b")];
+    let end = |topic: &Topic| Publication {
+        topic: topic.clone(),
+        event_type: EventType::default(),
+        data: "x".into(),
+        end: true,
+        idempotency_key: None,
+    };
+    let (ids, _) = l.publish(&topics.each_ref().map(end), 100_001).unwrap();
+    let last = ids[1].unwrap();
+    for (since, is_after) in [(Id::new(100_000, 9), false), (last, true)] {
+        let (hub, mut core) = replica(100, up(0), now);
+        let mut reader = hub.reader(&topics, Waker::noop(), |_| Start::After(since));
+        core.hub_wants(now);
+        drive(&mut core, &mut l, 100_002, now);
+        let step = reader.open(&mut vec![]);
+        let asks = matches!(step, OpenStep::Read(LogRead::State(0, _)));
+        assert_eq!(asks, is_after, "{step:?}");
+        open(&mut l, &hub, &mut reader, 100_003);
+        assert_eq!(reader.has_ended(), is_after);
+        let mut seen = Seen(vec![]);
+        let mut step = reader.step(&mut seen);
+        if let Step::Behind(asked) = &step {
+            let page = read(&mut l, &hub, asked, 100_004);
+            reader.take_pages(&page);
+            step = reader.step(&mut seen);
+        }
+        assert_eq!(step, Step::Ended);
+        assert_eq!(seen.0.len(), if is_after { 0 } else { 2 });
+        assert!(reader.has_ended());
+    }
+}
+
+/// Above what is known here the clock decides; at it nothing has to be asked, and nothing is missing.
+#[test]
+fn who_comes_with_the_newest_id_begins_there_and_who_comes_with_a_newer_one_asks_the_clock() {
+    let now = Instant::now();
+    let (mut l, hub, mut core, _one) = standing(now);
+    hear(&mut core, publish(&mut l, 1, 100_010), now);
+    let newest = hub.partition(0).last_known();
+    assert!(hub.partition(0).horizon().unwrap().last < newest, "heard");
+    let newer = Id::new(newest.ms, newest.seq + 1);
+    for start in [Start::After, Start::History] {
+        let mut reader = hub.reader(&[topic()], Waker::noop(), |_| start(newest));
+        let mut told = vec![];
+        assert_eq!(reader.open(&mut told), OpenStep::Open);
+        assert!(told.is_empty() && reader.oldest() == Some(newest));
+        assert_eq!(reader.step(&mut Seen(vec![])), Step::Idle);
+        let mut ahead = hub.reader(&[topic()], Waker::noop(), |_| start(newer));
+        let step = ahead.open(&mut told);
+        assert_eq!(step, OpenStep::Read(LogRead::Clock(0)));
+    }
+}
+
 /// It has no place yet: everything would seem to lie before it.
 #[test]
 fn a_reader_that_has_not_begun_shows_nothing_and_lacks_nothing() {
