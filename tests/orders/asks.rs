@@ -52,7 +52,7 @@ fn the_clock_is_asked_for_once_at_a_time_and_after_a_pause() {
     core.beat(now + 10 * TICK_PAUSE);
     assert!(ticks(&mut core).is_empty(), "one is under way");
     core.answer(Answer::Ticked(first[0], 0, Err(Failed)), now);
-    core.beat(now + TICK_PAUSE - MOMENT);
+    core.beat(now + TICK_PAUSE.saturating_sub(MOMENT));
     assert!(ticks(&mut core).is_empty(), "it was asked for just now");
     core.beat(now + TICK_PAUSE);
     assert_eq!(ticks(&mut core), first);

@@ -246,6 +246,23 @@ fn who_comes_with_the_newest_id_begins_there_and_who_comes_with_a_newer_one_asks
     }
 }
 
+/// A stream of the number of streams alone.
+#[test]
+fn a_reader_of_no_topic_has_no_cursor_and_does_not_end() {
+    for partitions in [1, 2] {
+        let bounds = WindowBounds {
+            events_max: 1,
+            bytes_max: 1,
+        };
+        let hub = Hub::new(partitions, bounds);
+        let mut reader = hub.reader(&[], Waker::noop(), |_| Start::Live);
+        assert_eq!(reader.open(&mut vec![]), OpenStep::Open);
+        assert_eq!((reader.cursor(), reader.head()), (None, None));
+        assert_eq!(reader.step(&mut Seen(vec![])), Step::Idle);
+        assert!(!reader.has_ended());
+    }
+}
+
 /// It has no place yet: everything would seem to lie before it.
 #[test]
 fn a_reader_that_has_not_begun_shows_nothing_and_lacks_nothing() {

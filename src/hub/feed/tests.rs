@@ -187,7 +187,8 @@ fn a_deletion_is_reported_beside_the_last_entry_only_while_it_waits() {
     broken.lose_frame(id(3));
     assert_eq!(broken.hear(deletion(4), id(3)), Taken::Waits);
     let known = broken.last_known();
-    assert_eq!((known.entry, known.once_told), (Id::ZERO, id(4)));
+    assert_eq!((known.entry, known.waited), (Id::ZERO, id(4)));
+    assert_eq!(known.once_told, id(4));
 }
 
 /// Each is told once, and nothing that was never heard.

@@ -239,7 +239,7 @@ fn an_end_that_is_not_reached_is_tried_again_after_a_pause() {
 #[test]
 fn what_is_missing_is_waited_for_and_then_gone_without() {
     let now = Instant::now();
-    let almost = FORCE_AFTER - Duration::from_millis(1);
+    let almost = FORCE_AFTER.saturating_sub(Duration::from_millis(1));
     for outcome in [Outcome::Wait, Outcome::Hole] {
         for (at, force) in [(RETRY, false), (almost, false), (FORCE_AFTER, true)] {
             let mut ear = waiting(now);
