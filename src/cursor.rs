@@ -174,4 +174,30 @@ mod tests {
         assert_eq!(many.position(9), Some(Id::new(6, 1)));
         assert_eq!(many.position(1), None);
     }
+
+    #[test]
+    fn as_many_partitions_fit_as_the_longest_text_has_room_for() {
+        let number = (1 << 53) - 1;
+        let longest = |partitions: PartitionNo| {
+            let numbers = PartitionNo::MAX - partitions..PartitionNo::MAX;
+            Cursor::Many(numbers.map(|p| (p, Id::new(number, number))).collect())
+        };
+        for (partitions, fits) in [(1, true), (25, true), (26, false)] {
+            let text = longest(partitions).to_string();
+            assert_eq!(text.len() <= Cursor::BYTES_MAX, fits, "{partitions}");
+            assert_eq!(Cursor::fits(partitions.into()), fits, "{partitions}");
+            assert_eq!(text.parse::<Cursor>().is_ok(), fits, "{partitions}");
+        }
+        let pair = longest(1).to_string().len() + ",".len();
+        assert_eq!(pair, Cursor::PAIR_BYTES_MAX);
+    }
+
+    #[test]
+    fn a_bare_id_is_the_place_in_the_only_partition() {
+        let mut one: Cursor = "5-1".parse().unwrap();
+        assert_eq!(one.position(0), Some(Id::new(5, 1)));
+        assert_eq!(one.position(1), None);
+        one.set(0, Id::new(6, 0));
+        assert_eq!(one.oldest(), Some(Id::new(6, 0)));
+    }
 }

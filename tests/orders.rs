@@ -10,10 +10,14 @@
     reason = "a step that cannot be ends the test"
 )]
 
+#[path = "orders/asks.rs"]
+mod asks;
 #[path = "orders/envelopes.rs"]
 mod envelopes;
 #[path = "orders/held.rs"]
 mod held;
+#[path = "orders/readers.rs"]
+mod readers;
 #[path = "orders/records.rs"]
 mod records;
 #[path = "orders/visits.rs"]

@@ -314,6 +314,19 @@ mod tests {
         assert_eq!(lag(&hub, "logged", 0), (1, false));
     }
 
+    /// It would be asked first, having the most, and nobody else after it.
+    #[test]
+    fn a_topic_that_can_give_nothing_back_keeps_no_other_from_it() {
+        let hub = hub(16 * KIB);
+        let _readers = ["unlogged", "logged"].map(|name| read(&hub, name));
+        hear(&hub, "unlogged", 0, 0, 12 * KIB);
+        for ms in 1..=8 {
+            hear(&hub, "logged", ms, ms - 1, KIB);
+            assert!(hub.window_bytes() <= 16 * KIB, "{}", hub.window_bytes());
+        }
+        assert!(hub.take_evicted() > 0);
+    }
+
     #[test]
     fn what_a_topic_takes_is_free_once_it_is_given_up() {
         let hub = hub(16 * KIB);

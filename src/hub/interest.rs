@@ -269,4 +269,61 @@ mod tests {
         let _again = hub.reader(&[name(99)], Waker::noop(), |_| Start::Live);
         assert!(hub.reserve(&[name(98)], 2).is_none());
     }
+
+    #[test]
+    fn the_number_of_readers_is_told_once_after_it_changed() {
+        let topic = Topic::parse("news").unwrap();
+        let (hub, reader) = hub_and_reader(&topic);
+        let mut readers = vec![reader(), reader()];
+        let other = Topic::parse("weather").unwrap();
+        let _other = hub.reader(std::slice::from_ref(&other), Waker::noop(), |_| Start::Live);
+        assert_eq!(hub.take_changed(1), [(topic.clone(), 2)]);
+        assert_eq!(hub.take_changed(2), [(other, 1)]);
+        for left in [1, 0] {
+            readers.pop();
+            assert_eq!(hub.take_changed(2), [(topic.clone(), left)]);
+        }
+        assert!(hub.take_changed(2).is_empty());
+    }
+
+    /// While the log is away nothing is told: what is kept for it is bounded, and no change is forgotten in silence.
+    #[test]
+    fn changes_of_topics_that_are_gone_are_forgotten_only_beyond_the_bound() {
+        for (topics, lost) in [(1, 0), (CHANGED_MAX, 0), (CHANGED_MAX + 2, 2)] {
+            let (hub, _) = hub_and_reader(&Topic::parse("news").unwrap());
+            for number in 0..topics {
+                let topic = [Topic::parse(&format!("t{number}")).unwrap()];
+                drop(hub.reader(&topic, Waker::noop(), |_| Start::Live));
+            }
+            assert_eq!(hub.sweep(Instant::now(), Duration::ZERO).len(), topics);
+            let told = hub.take_changed(topics);
+            assert!(told.iter().all(|(_, readers)| *readers == 0));
+            let expected = (topics - lost, lost > 0);
+            assert_eq!((told.len(), hub.take_changes_lost()), expected);
+        }
+    }
+
+    #[test]
+    fn topics_that_were_left_before_and_after_a_sweep_give_way_alike() {
+        let [a, b, c, d] = ["a", "b", "c", "d"].map(|name| Topic::parse(name).unwrap());
+        let (hub, reader) = hub_and_reader(&a);
+        let _reader = reader();
+        drop(hub.reader(&[b], Waker::noop(), |_| Start::Live));
+        assert!(hub.sweep(Instant::now(), KEEP).is_empty());
+        drop(hub.reader(&[c], Waker::noop(), |_| Start::Live));
+        let room = hub.reserve(std::slice::from_ref(&d), 2);
+        assert!(room.is_some(), "one is read");
+        assert!(hub.reserve(&[d], 2).is_none());
+    }
+
+    /// A reader that goes is noted a moment after it went, and another may have come in between.
+    #[test]
+    fn a_topic_that_is_read_stays_although_it_was_noted_as_left() {
+        let topic = Topic::parse("news").unwrap();
+        let (hub, reader) = hub_and_reader(&topic);
+        let _reader = reader();
+        hub.state().left.insert(topic.clone());
+        assert!(hub.sweep(Instant::now(), Duration::ZERO).is_empty());
+        assert!(hub.feed(&topic).is_some());
+    }
 }

@@ -412,3 +412,6 @@ impl Hub {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

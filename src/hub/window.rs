@@ -285,6 +285,19 @@ mod tests {
     }
 
     #[test]
+    fn what_has_gone_leaves_room_for_as_much_and_no_more() {
+        let bounds = WindowBounds {
+            events_max: 100,
+            bytes_max: 3 * frame(1, Mark::Event).size(),
+        };
+        let mut window = Window::new(Id::ZERO, bounds);
+        for ms in 1..=9 {
+            window.append(frame(ms, Mark::Event));
+            assert_eq!(window.len() as u64, ms.min(3));
+        }
+    }
+
+    #[test]
     fn a_deletion_forgets_what_was_before() {
         let bounds = WindowBounds {
             events_max: 10,
@@ -383,5 +396,32 @@ mod tests {
         assert_eq!((window.len(), window.held), (8, whole.held));
         window.give_back(0, 0);
         assert_eq!((window.held(), window.bytes), (0, 0));
+    }
+
+    #[test]
+    fn a_page_is_put_before_only_if_all_of_it_fits() {
+        let older: Vec<Frame> = (1..=4).map(|ms| frame(ms, Mark::Event)).collect();
+        let mut newer = Window::new(Id::new(4, 1), WIDE);
+        (5..=8).for_each(|ms| newer.append(frame(ms, Mark::Event)));
+        let bytes = newer.bytes + older.iter().map(Frame::size).sum::<usize>();
+        let room: usize = older.iter().map(|frame| frame.held_beside(None)).sum();
+        let table = [
+            (8, bytes, room, true),
+            (7, bytes, room, false),
+            (8, bytes - 1, room, false),
+            (8, bytes, room - 1, false),
+        ];
+        for (events_max, bytes_max, room, fits) in table {
+            let bounds = WindowBounds {
+                events_max,
+                bytes_max,
+            };
+            let mut window = Window::new(Id::new(4, 1), bounds);
+            (5..=8).for_each(|ms| window.append(frame(ms, Mark::Event)));
+            window.prepend(Id::ZERO, &older, room);
+            let first = if fits { 1 } else { 5 };
+            assert_eq!(ids(&window, Id::ZERO), (first..=8).collect::<Vec<_>>());
+            assert_eq!(window.floor() == Id::ZERO, fits);
+        }
     }
 }

@@ -172,10 +172,11 @@ class Schema:
 
     def files(self):
         """File, and its bytes with all mutants that can sleep."""
-        sources = {}
+        # All of them: one whose mutants were all left out is written as it was.
+        sources = {mutant["file"]: Source(self.texts[mutant["file"]]) for mutant in self.mutants.values()}
         for number in sorted(self.asleep):
             name = self.mutants[number]["file"]
-            source = sources.setdefault(name, Source(self.texts[name]))
+            source = sources[name]
             if not source.add(number, self.mutants[number]):
                 self.leave({number})
         for name, source in sources.items():

@@ -270,4 +270,28 @@ mod tests {
         assert_eq!(reads.begin(&pages(), &hub, |_| false), Begun::Off);
         assert!(reads.is_empty());
     }
+
+    #[test]
+    fn reads_under_way_are_counted_whoever_waits_for_them() {
+        let (mut reads, hub) = (SharedReads::default(), hub());
+        assert!(reads.join(pages(), 1) && reads.join(LogRead::Clock(0), 2));
+        assert!(!reads.join(pages(), 3));
+        assert_eq!(reads.len(), 2);
+        assert_eq!(reads.begin(&pages(), &hub, |_| true), Begun::Ask);
+        reads.finish(&pages(), &mut reading(5), &hub);
+        assert_eq!(reads.len(), 1);
+    }
+
+    #[test]
+    fn all_who_wait_for_a_read_are_known_and_so_are_those_who_wait_for_the_next() {
+        let (mut reads, hub) = (SharedReads::default(), hub());
+        let clock = LogRead::Clock(0);
+        assert!(reads.join(clock.clone(), 1));
+        assert_eq!(reads.begin(&clock, &hub, |_| true), Begun::Ask);
+        assert!(!reads.join(clock.clone(), 2));
+        assert_eq!(reads.waiting(&clock).collect::<Vec<_>>(), [&1, &2]);
+        assert_eq!(reads.waiting(&pages()).count(), 0);
+        reads.finish(&clock, &mut reading(5), &hub);
+        assert_eq!(reads.waiting(&clock).collect::<Vec<_>>(), [&2]);
+    }
 }

@@ -24,7 +24,7 @@ pub(super) struct LateFinds {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::hub) struct LateFind {
     /// Counts the finds of this topic, from 1.
-    number: u32,
+    pub(in crate::hub) number: u32,
     /// What was found.
     pub(in crate::hub) stretch: Stretch,
     /// Where the clock stood when it was found.
@@ -91,5 +91,34 @@ impl LateFinds {
     pub(super) fn after(&self, seen: u32) -> impl Iterator<Item = &LateFind> {
         let finds = self.finds.iter().flat_map(|finds| finds.iter());
         finds.filter(move |find| find.number > seen)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Streams may be told more than they lack, and never less.
+    #[test]
+    fn the_oldest_of_too_many_finds_runs_into_the_next() {
+        let id = |ms: u64| Id::new(ms, 0);
+        let mut finds = LateFinds::default();
+        let many = FINDS_MAX as u64;
+        for number in 1..=many + 2 {
+            let stretch = Stretch {
+                from: id(10 * number),
+                to: id(10 * number + 5),
+                reason: GapReason::Late,
+            };
+            finds.note(stretch, id(10 * number + 9), number);
+            assert_eq!(u64::from(finds.count()), number);
+            let after = finds.after(0).map(|find| find.stretch.from.ms);
+            assert_eq!(after.min(), Some(10), "the first is told still");
+            assert_eq!(finds.after(0).count() as u64, number.min(many));
+            assert_eq!(finds.after(finds.count() - 1).count(), 1);
+            assert_eq!(finds.after(finds.count()).count(), 0);
+        }
+        let oldest = finds.after(0).next().unwrap().stretch;
+        assert_eq!((oldest.from, oldest.to), (id(10), id(35)));
     }
 }

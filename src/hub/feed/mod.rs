@@ -385,3 +385,6 @@ impl View<'_> {
         self.state.unlogged.after(seen)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -391,3 +391,49 @@ impl Source {
         flow
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sse::GapReason;
+
+    /// What was found above 3 ms, up to 5 ms, when the clock stood at 9 ms.
+    #[test]
+    fn a_late_find_is_told_to_streams_that_may_have_gone_past_it_and_to_no_other() {
+        let id = |ms: u64| Id::new(ms, 0);
+        let find = LateFind {
+            number: 1,
+            stretch: Stretch {
+                from: id(3),
+                to: id(5),
+                reason: GapReason::Late,
+            },
+            at: id(9),
+            serial: 7,
+        };
+        let (before, after) = (6, 7);
+        let table = [
+            ("was open below its end", before, 4, false, true),
+            ("began at its end", before, 5, false, false),
+            ("came later", after, 4, false, false),
+            ("resumed where it begins", after, 3, true, false),
+            ("resumed within it", after, 4, true, true),
+            (
+                "resumed above it, before it was found",
+                after,
+                8,
+                true,
+                true,
+            ),
+            ("resumed where it was found", after, 9, true, false),
+        ];
+        for (what, serial, since, resumed, lacks) in table {
+            let teller = Teller {
+                since: id(since),
+                resumed,
+                serial,
+            };
+            assert_eq!(teller.may_lack(&find), lacks, "{what}");
+        }
+    }
+}
