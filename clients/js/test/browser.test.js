@@ -10,7 +10,7 @@ import { dirname, join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { Chromium, installed } from './chromium.js';
-import { EVENTS, FAILSAFE_MS, Relay, newTopic, publish, until } from './support.js';
+import { EVENTS, FAILSAFE_MS, NDJSON, Relay, newTopic, publish, until } from './support.js';
 
 const program = installed();
 const skip = !program && !process.env.TIDEGATE_NEED_CHROMIUM && 'NOT CHECKED: no chromium on the path';
@@ -238,7 +238,7 @@ test('a tab that takes its time holds nobody back, and is told of a gap', timed,
   const numbers = [...Array(11_000).keys()];
   for (let at = 0; at < numbers.length; at += 1000) {
     const body = numbers.slice(at, at + 1000).map((data) => JSON.stringify({ topic, data })).join('\n');
-    assert.equal((await (await fetch(EVENTS, { method: 'POST', body })).json()).events.length, 1000);
+    assert.equal((await (await fetch(EVENTS, { method: 'POST', headers: NDJSON, body })).json()).events.length, 1000);
   }
   for (const tab of tabs) {
     await tab.until('shown.length === 11000');

@@ -5,7 +5,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { GapError, Tidegate, TidegateError } from 'tidegate';
-import { EVENTS, FAILSAFE_MS, Relay, count, ear, newTopic, publish, until } from './support.js';
+import { EVENTS, FAILSAFE_MS, NDJSON, Relay, count, ear, newTopic, publish, until } from './support.js';
 
 const timed = { timeout: 2 * FAILSAFE_MS };
 
@@ -90,7 +90,8 @@ test('a slow loop holds the stream back, and gets everything', timed, async (t) 
   const text = 'x'.repeat(1000);
   const lines = numbers(3000).map((number) => JSON.stringify({ topic, data: { number, text } }));
   for (let at = 0; at < lines.length; at += 1000) {
-    const answer = await fetch(EVENTS, { method: 'POST', body: lines.slice(at, at + 1000).join('\n') });
+    const body = lines.slice(at, at + 1000).join('\n');
+    const answer = await fetch(EVENTS, { method: 'POST', headers: NDJSON, body });
     assert.equal((await answer.json()).events.length, 1000);
   }
   let received = 0;

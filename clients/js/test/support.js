@@ -11,6 +11,8 @@ export const { BASE_URL, TIDEGATE_ROOT } = process.env;
 export const FAILSAFE_MS = 60_000;
 
 export const EVENTS = `${BASE_URL}/events`;
+/** A batch is one only by its Content-Type. */
+export const NDJSON = { 'Content-Type': 'application/x-ndjson' };
 
 let topics = 0;
 /** A topic that no other test has. */
