@@ -63,9 +63,9 @@ pub async fn prepare(kinds: &[Kind], scale: Scale, cluster: &Cluster) -> Result<
 async fn publish(cluster: &Cluster, lines: impl Iterator<Item = String>) -> Result<(), String> {
     let address = &cluster.nginx.address;
     let key = cluster.publish_key().map(|key| format!("Bearer {key}"));
+    let key = key.iter().map(|key| ("Authorization", key.as_str()));
     let headers: Vec<_> = key
-        .iter()
-        .map(|key| ("Authorization", key.as_str()))
+        .chain([("Content-Type", "application/x-ndjson")])
         .collect();
     let mut lines = lines.peekable();
     while lines.peek().is_some() {
