@@ -189,7 +189,12 @@ impl Ledger {
                 return frames;
             }
         }
-        frames.extend(self.report_entry(topic, id, missing, reporter, now_ms));
+        // It was looked up before the gap above was written, which may trim it.
+        if let Some(from) = lost_since {
+            frames.extend(self.write_gap(topic, from, id, now_ms));
+        } else {
+            frames.extend(self.report_entry(topic, id, missing, reporter.is_known, now_ms));
+        }
         frames
     }
 
@@ -199,18 +204,14 @@ impl Ledger {
         topic: &Topic,
         id: Id,
         missing: Option<Id>,
-        reporter: &Reporter,
+        is_known: bool,
         now_ms: u64,
     ) -> Option<Frame> {
-        let since = reporter.since.filter(|since| *since < id);
-        if let Some(from) = since.filter(|_| !self.has(topic, id)) {
-            return self.write_gap(topic, from, id, now_ms);
-        }
         if let Some(before) = missing {
             // Its ids are not given out again anyway, and other topics may have entries there.
             return self.write_gap(topic, before, id, now_ms);
         }
-        if !reporter.is_known && self.is_beyond_seams(id) && self.lacks(topic, id) {
+        if !is_known && self.is_beyond_seams(id) && self.lacks(topic, id) {
             self.leap_over(id);
         }
         let from = self.seam_around(id)?;

@@ -220,6 +220,8 @@ local function missing_after(k, topic, id)
   if less(k.born, id) and not seam_around(k, id) and lacks(k, topic, id) then return before(k, topic, id) end
 end
 
+local function has(log, id) return #redis.call('XRANGE', log, id, id) > 0 end
+
 -- What a replica knew of one topic: `id` last, which is `missing` after the other if its own process has lost it.
 -- Of the reporter: it followed a clock up to `heard`, and nothing
 -- at or below `passed` is shown there any more, although `since` the log was written by processes that it
@@ -233,7 +235,7 @@ local function report(k, topic, id, missing, reporter)
   local long_ago = id_text(math.max(0, oldest(k, topic, k.ms) - EXPIRY_SLACK_MS), 0)
   if not exists and not less(long_ago, id) then return end
   -- What this very log has was heard before it was told, and is read like everything else.
-  local lost = since and less(since, id) and not (exists and #redis.call('XRANGE', log, id, id) > 0)
+  local lost = since and less(since, id) and not has(log, id)
   if lost and less(passed, id) then return write_gap(k, topic, since, id) end
   local from = since or seam_around(k, heard)
   if less(heard, passed) and not (from and less(from, heard)) then from = heard end
@@ -247,7 +249,7 @@ local function report(k, topic, id, missing, reporter)
   if not reporter.is_known and is_beyond_seams(k, id) and lacks(k, topic, id) then leap_over(k, id) end
   from = seam_around(k, id)
   -- A process that has lost only some of its logs has entries there.
-  if from and not (exists and #redis.call('XRANGE', log, id, id) > 0) then write_gap(k, topic, from, id) end
+  if from and not has(log, id) then write_gap(k, topic, from, id) end
 end
 
 -- Notes some topics that are not noted, as earlier builds and publishers with fewer rights leave them, and
@@ -612,8 +614,10 @@ redis.register_function(F .. 'append', function(_, a)
         tell_refused('raw', channel or '', kind, tonumber(size))
       end
       if id then logged = logged + 1 else refused = refused + 1 end
-      if no then tell_refused('raw', topic, reason_of(no), #data) end
-      if no and #refusals < REFUSALS_MAX then refusals[#refusals + 1] = refusal_of(topic, no) end
+      if no then
+        tell_refused('raw', topic, reason_of(no), #data)
+        if #refusals < REFUSALS_MAX then refusals[#refusals + 1] = refusal_of(topic, no) end
+      end
       redis.call('HSET', hash, 'n:' .. name, i, 'h:' .. name, a[j])
       n = i
     end
