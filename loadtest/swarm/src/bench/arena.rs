@@ -122,11 +122,15 @@ impl Arena {
         let mut arena = Self::start(programs, contender, size)?;
         let topics = [TOPIC.to_owned()];
         let address = arena.server.address;
-        arena.swarm.open(&Plan::live(address, FIRST, &topics))?;
+        let plan = |streams| Plan {
+            is_enveloped: contender == Contender::Enveloped,
+            ..Plan::live(address, streams, &topics)
+        };
+        arena.swarm.open(&plan(FIRST))?;
         arena.warm_up()?;
         let before = Weight::of(&arena.server, FIRST)?;
         let streams = streams.saturating_sub(FIRST);
-        arena.swarm.open(&Plan::live(address, streams, &topics))?;
+        arena.swarm.open(&plan(streams))?;
         arena.warm_up()?;
         Ok((arena, before))
     }

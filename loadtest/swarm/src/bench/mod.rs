@@ -11,6 +11,7 @@
 pub mod arena;
 pub mod connects;
 pub mod cores;
+pub mod envelope;
 pub mod fan_out;
 pub mod floor;
 pub mod latency;
@@ -85,6 +86,7 @@ enum Place {
 /// Every group of measurements, in the order of the table.
 const GROUPS: &[(&[Measurement], Place, Run)] = &[
     (fan_out::ALL, Place::Apart, fan_out::run),
+    (envelope::ALL, Place::Apart, envelope::run),
     (topics::ALL, Place::Together, topics::run),
     (latency::ALL, Place::Together, latency::run),
     (publishing::ALL, Place::Together, publishing::run),

@@ -20,6 +20,8 @@ pub enum Contender {
     Floor,
     /// A gateway with the memory broker, published to over HTTP.
     Memory,
+    /// The same, with streams that ask for envelopes.
+    Enveloped,
     /// A gateway over Redis, published to by raw `PUBLISH`.
     RedisRaw,
     /// A gateway over Redis, published to by the function.
@@ -51,7 +53,7 @@ impl Contender {
     pub const fn is_gateway(self) -> bool {
         matches!(
             self,
-            Self::Memory | Self::RedisRaw | Self::RedisFunction | Self::RedisHttp
+            Self::Memory | Self::Enveloped | Self::RedisRaw | Self::RedisFunction | Self::RedisHttp
         )
     }
 
@@ -59,7 +61,9 @@ impl Contender {
     #[must_use]
     pub const fn way(self) -> Way {
         match self {
-            Self::Floor | Self::Memory | Self::RedisHttp | Self::Nginx => Way::Http,
+            Self::Floor | Self::Memory | Self::Enveloped | Self::RedisHttp | Self::Nginx => {
+                Way::Http
+            }
             Self::RedisRaw | Self::Redis => Way::Raw,
             Self::RedisFunction | Self::Relay | Self::Undisturbed => Way::Function,
         }
@@ -71,6 +75,7 @@ impl fmt::Display for Contender {
         f.write_str(match self {
             Self::Floor => "floor",
             Self::Memory => "memory broker",
+            Self::Enveloped => "memory broker, envelopes",
             Self::RedisRaw => "Redis, raw PUBLISH",
             Self::RedisFunction => "Redis, function",
             Self::RedisHttp => "Redis, HTTP",

@@ -44,6 +44,8 @@ pub struct Plan<'a> {
     pub topics: &'a [String],
     /// Topics of one stream, if not one: the n-th reads so many from there on, and the first come after the last.
     pub each: Option<usize>,
+    /// Whether they ask for events in envelopes.
+    pub is_enveloped: bool,
     /// The cursor that they come back with, and how many events they are behind; without it they are live.
     pub behind: Option<(&'a str, u64)>,
     /// Receive buffer of each socket, in bytes; without it the kernel's default.
@@ -60,6 +62,7 @@ impl<'a> Plan<'a> {
             opening_max: 512,
             topics,
             each: None,
+            is_enveloped: false,
             behind: None,
             receive_buffer: None,
         }
@@ -69,11 +72,14 @@ impl<'a> Plan<'a> {
     fn target(&self, number: usize) -> String {
         let Some(each) = self.each else {
             let topic = self.topics.get(number).or(self.topics.last());
-            return format!("/events/{}", topic.map_or("events", String::as_str));
+            let asked = if self.is_enveloped { "?envelope" } else { "" };
+            return format!("/events/{}{asked}", topic.map_or("events", String::as_str));
         };
         let topics = self.topics.iter().cycle();
         let topics = topics.skip(number % self.topics.len().max(1)).take(each);
-        let names: Vec<String> = topics.map(|topic| format!("topic={topic}")).collect();
+        let names = topics.map(|topic| format!("topic={topic}"));
+        let asked = self.is_enveloped.then(|| "envelope".to_owned());
+        let names: Vec<String> = names.chain(asked).collect();
         format!("/events?{}", names.join("&"))
     }
 }
