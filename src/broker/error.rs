@@ -28,6 +28,10 @@ pub enum BrokerError {
         /// Those that should.
         wanted: u64,
     },
+    /// What this process reports of the log is so far ahead of Redis' clock that it is not believed. It cannot follow
+    /// this log; one that begins anew can.
+    #[error("what is known of the log is more than an hour ahead of Redis' clock: {0}")]
+    FarAhead(String),
     /// Redis refused for want of memory; retry later.
     #[error("the log is out of memory")]
     OutOfMemory,

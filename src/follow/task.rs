@@ -9,6 +9,7 @@ use crate::broker::{Broker, BrokerError, Interest, LivePath};
 use crate::hub::Hub;
 use crate::log::ClockName;
 use crate::metrics::{Metrics, Role};
+use crate::stderr;
 use crate::topic::PartitionNo;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -21,6 +22,10 @@ use tokio_util::sync::CancellationToken;
 
 /// Repairs of many replicas after one outage are spread over this time.
 const SPREAD: Duration = Duration::from_millis(100);
+/// The exit code of a process that cannot follow the log any more (`EX_TEMPFAIL` of sysexits.h).
+const FAR_AHEAD: u8 = 75;
+/// For so long the end waits for its reason to be written.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// Frames taken in a row. Then everything else has its turn, however many wait.
 const FRAMES: usize = 256;
 
@@ -213,6 +218,7 @@ async fn settle(
         loop {
             match settle_once(&broker, partitions, &reports).await {
                 Ok(told) => return told,
+                Err(why @ BrokerError::FarAhead(_)) => begin_again(&why),
                 Err(why) => pause.after(&why).await,
             }
         }
@@ -224,6 +230,14 @@ async fn settle(
         _ = over => Vec::new(),
     };
     Answer::Settled { connection, told }
+}
+
+/// Ends the process: this log gives out ids that streams here have passed long ago. Its clients come back to one
+/// that has shown nothing yet, and are told that their cursors are ahead.
+fn begin_again(why: &BrokerError) -> ! {
+    tracing::error!(%why, "Redis' clock has gone back, and its log with it: the process ends, to begin anew");
+    let _is_written = stderr::flush(PATIENCE);
+    std::process::exit(FAR_AHEAD.into())
 }
 
 /// Which clock of each partition was told.

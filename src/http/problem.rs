@@ -211,7 +211,7 @@ impl From<BrokerError> for Problem {
                 tracing::debug!(%why, "the log is away");
                 Self::unavailable("the log cannot be reached")
             }
-            BrokerError::Refused(why) => {
+            BrokerError::Refused(_) | BrokerError::FarAhead(_) => {
                 tracing::error!(%why, "the log refused");
                 Self::internal()
             }

@@ -6,8 +6,7 @@
 //! of other versions, replicas with other partitions; beside each a topic that must not notice.
 
 use crate::support::{
-    Gateway, NDJSON, NewEvent, Redis, Sse, Way, eventually, fleet, position, replica_at,
-    wait_for_ears,
+    Gateway, NDJSON, NewEvent, Redis, Sse, Way, eventually, fleet, replica_at, wait_for_ears,
 };
 
 const UNREADABLE: &str = "tidegate_unreadable_frames_total";
@@ -763,33 +762,4 @@ fn a_replica_with_other_partitions_is_used_by_nobody() {
     );
     let replicas: Vec<String> = redis.run(&["HKEYS", "tidegate:replicas"]);
     assert_eq!(replicas, ["r1"]);
-}
-
-/// Whoever may call the public functions may publish to live channels, too. One frame or tick of the far future
-/// silenced its partition, and after a restart of Redis it moved the clock there for good.
-#[test]
-fn an_id_of_the_far_future_silences_nobody_and_moves_no_clock() {
-    let mut redis = Redis::durable();
-    let gateway = listening(&redis);
-    let mut stream = gateway.listen(&["news"]);
-    gateway.publish("news", "before");
-    assert_eq!(stream.next_data(1), ["before"]);
-    let far = "9007199254740990-1";
-    let frame = format!("1 {far} 1-1 e \nforged");
-    for (channel, message) in [("live:news", frame.as_str()), ("tick", far)] {
-        let channel = format!("tidegate:{{0}}:{channel}");
-        redis.run::<u64>(&["PUBLISH", &channel, message]);
-    }
-    gateway.wait_for_metric("tidegate_ids_ahead_total", &[], 2.0);
-    gateway.publish("news", "after");
-    assert_eq!(stream.next_data(1), ["after"]);
-    redis.kill();
-    redis.restart();
-    eventually("Redis is back", || {
-        gateway.post("/events/news", &[], "back").status == 200
-    });
-    assert_eq!(stream.next_data(1), ["back"]);
-    let last: String = redis.run(&["HGET", "tidegate:{0}:clock", "last"]);
-    let (ms, _) = position(&last).unwrap();
-    assert!(ms < 9_007_199_254_740_990, "the clock stands at {last}");
 }

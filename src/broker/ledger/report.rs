@@ -14,6 +14,10 @@ use crate::log::{Followed, Loss, Seam};
 use crate::sse::{Entry, Frame, Mark};
 use crate::topic::Topic;
 
+/// How far ahead of the log's time a reported id may be, in milliseconds. A replica believes no frame that is a
+/// minute ahead of what the log has answered.
+const REPORT_AHEAD_MS: u64 = 3_600_000;
+
 /// What a report means to the log that hears it.
 struct Reporter {
     /// Up to here it has followed a clock.
@@ -28,7 +32,8 @@ struct Reporter {
 
 impl Ledger {
     /// Hears how far a replica followed the clock, and which id of each topic it knew last, before
-    /// this process wrote. Returns gap entries to be sent live.
+    /// this process wrote. Returns gap entries to be sent live. A report of ids that are far ahead of the
+    /// log's time is not believed, and changes nothing.
     pub fn report(
         &mut self,
         followed: impl Into<Followed>,
@@ -36,6 +41,12 @@ impl Ledger {
         now_ms: u64,
     ) -> LiveFrames {
         let followed = followed.into();
+        // It may have heard more than it followed. Nothing of that is given out again.
+        let reported = topics.iter().map(|(_, id)| *id);
+        let known = reported.fold(followed.known.max(followed.heard), Id::max);
+        if known.ms > self.last.ms.max(now_ms.saturating_add(REPORT_AHEAD_MS)) {
+            return Vec::new();
+        }
         self.expire(now_ms);
         self.take_over(now_ms);
         let reporter = Reporter {
@@ -49,9 +60,6 @@ impl Ledger {
             .iter()
             .map(|(topic, id)| self.missing_after(topic, *id).filter(|_| reporter.is_known))
             .collect();
-        // It may have heard more than it followed. Nothing of that is given out again.
-        let reported = topics.iter().map(|(_, id)| *id);
-        let known = reported.fold(followed.known, Id::max);
         if reporter.is_known {
             // It has followed this very process. Only if that has lost its tail it knows more.
             if self.last < known {

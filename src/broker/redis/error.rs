@@ -104,6 +104,7 @@ fn of_server(code: &str, detail: &str, whole: &RedisError) -> CommandError {
         "TGENDED" => BrokerError::Ended(detail.to_owned()),
         "TGFOREIGN" => BrokerError::Foreign(detail.to_owned()),
         "TGUNLOGGED" => BrokerError::Unlogged(detail.to_owned()),
+        "TGAHEAD" => BrokerError::FarAhead(detail.to_owned()),
         "TGLARGE" => BrokerError::TooLarge(count),
         "TGTOPICS" => BrokerError::TooManyTopics(count),
         "OOM" => BrokerError::OutOfMemory,

@@ -368,11 +368,21 @@ redis.register_function({ function_name = F .. 'tick', flags = { 'allow-oom' }, 
   return { k.last, redis.call('HEXISTS', key(k.p, 'clock'), 'age_ms') }
 end })
 
+-- A replica believes no frame that is a minute ahead of what this server answered. What is further ahead than this
+-- comes from one whose clock has gone back by more, or from somebody who would move the clock for good.
+local REPORT_AHEAD_MS = 3600000
+
 -- p heard born seam run known (topic id)*: how far a replica followed the clock, which clock that was (born
 -- then, its newest seam beginning there, of that process; empty if it never knew), the newest id that it
 -- knows of whatever log, and which id of each topic it knew last  ->  born seam run: which clock was told
 redis.register_function({ function_name = F .. 'report', flags = { 'allow-oom' }, callback = function(_, a)
-  local k = clock(a[1])
+  local k, known = clock(a[1]), less(a[2], a[6]) and a[6] or a[2]
+  -- It may have heard more than it followed. Nothing of that is given out again.
+  for i = 8, #a, 2 do if less(known, a[i]) then known = a[i] end end
+  if id_parse(known) > math.max(k.now + REPORT_AHEAD_MS, k.ms) then
+    redis.log(redis.LOG_WARNING, 'tidegate: a report of ' .. known .. ', far ahead of the time of this server, is not believed')
+    return refuse('TGAHEAD', known)
+  end
   take_over(k)
   local reporter = {
     heard = a[2], passed = a[6], since = unfollowed_since(k, a[3], a[4]),
@@ -381,9 +391,6 @@ redis.register_function({ function_name = F .. 'report', flags = { 'allow-oom' }
   -- Before anything leaps: what this very process has lost shows by what it lacks now.
   local missing = {}
   for i = 7, reporter.is_known and #a or 0, 2 do missing[i] = missing_after(k, a[i], a[i + 1]) end
-  -- It may have heard more than it followed. Nothing of that is given out again.
-  local known = a[6]
-  for i = 8, #a, 2 do if less(known, a[i]) then known = a[i] end end
   if reporter.is_known then
     -- It has followed this very process. Only if that has lost its tail it knows more.
     if less(k.last, known) then leap_from(k, k.last, known) end
