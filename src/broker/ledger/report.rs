@@ -14,7 +14,7 @@ use crate::log::{Followed, Loss, Seam};
 use crate::sse::{Entry, Frame, Mark};
 use crate::topic::Topic;
 
-/// How far ahead of the log's time a reported id may be, in milliseconds. A replica believes no frame that is a
+/// How far ahead of the log's time and its clock a reported id may be, in milliseconds. A replica believes no frame that is a
 /// minute ahead of what the log has answered.
 const REPORT_AHEAD_MS: u64 = 3_600_000;
 
@@ -33,7 +33,7 @@ struct Reporter {
 impl Ledger {
     /// Hears how far a replica followed the clock, and which id of each topic it knew last, before
     /// this process wrote. Returns gap entries to be sent live. A report of ids that are far ahead of the
-    /// log's time is not believed, and changes nothing.
+    /// log is not believed, and changes nothing.
     pub fn report(
         &mut self,
         followed: impl Into<Followed>,
@@ -44,7 +44,7 @@ impl Ledger {
         // It may have heard more than it followed. Nothing of that is given out again.
         let reported = topics.iter().map(|(_, id)| *id);
         let known = reported.fold(followed.known.max(followed.heard), Id::max);
-        if known.ms > self.last.ms.max(now_ms.saturating_add(REPORT_AHEAD_MS)) {
+        if known.ms > self.last.ms.max(now_ms).saturating_add(REPORT_AHEAD_MS) {
             return Vec::new();
         }
         self.expire(now_ms);

@@ -368,8 +368,9 @@ redis.register_function({ function_name = F .. 'tick', flags = { 'allow-oom' }, 
   return { k.last, redis.call('HEXISTS', key(k.p, 'clock'), 'age_ms') }
 end })
 
--- A replica believes no frame that is a minute ahead of what this server answered. What is further ahead than this
--- comes from one whose clock has gone back by more, or from somebody who would move the clock for good.
+-- A replica believes no frame that is a minute ahead of what this server answered. What is ahead by more than this of
+-- both its time and its clock comes from one whose log was lost while the time went back, or from somebody who
+-- would move the clock for good.
 local REPORT_AHEAD_MS = 3600000
 
 -- p heard born seam run known (topic id)*: how far a replica followed the clock, which clock that was (born
@@ -379,8 +380,8 @@ redis.register_function({ function_name = F .. 'report', flags = { 'allow-oom' }
   local k, known = clock(a[1]), less(a[2], a[6]) and a[6] or a[2]
   -- It may have heard more than it followed. Nothing of that is given out again.
   for i = 8, #a, 2 do if less(known, a[i]) then known = a[i] end end
-  if id_parse(known) > math.max(k.now + REPORT_AHEAD_MS, k.ms) then
-    redis.log(redis.LOG_WARNING, 'tidegate: a report of ' .. known .. ', far ahead of the time of this server, is not believed')
+  if id_parse(known) > math.max(k.now, k.ms) + REPORT_AHEAD_MS then
+    redis.log(redis.LOG_WARNING, 'tidegate: a report of ' .. known .. ', far ahead of the log, is not believed')
     return refuse('TGAHEAD', known)
   end
   take_over(k)
