@@ -14,6 +14,7 @@
 //! ```
 
 use super::ask::{Answer, Ask, ConnectionNo, Failed, Note, Report};
+use super::clock::Clock;
 use crate::broker::{Interest, Live};
 use crate::hub::feed::{Feed, Repaired, Wanted};
 use crate::hub::partition::Learned;
@@ -32,11 +33,6 @@ use tokio::time::Instant;
 pub const BATCH: usize = 256;
 /// Between two ticks of one partition.
 pub const TICK_PAUSE: Duration = Duration::from_millis(100);
-
-/// How far an id on the live path may be ahead of what the log's server has answered. Whoever may publish to
-/// live channels can write any id there, and nothing at or below an id that was heard is shown any more:
-/// beyond this, the log is asked.
-const AHEAD_MAX: Duration = Duration::from_secs(60);
 
 /// What the follower goes by.
 #[derive(Clone, Copy, Debug)]
@@ -80,59 +76,11 @@ pub struct FollowerCore {
     notes: Vec<Note>,
 }
 
-/// Ticks of one partition.
-#[derive(Clone, Copy, Debug)]
-struct Clock {
-    asked: Option<Instant>,
-    asking: bool,
-    heard: Instant,
-    /// An id above all that was heard before has come on the present connection.
-    moved_on: bool,
-    /// A tick that was said and has not come back.
-    awaited: Option<(Id, Instant)>,
-    /// What the log's server answered last: its time or its clock, which is never behind that, in
-    /// milliseconds since the Unix epoch.
-    answered: Option<(u64, Instant)>,
-    /// An id was too far ahead to be believed, and no tick has come since that was.
-    doubted: bool,
-}
-
-impl Clock {
-    /// Whether a tick is due: in silence, and now and then although events flow, since only a tick says
-    /// which clock it is.
-    fn is_due(&self, now: Instant, after: Duration) -> bool {
-        let is_long_ago = |at: Instant| now.duration_since(at) > after;
-        self.doubted || is_long_ago(self.heard) || self.asked.is_none_or(is_long_ago)
-    }
-
-    /// The log's server has told its time, or its clock.
-    fn answer(&mut self, ms: u64, now: Instant) {
-        let ms = self.answered.map_or(ms, |(before, _)| before.max(ms));
-        self.answered = Some((ms, now));
-    }
-
-    /// Whether an id that came over the live path is further ahead than the log's clock can be.
-    fn is_ahead(&self, id: Id, now: Instant) -> bool {
-        self.answered.is_some_and(|(ms, at)| {
-            let passed = now.duration_since(at) + AHEAD_MAX;
-            id.ms > ms.saturating_add(u64::try_from(passed.as_millis()).unwrap_or(u64::MAX))
-        })
-    }
-}
-
 impl FollowerCore {
     /// A follower of `hub` that has not heard anything yet.
     #[must_use]
     pub fn new(hub: Arc<Hub>, settings: FollowSettings, now: Instant) -> Self {
-        let clock = Clock {
-            asked: None,
-            asking: false,
-            heard: now,
-            moved_on: false,
-            awaited: None,
-            answered: None,
-            doubted: false,
-        };
+        let clock = Clock::new(now);
         Self {
             clocks: vec![clock; usize::from(hub.partitions())],
             hub,

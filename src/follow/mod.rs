@@ -6,6 +6,7 @@
 //! - [`fleet`] tells the other replicas of this one, and hears of them.
 
 pub mod ask;
+mod clock;
 pub mod core;
 pub mod fleet;
 pub mod reads;
