@@ -1,5 +1,6 @@
 //! Once a second this replica says how many streams and subscribers it has, and hears the same of
-//! the others: for `tidegate.connections`, for `GET /topics/{topic}`, and to agree on the ears.
+//! the others: for `tidegate.connections`, for `GET /topics/{topic}`, and to agree on the ears. That a topic's
+//! subscribers have changed it says within a tenth of that, so that nobody is counted who has long gone.
 
 use crate::broker::{Broker, Fleet};
 use crate::hub::Hub;
@@ -11,14 +12,16 @@ use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-/// How often.
-const EVERY: Duration = Duration::from_secs(1);
+/// How often it is looked whether subscribers have changed.
+const EVERY: Duration = Duration::from_millis(100);
+/// Looks from one heartbeat to the next, if nothing changes: a second.
+const HEARTBEAT_EACH: u64 = 10;
 /// Topics whose count is sent at once.
 const CHANGES_MAX: usize = 1000;
 /// Calls at each beat in which topics that are gone are forgotten.
 const SWEEPS_MAX: usize = 200;
-/// Beats from one question of how the log's server stands to the next.
-const INSPECT_EACH: u64 = 5;
+/// Looks from one question of how the log's server stands to the next: five seconds.
+const INSPECT_EACH: u64 = 50;
 
 /// Names of the replicas that live, in order.
 pub type Replicas = watch::Receiver<Arc<[String]>>;
@@ -50,6 +53,17 @@ async fn tell(hub: &Hub, broker: &Broker, here: u64) -> Option<Fleet> {
     }
 }
 
+/// Takes what was heard of the others, and names all that live.
+fn take(hub: &Hub, name: &str, here: u64, fleet: Fleet) -> Arc<[String]> {
+    let others = fleet.streams.iter().filter(|(other, _)| *other != name);
+    let elsewhere: u64 = others.map(|(_, streams)| streams).sum();
+    hub.counts().set(Connections {
+        fleet: here + elsewhere,
+        replica: here,
+    });
+    fleet.streams.into_keys().collect()
+}
+
 /// Has the log forget topics that are gone: a little in each call, so that no other waits for long.
 async fn sweep(hub: &Hub, broker: &Broker) {
     let mut left = SWEEPS_MAX;
@@ -79,26 +93,25 @@ pub async fn run(
     replicas: watch::Sender<Arc<[String]>>,
     stop: CancellationToken,
 ) {
-    let mut beat = tokio::time::interval(EVERY);
-    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut look = tokio::time::interval(EVERY);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut is_heard = false;
     for number in 0_u64.. {
         tokio::select! {
             () = stop.cancelled() => break,
-            _ = beat.tick() => {}
+            _ = look.tick() => {}
+        }
+        let is_heartbeat = number % HEARTBEAT_EACH == 0;
+        // A log that does not answer is asked once a second.
+        let is_due = is_heartbeat || (is_heard && hub.has_changed());
+        if !is_due {
+            continue;
         }
         let here = open();
-        if let Some(fleet) = tell(&hub, &broker, here).await {
-            let elsewhere: u64 = fleet
-                .streams
-                .iter()
-                .filter(|(other, _)| **other != name)
-                .map(|(_, streams)| streams)
-                .sum();
-            hub.counts().set(Connections {
-                fleet: here + elsewhere,
-                replica: here,
-            });
-            let names: Arc<[String]> = fleet.streams.into_keys().collect();
+        let fleet = tell(&hub, &broker, here).await;
+        is_heard = fleet.is_some();
+        if let Some(fleet) = fleet {
+            let names = take(&hub, &name, here, fleet);
             metrics
                 .replicas
                 .set(i64::try_from(names.len()).unwrap_or(i64::MAX));
@@ -107,6 +120,11 @@ pub async fn run(
                 *known = names;
                 other
             });
+        }
+        if !is_heartbeat {
+            continue;
+        }
+        if is_heard {
             sweep(&hub, &broker).await;
         }
         if number % INSPECT_EACH == 0

@@ -115,6 +115,12 @@ impl Hub {
         due
     }
 
+    /// Whether the number of some topic's subscribers has changed and was not told.
+    #[must_use]
+    pub fn has_changed(&self) -> bool {
+        !self.state().changed.is_empty()
+    }
+
     /// Topics whose number of subscribers changed since the last call, with that number; `most` at
     /// once.
     #[must_use]
