@@ -14,7 +14,7 @@ mod supervisor;
 
 use self::background::Background;
 use self::supervisor::{Inherited, State};
-use crate::config::{Config, Engine};
+use crate::config::{Config, Engine, Origins};
 use crate::follow::reads::Reads;
 use crate::http::accept::Listener;
 use crate::http::{Auth, Gateway, Guard, Intake, Rules, ops_router, router};
@@ -133,14 +133,26 @@ impl App {
         if let Some(ops) = ops {
             let address = ops.address().map_err(|why| why.to_string())?;
             tracing::info!(%address, "operations listening");
-            let guard = Guard::new(gateway.clone(), &config.server, address, true);
+            let guard = Guard::new(
+                gateway.clone(),
+                &config.server,
+                &Origins::default(),
+                address,
+                true,
+            );
             tasks.spawn(ops.for_operators().serve(
                 ops_router(gateway.clone(), guard),
                 listeners.clone(),
                 connections.clone(),
             ));
         }
-        let guard = Guard::new(gateway.clone(), &config.server, address, false);
+        let guard = Guard::new(
+            gateway.clone(),
+            &config.server,
+            &config.cors.origins,
+            address,
+            false,
+        );
         let routes = router(gateway.clone(), guard, config.ops.listen.is_none());
         let main = main.with_sockets(sockets);
         tasks.spawn(main.serve(routes, listeners.clone(), connections.clone()));

@@ -269,3 +269,42 @@ fn a_page_that_hears_no_heartbeat_opens_its_stream_anew_and_misses_nothing() {
     gateway.publish("prices", "2");
     assert_eq!(data_shown(&mut browser, "event.data", 2), json!(["1", "2"]));
 }
+
+/// What a page from a file does to a gateway: reads by an `EventSource`, publishes, and resumes by a `fetch` that asks
+/// before it sends.
+const FROM_A_FILE: &str = "<!doctype html><title>From a file</title><script>
+    const base = location.hash.slice(1), seen = [];
+    const source = new EventSource(base + '/events/news');
+    source.onmessage = (event) => seen.push(event.data);
+    source.onerror = () => { if (source.readyState === EventSource.CLOSED) seen.push('closed'); };
+    source.addEventListener('tidegate.open', async (event) => {
+        const answer = await fetch(base + '/events/news', { method: 'POST', body: 'hello' });
+        const { id } = await answer.json();
+        seen.push('published');
+        const again = await fetch(base + '/events/news?limit=1', { headers: { 'Last-Event-ID': event.lastEventId } });
+        seen.push((await again.text()).includes('hello') ? 'resumed' : 'lost');
+    });
+</script>";
+
+#[test]
+fn a_page_from_a_file_reads_and_writes_if_its_origin_is_configured() {
+    let Some(mut browser) = Chromium::start() else {
+        return;
+    };
+    let directory = support::Directory::create();
+    let file = directory.0.join("page.html");
+    std::fs::write(&file, FROM_A_FILE).unwrap();
+    let open = |browser: &mut Chromium, gateway: &Gateway| {
+        // Another hash alone would load nothing.
+        browser.open("about:blank");
+        browser.open(&format!("file://{}#{}", file.display(), gateway.url()));
+    };
+    let gateway = Gateway::start(&[("cors.origins", "null")]);
+    open(&mut browser, &gateway);
+    browser.until("seen.length === 3");
+    let seen = browser.evaluate("seen.sort()");
+    assert_eq!(seen, json!(["hello", "published", "resumed"]));
+    open(&mut browser, &Gateway::start(&[]));
+    browser.until("seen.includes('closed')");
+    assert_eq!(browser.evaluate("seen"), json!(["closed"]));
+}

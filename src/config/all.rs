@@ -1,5 +1,6 @@
 //! The whole configuration, and what parts of the program make of it.
 
+use super::cors::Cors;
 use super::redis::RedisConfig;
 use super::sections::{
     self, Auth, Drain, Engine, Ingest, Limits, Log, Logging, Ops, Publish, Repair, Replica, Stream,
@@ -33,6 +34,7 @@ pub struct Config {
     pub ingest: Ingest,
     pub limits: Limits,
     pub auth: Auth,
+    pub cors: Cors,
     pub drain: Drain,
     pub logging: Logging,
     pub(super) settled: Settled,
@@ -65,6 +67,7 @@ impl Config {
         let ingest = Ingest::take(s, &redis.prefix);
         Self {
             auth: Auth::take(s, server.listen),
+            cors: Cors::take(s),
             server,
             ops: Ops::take(s),
             replica: Replica::take(s),

@@ -5,6 +5,7 @@
 
 mod address;
 mod all;
+mod cors;
 mod redis;
 mod reload;
 mod sections;
@@ -14,6 +15,7 @@ mod source;
 
 pub use address::PerAddress;
 pub use all::Config;
+pub use cors::{Allowed, Cors, Origins};
 pub use redis::RedisConfig;
 pub use reload::{RELOADABLE, Reload};
 pub use sections::{

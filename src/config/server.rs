@@ -37,8 +37,6 @@ pub struct Server {
     pub http2_control_frames_max: u32,
     /// Names of the gateway, besides its addresses and `localhost`.
     pub hosts: Arc<[String]>,
-    /// Origins of pages that may write from elsewhere.
-    pub origins: Arc<[String]>,
     /// Networks whose word is believed about whom a request comes from.
     pub trusted_proxies: Arc<[Prefix]>,
     /// The field that they write.
@@ -62,7 +60,6 @@ impl Server {
             discard_time: s.positive("server.discard_time", "5s"),
             http2_control_frames_max: s.get("server.http2_control_frames_max", "200"),
             hosts: s.list("server.hosts").into(),
-            origins: s.list("server.origins").into(),
             trusted_proxies: trusted_proxies(s),
             forwarded_header: s.choice("server.forwarded_header", &[X_FORWARDED_FOR, FORWARDED]),
             proxy_protocol: s.flag("server.proxy_protocol", "false"),
@@ -92,13 +89,6 @@ impl Server {
             if host != "*" && (name.is_empty() || !name.chars().all(is_name)) {
                 let what = "is not a name such as events.example.com or *.example.com, without scheme and port";
                 s.fault("server.hosts", &format!("{host:?} {what}"));
-            }
-        }
-        for origin in self.origins.iter() {
-            let host = origin.split_once("://").map(|(_, host)| host);
-            if origin != "*" && host.is_none_or(|host| host.is_empty() || host.contains('/')) {
-                let what = "is not an origin such as https://app.example.com, without a path";
-                s.fault("server.origins", &format!("{origin:?} {what}"));
             }
         }
     }

@@ -12,6 +12,7 @@ mod address;
 mod answer;
 mod auth;
 mod batch;
+mod cors;
 mod cut;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;

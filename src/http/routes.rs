@@ -4,7 +4,7 @@ use super::gateway::Gateway;
 use super::guard::{Guard, guarded};
 use super::nowhere::{OPS_PATHS, PATHS, no_method, no_path};
 use super::problem::Problem;
-use super::{batch, health, publish, streams, subscribe, topics};
+use super::{batch, cors, health, publish, streams, subscribe, topics};
 use crate::address::Client;
 use axum::Router;
 use axum::extract::Request;
@@ -64,11 +64,19 @@ fn layered(
     paths: Vec<&'static str>,
 ) -> Router {
     let request_id = HeaderName::from_static("x-request-id");
-    router
+    let origins = guard.origins().clone();
+    let judged = router
         .fallback(|uri: Uri| async move { no_path(&uri, &paths) })
         .method_not_allowed_fallback(no_method)
         .with_state(gateway)
-        .layer(from_fn_with_state(Arc::new(guard), guarded))
+        .layer(from_fn_with_state(Arc::new(guard), guarded));
+    // A page must see why it was refused, so this is outside.
+    let marked = if origins.is_empty() {
+        judged
+    } else {
+        judged.layer(from_fn_with_state(origins, cors::marked))
+    };
+    marked
         .layer(SetResponseHeaderLayer::if_not_present(
             header::X_CONTENT_TYPE_OPTIONS,
             HeaderValue::from_static("nosniff"),

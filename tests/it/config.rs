@@ -376,8 +376,8 @@ fn a_fault_is_one_clear_sentence() {
             "server.hosts (in FILE): \"http://a\" is not a name such as events.example.com or *.example.com, without scheme and port",
         ),
         (
-            "[server]\norigins = ['app.example.com']",
-            "server.origins (in FILE): \"app.example.com\" is not an origin such as https://app.example.com, without a path",
+            "[cors]\norigins = ['app.example.com']",
+            "cors.origins (in FILE): \"app.example.com\" is not an origin such as https://app.example.com, https://*.example.com, null or *, without a path",
         ),
         (
             "[server]\ndiscard_time = '0s'",

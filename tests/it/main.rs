@@ -27,6 +27,7 @@ mod bodies;
 mod cli;
 mod config;
 mod connections;
+mod cors;
 mod doctor;
 mod durability;
 mod ended;

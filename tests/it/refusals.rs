@@ -307,7 +307,7 @@ fn on_loopback_without_a_key_a_name_that_is_not_ours_reaches_nothing() {
 /// A form, or a fetch of plain text, needs nobody's leave.
 #[test]
 fn a_page_of_another_origin_publishes_nothing() {
-    let gateway = Gateway::start(&[("server.origins", "https://app.example.com")]);
+    let gateway = Gateway::start(&[("cors.origins", "https://app.example.com")]);
     let (text, site) = (("Content-Type", "text/plain"), "Sec-Fetch-Site");
     let foreign: [&[(&str, &str)]; 5] = [
         &[

@@ -5,17 +5,15 @@
 //! ([Fetch Metadata](https://www.w3.org/TR/fetch-metadata/)), and where that is missing, as over plain
 //! HTTP, `Origin` ([RFC 6454](https://www.rfc-editor.org/rfc/rfc6454)). Programs send neither.
 
+use crate::config::Origins;
 use axum::http::{HeaderMap, HeaderName, header};
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// Whether the browser says that it comes from elsewhere, and not from one of the `allowed` origins.
-pub(super) fn is_foreign(headers: &HeaderMap, host: Option<&str>, allowed: &[String]) -> bool {
+pub(super) fn is_foreign(headers: &HeaderMap, host: Option<&str>, allowed: &Origins) -> bool {
     let origins = || headers.get_all(header::ORIGIN).iter();
-    let is_allowed = |origin: &str| {
-        let mut allowed = allowed.iter();
-        allowed.any(|one| one == "*" || one.eq_ignore_ascii_case(origin))
-    };
+    let is_allowed = |origin: &str| allowed.allow(origin).is_some();
     if origins().next().is_some() && origins().all(|one| one.to_str().is_ok_and(is_allowed)) {
         return false;
     }
@@ -61,7 +59,7 @@ mod tests {
                 true,
             ),
         ];
-        let allowed = ["https://app.example.com".to_owned()];
+        let allowed = Origins::of(&["https://app.example.com"]);
         for (fields, expected) in table {
             let mut headers = HeaderMap::new();
             for (name, value) in fields {
