@@ -8,6 +8,7 @@
 //! | no test is ignored | what is not run holds nothing |
 //! | no test sleeps | a time that is long enough here is too short there; tests wait for conditions |
 //! | guards, old rules and scenarios that documents name are there | a promise without its test is only hoped for |
+//! | links between pages lead somewhere, and the README lists all pages | what nobody finds is not written |
 
 #![allow(
     clippy::expect_used,
@@ -18,6 +19,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 /// Folders with code of this repository.
@@ -181,6 +183,37 @@ fn every_guard_of_an_invariant_exists() {
     }
     assert_none("documents name tests that exist", &missing);
     assert!(guards > 15, "{guards} guards");
+}
+
+/// Files and headings; `deploy/dist/links.py` names each link that is broken.
+#[test]
+fn every_link_between_pages_leads_somewhere() {
+    let checked = Command::new("python3")
+        .args([&format!("{ROOT}/deploy/dist/links.py"), ROOT])
+        .output()
+        .expect("python3 runs");
+    let said = String::from_utf8_lossy(&checked.stderr);
+    assert!(checked.status.success(), "{said}");
+}
+
+#[test]
+fn the_readme_lists_every_page() {
+    let readme = read("README.md");
+    let listed: Vec<&str> = readme
+        .lines()
+        .filter(|line| line.starts_with("| ["))
+        .collect();
+    let pages = [files(&["docs"], "md"), files(&["."], "md")].concat();
+    let missing: Vec<String> = pages
+        .into_iter()
+        .filter(|page| page != "README.md")
+        .filter(|page| {
+            !listed
+                .iter()
+                .any(|line| line.contains(&format!("]({page})")))
+        })
+        .collect();
+    assert_none("the table of the README has a row for each page", &missing);
 }
 
 /// What holds a loss that was found is told beside it, and can be played.

@@ -48,6 +48,7 @@ mod outage;
 mod proxies;
 mod publish;
 mod readme;
+mod recipes;
 mod redis_tls;
 mod refusals;
 mod reload;

@@ -1,6 +1,6 @@
-//! Goal: what the README shows is what happens.
+//! Goal: what the README and the pages that teach by commands show is what happens.
 //!
-//! Method: its `sh` blocks are run from top to bottom, against a cluster of its own on free ports:
+//! Method: the `sh` blocks of a page are run from top to bottom, against a cluster of its own on free ports:
 //! Redis, three replicas, nginx. Only addresses and programs are exchanged for those of the cluster.
 //! A `text` block right after an `sh` block is the answer, one command after the other; a `text`
 //! block after a sentence is what the stream shows that was opened last. Ids, reconnection times,
@@ -10,10 +10,37 @@ use crate::support::{Answer, Directory, Process, eventually, exchange};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{BufRead as _, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 
 const README: &str = include_str!("../../README.md");
+const SUBSCRIBE: &str = include_str!("../../docs/subscribe.md");
+const CONFIGURE: &str = include_str!("../../docs/configure.md");
+
+/// Pages whose commands are run, how many of them there are at least, and how many answers.
+const PAGES: [(&str, &str, usize, usize); 6] = [
+    ("README.md", README, 12, 5),
+    (
+        "docs/publish.md",
+        include_str!("../../docs/publish.md"),
+        10,
+        6,
+    ),
+    ("docs/subscribe.md", SUBSCRIBE, 9, 6),
+    (
+        "docs/manage.md",
+        include_str!("../../docs/manage.md"),
+        14,
+        5,
+    ),
+    ("docs/configure.md", CONFIGURE, 2, 1),
+    (
+        "docs/walkthrough.md",
+        include_str!("../../docs/walkthrough.md"),
+        12,
+        1,
+    ),
+];
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const BINARY: &str = env!("CARGO_BIN_EXE_tidegate");
 
@@ -24,7 +51,7 @@ const IN_SENTENCES: [(&str, &str); 6] = [
         "make up NGINX_PORT=18080 REDIS_PORT=16379",
         "the cluster runs on ports of its own already",
     ),
-    ("make down", "run as the last block"),
+    ("make down", "run as the last block of docs/walkthrough.md"),
     ("make test", "runs this test"),
     (
         "cargo run",
@@ -281,8 +308,24 @@ impl Drop for Cluster {
 
 #[test]
 fn every_command_runs_and_answers_as_shown() {
-    let cluster = Cluster::start();
-    let parts = parts(README);
+    for (name, page, commands_min, answers_min) in PAGES {
+        eprintln!("{name}");
+        let cluster = Cluster::start();
+        let (run, compared) = assert_shows_what_happens(&cluster, page);
+        assert!(
+            run >= commands_min && compared >= answers_min,
+            "{name}: {run} commands, {compared} answers"
+        );
+        if page.contains("\nmake down\n") {
+            let said = cluster.run("make down");
+            assert!(said.contains("nothing was running"), "{name} ends it");
+        }
+    }
+}
+
+/// Runs all commands of a page; how many they were, and how many answers were compared.
+fn assert_shows_what_happens(cluster: &Cluster, page: &str) -> (usize, usize) {
+    let parts = parts(page);
     let mut streams: Vec<(&str, Process)> = Vec::new();
     let mut answer = None;
     let (mut run, mut compared) = (0, 0);
@@ -334,14 +377,7 @@ fn every_command_runs_and_answers_as_shown() {
             Part::Block(language, _) => panic!("a block of {language:?}"),
         }
     }
-    assert!(
-        run > 20 && compared > 10,
-        "{run} commands, {compared} answers"
-    );
-    assert!(
-        cluster.run("make down").contains("nothing was running"),
-        "the last block ends it"
-    );
+    (run, compared)
 }
 
 #[test]
@@ -384,7 +420,7 @@ fn every_command_in_a_sentence_is_accounted_for() {
 #[test]
 fn the_table_of_keys_agrees_with_the_shipped_file() {
     let shipped = include_str!("../../deploy/tidegate.toml");
-    let rows = table("| key | default | what |");
+    let rows = table(CONFIGURE, "| key | default | what |");
     for cells in &rows {
         let (section, name) = cells[0].split_once('.').expect("a key");
         let (_, section) = shipped
@@ -404,7 +440,7 @@ fn the_table_of_keys_agrees_with_the_shipped_file() {
 
 #[test]
 fn the_table_of_reasons_knows_every_gap() {
-    let mut told: Vec<String> = table("| reason | why |")
+    let mut told: Vec<String> = table(SUBSCRIBE, "| reason | why |")
         .into_iter()
         .map(|mut cells| cells.remove(0))
         .collect();
@@ -418,7 +454,9 @@ fn the_table_of_reasons_knows_every_gap() {
 fn every_metric_exists() {
     let gateway = crate::support::Gateway::start(&[]);
     let text = gateway.get("/metrics").text();
-    let words = README.split('`').skip(1).step_by(2);
+    let words = PAGES
+        .iter()
+        .flat_map(|(_, page, ..)| page.split('`').skip(1).step_by(2));
     let metrics: Vec<&str> = words
         .filter(|word| word.starts_with("tidegate_") && *word != "tidegate_publish")
         .collect();
@@ -426,31 +464,6 @@ fn every_metric_exists() {
         assert!(text.contains(&format!("\n# TYPE {metric} ")), "{metric}");
     }
     assert!(metrics.len() > 5, "{metrics:?}");
-}
-
-#[test]
-fn every_link_leads_somewhere() {
-    let mut local = 0;
-    for link in README
-        .split("](")
-        .skip(1)
-        .filter_map(|rest| rest.split_once(')'))
-        .map(|(link, _)| link)
-    {
-        if let Some(title) = link.strip_prefix('#') {
-            let exists = README
-                .to_lowercase()
-                .lines()
-                .any(|line| line.trim_start_matches('#').trim() == title);
-            assert!(exists, "no heading {title}");
-        } else if !link.starts_with("https://") {
-            // Headings of other pages are looked for by deploy/dist/links.py.
-            let file = link.split('#').next().unwrap();
-            assert!(PathBuf::from(ROOT).join(file).exists(), "no file {link}");
-            local += 1;
-        }
-    }
-    assert!(local > 5, "{local} links");
 }
 
 /// A part of a configuration file is one by itself.
@@ -467,8 +480,8 @@ fn assert_is_a_configuration(text: &str) {
 }
 
 /// The rows of the table that begins with this line: cells without the marks of code.
-fn table(head: &str) -> Vec<Vec<String>> {
-    let (_, rows) = README
+fn table(page: &str, head: &str) -> Vec<Vec<String>> {
+    let (_, rows) = page
         .split_once(head)
         .unwrap_or_else(|| panic!("no table {head}"));
     let rows = rows
