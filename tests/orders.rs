@@ -16,6 +16,8 @@ mod asks;
 mod envelopes;
 #[path = "orders/held.rs"]
 mod held;
+#[path = "orders/passed.rs"]
+mod passed;
 #[path = "orders/readers.rs"]
 mod readers;
 #[path = "orders/records.rs"]

@@ -263,11 +263,14 @@ impl Hub {
             // It is of a log that was not told of the one before. It is read once the path has begun anew.
             feed.break_off();
         }
-        let taken = feed.as_ref().map(|feed| feed.hear(frame));
+        let finds = feed.as_ref().map(|feed| feed.late_finds());
+        let taken = feed
+            .as_ref()
+            .map(|feed| feed.hear(frame, || self.next_serial()));
         // Only now: whoever sees this id as heard finds the frame in the window, or the topic broken.
         let goes_on = partition.hear(id, taken == Some(Taken::LogLost));
         if let Some(feed) = &feed {
-            if taken == Some(Taken::Appended) {
+            if taken == Some(Taken::Appended) || finds != Some(feed.late_finds()) {
                 feed.wake_all();
             }
             self.make_room(feed);
@@ -311,8 +314,7 @@ impl Hub {
     /// Takes what was read for a feed that opens or is broken, asked for in the present generation,
     /// and wakes its streams.
     pub fn repair(&self, feed: &Feed, page: &Page, horizon: &Horizon) -> Repaired {
-        let serial = self.next_serial();
-        let repaired = feed.repair(page, horizon, serial);
+        let repaired = feed.repair(page, horizon, || self.next_serial());
         feed.wake_all();
         self.make_room(feed);
         repaired
@@ -320,7 +322,7 @@ impl Hub {
 
     /// Has the largest windows give back what is above the bound of all of them. The newest frame of a topic
     /// that has just got it is spared: its readers are on their way.
-    fn make_room(&self, newest: &Feed) {
+    pub(super) fn make_room(&self, newest: &Feed) {
         let mut spared = None;
         while let Some(giver) = self.budget.next_giver(spared) {
             let is_newest = std::ptr::eq(newest, Arc::as_ptr(&giver.holder));

@@ -260,7 +260,7 @@ impl Stream {
             out.push(block);
         }
         if let Some(ending) = self.overdue(now.instant) {
-            return Turn::Over(ending);
+            return self.leave(ending, out, &mut others);
         }
         let begun = out.bytes;
         let step = self.show(out, &mut others);
@@ -300,7 +300,7 @@ impl Stream {
             Step::Held | Step::Opening => {
                 let since = *self.held_since.get_or_insert(now.instant);
                 if now.instant >= since + self.settings.repair_time {
-                    return Turn::Over(Ending::Cut(CloseReason::Held));
+                    return self.leave(Ending::Cut(CloseReason::Held), out, &mut others);
                 }
             }
             Step::Idle | Step::Ended => {}
@@ -376,8 +376,19 @@ impl Stream {
             .unwrap_or(self.next_heartbeat)
     }
 
-    /// Shows what the reader has, filtered and counted.
-    fn show(&mut self, out: &mut Out, others: &mut impl FnMut()) -> Step {
+    /// Ends while the log may still be asked for what is missing here.
+    fn leave(&mut self, ending: Ending, out: &mut Out, others: &mut impl FnMut()) -> Turn {
+        self.write(out, others, Reader::tell_untold);
+        Turn::Over(ending)
+    }
+
+    /// Has the reader show something, and writes it.
+    fn write<'a, F: FnMut(), T>(
+        &'a mut self,
+        out: &'a mut Out,
+        others: &'a mut F,
+        show: impl FnOnce(&mut Reader, &mut Writer<'a, F>) -> T,
+    ) -> T {
         let mut writer = Writer {
             bare: self.reader.writes_bare_ids(),
             sample: self.caught_up,
@@ -390,7 +401,12 @@ impl Stream {
             others,
             grown: 0,
         };
-        let step = self.reader.step(&mut writer);
+        show(&mut self.reader, &mut writer)
+    }
+
+    /// Shows what the reader has, filtered and counted.
+    fn show(&mut self, out: &mut Out, others: &mut impl FnMut()) -> Step {
+        let step = self.write(out, others, Reader::step);
         match self.reader.take_skipped() {
             0 => {}
             skipped => self.settings.metrics.unlogged_skipped.inc_by(skipped),
@@ -423,7 +439,9 @@ impl Stream {
             return;
         };
         let is_live = match step {
-            Step::Idle | Step::Ended => true,
+            Step::Ended => true,
+            // What is shown now is all that is known: not all there is, if a topic lacks something.
+            Step::Idle => self.reader.is_whole_to(head),
             Step::Full | Step::Held => self.reader.has_reached(head),
             Step::Behind(_) | Step::Opening => false,
         };

@@ -83,7 +83,99 @@ pub(crate) const ALL: &[Scenario] = &[
         what: "a frame is heard while a read of another thread finds that another process answers",
         run: estranged,
     },
+    Scenario {
+        name: "late-twice",
+        preemptions: 3,
+        what: "two finds one after the other, while a stream is told of the first",
+        run: late_twice,
+    },
+    Scenario {
+        name: "late-shown",
+        preemptions: 3,
+        what: "a find while a stream is shown what comes after it",
+        run: late_shown,
+    },
 ];
+
+/// What a stream is told, and what it is shown after that.
+#[derive(Default)]
+struct Told {
+    gaps: Vec<(u64, u64)>,
+    shown: Vec<(u64, usize)>,
+}
+impl crate::hub::reader::Sink for Told {
+    fn show(
+        &mut self,
+        shown: crate::hub::reader::Shown<'_>,
+        _: &crate::cursor::Cursor,
+    ) -> crate::hub::reader::Flow {
+        if let crate::hub::reader::Shown::Gap { gap, .. } = &shown {
+            self.gaps.push((gap.from.unwrap().ms, gap.to.ms));
+        } else {
+            self.shown.push((shown.id().ms, self.gaps.len()));
+        }
+        crate::hub::reader::Flow::More
+    }
+}
+
+/// The first and the third event of a topic vanish; a stream of two topics has gone past both.
+fn late_twice() {
+    let hub = hub();
+    let mut reader = reader(&hub, &[0, 1], Waker::noop());
+    hub.hear(&topic(1), frame(1, 4));
+    let mut told = Told::default();
+    reader.step(&mut told);
+    assert_eq!(told.shown, [(4, 0)]);
+    let finding = {
+        let hub = hub.clone();
+        thread::spawn(move || {
+            for (after, event) in [(0, 1), (1, 3)] {
+                hub.lose_frame(&topic(0));
+                let feed = hub.feed(&topic(0)).unwrap();
+                hub.repair(&feed, &page(0, after, &[event]), &horizon(event));
+            }
+        })
+    };
+    reader.step(&mut told);
+    finding.join().unwrap();
+    reader.step(&mut told);
+    for event in [1, 3] {
+        let covers = |gap: &(u64, u64)| gap.0 < event && event <= gap.1;
+        assert!(
+            told.gaps.iter().any(covers),
+            "{event} is not told: {:?}",
+            told.gaps
+        );
+    }
+}
+
+/// The first of a topic vanishes, and a stream of two goes past it; the third shows the hole.
+fn late_shown() {
+    let hub = hub();
+    let mut reader = reader(&hub, &[0, 1], Waker::noop());
+    hub.hear(&topic(1), frame(1, 2));
+    let mut told = Told::default();
+    reader.step(&mut told);
+    assert_eq!(told.shown, [(2, 0)]);
+    let finding = {
+        let hub = hub.clone();
+        thread::spawn(move || {
+            assert!(hub.hear(&topic(0), frame(0, 3)).hole);
+            let feed = hub.feed(&topic(0)).unwrap();
+            hub.repair(&feed, &page(0, 0, &[1, 3]), &horizon(3));
+        })
+    };
+    reader.step(&mut told);
+    finding.join().unwrap();
+    reader.step(&mut told);
+    // What precedes the third is as much as the hole itself shows.
+    assert_eq!(told.gaps, [(0, 2)]);
+    assert_eq!(
+        told.shown,
+        [(2, 0), (3, 1)],
+        "the cursor has passed what was not told"
+    );
+}
 
 /// The process that took over has all that the one before gave out. Frames of that one are still heard when a
 /// stream's read is answered by the new one.

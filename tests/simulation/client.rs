@@ -112,6 +112,8 @@ pub struct Open {
     pub reads_history: bool,
     /// Events published when its replica had opened it.
     pub opened_at: usize,
+    /// Events that vanished on the way to its replica, which knew of the hole when it ended the stream.
+    pub known_holes: BTreeSet<usize>,
 }
 
 pub enum Stage {
@@ -356,7 +358,9 @@ impl Client {
                 .cursor
                 .as_ref()
                 .and_then(|cursor| cursor.position(event.partition));
-            if event.vanished.contains(&open.replica) && at >= Some(event.id) {
+            let is_hidden =
+                event.vanished.contains(&open.replica) && !open.known_holes.contains(&number);
+            if is_hidden && at >= Some(event.id) {
                 self.passed.insert(number);
             }
         }

@@ -5,6 +5,7 @@ use crate::mix::Mix;
 use crate::server::{Sent, Server};
 use rand::Rng as _;
 use rand::rngs::StdRng;
+use rand::seq::IteratorRandom as _;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -317,6 +318,44 @@ impl Replica {
         None
     }
 
+    /// The answer of a repair that has been read comes now, if there is one: another thread takes it.
+    pub fn repair(&mut self, now: Instant, rng: &mut StdRng, trace: &mut Trace) {
+        let is_read = |operation: &Operation| {
+            matches!(operation.state, State::Read(_))
+                && matches!(operation.command, Command::Repair(..))
+        };
+        let read = (0..self.operations.len()).filter(|index| is_read(&self.operations[*index]));
+        let Some(index) = read.choose(rng) else {
+            return;
+        };
+        let operation = self.operations.swap_remove(index);
+        if let (Command::Repair(connection, feeds, _), State::Read(reading)) =
+            (operation.command, operation.state)
+        {
+            self.take_repair(connection, feeds, reading, now, trace);
+        }
+    }
+
+    fn take_repair(
+        &mut self,
+        connection: ConnectionNo,
+        feeds: Vec<Arc<Feed>>,
+        reading: Reading,
+        now: Instant,
+        trace: &mut Trace,
+    ) {
+        let topics: Vec<_> = feeds.iter().map(|feed| feed.topic().as_str()).collect();
+        let last = reading.horizon.last;
+        trace.push(format!("repairs {topics:?} up to {last}"));
+        let reading = Ok(reading);
+        let answer = Answer::Read {
+            connection,
+            feeds,
+            reading,
+        };
+        self.core.answer(answer, now);
+    }
+
     /// Something happens to one of the commands. The streams that get a reading, and the reading.
     pub fn operate(
         &mut self,
@@ -366,23 +405,7 @@ impl Replica {
                     .answer(Answer::Ticked(connection, partition, Ok(id)), now);
             }
             (Command::Repair(connection, feeds, _), State::Read(reading)) => {
-                trace.push(format!(
-                    "repairs {:?} up to {}",
-                    feeds
-                        .iter()
-                        .map(|feed| feed.topic().as_str())
-                        .collect::<Vec<_>>(),
-                    reading.horizon.last
-                ));
-                let reading = Ok(reading);
-                self.core.answer(
-                    Answer::Read {
-                        connection,
-                        feeds,
-                        reading,
-                    },
-                    now,
-                );
+                self.take_repair(connection, feeds, reading, now, trace);
             }
             (Command::Shared(read), State::Read(mut reading)) => {
                 let pages = reading.pages.iter().map(|page| {
@@ -436,9 +459,22 @@ impl Replica {
                     let Report {
                         partition,
                         followed,
-                        topics,
+                        mut topics,
                     } = report;
-                    told.push((partition, server.report(partition, followed, &topics)));
+                    // Many topics are reported in parts, and others report in between.
+                    let part = rng.random_range(0..=topics.len());
+                    let more = topics.split_off(part);
+                    let clock = server.report(partition, followed, &topics);
+                    if told.iter().all(|(known, _)| *known != partition) {
+                        told.push((partition, clock));
+                    }
+                    if !more.is_empty() {
+                        reports.push(Report {
+                            partition,
+                            followed,
+                            topics: more,
+                        });
+                    }
                 } else if let Some(partition) = partitions.pop() {
                     server.configure();
                     server.tick(partition);

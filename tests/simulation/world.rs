@@ -10,7 +10,7 @@ use crate::{TYPE, UNLOGGED, topics};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, SeedableRng as _};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
@@ -294,8 +294,6 @@ impl World {
                 self.cut(replica);
             }
         }
-        // Else it might give out the same id twice.
-        self.server.now += 100;
         self.note_histories();
         let back = self.rng.random_range(0..4);
         self.note_records();
@@ -566,6 +564,7 @@ impl World {
             is_live: false,
             reads_history: false,
             opened_at: usize::MAX,
+            known_holes: BTreeSet::new(),
         });
     }
 
@@ -721,6 +720,9 @@ impl World {
                             replica.hear(server, instant, &mut trace);
                         }
                     }
+                    if rng.random_bool(0.08) {
+                        replica.repair(instant, rng, &mut trace);
+                    }
                 });
                 for piece in &out.pieces {
                     open.wire.write(piece);
@@ -738,6 +740,15 @@ impl World {
                     }
                     Turn::Read(read) => self.ask(stream_no, read),
                     Turn::Over(ending) => {
+                        // What its replica knows to lack, it must have said.
+                        let knows = |event: &Published| {
+                            let feed = self.replicas[replica].hub.feed(&event.topic);
+                            event.vanished.contains(&replica)
+                                && feed.and_then(|feed| feed.complete()) < Some(event.id)
+                        };
+                        let published = self.published.iter().enumerate();
+                        let known = published.filter(|(_, event)| knows(event));
+                        open.known_holes = known.map(|(number, _)| number).collect();
                         open.stage = Stage::Over;
                         open.woken.set();
                         if let Ending::Clean(_) = ending {

@@ -69,6 +69,8 @@ pub struct Ledger {
     last: Id,
     born: Id,
     seams: VecDeque<Seam>,
+    /// Where seams begin that the process which writes has left itself, in reports.
+    leaps: VecDeque<Id>,
     losses: VecDeque<Loss>,
     logs: BTreeMap<Topic, Log>,
     /// The last entries of logs that expired before the clock says that they are too old.
@@ -89,6 +91,7 @@ impl Ledger {
             last: start,
             born: start,
             seams: VecDeque::new(),
+            leaps: VecDeque::new(),
             losses: VecDeque::new(),
             logs: BTreeMap::new(),
             gone: HashMap::new(),
@@ -424,7 +427,12 @@ impl Ledger {
         let frame = Frame::encode(topic, &entry);
         log.entries.push_back((entry, frame.clone()));
         log.head = id;
-        log.ended = (mark == Mark::End).then_some(id);
+        log.ended = match mark {
+            Mark::End => Some(id),
+            // A loss that is written down opens nothing: who has seen the end is told, and has seen all then.
+            Mark::Gap { .. } => log.ended.map(|_| id),
+            Mark::Event | Mark::Deleted | Mark::Unlogged => None,
+        };
         log.expires_ms = expiry(id.ms, bounds.age_ms);
         let oldest = id.ms.saturating_sub(bounds.age_ms);
         let old = log

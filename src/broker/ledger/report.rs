@@ -49,11 +49,12 @@ impl Ledger {
         }
         self.expire(now_ms);
         self.take_over(now_ms);
+        let is_known = self.is_followed_by(&followed);
         let reporter = Reporter {
             heard: followed.heard,
             passed: followed.known,
-            since: self.unfollowed_since(&followed),
-            is_known: self.is_followed_by(&followed),
+            since: self.unfollowed_since(&followed).filter(|_| !is_known),
+            is_known,
         };
         // Before anything leaps: what this very process has lost shows by what it lacks now.
         let missing: Vec<Option<Id>> = topics
@@ -93,12 +94,17 @@ impl Ledger {
         newer.map(|seam| seam.before)
     }
 
-    /// Whether a replica has followed the process that writes now.
+    /// Whether a replica has followed the process that writes now. Seams that this process has left itself, as
+    /// other parts of the same report or other replicas had it do, change nothing of that.
     fn is_followed_by(&self, followed: &Followed) -> bool {
         let name = self.name();
+        let knows = |known: Id| {
+            let mut newer = self.seams.iter().filter(|seam| known < seam.before);
+            newer.all(|seam| self.leaps.contains(&seam.before))
+        };
         followed.born == Some(name.born)
-            && followed.seam == Some(name.seam)
             && followed.run == Some(name.run)
+            && followed.seam.is_some_and(knows)
     }
 
     /// Whether this id is above everything that the newest seam covers.
@@ -120,12 +126,22 @@ impl Ledger {
         } else {
             Id::new(id.ms, id.seq + 1)
         };
-        match self.seams.back_mut() {
-            Some(seam) => seam.after = beyond,
-            None => self.seams.push_back(Seam {
+        if let Some(seam) = self.seams.back_mut() {
+            seam.after = beyond;
+        } else {
+            self.seams.push_back(Seam {
                 before: self.born,
                 after: beyond,
-            }),
+            });
+            self.note_leap(self.born);
+        }
+    }
+
+    /// This process has left a seam itself that begins there.
+    fn note_leap(&mut self, before: Id) {
+        self.leaps.push_back(before);
+        if self.leaps.len() > SEAMS_MAX {
+            self.leaps.pop_front();
         }
     }
 
@@ -135,6 +151,7 @@ impl Ledger {
         if self.seams.len() > SEAMS_MAX {
             self.seams.pop_front();
         }
+        self.note_leap(before);
         self.leap_over(id);
     }
 

@@ -220,7 +220,10 @@ local function append(k, topic, kind, data, mark, extra)
   redis.call('PEXPIREAT', log, expires)
   k.last = id
   redis.call('HSET', key(k.p, 'clock'), 'last', id)
-  redis.call('HSET', key(k.p, 'heads'), topic, mark == 'x' and id .. ' end' or id)
+  -- A loss that is written down opens nothing that has ended.
+  local was_ended = not opens and select(2, head(k.p, topic)) == 'end'
+  local ends = mark == 'x' or was_ended and string.sub(mark, 1, 1) == 'g'
+  redis.call('HSET', key(k.p, 'heads'), topic, ends and id .. ' end' or id)
   -- A publisher that may not do this publishes all the same: the sweep lists its topics.
   if opens then
     redis.pcall('ZADD', key(k.p, 'topics'), 0, topic)

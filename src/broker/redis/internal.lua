@@ -120,6 +120,15 @@ local function lacks(k, topic, id)
   return less(floor or '0-0', id) and #redis.call('XRANGE', log, id, id) == 0
 end
 
+-- This process has left a seam itself that begins there.
+local function note_leap(k, before)
+  local leaps = { before }
+  for known in string.gmatch(redis.call('HGET', key(k.p, 'clock'), 'leaps') or '', '%S+') do
+    if #leaps < SEAMS_MAX then leaps[#leaps + 1] = known end
+  end
+  redis.call('HSET', key(k.p, 'clock'), 'leaps', table.concat(leaps, ' '))
+end
+
 -- Widens the newest seam so that it covers `id`. What was not given out up to there never will be.
 local function leap_over(k, id)
   local ms, seq = id_parse(id)
@@ -128,7 +137,12 @@ local function leap_over(k, id)
     beyond = id_text(ms + 1, 0)
     k.last, k.ms, k.seq = beyond, ms + 1, 0
   end
-  if #k.seams > 0 then k.seams[#k.seams][2] = beyond else k.seams[1] = { k.born, beyond } end
+  if #k.seams > 0 then
+    k.seams[#k.seams][2] = beyond
+  else
+    k.seams[1] = { k.born, beyond }
+    note_leap(k, k.born)
+  end
   redis.call('HSET', key(k.p, 'clock'), 'last', k.last, 'seams', pairs_text(k.seams))
 end
 
@@ -147,7 +161,19 @@ end
 local function leap_from(k, before, id)
   k.seams[#k.seams + 1] = { before, id }
   if #k.seams > SEAMS_MAX then table.remove(k.seams, 1) end
+  note_leap(k, before)
   leap_over(k, id)
+end
+
+-- Whether a replica has followed the process that writes now. Seams that this process has left itself, as other parts
+-- of the same report or other replicas had it do, change nothing of that.
+local function is_followed(k, born, seam, name)
+  if born ~= k.born or name ~= run_name(k) or seam == '' then return false end
+  local leaps = ' ' .. (redis.call('HGET', key(k.p, 'clock'), 'leaps') or '') .. ' '
+  for _, known in ipairs(k.seams) do
+    if less(seam, known[1]) and not string.find(leaps, ' ' .. known[1] .. ' ', 1, true) then return false end
+  end
+  return true
 end
 
 -- After which entry of a topic an id stood that the log lacks.
@@ -385,9 +411,9 @@ redis.register_function({ function_name = F .. 'report', flags = { 'allow-oom' }
     return refuse('TGAHEAD', known)
   end
   take_over(k)
+  local is_known = is_followed(k, a[3], a[4], a[5])
   local reporter = {
-    heard = a[2], passed = a[6], since = unfollowed_since(k, a[3], a[4]),
-    is_known = a[3] == k.born and a[4] == newest_seam(k) and a[5] == run_name(k),
+    heard = a[2], passed = a[6], since = not is_known and unfollowed_since(k, a[3], a[4]) or nil, is_known = is_known,
   }
   -- Before anything leaps: what this very process has lost shows by what it lacks now.
   local missing = {}

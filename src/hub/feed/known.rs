@@ -111,8 +111,13 @@ impl Known {
         }
     }
 
-    /// Entries up to here wait no more: they are read from the log.
+    /// Entries up to here wait no more: they are read from the log. What was set aside before them and not read
+    /// since may be of a log that was lost before it was told: what comes after it proves nothing then.
     pub(super) fn set_aside(&mut self, waiting: Id) {
+        let LastKnown { entry, waited, .. } = self.last;
+        if entry < waited && waited < waiting {
+            self.last.note_loss(waited);
+        }
         self.last.waited = self.last.waited.max(waiting);
     }
 

@@ -251,12 +251,18 @@ impl Feed {
     }
 
     /// Takes a frame from the live path.
-    pub(super) fn hear(&self, frame: Frame) -> Taken {
+    pub(super) fn hear(&self, frame: Frame, serial: impl Fn() -> u64) -> Taken {
         let heard = self.partition.heard();
         let mut state = self.state();
-        let taken = state.track.hear(frame, heard);
+        let taken = state.track.hear(frame, heard, serial);
+        self.publish_late(&state);
         self.settle(&mut state);
         taken
+    }
+
+    /// After a find: who reads its number finds it.
+    fn publish_late(&self, state: &State) {
+        self.late.store(state.track.late.count(), Ordering::Release);
     }
 
     /// Takes an event that is not logged.
@@ -302,17 +308,34 @@ impl Feed {
         self.state().track.take_owes_report()
     }
 
-    pub(super) fn repair(&self, page: &Page, horizon: &Horizon, serial: u64) -> Repaired {
+    pub(super) fn repair(
+        &self,
+        page: &Page,
+        horizon: &Horizon,
+        serial: impl Fn() -> u64,
+    ) -> Repaired {
         let heard = self.partition.heard();
         let complete_in = |at, changed| self.partition.complete_in(at, changed, horizon);
         let mut state = self.state();
         let repaired = state
             .track
             .repair(page, horizon, heard, serial, complete_in);
-        // After the find: who reads this number finds it.
-        self.late.store(state.track.late.count(), Ordering::Release);
+        self.publish_late(&state);
         self.settle(&mut state);
         repaired
+    }
+
+    /// Whether nothing is missing here, as far as is known.
+    pub(super) fn is_live(&self) -> bool {
+        self.state().track.wants().is_none()
+    }
+
+    /// Where it is broken, and up to where streams may have gone past what is missing, untold; none if they have
+    /// not.
+    pub(super) fn untold(&self) -> Option<(Id, Id)> {
+        let state = self.state();
+        let hole = state.track.hole().filter(|_| !state.track.unlogged)?;
+        (hole.at.max(hole.told) < hole.shown).then_some((hole.at, hole.shown))
     }
 
     /// How often events were found after streams had gone past them.

@@ -70,15 +70,53 @@ pub(super) enum Health {
         /// The clock when the topic was read last.
         base: Id,
     },
-    /// Complete up to `at`; frames heard meanwhile wait until the log was read.
-    Broken {
-        /// Complete up to here.
-        at: Id,
-        /// Streams may have gone on to here before the hole showed.
-        shown: Id,
-        /// What was read since, and streams may have gone past.
-        passed: Option<Stretch>,
-    },
+    /// Frames heard meanwhile wait until the log was read.
+    Broken(Hole),
+}
+
+/// Where a topic is broken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Hole {
+    /// Complete up to here.
+    pub(super) at: Id,
+    /// Streams may have gone on to here before the hole showed.
+    pub(super) shown: Id,
+    /// What was read since, and streams may have gone past.
+    pub(super) passed: Option<Stretch>,
+    /// Up to here streams were told of what they have gone past; zero if of nothing.
+    pub(super) told: Id,
+}
+
+impl Hole {
+    /// What streams may have gone past, and were not told, this page included: entries found, and entries that the
+    /// log has lost or dropped before they could be found. The topic is complete up to `at`.
+    fn passed_with(&self, at: Id, missing: Option<Missing>, page: &Page) -> Option<Stretch> {
+        let from = at.max(self.told);
+        let found = page.frames.iter().map(|frame| frame.id);
+        let found = found.filter(|id| from < *id && *id <= self.shown).max();
+        let gone = missing.map(|gap| gap.to.min(self.shown));
+        let gone = gone.filter(|to| from < *to);
+        let reason = match (missing, found) {
+            (Some(gap), None) => gap.reason,
+            (_, Some(_)) | (None, None) => GapReason::Late,
+        };
+        let stretch = found.max(gone).map(|to| Stretch {
+            from: at,
+            to,
+            reason,
+        });
+        self.passed.into_iter().chain(stretch).reduce(Stretch::and)
+    }
+
+    /// A hole after `at`, of which nothing was read and nobody was told.
+    pub(super) fn new(at: Id, shown: Id) -> Self {
+        Self {
+            at,
+            shown,
+            passed: None,
+            told: Id::ZERO,
+        }
+    }
 }
 
 /// What became of a live frame.
@@ -140,7 +178,15 @@ impl Track {
         match self.health {
             Health::Opening => None,
             Health::Live { base } => Some(base.max(heard)),
-            Health::Broken { at, .. } => Some(at),
+            Health::Broken(hole) => Some(hole.at),
+        }
+    }
+
+    /// Where it is broken; none if it is not.
+    pub(super) fn hole(&self) -> Option<Hole> {
+        match self.health {
+            Health::Broken(hole) => Some(hole),
+            Health::Opening | Health::Live { .. } => None,
         }
     }
 
@@ -158,7 +204,7 @@ impl Track {
     pub(super) fn wants(&self) -> Option<Wanted> {
         match self.health {
             Health::Opening => Some(Wanted::State(self.known.look_after())),
-            Health::Broken { at, .. } => Some(Wanted::Entries(at)),
+            Health::Broken(hole) => Some(Wanted::Entries(hole.at)),
             Health::Live { .. } => None,
         }
     }
@@ -185,7 +231,7 @@ impl Track {
     pub(super) fn is_contradicted_by(&mut self, page: &Page, horizon: &Horizon) -> bool {
         let is_asked = match self.health {
             Health::Opening => page.after == self.known.look_after(),
-            Health::Broken { at, .. } => page.after == at,
+            Health::Broken(hole) => page.after == hole.at,
             Health::Live { .. } => false,
         };
         if is_asked && !self.was_deleted_after(horizon) {
@@ -206,66 +252,128 @@ impl Track {
         self.known.take_owes_report()
     }
 
-    /// Takes a frame from the live path; `heard` is what the partition has heard before it.
-    pub(super) fn hear(&mut self, frame: Frame, heard: Id) -> Taken {
-        self.take(frame, heard, heard)
+    /// Takes a frame from the live path; `heard` is what the partition has heard before it, `serial` the hub's next
+    /// serial number.
+    pub(super) fn hear(&mut self, frame: Frame, heard: Id, serial: impl Fn() -> u64) -> Taken {
+        let (complete, shown) = match self.health {
+            Health::Live { base } => (base.max(heard), base.max(heard)),
+            Health::Broken(hole) => (hole.at, hole.shown.max(heard)),
+            Health::Opening => (Id::ZERO, heard),
+        };
+        // An ordered live path shows nothing at or below what was heard, and nothing new where the log was read.
+        let chain = self.chain();
+        if frame.id <= heard || (chain < frame.id && frame.id <= complete) {
+            self.note_below(&frame, shown.max(complete), serial());
+        }
+        self.take(frame, heard, shown, &serial)
+    }
+
+    /// The log has gone back: a frame stands where streams may have gone past. All of them are told, those too that
+    /// began above it.
+    fn note_below(&mut self, frame: &Frame, shown: Id, serial: u64) {
+        if self.health == Health::Opening {
+            return;
+        }
+        let prev = frame.prev;
+        let mut known = self.window.after(prev.just_before());
+        let is_known = prev.is_position() || known.next().is_some_and(|known| known.id == prev);
+        // Its predecessor may be as new, and may have vanished.
+        let from = if is_known { prev } else { prev.just_before() };
+        let chain = self.chain();
+        let stretch = Stretch {
+            from: if chain < frame.id { chain } else { from },
+            to: Id::new(shown.ms, shown.seq + 1),
+            reason: GapReason::Late,
+        };
+        self.late.note(stretch, stretch.to, serial);
     }
 
     /// Takes a frame that comes now, or has waited. Streams have gone no further than `shown`.
-    fn take(&mut self, frame: Frame, heard: Id, shown: Id) -> Taken {
+    fn take(&mut self, frame: Frame, heard: Id, shown: Id, serial: &impl Fn() -> u64) -> Taken {
         // It may have been logged only since it was read.
         self.unlogged = false;
         self.known.note_gap(&frame);
         let waiting = self.pending.last();
         let log_lost = self.known.is_contradicted_by(&frame, waiting, self.born);
         let Health::Live { base } = self.health else {
-            if frame.mark == Mark::Deleted {
-                // It cannot wait: what stands here is shown meanwhile.
-                self.deleted = self.deleted.max(frame.id);
-                if let Health::Broken { at, .. } = self.health {
-                    self.window.restart(at.max(self.window.floor()));
-                }
-            }
-            self.pending.keep(frame);
+            self.wait(frame);
             return Taken::Waits;
         };
         let chain = self.chain();
         if frame.id <= chain {
             return Taken::Known;
         }
-        if log_lost {
-            self.health = self.hole(base, heard);
+        if log_lost || frame.id <= shown {
+            // Streams may have gone past it, which the log gives out once more.
+            self.health = self.broken_after_chain(base, heard);
             self.pending.keep(frame);
-            return Taken::LogLost;
-        }
-        if frame.id <= shown {
-            // The log has gone back, and gives ids out once more: streams may have gone past this one.
-            self.health = self.hole(base, heard);
-            self.pending.keep(frame);
-            return Taken::Hole;
+            return if log_lost {
+                Taken::LogLost
+            } else {
+                Taken::Hole
+            };
         }
         // The first entry of a fresh log names a position instead of a predecessor; there the
         // clock's word is enough.
-        let known = if frame.prev.is_position() {
-            chain.max(heard)
-        } else {
-            chain
-        };
+        let is_first = frame.prev.is_position();
+        let known = if is_first { chain.max(heard) } else { chain };
         if frame.prev > known {
-            self.health = if frame.prev.is_position() {
-                Health::Broken {
-                    at: known,
-                    shown: known,
-                    passed: None,
-                }
+            self.health = if is_first {
+                Health::Broken(Hole::new(known, known))
+            } else if frame.prev <= shown {
+                self.note_passed(&frame, chain, base.max(heard), serial)
             } else {
-                self.hole(base, heard)
+                self.broken_after_chain(base, heard)
             };
             self.pending.keep(frame);
             return Taken::Hole;
         }
         self.append(frame);
         Taken::Appended
+    }
+
+    /// Keeps a frame until the topic was read.
+    fn wait(&mut self, frame: Frame) {
+        if frame.mark == Mark::Deleted {
+            // It cannot wait: what stands here is shown meanwhile.
+            self.deleted = self.deleted.max(frame.id);
+            if let Health::Broken(hole) = self.health {
+                self.window.restart(hole.at.max(self.window.floor()));
+            }
+        }
+        let chain = self.chain();
+        if let Health::Broken(hole) = &mut self.health
+            && chain < frame.id
+            && frame.id <= hole.at
+        {
+            // The log gives ids out once more: it is read from further below.
+            hole.shown = hole.shown.max(hole.at);
+            hole.at = chain;
+            hole.told = Id::ZERO;
+        }
+        self.pending.keep(frame);
+    }
+
+    /// Streams may have gone past a frame's predecessor, which is missing here. They are told at once: the log may
+    /// not answer, and whoever leaves meanwhile comes back to a replica that lacks nothing.
+    fn note_passed(
+        &mut self,
+        frame: &Frame,
+        chain: Id,
+        shown: Id,
+        serial: &impl Fn() -> u64,
+    ) -> Health {
+        let stretch = Stretch {
+            from: chain,
+            to: frame.prev,
+            reason: GapReason::Late,
+        };
+        // Whoever comes with the frame's own id was somewhere where nothing is missing.
+        self.late.note(stretch, frame.id.just_before(), serial());
+        Health::Broken(Hole {
+            told: frame.prev,
+            ..Hole::new(chain, shown)
+        })
     }
 
     /// The live path broke, or goes on with another log (`changed`): what was complete stays so, nothing
@@ -277,11 +385,7 @@ impl Track {
             // Another thread may have found that the log is another one while a frame was put here: it is not
             // complete with that frame, and the page that comes next may bring it again.
             self.window.forget_above(at);
-            self.health = Health::Broken {
-                at,
-                shown: at,
-                passed: None,
-            };
+            self.health = Health::Broken(Hole::new(at, at));
         }
         // What waits is in the log.
         self.known.set_aside(self.pending.last());
@@ -291,7 +395,7 @@ impl Track {
     /// A frame was lost on the way, nobody knows which: back to what is certain.
     pub(super) fn lose_frame(&mut self, heard: Id) {
         if let Health::Live { base } = self.health {
-            self.health = self.hole(base, heard);
+            self.health = self.broken_after_chain(base, heard);
         }
         self.pending.note_lost();
     }
@@ -333,7 +437,7 @@ impl Track {
         page: &Page,
         horizon: &Horizon,
         heard: Id,
-        serial: u64,
+        serial: impl Fn() -> u64,
         complete_in: impl Fn(Id, Generation) -> Id,
     ) -> Repaired {
         self.unlogged = page.floor == Floor::Unlogged;
@@ -348,59 +452,51 @@ impl Track {
                 self.health = Health::Live { base: horizon.last };
             }
             // The topic has broken elsewhere since that was asked for.
-            Health::Broken { at, .. } if page.after != at => return Repaired::More,
+            Health::Broken(hole) if page.after != hole.at => return Repaired::More,
             // A deletion was heard meanwhile: what it deletes is not shown again, not even to be told
             // of the deletion right after it.
-            Health::Broken { .. } if self.was_deleted_after(horizon) => return Repaired::More,
-            Health::Broken { at, shown, passed } => {
+            Health::Broken(_) if self.was_deleted_after(horizon) => return Repaired::More,
+            Health::Broken(hole) => {
                 let chain = self.chain();
-                if is_behind_older_hole(page, chain, at) {
+                if is_behind_older_hole(page, chain, hole.at) {
                     // Nothing had shown that hole before the path broke.
-                    self.health = Health::Broken {
-                        at: chain,
-                        shown,
-                        passed,
-                    };
+                    self.health = Health::Broken(Hole { at: chain, ..hole });
                     return Repaired::More;
                 }
                 let at = self
                     .heard_all
-                    .map_or(at, |changed| complete_in(at, changed));
+                    .map_or(hole.at, |changed| complete_in(hole.at, changed));
                 let missing = gap::judge(at, horizon, page.floor).filter(|gap| at < gap.to);
                 let floor = missing.map_or(at, |gap| gap.to);
                 let reached = self
                     .take_page(at, floor, page)
                     .max(page.cut_at.unwrap_or(at));
-                let passed = extend(passed, at, missing, shown, page);
+                let passed = hole.passed_with(at, missing, page);
                 let base = horizon.last.max(reached);
                 if page.cut_at.is_some() {
-                    self.health = Health::Broken {
+                    self.health = Health::Broken(Hole {
                         at: reached,
-                        shown,
                         passed,
-                    };
+                        ..hole
+                    });
                     return Repaired::More;
                 }
                 if let Some(stretch) = passed {
-                    self.late.note(stretch, base, serial);
+                    self.late.note(stretch, base, serial());
                 }
-                gone_past = shown;
+                gone_past = hole.shown;
                 self.heard_all = None;
                 self.known.settle();
                 self.health = Health::Live { base };
             }
         }
         self.ended = page.ended;
-        self.catch_up(heard, gone_past)
+        self.catch_up(heard, gone_past, &serial)
     }
 
     /// Broken after the last entry that is certain.
-    fn hole(&self, base: Id, heard: Id) -> Health {
-        Health::Broken {
-            at: self.chain(),
-            shown: base.max(heard),
-            passed: None,
-        }
+    fn broken_after_chain(&self, base: Id, heard: Id) -> Health {
+        Health::Broken(Hole::new(self.chain(), base.max(heard)))
     }
 
     /// The last entry that this topic is known to have; the next one must name it as `prev`.
@@ -417,7 +513,8 @@ impl Track {
                 self.ended = None;
                 self.deleted = frame.id;
             }
-            Mark::Gap { .. } | Mark::Unlogged => {}
+            Mark::Gap { .. } => self.ended = self.ended.map(|_| frame.id),
+            Mark::Unlogged => {}
         }
         self.known.append(&frame);
         self.window.append(frame);
@@ -438,16 +535,16 @@ impl Track {
     }
 
     /// Appends what was heard during the read. Streams have gone no further than `shown`.
-    fn catch_up(&mut self, heard: Id, shown: Id) -> Repaired {
-        let repaired = self.take_what_waited(heard, shown);
+    fn catch_up(&mut self, heard: Id, shown: Id, serial: &impl Fn() -> u64) -> Repaired {
+        let repaired = self.take_what_waited(heard, shown, serial);
         // The next hole shows at once: nobody has seen the topic whole in between.
-        if let Health::Broken { at, shown: to, .. } = &mut self.health {
-            *to = shown.max(*at);
+        if let Health::Broken(hole) = &mut self.health {
+            hole.shown = shown.max(hole.at);
         }
         repaired
     }
 
-    fn take_what_waited(&mut self, heard: Id, shown: Id) -> Repaired {
+    fn take_what_waited(&mut self, heard: Id, shown: Id, serial: &impl Fn() -> u64) -> Repaired {
         let Waiting { frames, lost, .. } = self.pending.take();
         let Health::Live { base: read } = self.health else {
             return Repaired::More;
@@ -460,14 +557,14 @@ impl Track {
             // What the log does not hold although it was read up to there, it has lost: its
             // predecessor would be looked for without end.
             if frame.id > read {
-                self.take(frame, heard, shown);
+                self.take(frame, heard, shown, serial);
             }
         }
         if let Health::Live { base } = self.health {
             if !lost {
                 return Repaired::Live;
             }
-            self.health = self.hole(base, heard);
+            self.health = self.broken_after_chain(base, heard);
         }
         Repaired::More
     }
@@ -479,30 +576,4 @@ fn is_behind_older_hole(page: &Page, chain: Id, at: Id) -> bool {
     page.frames
         .first()
         .is_some_and(|first| !first.prev.is_position() && chain < first.prev && first.prev <= at)
-}
-
-/// What streams may have gone past, this page included: entries found, and entries that the log has
-/// lost or dropped before they could be found.
-fn extend(
-    before: Option<Stretch>,
-    at: Id,
-    missing: Option<Missing>,
-    shown: Id,
-    page: &Page,
-) -> Option<Stretch> {
-    let found = page.frames.iter().map(|frame| frame.id);
-    let found = found.filter(|id| at < *id && *id <= shown).max();
-    let gone = missing.map(|gap| gap.to.min(shown)).filter(|to| at < *to);
-    let reason = match (missing, found) {
-        (Some(gap), None) => gap.reason,
-        (_, Some(_)) | (None, None) => GapReason::Late,
-    };
-    found.max(gone).map_or(before, |to| {
-        let first = Stretch {
-            from: at,
-            to,
-            reason,
-        };
-        Some(before.map_or(first, |before| before.and(first)))
-    })
 }

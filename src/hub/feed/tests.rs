@@ -1,7 +1,7 @@
 //! The rules of one topic's health, one step at a time.
 
 use super::known::LastKnown;
-use super::repair::{Health, Repaired, Taken, Track};
+use super::repair::{Health, Hole, Repaired, Taken, Track};
 use crate::hub::partition::Generation;
 use crate::hub::window::WindowBounds;
 use crate::id::Id;
@@ -54,7 +54,7 @@ fn horizon(last: u64) -> Horizon {
 
 fn repair(track: &mut Track, page: &Page, horizon: &Horizon) -> Repaired {
     let nothing_more = |at: Id, _: Generation| at;
-    track.repair(page, horizon, Id::ZERO, 1, nothing_more)
+    track.repair(page, horizon, Id::ZERO, || 1, nothing_more)
 }
 
 /// A topic that was opened at this clock.
@@ -151,11 +151,7 @@ fn an_older_page_is_not_taken_by_a_topic_that_opens() {
 #[test]
 fn what_a_repair_finds_within_a_gap_is_not_shown() {
     let mut track = opened(3);
-    track.health = Health::Broken {
-        at: id(3),
-        shown: id(3),
-        passed: None,
-    };
+    track.health = Health::Broken(Hole::new(id(3), id(3)));
     // A log that was rewound, and kept the tail of this topic: three stands within the seam.
     let seam = Seam {
         before: id(2),
@@ -180,12 +176,12 @@ fn a_deletion_is_reported_beside_the_last_entry_only_while_it_waits() {
         deletion
     };
     let mut live = opened(3);
-    assert_eq!(live.hear(deletion(4), id(3)), Taken::Appended);
+    assert_eq!(live.hear(deletion(4), id(3), || 1), Taken::Appended);
     let known = live.last_known();
     assert_eq!((known.entry, known.once_told), (id(4), Id::ZERO));
     let mut broken = opened(3);
     broken.lose_frame(id(3));
-    assert_eq!(broken.hear(deletion(4), id(3)), Taken::Waits);
+    assert_eq!(broken.hear(deletion(4), id(3), || 1), Taken::Waits);
     let known = broken.last_known();
     assert_eq!((known.entry, known.waited), (Id::ZERO, id(4)));
     assert_eq!(known.once_told, id(4));

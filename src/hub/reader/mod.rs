@@ -181,6 +181,37 @@ impl Reader {
         parts.all(|part| head.position(part.partition.number()) <= Some(part.cursor))
     }
 
+    /// Whether nothing at or below `head` can still come. If the clock alone is behind, it is asked for, and the
+    /// stream is woken when it has moved on.
+    #[must_use]
+    pub fn is_whole_to(&self, head: &Cursor) -> bool {
+        self.parts.iter().all(|part| {
+            let head = head.position(part.partition.number());
+            let is_there = || head <= part.whole_to();
+            is_there() || {
+                part.wait_for_clock();
+                self.hub.ask_for_clock();
+                // It may have moved between the look and the wait.
+                is_there()
+            }
+        })
+    }
+
+    /// The stream ends before holes that are known are filled: tells what it may have gone past, and was not told.
+    pub fn tell_untold(&mut self, sink: &mut impl Sink) {
+        let Some(cursor) = self.cursor() else { return };
+        let mut showing = Showing {
+            sink,
+            cursor,
+            partition: 0,
+            skipped: 0,
+        };
+        for part in &mut self.parts {
+            showing.partition = part.partition.number();
+            part.tell_untold(&mut showing);
+        }
+    }
+
     /// Whether ids on the wire are bare, so that a frame's own block can be written as it is.
     #[must_use]
     pub fn writes_bare_ids(&self) -> bool {
@@ -229,6 +260,10 @@ impl Reader {
                     break;
                 }
             };
+        }
+        if let Some(source) = self.parts.first().and_then(|part| part.sources.first()) {
+            // Envelopes that were made on the way have their bytes in windows, too.
+            self.hub.make_room(&source.feed);
         }
         let skipped = u32::try_from(showing.skipped).unwrap_or(u32::MAX);
         self.skipped = self.skipped.saturating_add(skipped);

@@ -77,6 +77,22 @@ impl Part {
         complete.fold(self.cursor, Id::max)
     }
 
+    /// Up to where nothing can still come, as far as is known; none while a topic lacks something.
+    pub(super) fn whole_to(&self) -> Option<Id> {
+        let mut sources = self.sources.iter();
+        let is_whole = sources.all(|source| source.feed.is_live());
+        self.limit().filter(|_| is_whole)
+    }
+
+    /// Tells, of each topic that lacks something, what the stream may have gone past: it ends now, and may come
+    /// back to a replica that lacks nothing.
+    pub(super) fn tell_untold(&mut self, showing: &mut Showing<'_, impl Sink>) {
+        for source in self.sources.iter_mut().filter(|_| self.opening.is_none()) {
+            let began = if self.resumed { Id::ZERO } else { self.since };
+            source.tell_untold(self.cursor, began, showing);
+        }
+    }
+
     /// The least *complete* of the topics; none while one is opening.
     fn limit(&self) -> Option<Id> {
         self.sources.iter().map(Source::limit).min().flatten()
@@ -233,16 +249,19 @@ impl Part {
             resumed: self.resumed,
             serial,
         };
-        for source in &mut self.sources {
-            source.turn_page();
-            if source.tell_late(&teller, showing) == Flow::Full {
-                return Step::Full;
-            }
+        if self.tell_late(&teller, showing) == Flow::Full {
+            return Step::Full;
         }
-        if let [source] = self.sources.as_slice()
+        self.sources.iter_mut().for_each(Source::turn_page);
+        while let [source] = self.sources.as_slice()
             && source.page.is_none()
         {
-            return self.follow(&teller, showing);
+            if let Some(step) = self.follow(&teller, showing) {
+                return step;
+            }
+            if self.tell_late(&teller, showing) == Flow::Full {
+                return Step::Full;
+            }
         }
         let step = match self.merge_all(&teller, showing) {
             Step::Behind(LogRead::Pages(partition, requests))
@@ -259,10 +278,20 @@ impl Part {
         }
     }
 
-    /// The merge of one topic that is read from its window: the common case, in one look.
-    fn follow(&mut self, teller: &Teller, showing: &mut Showing<'_, impl Sink>) -> Step {
+    fn tell_late(&mut self, teller: &Teller, showing: &mut Showing<'_, impl Sink>) -> Flow {
+        for source in &mut self.sources {
+            if source.tell_late(teller, showing) == Flow::Full {
+                return Flow::Full;
+            }
+        }
+        Flow::More
+    }
+
+    /// The merge of one topic that is read from its window: the common case, in one look. None if something was
+    /// found late since the last one: that is told first.
+    fn follow(&mut self, teller: &Teller, showing: &mut Showing<'_, impl Sink>) -> Option<Step> {
         let Some(source) = self.sources.first_mut() else {
-            return Step::Idle;
+            return Some(Step::Idle);
         };
         let position = source.position(self.cursor);
         // The cursor moves with what is shown, and with nothing else.
@@ -270,12 +299,16 @@ impl Part {
         let mut view = source.feed.view();
         let topic = source.feed.topic();
         let Some(complete) = view.complete() else {
-            return Step::Opening;
+            return Some(Step::Opening);
         };
+        if source.has_late() {
+            return None;
+        }
         if !view.covers(position) {
             drop(view);
             let requests = vec![source.request(position, PAGE_EVENTS)];
-            return Step::Behind(LogRead::Pages(self.partition.number(), requests));
+            let asked = LogRead::Pages(self.partition.number(), requests);
+            return Some(Step::Behind(asked));
         }
         source.history = false;
         let mut step = Step::Idle;
@@ -302,7 +335,7 @@ impl Part {
         drop(view);
         source.done = source.done.max(reached);
         self.cursor = self.cursor.max(reached);
-        step
+        Some(step)
     }
 
     /// The merge rule: the smallest id of all topics, as long as no topic can still bring a smaller
@@ -315,6 +348,10 @@ impl Part {
             let Some(limit) = self.limit() else {
                 return Step::Opening;
             };
+            // After the limit: what was found by then is told before the cursor moves on up to there.
+            if self.tell_late(teller, showing) == Flow::Full {
+                return Step::Full;
+            }
             showing.sink.others_run();
             let fronts = self.fronts();
             if !fronts.behind.is_empty() {
@@ -425,6 +462,10 @@ impl Part {
         let Some(limit) = self.limit().filter(|limit| *limit > self.cursor) else {
             return false;
         };
+        if self.sources.iter().any(Source::has_late) {
+            // The stream is being woken for it.
+            return false;
+        }
         sink.others_run();
         let fronts = self.fronts();
         let is_due = |(_, id): (usize, Id)| id <= limit;

@@ -7,7 +7,7 @@ use crate::hub::feed::{Feed, LateFind, Stretch};
 use crate::hub::waker::WakerId;
 use crate::id::Id;
 use crate::log::{Page, ReadRequest, Reading};
-use crate::sse::{Frame, Gap, Mark};
+use crate::sse::{Frame, Gap, GapReason, Mark};
 use std::sync::Arc;
 
 #[derive(Debug)]
@@ -83,7 +83,8 @@ impl Teller {
     /// Whether the stream may have gone past what was found late: here, or where it came from.
     fn may_lack(&self, find: &LateFind) -> bool {
         let was_open = self.serial < find.serial && self.since < find.stretch.to;
-        was_open || (self.resumed && find.stretch.from < self.since && self.since < find.at)
+        // Who stands right where it was found may have left before it was told.
+        was_open || (self.resumed && find.stretch.from < self.since && self.since <= find.at)
     }
 }
 
@@ -332,6 +333,11 @@ impl Source {
         (reached, Flow::More)
     }
 
+    /// Whether something was found late that this stream has not looked at.
+    pub(super) fn has_late(&self) -> bool {
+        self.late_seen < self.feed.late_finds()
+    }
+
     /// Tells of events that were found after the stream may have gone past them. The cursor stays
     /// where it is, so the gap has no id.
     pub(super) fn tell_late(
@@ -339,7 +345,7 @@ impl Source {
         teller: &Teller,
         showing: &mut Showing<'_, impl Sink>,
     ) -> Flow {
-        if self.late_seen >= self.feed.late_finds() {
+        if !self.has_late() {
             return Flow::More;
         }
         let view = self.feed.view();
@@ -348,8 +354,9 @@ impl Source {
             .filter(|find| teller.may_lack(find))
             .map(|find| find.stretch)
             .reduce(Stretch::and);
-        drop(view);
+        // Under the lock: one that is found right after this look is looked at by the next.
         self.late_seen = self.feed.late_finds();
+        drop(view);
         let anchored = false;
         match lacks {
             Some(Stretch { from, to, reason }) => {
@@ -362,6 +369,32 @@ impl Source {
                 showing.show(Shown::Gap { gap, anchored })
             }
             None => Flow::More,
+        }
+    }
+
+    /// Tells what this topic lacks below the stream's position, if that was not told yet; the stream began at
+    /// `began`.
+    pub(super) fn tell_untold(
+        &mut self,
+        cursor: Id,
+        began: Id,
+        showing: &mut Showing<'_, impl Sink>,
+    ) {
+        let Some((at, shown)) = self.feed.untold() else {
+            return;
+        };
+        // Other topics have taken the cursor on. What this one was shown beyond the hole it was shown of a page.
+        let (from, to) = (at.max(began).max(self.done), cursor.min(shown));
+        if from < to {
+            let gap = Gap {
+                topic: self.feed.topic().clone(),
+                reason: GapReason::Late,
+                from: Some(from),
+                to,
+            };
+            let anchored = false;
+            // It ends whether or not there is room.
+            let _is_full = showing.show(Shown::Gap { gap, anchored });
         }
     }
 
@@ -395,7 +428,6 @@ impl Source {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sse::GapReason;
 
     /// What was found above 3 ms, up to 5 ms, when the clock stood at 9 ms.
     #[test]
@@ -425,7 +457,8 @@ mod tests {
                 true,
                 true,
             ),
-            ("resumed where it was found", after, 9, true, false),
+            ("resumed where it was found", after, 9, true, true),
+            ("resumed above that", after, 10, true, false),
         ];
         for (what, serial, since, resumed, lacks) in table {
             let teller = Teller {
