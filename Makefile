@@ -115,7 +115,7 @@ test-rust: ## the tests of the code, and those of streams once more with every s
 	TIDEGATE__ENGINE__SOCKETS=false cargo test --locked --workspace --test it -- $(addsuffix ::,wire subscribe ended hand_over fanout sockets)
 
 # The others start a redis-server of their own or none, and the wheel's Valkey is built without TLS.
-not_for_valkey = nginx readme redis_tls
+not_for_valkey = local nginx readme redis_tls
 
 test-valkey: ## the tests of the code over Valkey in place of Redis; VALKEY=/path/to/valkey-server names another one
 	@server=$${VALKEY:-$$(deploy/local/valkey)}; $$server --version; set -x; \

@@ -8,7 +8,7 @@ test-tools: test-tools-deploy
 
 .PHONY: test-tools-deploy
 test-tools-deploy:
-	@deploy/install.sh haproxy caddy systemd-analyze openssl xz
+	@deploy/install.sh haproxy caddy systemd-analyze openssl xz git
 
 test-nginx: ## the proxy's tests with a newer nginx than the distribution's; NGINX_PROGRAM=/path/to/nginx names another one
 	@nginx=$${NGINX_PROGRAM:-$$(deploy/local/nginx)}; $$nginx -v; export TIDEGATE_TEST_NGINX=$$nginx; set -x; \
