@@ -31,7 +31,7 @@ test-dist: binary ## does what `make dist` packs install, run, and go again? Wit
 	deploy/dist/build --quick "$$folder" && deploy/dist/walk "$$folder"/tidegate-*.tar.xz
 
 walk: ## from the archive of `make dist` (or ARCHIVE=) to an event in a browser, without a compiler; writes the table of docs/quick-start.md
-	@deploy/dist/walk --write $(or $(ARCHIVE),$(firstword $(wildcard target/dist/tidegate-*-linux-*.tar.xz)))
+	@deploy/dist/walk --write $(or $(ARCHIVE),$(firstword $(wildcard target/dist/tidegate-*-linux-*.tar.xz)),target/dist/tidegate-*.tar.xz)
 
 .PHONY: lint-deploy image
 lint-deploy: ## linters over the Dockerfile, workflows, scripts and the compose file (needs Go and Python)
