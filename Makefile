@@ -13,28 +13,18 @@ export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/local/sbin:/usr/sbin:/sbin
 # What may be given: what targets here take, the local cluster, k6 (loadtest/README.md), and what of the rest has a name of
 # its own. Whatever else begins so is read by some program.
 variables := ARGS TIME OLD VALKEY BASE_URL SCRIPT K6
-variables += NGINX_PORT NGINX_STATUS_PORT REPLICA_PORT PROMETHEUS_PORT REDIS_PORT REDIS_LINK_PORT REPLICAS CLUSTER_DIR \
-	NGINX REDIS_SERVER PROMETHEUS
 variables += STREAMS TOPICS RATE RAMP HOLD LEAVE_AFTER AWAY BATCH METRICS GROWTH_PERCENT_MAX GRACE PADDING EVENTS STREAM_TIMEOUT \
 	TTFB_P95_MS LATENCY_P99_MS PUBLISH_P95_MS RESUME PUBLISH_KEY LOG_EVENTS_MAX SSE TESTID
-variables += TIDEGATE_BIN TIDEGATE_TEST_REDIS TIDEGATE_TEST_SEED TIDEGATE_TEST_SEEDS TIDEGATE_NEED_CHROMIUM CARGO_TARGET_DIR
-prefixes := TIDEGATE_ CARGO_ RUST K6_
+variables += TIDEGATE_TEST_REDIS TIDEGATE_TEST_SEED TIDEGATE_TEST_SEEDS TIDEGATE_NEED_CHROMIUM CARGO_TARGET_DIR
+prefixes := CARGO_ RUST K6_
 
 .PHONY: help
 help: ## lists these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "    %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "    %-14s %s\n", $$1, $$2 }' deploy/local/cluster.mk $(filter-out %/cluster.mk,$(MAKEFILE_LIST))
 
 # --- the local cluster ------------------------------------------------------------------------------------------------
 
-.PHONY: up down status
-up: binary ## starts nginx, three replicas, Redis and Prometheus here: NGINX_PORT NGINX_STATUS_PORT REPLICA_PORT PROMETHEUS_PORT REDIS_PORT REPLICAS
-	@deploy/local/cluster up
-
-down: ## ends exactly what `make up` started
-	@deploy/local/cluster down
-
-status: ## what of it is running
-	@deploy/local/cluster status || true
+include deploy/local/cluster.mk
 
 # --- building ---------------------------------------------------------------------------------------------------------
 
@@ -125,7 +115,7 @@ test-rust: ## the tests of the code, and those of streams once more with every s
 	TIDEGATE__ENGINE__SOCKETS=false cargo test --locked --workspace --test it -- $(addsuffix ::,wire subscribe ended hand_over fanout sockets)
 
 # The others start a redis-server of their own or none, and the wheel's Valkey is built without TLS.
-not_for_valkey = nginx readme redis_tls
+not_for_valkey = local nginx readme redis_tls
 
 test-valkey: ## the tests of the code over Valkey in place of Redis; VALKEY=/path/to/valkey-server names another one
 	@server=$${VALKEY:-$$(deploy/local/valkey)}; $$server --version; set -x; \
@@ -134,6 +124,7 @@ test-valkey: ## the tests of the code over Valkey in place of Redis; VALKEY=/pat
 
 test-config: ## do nginx and Prometheus take the shipped configuration, and do alerts fire when they should?
 	deploy/local/cluster check
+	TLS=1 deploy/local/cluster check
 	promtool test rules deploy/prometheus/tests/*.yml
 
 test-dashboards: binary ## does every panel show something? Asked of a Prometheus that scrapes a cluster under load
@@ -186,15 +177,4 @@ rebalance: binary ## measures how streams even out after a new replica has joine
 bench: binary ## measures the gateway against a bare loop of write(2); ARGS go to the benchmark
 	cargo run --release --locked -p swarm --bin bench -- $(ARGS)
 
-# --- words ------------------------------------------------------------------------------------------------------------
-
-# A variable that nobody reads is a slip: `make up NGIX_PORT=18080` would start on the port that is taken. What stands in the
-# environment has been put there for others, too.
-given := $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),$(name)))
-unknown := $(filter-out $(variables),$(given))
-ifneq ($(strip $(unknown)),)
-wrong := $(shell awk -f deploy/near.awk $(variables) -- $(prefixes) -- $(foreach name,$(unknown),'$(subst ','\'',$(name))'))
-ifneq ($(wrong),)
-$(error $(wrong))
-endif
-endif
+include deploy/words.mk

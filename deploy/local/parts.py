@@ -7,11 +7,14 @@ import re
 import resource
 import shutil
 import socket
+import ssl
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 from string import Template
 from typing import Callable
+
+import tls
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -20,6 +23,8 @@ ROOT = Path(__file__).resolve().parents[2]
 DEFAULTS = {
     "NGINX_PORT": "8080",
     "NGINX_STATUS_PORT": "8090",  # what nginx counts, for operators
+    "TLS": "",  # 1: nginx speaks HTTPS with HTTP/2 as well, by a certificate made here
+    "HTTPS_PORT": "8443",
     "REPLICA_PORT": "8081",  # of r1; r2 listens on the next one, and so on
     "PROMETHEUS_PORT": "9090",
     "REDIS_PORT": "6379",
@@ -31,7 +36,7 @@ DEFAULTS = {
     "REDIS_REPLICA_PORT": "6380",
     "OLDER_BUILDS": "",  # for `run` only: anything says that TIDEGATE_BIN may be an older build, which knows fewer keys
     "REDIS_CLOCK": "",  # for `run` only: anything gives Redis a clock that can be moved, see clock.c
-    "TIDEGATE_BIN": str(ROOT / "target/release/tidegate"),
+    "TIDEGATE_BIN": str(ROOT / ("target/release/tidegate" if (ROOT / "Cargo.toml").exists() else "tidegate")),
     "NGINX": "nginx",
     "REDIS_SERVER": "redis-server",
     "PROMETHEUS": "prometheus",
@@ -39,6 +44,9 @@ DEFAULTS = {
 
 # Everything listens here only: the replicas take events from anybody who can reach them, and nginx would pass that on.
 HOST = "127.0.0.1"
+
+# Distributions keep nginx in sbin, which is not on everybody's path.
+PATHS_MORE = ":/usr/local/sbin:/usr/sbin:/sbin"
 
 MASTER = "main"  # what the sentinels call the server that takes writes
 DRAIN_SECONDS = 20  # drain.time, in which a replica ends its streams
@@ -74,6 +82,9 @@ def settings_from_environment():
             continue
         if not settings[name].isdigit() or not 0 < int(settings[name]) < 65536:
             raise Fault(f"{name} is a whole number from 1 to 65535, not {settings[name]!r}")
+    if settings["TLS"] not in ("", "0", "1"):
+        raise Fault(f"TLS is 1 or 0, not {settings['TLS']!r}")
+    settings["TLS"] = settings["TLS"].replace("0", "")
     if not settings["SENTINELS"].isdigit():
         raise Fault(f"SENTINELS is a whole number, not {settings['SENTINELS']!r}")
     for name in ("TIDEGATE_BIN", "NGINX", "REDIS_SERVER", "PROMETHEUS"):
@@ -204,13 +215,18 @@ def known_to(program, environment):
     return {name: value for name, value in environment.items() if name not in variables}
 
 
+def has_tls(settings):
+    return bool(settings["TLS"])
+
+
 def nginx(settings):
-    port = int(settings["NGINX_PORT"])
+    port, https = int(settings["NGINX_PORT"]), int(settings["HTTPS_PORT"])
+
+    source = ROOT / "nginx"
 
     def prepare(home):
         _, files = resource.getrlimit(resource.RLIMIT_NOFILE)
         files = NGINX_FILES_MAX if files == resource.RLIM_INFINITY else min(files, NGINX_FILES_MAX)
-        source = ROOT / "nginx"
         for shared in source.glob("tidegate-*.conf"):
             shutil.copy(shared, home)
         main = Template((source / "nginx.conf.template").read_text()).substitute(
@@ -224,6 +240,19 @@ def nginx(settings):
             line = Template((source / f"{name}.template").read_text())
             servers = (line.substitute(REPLICA=address) for address in replica_addresses(settings))
             (home / name).write_text("\n".join(servers))
+        listen_https(home)
+
+    def listen_https(home):
+        file = home / "listen-https.conf"
+        file.unlink(missing_ok=True)  # of an earlier start
+        if has_tls(settings):
+            try:
+                tls.keep_certificate(home)
+            except OSError as why:
+                raise Fault(f"no certificate for TLS=1: {why}") from why
+            http2 = "; http2 on;" if nginx_version(settings["NGINX"]) >= (1, 25, 1) else "http2;"
+            template = Template((source / f"{file.name}.template").read_text())
+            file.write_text(template.substitute(NGINX_HTTPS_LISTEN=f"{HOST}:{https}", NGINX_HTTP2=http2))
 
     # Started by root, nginx would hand its workers to another user, who may not enter the folder that this lies in.
     user = "user root; " if os.geteuid() == 0 else ""
@@ -236,11 +265,31 @@ def nginx(settings):
         prepare=prepare,
         # Its own health, and that of the way through it: 502 and 504 are what it says when no replica answers.
         answers=lambda: (
-            http_status(port, "/nginx-health") == 200 and http_status(port, "/events", "HEAD") not in (None, 502, 504)
+            http_status(port, "/nginx-health") == 200
+            and http_status(port, "/events", "HEAD") not in (None, 502, 504)
+            and not (has_tls(settings) and http_status(https, "/nginx-health", connect=https_connection) != 200)
         ),
-        also={"NGINX_STATUS_PORT": int(settings["NGINX_STATUS_PORT"])},
+        also={
+            "NGINX_STATUS_PORT": int(settings["NGINX_STATUS_PORT"]),
+            **({"HTTPS_PORT": https} if has_tls(settings) else {}),
+        },
         stop_seconds=5,
     )
+
+
+def nginx_version(name):
+    path = shutil.which(name, path=os.environ.get("PATH", "") + PATHS_MORE)
+    if path is None:
+        raise Fault(f"{name} is missing")
+    said = subprocess.run([path, "-v"], capture_output=True, text=True).stderr
+    return tuple(map(int, re.search(r"nginx/(\d+)\.(\d+)\.(\d+)", said).groups()))
+
+
+def https_connection(port):
+    """Whether the certificate is believed is for clients to say; here it is only asked who answers."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return http.client.HTTPSConnection(HOST, port, timeout=2, context=context)
 
 
 def prometheus(settings):
@@ -272,9 +321,13 @@ def prometheus(settings):
     )
 
 
-def http_status(port, path, method="GET"):
+def http_connection(port):
+    return http.client.HTTPConnection(HOST, port, timeout=2)
+
+
+def http_status(port, path, method="GET", connect=http_connection):
     """The status of one request, or None if there was no answer."""
-    connection = http.client.HTTPConnection(HOST, port, timeout=2)
+    connection = connect(port)
     try:
         connection.request(method, path)
         return connection.getresponse().status

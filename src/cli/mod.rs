@@ -18,12 +18,23 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 use output::{Fault, finish, say_all};
 use std::process::ExitCode;
+use std::sync::LazyLock;
+
+/// What `--version` says: the version, and the commit that this was built from, where that is known. `deploy/local/program`
+/// reads it.
+static VERSION: LazyLock<String> = LazyLock::new(|| {
+    let version = env!("CARGO_PKG_VERSION");
+    option_env!("TIDEGATE_REVISION").map_or_else(
+        || version.to_owned(),
+        |revision| format!("{version} ({revision})"),
+    )
+});
 
 /// A gateway for Server-Sent Events.
 #[derive(Debug, Parser)]
 #[command(
     name = "tidegate",
-    version,
+    version = VERSION.as_str(),
     args_conflicts_with_subcommands = true,
     max_term_width = 80,
     after_help = help::ALL

@@ -39,6 +39,7 @@ mod hand_over;
 mod http2;
 mod ingest;
 mod interest;
+mod local;
 mod logs;
 mod make;
 mod metrics;

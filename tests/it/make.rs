@@ -28,6 +28,8 @@ fn a_wrong_variable_is_refused_and_the_right_one_is_named() {
         ("REDIS_PROT=16379", "REDIS_PORT"),
         ("REPLICA_PORTS=8081", "REPLICA_PORT"),
         ("REPLICSA=5", "REPLICAS"),
+        ("TSL=1", "TLS"),
+        ("HTTPS_PROT=18443", "HTTPS_PORT"),
         ("ARG=--short", "ARGS"),
         ("SCRIPTS=publish.js", "SCRIPT"),
         ("TIDEGATE_BINN=/bin/true", "TIDEGATE_BIN"),
@@ -89,6 +91,8 @@ fn every_variable_that_a_document_names_is_known() {
         "loadtest/README.md",
         "loadtest/RESULTS.md",
         "docs/upgrading.md",
+        "docs/deploy.md",
+        "docs/quick-start.md",
     ] {
         let text = std::fs::read_to_string(format!("{ROOT}/{page}")).unwrap();
         for line in text.lines().filter_map(|line| line.split_once("make ")) {
@@ -101,9 +105,10 @@ fn every_variable_that_a_document_names_is_known() {
         let names = row.split('|').nth(1).unwrap().split('`').skip(1).step_by(2);
         words.extend(names.map(|name| format!("{name}=")));
     }
-    let makefile = std::fs::read_to_string(format!("{ROOT}/Makefile")).unwrap();
+    let makefile = std::fs::read_to_string(format!("{ROOT}/deploy/local/cluster.mk")).unwrap();
     let (_, up) = makefile.split_once("Prometheus here: ").unwrap();
     let up = up.lines().next().unwrap().split(' ');
+    let up = up.filter(|name| name.chars().all(|c| c.is_ascii_uppercase() || c == '_'));
     words.extend(up.map(|name| format!("{name}=")));
     words.sort();
     words.dedup();
