@@ -116,13 +116,13 @@ impl Prefix {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PrefixFault {
     /// It cannot be read.
-    #[error("is not a network such as 10.0.0.0/8 or 2001:db8::/32, nor an address")]
+    #[error("is neither an address nor a network such as 10.0.0.0/8 or 2001:db8::/32")]
     Unreadable,
     /// It says more than it means: probably a slip.
     #[error("has bits beyond its prefix")]
     MoreBits,
     /// All addresses there are.
-    #[error("is every address there is")]
+    #[error("covers every address")]
     All,
 }
 

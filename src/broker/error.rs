@@ -11,13 +11,13 @@ pub enum BrokerError {
     #[error("{0}")]
     Foreign(String),
     /// The topic is not logged, so it cannot end; retrying does not help.
-    #[error("topic {0} is not logged, so it has no end")]
+    #[error("topic {0} is not logged, so it cannot end")]
     Unlogged(String),
     /// The data is larger than `publish.event_bytes_max`.
     #[error("the event has more than {0} bytes")]
     TooLarge(u64),
     /// `limits.topics_max` topics exist already.
-    #[error("there are {0} topics already, no more are allowed")]
+    #[error("there are {0} topics already, and limits.topics_max allows no more")]
     TooManyTopics(u64),
     /// It is published, but fewer replicas of Redis than `log.wait_replicas` have confirmed it in
     /// time: a failover now may lose it. Retry with the same idempotency key.

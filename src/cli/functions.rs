@@ -14,7 +14,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Args)]
 pub(super) struct FunctionsArgs {
-    /// Puts the functions of this build there, whichever version there is.
+    /// Installs the functions of this build, whichever version Redis has.
     #[arg(long)]
     install: bool,
     #[command(flatten)]
@@ -25,7 +25,7 @@ pub(super) async fn run(args: FunctionsArgs) -> Result<(), Fault> {
     let config = Config::load(&args.serve.flags()).map_err(|faults| faults.0.join("; "))?;
     let Some(access) = &config.redis.access else {
         return Err(Fault::Failed(
-            "no redis.url: there are functions in Redis alone".into(),
+            "no redis.url: only Redis has functions".into(),
         ));
     };
     let words = library_words(&config.redis.prefix);

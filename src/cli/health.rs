@@ -13,7 +13,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 
 #[derive(Debug, Args)]
 pub(super) struct HealthArgs {
-    /// The replica; by default the one that has this process's configuration.
+    /// The replica; the default is the one with the configuration of this process.
     #[arg(long, value_name = "URL")]
     url: Option<Base>,
     /// The configuration file (TOML).

@@ -4,10 +4,10 @@
 pub(super) const ALL: &str = "\
 Exit codes:
     0  done
-    1  something that is needed cannot be had; trying again may help
+    1  something is not available; trying again may help
     2  the command line is wrong
-   64  the configuration is at fault
-   65  what was to be published is refused as it is
+   64  the configuration has a fault
+   65  the event is refused as it is
   130  interrupted
 
 Examples:
@@ -23,11 +23,11 @@ Examples:
   tidegate serve --listen 127.0.0.1:8082";
 
 pub(super) const PUBLISH: &str = "\
-With DATA, one event is published. Without, each line of a file or of standard input: with TOPIC it is the data of one event, without \
-it is one JSON object such as {\"topic\":\"news\",\"data\":1}, as in a batch over HTTP.
+With DATA, one event is published. Without DATA, each line of a file or of standard input is published. With TOPIC, a line is the data \
+of one event. Without TOPIC, a line is a JSON object such as {\"topic\":\"news\",\"data\":1}, as in a batch over HTTP.
 
-Lines are published in order, in batches. If one is refused, the gateway is lost or Ctrl-C is pressed, the command says how \
-many are published, and the command that publishes the rest, each line once.
+Lines are published in order, in batches. If a line is refused, the gateway is lost or Ctrl-C is pressed, the command says how \
+many lines are published, and which command publishes the rest, each line once.
 
 Examples:
   tidegate publish news hello
@@ -37,8 +37,8 @@ Examples:
   tail -f app.log | tidegate publish log";
 
 pub(super) const TAIL: &str = "\
-Standard output has the events alone. Standard error says when the gateway is lost, when it is back, and where \
-events may be missing. Colours are for terminals, unless NO_COLOR is set.
+Standard output has only the events. Standard error says when the gateway is lost, when it is back, and where \
+events may be missing. Terminals show colours, unless NO_COLOR is set.
 
 Examples:
   tidegate tail news

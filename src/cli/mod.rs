@@ -54,25 +54,25 @@ enum Command {
     /// Publishes one event and prints its id, or publishes many lines, each once.
     #[command(after_help = help::PUBLISH, override_usage = "tidegate publish [TOPIC] [DATA]")]
     Publish(publish::PublishArgs),
-    /// Prints the events of topics as they come; reconnects and misses nothing.
+    /// Prints the events of topics as they arrive; reconnects and misses nothing.
     #[command(after_help = help::TAIL, override_usage = "tidegate tail [TOPICS]...")]
     Tail(tail::TailArgs),
-    /// Lists topics, shows what the log holds of one, prints it, deletes it.
+    /// Lists topics; shows, prints or deletes the log of one topic.
     #[command(after_help = help::TOPICS, override_usage = "tidegate topics [COMMAND]")]
     Topics(topics::TopicsArgs),
-    /// Judges the configuration and says everything that is wrong with it.
+    /// Checks the configuration and names every fault.
     #[command(after_help = help::CHECK_CONFIG)]
     CheckConfig(ServeArgs),
-    /// Asks a replica whether it lives; for containers.
+    /// Asks a replica whether it is alive; for containers.
     #[command(after_help = help::HEALTHCHECK)]
     Healthcheck(health::HealthArgs),
-    /// Says which version of the public functions Redis has, and can put this build's there.
+    /// Says which version of the public functions Redis has, and can install those of this build.
     #[command(after_help = help::FUNCTIONS)]
     Functions(functions::FunctionsArgs),
-    /// Looks at this machine, at Redis, at replicas and through the proxy, and says what to change.
+    /// Checks this machine, Redis, replicas and the way through the proxy, and says what to change.
     #[command(after_help = help::DOCTOR)]
     Doctor(doctor::DoctorArgs),
-    /// Prints a script with which a shell completes commands and their flags.
+    /// Prints a script that lets a shell complete commands and flags.
     #[command(after_help = help::COMPLETIONS)]
     Completions(CompletionsArgs),
 }

@@ -105,7 +105,7 @@ fn reload(app: &App, flags: &Flags, config: &mut Config, set_level: &SetLevel) {
         let keys = newer.left.join(" ");
         tracing::warn!(
             keys,
-            "changed in the configuration, but taken at the next start only"
+            "changed in the configuration, but applied only at the next start"
         );
     }
     tracing::info!(

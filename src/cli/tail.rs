@@ -17,21 +17,21 @@ const COLOURS: [u8; 6] = [36, 33, 35, 32, 34, 31];
 
 #[derive(Debug, Args)]
 pub(super) struct TailArgs {
-    /// Topics; none means `events`. Of several, each line says which it is of.
+    /// Topics; the default is `events`. With several topics, each line names its topic.
     topics: Vec<String>,
     /// Begins with the last N events of all topics together, up to 1000.
     #[arg(long, value_name = "N")]
     last: Option<u64>,
-    /// Begins with what is retained: `earliest`, or a span such as 5m.
+    /// Begins with logged events: from `earliest`, or from a span such as 5m.
     #[arg(long, value_name = "SPAN", conflicts_with = "last")]
     since: Option<String>,
     /// Begins after this id.
     #[arg(long, value_name = "ID", conflicts_with_all = ["last", "since"])]
     last_event_id: Option<String>,
-    /// Shows events of this type alone; may be repeated.
+    /// Shows only events of this type; can be repeated.
     #[arg(long = "type", value_name = "TYPE", alias = "event")]
     types: Vec<String>,
-    /// Ends after so many events.
+    /// Ends after N events.
     #[arg(long, value_name = "N")]
     limit: Option<u64>,
     /// Prints each event as one JSON object with topic, id, event, time and data.
@@ -213,9 +213,9 @@ fn gap(data: &str) -> String {
     let why = match reason.as_str() {
         "trimmed" => "the log no longer reaches back so far",
         "expired" => "the topic's log has expired, or was removed",
-        "ahead" => "the cursor is newer than the log: it is of another one",
-        "log_lost" => "the log was lost, and has begun anew",
-        "rewound" => "Redis lost what it had last",
+        "ahead" => "the cursor is newer than the log: it belongs to another log",
+        "log_lost" => "the log was lost, and began again",
+        "rewound" => "Redis lost its newest data",
         "late" => "they were found too late",
         "bad_cursor" => "the cursor cannot be read",
         _ => "for a reason that this version does not know",

@@ -20,7 +20,7 @@ enum TopicsCommand {
     /// Lists the topics that have a log (also without a subcommand).
     #[command(after_help = "Examples:\n  tidegate topics list")]
     List,
-    /// Says what the log holds of a topic, and how many read it.
+    /// Describes the log of a topic, and says how many streams read it.
     #[command(
         override_usage = "tidegate topics show <TOPIC>",
         after_help = "Examples:\n  tidegate topics show orders\n  \
@@ -34,7 +34,7 @@ enum TopicsCommand {
         tidegate topics history orders --json"
     )]
     History(HistoryArgs),
-    /// Deletes the log of a topic; its streams are told, and the next publish opens it anew.
+    /// Deletes the log of a topic; its streams are told, and the next publish creates it again.
     #[command(
         override_usage = "tidegate topics delete <TOPIC>",
         after_help = "Examples:\n  tidegate topics delete orders\n  \
@@ -59,7 +59,7 @@ struct HistoryArgs {
     /// Begins after this id.
     #[arg(long, value_name = "ID")]
     after: Option<String>,
-    /// Ends after so many events; all of them if it is not given.
+    /// Ends after N events; without it, prints all.
     #[arg(long, value_name = "N")]
     limit: Option<u64>,
     /// Prints each event as one JSON object with id, event and data.
@@ -200,13 +200,13 @@ async fn delete(client: &Client, args: &DeleteArgs) -> Result<(), Fault> {
     if !args.yes {
         if !std::io::stdin().is_terminal() {
             return Err(Fault::Misused(format!(
-                "nobody is there to be asked whether topic {topic} is to be deleted; --yes says so"
+                "there is no terminal to ask whether to delete topic {topic}; use --yes"
             )));
         }
         let state = state(client, &args.topic).await?.json();
         let events = state.get("length").and_then(Value::as_u64);
         if !is_meant(&topic, events.unwrap_or_default())? {
-            return Err(Fault::Failed(format!("topic {topic} stays as it is")));
+            return Err(Fault::Failed(format!("topic {topic} is unchanged")));
         }
     }
     let path = format!("/topics/{}", encode(&args.topic));

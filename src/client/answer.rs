@@ -146,14 +146,16 @@ impl Answer {
     pub fn refusal(&self) -> String {
         let (status, url) = (self.status, &self.url);
         if let Some(location) = &self.location {
-            return format!("{url} answers {status}: it is at {location} now; give that as --url");
+            return format!(
+                "{url} answers {status}: it has moved to {location}; use that as --url"
+            );
         }
         match self.detail() {
             Some(detail) if status == StatusCode::UNAUTHORIZED => format!(
-                "{detail} ({status}); the key is given as --key, or better in TIDEGATE_PUBLISH_KEY"
+                "{detail} ({status}); give the key as --key, or better in TIDEGATE_PUBLISH_KEY"
             ),
             Some(detail) => format!("{detail} ({status})"),
-            None => format!("{url} answers {status}, and not as Tidegate does: check --url"),
+            None => format!("{url} answers {status}, which is no answer of Tidegate: check --url"),
         }
     }
 }

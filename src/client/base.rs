@@ -37,7 +37,7 @@ impl FromStr for Base {
         };
         if scheme.starts_with("redis") {
             return Err(
-                "that is a Redis, and this is for a gateway; `publish` takes a Redis as --redis"
+                "this is the URL of a Redis, and a gateway is needed; `publish` takes a Redis as --redis"
                     .into(),
             );
         }

@@ -116,7 +116,7 @@ async fn reach(url: &str) -> Result<(Uri, String, TcpStream), Error> {
         Some("http") => 80,
         Some("https") => 443,
         _ => {
-            let why = format!("{url}: only http:// and https:// are spoken here");
+            let why = format!("{url}: only http:// and https:// are supported");
             return Err(Error::Impossible(why));
         }
     };

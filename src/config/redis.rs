@@ -67,7 +67,7 @@ impl RedisConfig {
         if !begins || !self.prefix.chars().all(plain) {
             s.fault(
                 "redis.prefix",
-                "must be lower-case letters, digits and _, a letter first: it names functions, too",
+                "must be lower-case letters, digits and _, and begin with a letter: function names contain it",
             );
         }
         if self.partitions == 0 {
@@ -99,7 +99,7 @@ fn access(s: &mut Source) -> Option<Access> {
     let parsed = Access::parse(&url?.into());
     let access = parsed.map_err(|why| s.fault(said_in, &why)).ok()?;
     if !access.has_sentinels() && (sentinel_user.is_some() || sentinel_password.is_some()) {
-        let what = "must begin with redis+sentinel:// for redis.sentinel_* to mean something";
+        let what = "must begin with redis+sentinel:// if redis.sentinel_* is set";
         s.fault(said_in, what);
     }
     let password = sentinel_password.map(SecretString::from);
@@ -112,7 +112,7 @@ fn access(s: &mut Source) -> Option<Access> {
         return Some(access);
     }
     if !access.is_tls() {
-        let what = "must begin with rediss for redis.tls_* to mean something";
+        let what = "must begin with rediss if redis.tls_* is set";
         s.fault(said_in, what);
         return None;
     }

@@ -214,7 +214,7 @@ impl Log {
         if log.overrides.len() > OVERRIDES_MAX {
             s.fault(
                 "log.overrides",
-                &format!("must be at most {OVERRIDES_MAX}: each publish goes through them"),
+                &format!("must be at most {OVERRIDES_MAX}: each publish checks all of them"),
             );
         }
         log
@@ -294,7 +294,7 @@ impl Engine {
         } else if !engine.stall_max.is_zero() && engine.stall_max < engine.stall_after {
             s.fault(
                 "engine.stall_max",
-                "must be zero, or no shorter than engine.stall_after",
+                "must be zero, or at least engine.stall_after",
             );
         }
         engine
@@ -367,7 +367,7 @@ impl Ingest {
         }
         if ingest.channel.split(':').next() == Some(prefix) {
             let what = format!(
-                "must not begin with redis.prefix, {prefix:?}: what the gateway publishes itself would be heard, and published again, without end"
+                "must not begin with redis.prefix, {prefix:?}: the gateway would hear its own publishes, and publish them again for ever"
             );
             s.fault("ingest.channel", &what);
         }
@@ -392,7 +392,7 @@ impl Limits {
         if limits.feeds_max < limits.topics_per_stream_max {
             s.fault(
                 "limits.feeds_max",
-                "must be at least limits.topics_per_stream_max: such a stream could never be opened",
+                "must be at least limits.topics_per_stream_max: otherwise such a stream could never open",
             );
         }
         limits

@@ -75,7 +75,7 @@ impl Server {
         if server.proxy_protocol && server.trusted_proxies.is_empty() {
             s.fault(
                 "server.proxy_protocol",
-                "needs server.trusted_proxies: whoever else connects could claim any address",
+                "needs server.trusted_proxies: otherwise every client could claim any address",
             );
         }
         server.check_names(s);

@@ -61,8 +61,8 @@ impl Auth {
         } else {
             // What was given may be the key of another gateway.
             let given = match headers.get(header::AUTHORIZATION) {
-                Some(_) => "what was sent is not that",
-                None => "there was none",
+                Some(_) => "what was sent is not the publish key",
+                None => "the header is missing",
             };
             Err(Problem::unauthorized(format!(
                 "Authorization: {given}; publishing needs Bearer and the publish key"

@@ -54,10 +54,10 @@ const ONE: Vocabulary = Vocabulary {
     names: &["type", "end"],
     also: &["event"],
     elsewhere: &[
-        ("topic", "it stands in the path: POST /events/TOPIC"),
+        ("topic", "the path names the topic: POST /events/TOPIC"),
         (
             "partial",
-            "it is for batches, which say Content-Type: application/x-ndjson",
+            "only a batch takes it; a batch has Content-Type: application/x-ndjson",
         ),
     ],
     slips: &[("event", "type")],
@@ -111,7 +111,7 @@ async fn publish_to_default(
             return Ok(());
         }
         Err(Problem::bad_request(format!(
-            "Content-Type {}: a JSON object with a topic in the first line is a batch, which says Content-Type: {}; as data it is published by POST /events/{}",
+            "Content-Type {}: the first line is a JSON object with a topic, like a batch; send a batch with Content-Type: {}; to publish it as data, use POST /events/{}",
             Shown(&content_type(headers)),
             NDJSON[0],
             Topic::DEFAULT
@@ -203,7 +203,7 @@ async fn publish_batch(
     // One key cannot name several events, and a key that is passed over would protect nobody.
     if headers.contains_key(IDEMPOTENCY_KEY) {
         return Err(Problem::bad_request(
-            "Idempotency-Key: the lines of a batch have keys of their own, idempotency_key",
+            "Idempotency-Key: a batch does not take this header; each line can have its own idempotency_key",
         ));
     }
     let most = gateway.publish.batch_bytes_max;
@@ -298,7 +298,7 @@ pub(super) fn read_line(line: &[u8], most: usize) -> Result<Publication, String>
     let data = line.data.get();
     let data = if data.starts_with('"') {
         // JSON can escape half a character, which UTF-8 cannot write.
-        serde_json::from_str(data).map_err(|_| "data: half a character is escaped")?
+        serde_json::from_str(data).map_err(|_| "data: a \\u escape has only half of a character")?
     } else {
         data.to_owned()
     };

@@ -54,7 +54,7 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// Whether this replica is going.
+    /// Whether this replica is stopping.
     #[must_use]
     pub fn is_leaving(&self) -> bool {
         self.leaving.load(Ordering::Acquire)

@@ -45,7 +45,7 @@ pub(super) async fn readyz(
 ) -> Result<&'static str, Problem> {
     let query = Query::read(query.as_deref(), &READYZ)?;
     if gateway.is_leaving() {
-        return Err(Problem::unavailable("this replica is going"));
+        return Err(Problem::unavailable("this replica is stopping"));
     }
     if !gateway.reached.load(Ordering::Acquire) {
         return Err(Problem::unavailable("the log was not reached yet"));

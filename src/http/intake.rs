@@ -65,7 +65,9 @@ impl Intake {
             return Err(self.has_its_share());
         }
         if !add(&self.bodies, 1, self.bodies_max) {
-            return Err(Problem::busy("too many publishes are on their way"));
+            return Err(Problem::busy(
+                "too many publishes are in progress (publish.bodies_max)",
+            ));
         }
         if let Some(name) = name {
             shares.entry(name).or_default().bodies += 1;
@@ -84,7 +86,7 @@ impl Intake {
     fn has_its_share(&self) -> Problem {
         self.metrics.address_limited(AddressLimit::Bodies);
         Problem::too_many(
-            "this address has its share of the publishes that are on their way",
+            "this address has its full share of the publishes in progress",
             AGAIN,
         )
     }
@@ -149,7 +151,7 @@ impl Place<'_> {
         }
         if !add(&intake.bytes, more, intake.bytes_max) {
             return Err(Problem::busy(
-                "publishes that are on their way take as much memory as they may",
+                "the publishes in progress use all of publish.bodies_bytes_max",
             ));
         }
         if let Some(share) = &mut share {

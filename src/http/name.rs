@@ -17,7 +17,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Name {
         match Path::<String>::from_request_parts(parts, state).await {
             Ok(Path(name)) => Ok(Self(name)),
             Err(_) => Err(Problem::bad_request(format!(
-                "path {}: a topic is UTF-8",
+                "path {}: a topic must be UTF-8",
                 Shown(parts.uri.path())
             ))),
         }

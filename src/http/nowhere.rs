@@ -21,8 +21,8 @@ const PATH_SHOWN_MAX: usize = 80;
 pub(super) fn no_path(uri: &Uri, paths: &[&str]) -> Problem {
     let path = uri.path();
     let right = slash_at_the_end(path).or_else(|| slash_in_a_topic(path));
-    let right =
-        right.unwrap_or_else(|| format!("nothing is there; there are {}", paths.join(", ")));
+    let right = right
+        .unwrap_or_else(|| format!("there is no such path; the paths are {}", paths.join(", ")));
     Problem::not_found(format!("path {}: {right}", Shown(path)))
 }
 
@@ -50,7 +50,12 @@ fn slash_at_the_end(path: &str) -> Option<String> {
     let is_ours = ["/events", "/topics"].contains(&right)
         || right.starts_with("/events/")
         || right.starts_with("/topics/");
-    is_ours.then(|| format!("no path has a slash at its end: {}", told(right, "/events")))
+    is_ours.then(|| {
+        format!(
+            "a path does not end with a slash; use {}",
+            told(right, "/events")
+        )
+    })
 }
 
 /// A slash parts a path, and those of a topic's name are written another way.
@@ -65,7 +70,7 @@ fn slash_in_a_topic(path: &str) -> Option<String> {
     };
     let right = format!("{before}{}{after}", topic.replace('/', "%2F"));
     Some(format!(
-        "a slash that belongs to a topic's name is written %2F: {}",
+        "a slash in the name of a topic is written %2F; use {}",
         told(&right, "/events/a%2Fb")
     ))
 }

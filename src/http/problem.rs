@@ -105,7 +105,7 @@ impl Problem {
     #[must_use]
     pub fn too_many(detail: impl Into<String>, wait: Duration) -> Self {
         let seconds = wait.as_secs().saturating_add(1);
-        let detail = format!("{}; there may be room in {seconds} s", detail.into());
+        let detail = format!("{}; try again in {seconds} s", detail.into());
         Self {
             header: Some((header::RETRY_AFTER, HeaderValue::from(seconds))),
             ..Self::new(StatusCode::TOO_MANY_REQUESTS, "too many requests", detail)
@@ -182,8 +182,7 @@ impl From<BrokerError> for Problem {
     fn from(why: BrokerError) -> Self {
         match why {
             BrokerError::Ended(_) => {
-                let detail =
-                    format!("{why}, and takes no event until it is deleted or has expired");
+                let detail = format!("{why}; it accepts no event until it is deleted or expires");
                 Self::new(StatusCode::CONFLICT, "topic has ended", detail)
             }
             BrokerError::Foreign(why) => {
@@ -205,7 +204,7 @@ impl From<BrokerError> for Problem {
                 ..Self::unavailable("the log is out of memory")
             },
             BrokerError::Unreplicated { .. } => Self::unavailable(format!(
-                "published, but a failover now may lose it: {why}; to be safe, send it again with the same Idempotency-Key"
+                "published, but a failover may lose it: {why}; send it again with the same Idempotency-Key"
             )),
             BrokerError::Unavailable(why) => {
                 tracing::debug!(%why, "the log is away");

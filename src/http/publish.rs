@@ -93,7 +93,7 @@ pub(super) async fn publish_one(
     let data = String::from_utf8(data).map_err(|why| {
         let at = why.utf8_error().valid_up_to();
         Problem::bad_request(format!(
-            "data: an event is UTF-8, and what follows byte {at} is not"
+            "data: an event must be UTF-8, and what follows byte {at} is not"
         ))
     })?;
     let publication = Publication {
@@ -121,7 +121,10 @@ pub(super) fn may_publish(
     rules.auth.may_publish(headers)?;
     let counted = gateway.addresses.publish(client, &rules.address);
     counted.map_err(|wait| {
-        Problem::too_many("this address publishes as much as one address may", wait)
+        Problem::too_many(
+            "this address has reached its limit of publishes (limits.address)",
+            wait,
+        )
     })
 }
 
@@ -136,10 +139,9 @@ pub(super) async fn publish(
     gateway: &Gateway,
     batch: &[Publication],
 ) -> Result<Vec<Option<Id>>, Problem> {
-    let _place = gateway
-        .publishing
-        .try_acquire()
-        .map_err(|_| Problem::busy("too many publishes at the same time"))?;
+    let _place = gateway.publishing.try_acquire().map_err(|_| {
+        Problem::busy("too many publishes wait for the log (publish.in_flight_max)")
+    })?;
     let took = gateway.metrics.publish_time.start_timer();
     let done = gateway.broker.publish(batch).await;
     took.observe_duration();
@@ -169,7 +171,7 @@ pub(super) fn topic_of(name: &str) -> Result<Topic, Problem> {
 pub(super) fn type_of(name: Option<&str>, old: Option<&str>) -> Result<EventType, Problem> {
     if name.is_some() && old.is_some() {
         return Err(Problem::bad_request(
-            "type and event: both are the event's type, event by its old name; send type alone",
+            "type and event: event is the old name of type; send only type",
         ));
     }
     let text = name.or(old).unwrap_or_default();
@@ -212,7 +214,7 @@ pub(super) async fn read_in_time(
     let read = tokio::time::timeout(time, read_body(place, body, bytes, what, most)).await;
     read.unwrap_or_else(|_| {
         Err(Problem::timed_out(format!(
-            "the body did not come within {time:?}"
+            "the body did not arrive within {time:?}"
         )))
     })
 }
@@ -225,7 +227,7 @@ async fn read_body(
     most: usize,
 ) -> Result<(), Problem> {
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|_| Problem::bad_request("the body broke off"))?;
+        let frame = frame.map_err(|_| Problem::bad_request("the body ended early"))?;
         let Ok(data) = frame.into_data() else {
             continue;
         };

@@ -80,7 +80,7 @@ impl Query {
     pub(super) fn has_no_topic_beside(&self, topic: &str) -> Result<(), Problem> {
         match self.first("topic") {
             Some(other) => Err(Problem::bad_request(format!(
-                "topic {}: the path names {} already, and no other; GET /events?topic=A&topic=B reads several",
+                "topic {}: the path already names {}; GET /events?topic=A&topic=B reads several",
                 Shown(other),
                 Shown(topic)
             ))),
@@ -130,7 +130,7 @@ impl Query {
         match text.parse::<T>() {
             Ok(number) if number >= T::from(1) && number <= *most => Ok(Some(number)),
             _ => Err(Problem::bad_request(format!(
-                "{key} {}: a whole number from 1 to {most}",
+                "{key} {}: must be a whole number from 1 to {most}",
                 Shown(text)
             ))),
         }
@@ -147,7 +147,7 @@ impl Query {
         match humantime::parse_duration(text) {
             Ok(duration) if !duration.is_zero() => Ok(Some(duration)),
             _ => Err(Problem::bad_request(format!(
-                "{key} {}: {others}a span of time such as 20s or 5m",
+                "{key} {}: must be {others}a span of time such as 20s or 5m",
                 Shown(text)
             ))),
         }

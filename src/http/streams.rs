@@ -71,7 +71,7 @@ pub(super) async fn list(
         Some("bytes") => Sort::Bytes,
         Some(other) => {
             return Err(Problem::bad_request(format!(
-                "sort {}: lag, age or bytes",
+                "sort {}: must be lag, age or bytes",
                 Shown(other)
             )));
         }

@@ -142,7 +142,7 @@ async fn subscribe(
             &gateway,
             headers,
             Refusal::Draining,
-            "this replica is going",
+            "this replica is stopping",
         );
     }
     let topics = request.topics.len() + usize::from(request.connections);
@@ -169,7 +169,7 @@ async fn subscribe(
             &gateway,
             headers,
             Refusal::Limit,
-            "this replica has as many streams as it may",
+            "this replica has reached limits.streams_max",
         );
     };
     // A stream that ends cleanly leaves its connection to the next request.
@@ -258,7 +258,7 @@ fn request(
 ) -> Result<StreamRequest, Problem> {
     if brings_much_along(headers) {
         return Err(Problem::bad_request(
-            "body: a stream takes none; an event is published by POST",
+            "body: a stream takes no body; publish an event with POST",
         ));
     }
     let (query, ignored) = Query::read_among_others(query, &NAMES)?;
@@ -277,7 +277,7 @@ fn request(
         Some("event") => true,
         Some(other) => {
             return Err(Problem::bad_request(format!(
-                "heartbeat {}: event or comment",
+                "heartbeat {}: must be event or comment",
                 Shown(other)
             )));
         }
@@ -287,7 +287,7 @@ fn request(
         Some("" | "1" | "true") => true,
         Some(other) => {
             return Err(Problem::bad_request(format!(
-                "envelope {}: no value, or 1 or 0",
+                "envelope {}: must have no value, 1 or 0",
                 Shown(other)
             )));
         }
@@ -319,7 +319,7 @@ fn topics_of(gateway: &Gateway, names: &[&str]) -> Result<(Vec<Topic>, bool), Pr
             Topic::CONNECTIONS => connections = true,
             name if topic.is_reserved() && name != Topic::REFUSED => {
                 return Err(Problem::bad_request(format!(
-                    "topic {}: of those that begin with {:?} there are {} and {} alone",
+                    "topic {}: the only topics that begin with {:?} are {} and {}",
                     Shown(name),
                     Topic::RESERVED,
                     Topic::CONNECTIONS,
@@ -330,7 +330,7 @@ fn topics_of(gateway: &Gateway, names: &[&str]) -> Result<(Vec<Topic>, bool), Pr
             // At once: each more is compared with all before it.
             _ if topics.len() == most => {
                 return Err(Problem::bad_request(format!(
-                    "topic: a stream has at most {most} topics, and {} are named",
+                    "topic: a stream has at most {most} topics, and this request names {}",
                     names.len()
                 )));
             }
@@ -343,7 +343,7 @@ fn topics_of(gateway: &Gateway, names: &[&str]) -> Result<(Vec<Topic>, bool), Pr
         .collect();
     if !Cursor::fits(partitions.len()) {
         return Err(Problem::bad_request(format!(
-            "topic: these lie in {} partitions, too many for one cursor; read some of them by another stream",
+            "topic: these topics are in {} partitions, too many for one cursor; read some of them on another stream",
             partitions.len()
         )));
     }
@@ -359,7 +359,7 @@ fn event_types(gateway: &Gateway, query: &Query) -> Result<Vec<String>, Problem>
     let types: BTreeSet<&str> = query.all("type").collect();
     if types.len() > most {
         return Err(Problem::bad_request(format!(
-            "type: a stream has at most {most} types, and {} are named",
+            "type: a stream has at most {most} types, and this request names {}",
             types.len()
         )));
     }
@@ -408,7 +408,7 @@ fn history(gateway: &Gateway, query: &Query) -> Result<Option<History>, Problem>
     };
     match (since, last) {
         (Some(_), Some(_)) => Err(Problem::bad_request(
-            "since and last: a stream begins with one of them, and both were sent",
+            "since and last: send only one of them",
         )),
         (since, None) => Ok(since),
         (None, Some(events)) => Ok(Some(History::Last {

@@ -34,7 +34,7 @@ const PAGE: Vocabulary = Vocabulary {
 /// A place to ask the log, in the name of the client's address: whoever asks much waits behind nobody but itself.
 async fn place(gateway: &Gateway, client: &Client) -> Result<Option<Place>, Problem> {
     let place = gateway.reads.place(client.network);
-    let late = |_| Problem::unavailable("too much is being read from the log");
+    let late = |_| Problem::unavailable("too many reads of the log are in progress");
     tokio::time::timeout(gateway.open_wait, place)
         .await
         .map_err(late)
@@ -79,7 +79,7 @@ pub(super) async fn show(
     drop(place);
     if state.is_none() && here == 0 {
         return Err(Problem::not_found(format!(
-            "topic {} has no log and no subscriber; /topics lists those that have a log",
+            "topic {} has no log and no subscriber; /topics lists the topics with a log",
             Shown(&name)
         )));
     }
@@ -169,7 +169,7 @@ pub(super) async fn delete(
     match gateway.broker.delete(&topic).await? {
         Some(id) => Ok(Json(json!({ "topic": topic, "id": id }))),
         None => Err(Problem::not_found(format!(
-            "topic {} has no log; /topics lists those that have one",
+            "topic {} has no log; /topics lists the topics with a log",
             Shown(&name)
         ))),
     }

@@ -57,10 +57,10 @@ impl Vocabulary {
         }
         match self.names {
             [] => format!("there is no {what} {given} here; this path takes none"),
-            [only] => format!("there is no {what} {given} here; there is {only}"),
+            [only] => format!("there is no {what} {given} here; the only one is {only}"),
             [first @ .., last] => {
                 let first = first.join(", ");
-                format!("there is no {what} {given} here; there are {first} and {last}")
+                format!("there is no {what} {given} here; the known ones are {first} and {last}")
             }
         }
     }
@@ -201,8 +201,8 @@ mod tests {
         let names = |names| Vocabulary { names, ..SOME };
         let table: [(&'static [&'static str], &str); 3] = [
             (&[], "this path takes none"),
-            (&["after"], "there is after"),
-            (&["a1", "b1", "c1"], "there are a1, b1 and c1"),
+            (&["after"], "the only one is after"),
+            (&["a1", "b1", "c1"], "the known ones are a1, b1 and c1"),
         ];
         for (known, end) in table {
             let said = names(known).refusal("fo\"o");

@@ -37,7 +37,7 @@ fn a_body_that_does_not_come_is_given_up() {
         assert!(told.starts_with("HTTP/1.1 408 "), "{told}");
         assert!(told.contains("connection: close"), "{told}");
         assert!(
-            told.contains("the body did not come within 300ms"),
+            told.contains("the body did not arrive within 300ms"),
             "{told}"
         );
     }
@@ -67,7 +67,10 @@ fn a_body_is_read_only_by_who_has_the_key_and_a_place() {
     gateway.wait_for_metric(REFUSED, &[("reason", "unauthorized")], 1.0);
     drop(stranger);
     let told = gateway.post("/events/news", &key, "more");
-    assert_eq!(told.problem(503), "too many publishes are on their way");
+    assert_eq!(
+        told.problem(503),
+        "too many publishes are in progress (publish.bodies_max)"
+    );
     assert!(told.headers.get("retry-after").is_some());
     gateway.post("/events/news", &[], "more").problem(401);
     // Whoever has a place goes on.

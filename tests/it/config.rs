@@ -169,7 +169,7 @@ fn what_an_override_does_not_say_is_as_it_is_for_all() {
     let said = faults(&many, &[]);
     assert_eq!(
         said,
-        ["tidegate: log.overrides (in FILE): must be at most 64: each publish goes through them"]
+        ["tidegate: log.overrides (in FILE): must be at most 64: each publish checks all of them"]
     );
 }
 
@@ -225,7 +225,7 @@ fn a_fault_is_one_clear_sentence() {
         ),
         (
             "[server]\ntrusted_proxies = ['nginx']",
-            "server.trusted_proxies (in FILE): \"nginx\" is not a network such as 10.0.0.0/8 or 2001:db8::/32, nor an address",
+            "server.trusted_proxies (in FILE): \"nginx\" is neither an address nor a network such as 10.0.0.0/8 or 2001:db8::/32",
         ),
         (
             "[server]\ntrusted_proxies = ['10.0.0.1/8']",
@@ -233,11 +233,11 @@ fn a_fault_is_one_clear_sentence() {
         ),
         (
             "[server]\ntrusted_proxies = ['::/0']",
-            "server.trusted_proxies (in FILE): \"::/0\" is every address there is",
+            "server.trusted_proxies (in FILE): \"::/0\" covers every address",
         ),
         (
             "[server]\nproxy_protocol = true",
-            "server.proxy_protocol (in FILE): needs server.trusted_proxies: whoever else connects could claim any address",
+            "server.proxy_protocol (in FILE): needs server.trusted_proxies: otherwise every client could claim any address",
         ),
         (
             "[limits.address]\nstreams_per_second = 1000001",
@@ -245,7 +245,7 @@ fn a_fault_is_one_clear_sentence() {
         ),
         (
             "[limits]\nfeeds_max = 63",
-            "limits.feeds_max (in FILE): must be at least limits.topics_per_stream_max: such a stream could never be opened",
+            "limits.feeds_max (in FILE): must be at least limits.topics_per_stream_max: otherwise such a stream could never open",
         ),
         (
             "[window]\ntotal_bytes_max = 1048575",
@@ -257,7 +257,7 @@ fn a_fault_is_one_clear_sentence() {
         ),
         (
             "[engine]\nstall_max = '4s'",
-            "engine.stall_max (in FILE): must be zero, or no shorter than engine.stall_after",
+            "engine.stall_max (in FILE): must be zero, or at least engine.stall_after",
         ),
         (
             "[logging]\nqueue_bytes = 16383",
@@ -337,15 +337,15 @@ fn a_fault_is_one_clear_sentence() {
         ),
         (
             "[redis]\nurl = 'redis+sentinel://a,b/main/1'",
-            "redis.url (in FILE): has more than the master's name after the hosts; a database is ?db=1",
+            "redis.url (in FILE): has more than the name of the master after the hosts; name a database with ?db=1",
         ),
         (
             "[redis]\nurl = 'redis://a'\nsentinel_password = 'x'",
-            "redis.url (in FILE): must begin with redis+sentinel:// for redis.sentinel_* to mean something",
+            "redis.url (in FILE): must begin with redis+sentinel:// if redis.sentinel_* is set",
         ),
         (
             "[redis]\nprefix = 'Tide'",
-            "redis.prefix (in FILE): must be lower-case letters, digits and _, a letter first: it names functions, too",
+            "redis.prefix (in FILE): must be lower-case letters, digits and _, and begin with a letter: function names contain it",
         ),
         (
             "[redis]\npartitions = 4",
@@ -357,11 +357,11 @@ fn a_fault_is_one_clear_sentence() {
         ),
         (
             "[ingest]\nchannel = 'tidegate'",
-            "ingest.channel (in FILE): must not begin with redis.prefix, \"tidegate\": what the gateway publishes itself would be heard, and published again, without end",
+            "ingest.channel (in FILE): must not begin with redis.prefix, \"tidegate\": the gateway would hear its own publishes, and publish them again for ever",
         ),
         (
             "[redis]\nprefix = 'p'\n[ingest]\nchannel = 'p:{0}:live'",
-            "ingest.channel (in FILE): must not begin with redis.prefix, \"p\": what the gateway publishes itself would be heard, and published again, without end",
+            "ingest.channel (in FILE): must not begin with redis.prefix, \"p\": the gateway would hear its own publishes, and publish them again for ever",
         ),
         (
             "[server]\nhosts = 5",
@@ -484,7 +484,7 @@ fn a_port_in_use_ends_the_start_with_its_address() {
         assert_eq!(
             output.stderr,
             format!(
-                "tidegate: {address} is in use by another process; server.listen or ops.listen takes another one"
+                "tidegate: {address} is in use by another process; choose another address for server.listen or ops.listen"
             )
         );
     }

@@ -67,8 +67,8 @@ fn what_no_replica_confirms_is_said_to_be_published_and_can_be_sent_again() {
     let mut stream = gateway.listen(&["news"]);
     replica.pause();
     let key = [("Idempotency-Key", "k")];
-    let why = "published, but a failover now may lose it: 0 of 1 replicas have confirmed it in time; \
-               to be safe, send it again with the same Idempotency-Key";
+    let why = "published, but a failover may lose it: 0 of 1 replicas have confirmed it in time; \
+               send it again with the same Idempotency-Key";
     let answer = gateway.post("/events/news", &key, "once");
     assert!(answer.headers.get("retry-after").is_some());
     assert_eq!(answer.problem(503), why);

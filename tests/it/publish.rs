@@ -352,7 +352,7 @@ fn a_line_with_a_wrong_member_is_told_which_one_was_meant() {
         ("ends", "did you mean end?"),
         (
             "colour",
-            "there are topic, type, data, end and idempotency_key",
+            "the known ones are topic, type, data, end and idempotency_key",
         ),
     ];
     for (name, told) in table {

@@ -242,7 +242,7 @@ fn certificates_are_judged_before_the_start() {
         ),
         (
             &[("URL", "redis://127.0.0.1"), ("TLS_CA_FILE", &ca)],
-            "redis.url (in the environment): must begin with rediss for redis.tls_* to mean something",
+            "redis.url (in the environment): must begin with rediss if redis.tls_* is set",
         ),
     ];
     for (keys, sentence) in table {

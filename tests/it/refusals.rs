@@ -223,7 +223,7 @@ fn a_path_that_can_be_read_in_two_ways_is_refused() {
     assert_eq!(stream.next_event().data, "x");
     assert_eq!(
         gateway
-            .logged("a request was refused; of more like it, those within 10 s are counted alone")
+            .logged("a request was refused; further ones like it within 10 s are only counted")
             .len(),
         1
     );

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 const TAKEN: &str = "the configuration was read again";
 const REFUSED: &str = "the configuration is refused and stays as it was";
-const LEFT: &str = "changed in the configuration, but taken at the next start only";
+const LEFT: &str = "changed in the configuration, but applied only at the next start";
 
 /// A replica with a file, and how often that was read again.
 struct Reloaded {

@@ -271,7 +271,7 @@ fn no_gap_is_told_of_a_topic_that_is_not_logged() {
 
 #[test]
 fn a_topic_that_is_not_logged_has_no_end_and_cannot_be_deleted() {
-    let why = "topic a:typing is not logged, so it has no end";
+    let why = "topic a:typing is not logged, so it cannot end";
     over_both_brokers(&[RULES], |_, gateway| {
         assert_eq!(
             gateway.post("/events/a:typing?end", &[], "x").problem(400),

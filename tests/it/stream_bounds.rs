@@ -77,7 +77,7 @@ fn types_of_one_stream_are_bounded_in_number_and_bytes() {
     let detail = |query: &str| gateway.get(&format!("/events/news?{query}")).problem(400);
     assert_eq!(
         detail("type=a&type=b&type=c&type=d"),
-        "type: a stream has at most 3 types, and 4 are named"
+        "type: a stream has at most 3 types, and this request names 4"
     );
     assert_eq!(
         detail("type=aaaaaa&type=bbb"),

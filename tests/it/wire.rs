@@ -318,13 +318,13 @@ fn a_path_that_leads_nowhere_is_told_how_it_is_written() {
     let gateway = Gateway::start(&QUIET);
     // Path, what is said of it.
     let table = [
-        ("/events/a/b", "%2F: /events/a%2Fb"),
-        ("/events/a/b/c%20d", "%2F: /events/a%2Fb%2Fc%20d"),
-        ("/events/a/", "slash at its end: /events/a"),
-        ("/events/", "slash at its end: /events"),
-        ("/topics/a/b", "%2F: /topics/a%2Fb"),
-        ("/topics/a/b/events", "%2F: /topics/a%2Fb/events"),
-        ("/topics/a/events/", "slash at its end: /topics/a/events"),
+        ("/events/a/b", "%2F; use /events/a%2Fb"),
+        ("/events/a/b/c%20d", "%2F; use /events/a%2Fb%2Fc%20d"),
+        ("/events/a/", "with a slash; use /events/a"),
+        ("/events/", "with a slash; use /events"),
+        ("/topics/a/b", "%2F; use /topics/a%2Fb"),
+        ("/topics/a/b/events", "%2F; use /topics/a%2Fb/events"),
+        ("/topics/a/events/", "with a slash; use /topics/a/events"),
         ("/nothing", "/events/TOPIC"),
         ("/Events", "/events/TOPIC"),
         ("/healthz/x", "/topics/TOPIC"),

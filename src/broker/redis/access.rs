@@ -62,7 +62,7 @@ impl Access {
     pub fn parse(url: &SecretString) -> Result<Self, String> {
         let text = url.expose_secret();
         if text.contains('#') {
-            return Err("has a #, which says nothing here; in a password it is written %23".into());
+            return Err("contains a #, which has no meaning here; in a password write %23".into());
         }
         match text.split_once("://") {
             Some(("redis" | "rediss", _)) => Ok(Self {
@@ -92,11 +92,12 @@ impl Access {
         }
         if master.contains('/') {
             return Err(
-                "has more than the master's name after the hosts; a database is ?db=1".into(),
+                "has more than the name of the master after the hosts; name a database with ?db=1"
+                    .into(),
             );
         }
         let Some(db) = query.strip_prefix("db=") else {
-            return Err("has another parameter than db".into());
+            return Err("has a parameter other than db".into());
         };
         let sentinel = |host: &str| connection(&format!("{scheme}://{}", with_port(host)));
         let addresses = hosts
@@ -217,12 +218,12 @@ impl Access {
         let signs = |words: &[&str]| words.iter().any(|word| why.contains(word));
         if !self.is_tls() {
             return signs(&["reset by peer", "broken pipe"])
-                .then_some("a port that wants TLS does this: rediss://");
+                .then_some("a port with TLS behaves like this: try rediss://");
         }
         if signs(&["UnknownIssuer", "BadSignature"]) {
-            Some("redis.tls_ca_file names who signs for Redis")
+            Some("redis.tls_ca_file must name the certificate authority of Redis")
         } else if signs(&["fatal alert"]) {
-            Some("Redis wants a certificate that it trusts: redis.tls_cert_file")
+            Some("Redis requires a certificate that it trusts: set redis.tls_cert_file")
         } else {
             None
         }

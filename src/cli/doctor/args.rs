@@ -8,14 +8,15 @@ use std::time::Duration;
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct DoctorArgs {
-    /// Looks through the proxy, too: its address as clients know it. An event is published and read.
+    /// Also checks the way through the proxy, at the address of clients. It publishes and reads an event.
     #[arg(long, value_name = "URL")]
     pub(super) url: Option<Base>,
-    /// Looks at replicas as they run, too, by their metrics: the address of each, that of ops.listen
-    /// where it is set.
+    /// Also checks running replicas, by their metrics. Give the address of each, or its ops.listen
+    /// if that is set.
     #[arg(long, value_name = "URL", num_args = 1..)]
     pub(super) replica: Vec<Base>,
-    /// The publish key, over https or to this machine; else that of the configuration, to its server.hosts alone.
+    /// The publish key; it is sent only over https or to this machine. The default is the key of the
+    /// configuration, which is sent only to server.hosts.
     #[arg(
         long,
         value_name = "KEY",
@@ -23,10 +24,10 @@ pub(in crate::cli) struct DoctorArgs {
         hide_env_values = true
     )]
     pub(super) key: Option<String>,
-    /// Trusts the authorities in this file (PEM) instead of those that browsers trust.
+    /// Trusts the certificate authorities in this file (PEM) instead of those of browsers.
     #[arg(long, value_name = "FILE")]
     pub(super) ca: Option<PathBuf>,
-    /// How long a silent stream is watched: longer than the idle time-outs to be found.
+    /// How long to watch a silent stream; it must be longer than the idle timeouts to find.
     #[arg(long, value_name = "SPAN", default_value = "40s", value_parser = humantime::parse_duration)]
     pub(super) watch: Duration,
     /// Prints one JSON object instead of lines.

@@ -32,7 +32,7 @@ pub(super) fn key_for(url: &str, given: Option<&str>, config: &Config) -> Key {
     if uri.scheme_str() != Some("https") {
         return Key::Kept {
             why: format!(
-                "the publish key is not sent to {host} over http: whoever is on the way would read it"
+                "the publish key is not sent to {host} over http: anybody on the way could read it"
             ),
             advice: "give --url as https://, or run it on the machine of the gateway",
         };
@@ -46,7 +46,7 @@ pub(super) fn key_for(url: &str, given: Option<&str>, config: &Config) -> Key {
     {
         return Key::Kept {
             why: format!(
-                "the publish key of the configuration is not sent to {host}, which it does not name"
+                "the publish key of the configuration is not sent to {host}: server.hosts does not name it"
             ),
             advice: "add the host to server.hosts, or give the key for this call: --key (TIDEGATE_PUBLISH_KEY)",
         };

@@ -96,7 +96,7 @@ fn judge(config: &Config, machine: Machine) -> Vec<Finding> {
                 level,
                 check,
                 format!(
-                    "{key} = {have} cuts server.backlog = {backlog}: a reconnect storm overflows it"
+                    "{key} = {have} limits server.backlog = {backlog}: a reconnect storm overflows it"
                 ),
                 Some(format!(
                     "sysctl -w {key}={backlog}, and the same in /etc/sysctl.d"
@@ -110,8 +110,8 @@ fn judge(config: &Config, machine: Machine) -> Vec<Finding> {
         if ports < streams {
             f.warning(
                 "ports",
-                format!("{ports} local ports ({low}-{high}); a proxy on this machine has so many connections to one replica at most, and limits.streams_max = {streams}"),
-                "sysctl -w net.ipv4.ip_local_port_range=\"1024 65535\"; beyond 64,000 streams a replica, give it more addresses or the proxy more (proxy_bind)",
+                format!("{ports} local ports ({low}-{high}); a proxy on this machine can open only that many connections to one replica, and limits.streams_max = {streams}"),
+                "sysctl -w net.ipv4.ip_local_port_range=\"1024 65535\"; for more than 64,000 streams a replica, give the replica or the proxy more addresses (proxy_bind)",
             );
         } else {
             f.ok(
@@ -124,7 +124,7 @@ fn judge(config: &Config, machine: Machine) -> Vec<Finding> {
         if most < sockets * 2 {
             f.warning(
                 "conntrack",
-                format!("net.netfilter.nf_conntrack_max = {most}: connections beyond it are dropped without a word"),
+                format!("net.netfilter.nf_conntrack_max = {most}: connections beyond it are dropped silently"),
                 format!("sysctl -w net.netfilter.nf_conntrack_max={}, or do not track this port", sockets * 2),
             );
         } else {

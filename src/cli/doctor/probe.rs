@@ -97,7 +97,7 @@ impl Outside<'_> {
                 f.warning(
                     "publish",
                     why,
-                    "give --key (TIDEGATE_PUBLISH_KEY), or --redis-url to publish past the proxy",
+                    "give --key (TIDEGATE_PUBLISH_KEY), or --redis-url to publish directly to Redis",
                 );
                 return;
             }
@@ -127,7 +127,7 @@ impl Outside<'_> {
                 None
             }
             _ => {
-                f.fault("stream", format!("no answer in {SOON:?}, nor when events were published"), "see what the proxy does with GET /events; its log, and /readyz of the replicas, say more");
+                f.fault("stream", format!("no answer within {SOON:?}, even after events were published"), "see what the proxy does with GET /events; its log, and /readyz of the replicas, say more");
                 None
             }
         }
@@ -161,11 +161,11 @@ impl Outside<'_> {
                 }
                 Some(Got::Heartbeat | Got::Head(_)) => {}
                 Some(Got::End(why)) => {
-                    f.fault("stream", format!("it ends before it has begun: {why}"), "no replica takes streams: look at /readyz and at tidegate_connections_refused_total of each");
+                    f.fault("stream", format!("it ended before it began: {why}"), "no replica takes streams: look at /readyz and at tidegate_connections_refused_total of each");
                     return None;
                 }
                 None => {
-                    f.fault("buffering", format!("a head, and not one byte of the stream, even after {} KiB", PIECES * PIECE / 1024), "turn off buffering for /events: nginx proxy_buffering off and proxy_http_version 1.1; others have a setting like it");
+                    f.fault("buffering", format!("the head arrived, but no byte of the stream, even after {} KiB", PIECES * PIECE / 1024), "turn off buffering for /events: nginx proxy_buffering off and proxy_http_version 1.1; other proxies have a similar setting");
                     return None;
                 }
             }
@@ -201,13 +201,13 @@ impl Outside<'_> {
                     } else if took > LATE {
                         f.fault("event", format!("it took {} ms", took.as_millis()), "see tidegate_delivery_latency_seconds and fanout_sweep_seconds of the replicas; if they are short, the proxy holds events back");
                     } else {
-                        f.ok("event", format!("published, and there after {} ms", took.as_millis()));
+                        f.ok("event", format!("published, and received after {} ms", took.as_millis()));
                     }
                     return;
                 }
-                Some(Got::End(why)) => return f.fault("event", format!("the stream ended before it came: {why}"), "see the proxy's log"),
+                Some(Got::End(why)) => return f.fault("event", format!("the stream ended before the event arrived: {why}"), "see the proxy's log"),
                 Some(_) => {}
-                None => return f.fault("event", "it was published and did not arrive", "see tidegate_redis_up{role=\"live\"} of the replicas, and that all share one Redis and prefix"),
+                None => return f.fault("event", "it was published and did not arrive", "check tidegate_redis_up{role=\"live\"} of the replicas, and that all use one Redis and one prefix"),
             }
         }
     }
@@ -221,12 +221,12 @@ impl Outside<'_> {
                 Some(Got::Event {
                     kind, id: shown, ..
                 }) if kind.is_empty() && shown == id => {
-                    return f.ok("resume", "Last-Event-ID brings back what was missed");
+                    return f.ok("resume", "Last-Event-ID brings the missed events");
                 }
                 Some(Got::Head(_) | Got::Heartbeat) => {}
                 Some(Got::Event { kind, .. }) if kind.starts_with("tidegate.") => {}
                 _ => {
-                    return f.fault("resume", "with Last-Event-ID, what was missed does not come", "let the request header Last-Event-ID through; each reconnect loses events without it");
+                    return f.fault("resume", "with Last-Event-ID, the missed events do not arrive", "let the request header Last-Event-ID through; each reconnect loses events without it");
                 }
             }
         }
@@ -320,12 +320,12 @@ impl Outside<'_> {
             }
         }
         if open.is_empty() {
-            f.ok("operations", "/metrics and /streams are not for everybody");
+            f.ok("operations", "/metrics and /streams are not public");
         } else {
             f.warning(
                 "operations",
                 format!("{} can be read by everybody", open.join(" and ")),
-                "have the proxy answer 404, or set ops.listen",
+                "let the proxy answer 404, or set ops.listen",
             );
         }
     }
@@ -340,8 +340,8 @@ impl Outside<'_> {
 fn buffered(f: &mut Findings, bytes: usize) {
     f.fault(
         "buffering",
-        format!("bytes are held back: they came only when {} KiB more had been published", bytes / 1024),
-        "turn off buffering for /events: nginx proxy_buffering off, proxy_http_version 1.1 and no proxy_ignore_headers X-Accel-Buffering; others have a setting like it",
+        format!("bytes are held back: they arrived only after {} KiB more were published", bytes / 1024),
+        "turn off buffering for /events: nginx proxy_buffering off, proxy_http_version 1.1 and no proxy_ignore_headers X-Accel-Buffering; other proxies have a similar setting",
     );
 }
 
@@ -354,28 +354,28 @@ fn judge_head(f: &mut Findings, head: &Parts) -> Result<(), ()> {
             .unwrap_or_default()
     };
     if head.status != StatusCode::OK {
-        f.fault("status", format!("GET /events is answered {}: an EventSource gives up for good", head.status), "have the proxy pass /events to the replicas, and a stream that none takes answered 200 and retry: as in nginx/");
+        f.fault("status", format!("GET /events is answered {}: an EventSource stops for ever", head.status), "let the proxy pass /events to the replicas, and answer a stream that no replica takes with 200 and retry:, as in nginx/");
         return Err(());
     }
     if head.version == Version::HTTP_10 {
         f.fault(
             "version",
             "the answer is HTTP/1.0",
-            "have the proxy speak HTTP/1.1 to clients and to replicas",
+            "let the proxy use HTTP/1.1 to clients and to replicas",
         );
     }
     let kind = header("content-type");
     if !kind.starts_with("text/event-stream") {
         f.fault(
             "content_type",
-            format!("{kind:?}: an EventSource gives up for good"),
+            format!("{kind:?}: an EventSource stops for ever"),
             "check that --url leads to Tidegate, and that nothing rewrites Content-Type",
         );
         return Err(());
     }
     let encoding = header("content-encoding");
     if !encoding.is_empty() {
-        f.fault("compression", format!("the stream is compressed ({encoding}): events wait until a block is full"), "leave text/event-stream out of what the proxy compresses (nginx: gzip_types; others: an exception by type)");
+        f.fault("compression", format!("the stream is compressed ({encoding}): events wait until a block is full"), "exclude text/event-stream from compression at the proxy (nginx: gzip_types; others: an exception by type)");
         return Err(());
     }
     f.ok("compression", "none");
@@ -386,15 +386,15 @@ fn judge_head(f: &mut Findings, head: &Parts) -> Result<(), ()> {
     } else {
         f.warning(
             "headers",
-            format!("Cache-Control is {cache:?}, and no-store, no-transform was sent"),
-            "have the proxy leave it: caches and compressors on the way go by it",
+            format!("Cache-Control is {cache:?}, but the gateway sent no-store, no-transform"),
+            "let the proxy pass it on: caches and compressors on the way obey it",
         );
     }
     if !header("content-length").is_empty() {
         f.fault(
             "headers",
             "the stream has a Content-Length",
-            "turn off whatever collects answers before it passes them on",
+            "turn off what collects answers before it passes them on",
         );
     }
     Ok(())
@@ -408,7 +408,7 @@ async fn stays(f: &mut Findings, stream: &mut Stream, watch: Duration, config: &
         match tokio::time::timeout_at(until, stream.recv()).await {
             Ok(Some(Got::End(why))) => {
                 let lived = began.elapsed();
-                let advice = "raise the idle time-out on the way (nginx: proxy_read_timeout 75s, and what stands before it), or lower stream.heartbeat below it";
+                let advice = "raise the idle timeout on the way (nginx: proxy_read_timeout 75s; check what is in front of it, too), or lower stream.heartbeat below it";
                 let said = format!(
                     "the stream was cut after {} s of silence and {heartbeats} heartbeats: {why}",
                     lived.as_secs()
@@ -431,13 +431,13 @@ async fn stays(f: &mut Findings, stream: &mut Stream, watch: Duration, config: &
     }
     let (seconds, pause) = (watch.as_secs(), config.stream.heartbeat);
     if heartbeats == 0 && watch > pause * 2 {
-        f.fault("stays", format!("no heartbeat in {seconds} s, and stream.heartbeat is {pause:?}"), "somebody holds small pieces back; or the replicas have another configuration: give it with --config");
+        f.fault("stays", format!("no heartbeat in {seconds} s, but stream.heartbeat is {pause:?}"), "something on the way holds small pieces back, or the replicas have another configuration: give it with --config");
     } else if heartbeats == 0 {
         f.warning(
             "stays",
             format!("open for {seconds} s, without a heartbeat"),
             format!(
-                "watch for longer than {:?} to see whether silence is cut: --watch",
+                "to see whether a silent stream is cut, watch for longer than {:?}: --watch",
                 pause * 2
             ),
         );

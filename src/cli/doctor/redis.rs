@@ -127,7 +127,7 @@ fn memory(f: &mut Findings, info: &str) {
         Some("noeviction") | None => f.ok("eviction", "maxmemory-policy noeviction"),
         Some(policy) => f.fault(
             "eviction",
-            format!("maxmemory-policy {policy}: keys of the log may vanish one by one"),
+            format!("maxmemory-policy {policy}: Redis may delete keys of the log one by one"),
             "CONFIG SET maxmemory-policy noeviction, and the same in redis.conf",
         ),
     }
@@ -140,7 +140,7 @@ fn memory(f: &mut Findings, info: &str) {
                 "{} MiB used, without a limit: the system may end Redis instead",
                 mib(used)
             ),
-            "set maxmemory below what the machine has, a third of it left for copies on write",
+            "set maxmemory below the memory of the machine, and leave a third of it for copies on write",
         );
     } else if used > most / 10 * 9 {
         f.fault(
@@ -173,18 +173,18 @@ async fn output_buffers(f: &mut Findings, server: &mut Server<'_>) {
         Err(why) => f.warning(
             "output_buffer",
             format!("CONFIG GET is refused: {why}"),
-            format!("run it once more with --redis-url of somebody who may look; it should say no less than: {advice}"),
+            format!("run it again with a --redis-url whose user may read settings; this one should be at least: {advice}"),
         ),
         Ok(setting) => match pubsub_limit(&setting) {
             Some((hard, soft, seconds)) => {
                 let said = format!("client-output-buffer-limit pubsub {hard} {soft} {seconds}");
                 let below = |limit: u64, least: u64| limit != 0 && limit < least;
                 if below(hard, batch * 2) || (below(soft, batch * 2) && seconds == 0) {
-                    f.fault("output_buffer", format!("{said}: one batch of publish.batch_bytes_max = {batch} cuts every replica off"), advice);
+                    f.fault("output_buffer", format!("{said}: one batch of publish.batch_bytes_max = {batch} disconnects every replica"), advice);
                 } else if below(hard, PUBSUB.0) || below(soft, PUBSUB.1) {
                     f.warning(
                         "output_buffer",
-                        format!("{said}: replicas that stall for a moment are cut off"),
+                        format!("{said}: replicas that stall for a moment are disconnected"),
                         advice,
                     );
                 } else {
@@ -225,7 +225,7 @@ async fn persistence(f: &mut Findings, server: &mut Server<'_>, info: &str) {
             f.fault(
                 "persistence",
                 "the append-only file cannot be written",
-                "see to the disk of Redis; its log says why",
+                "check the disk of Redis; its log says why",
             );
             return;
         }
@@ -244,7 +244,7 @@ async fn persistence(f: &mut Findings, server: &mut Server<'_>, info: &str) {
     } else {
         f.warning(
             "persistence",
-            "no append-only file: a crash loses everything since the last snapshot, and streams are told of gaps",
+            "no append-only file: a crash loses everything since the last snapshot, and streams receive gaps",
             "CONFIG SET appendonly yes; docs/durability.md has what each setting may lose",
         );
     }
@@ -255,7 +255,7 @@ async fn persistence(f: &mut Findings, server: &mut Server<'_>, info: &str) {
         f.fault(
             "snapshot",
             "the last snapshot failed, so that Redis refuses to write",
-            "see to its disk; its log says why",
+            "check its disk; its log says why",
         );
     }
 }
@@ -264,7 +264,7 @@ async fn replication(f: &mut Findings, server: &mut Server<'_>, info: &str) {
     if field(info, "role") != Some("master") {
         f.fault(
             "replication",
-            "this is a replica: it takes no writes",
+            "this is a replica: it accepts no writes",
             "name the master in redis.url, or the sentinels: redis+sentinel://",
         );
         return;
@@ -285,7 +285,7 @@ async fn replication(f: &mut Findings, server: &mut Server<'_>, info: &str) {
     if have > 0 && least.is_ok_and(|least| least == "0") {
         f.warning(
             "replication",
-            format!("{have} replicas of Redis, and a master that was replaced goes on taking writes, which are lost"),
+            format!("{have} replicas of Redis, and a replaced master still accepts writes, which are lost"),
             "CONFIG SET min-replicas-to-write 1",
         );
     } else {
@@ -320,7 +320,7 @@ async fn clock(f: &mut Findings, server: &mut Server<'_>) {
         "Redis is {:.3} s {ahead} this machine; a round trip takes {trip_ms:.1} ms",
         skew.abs()
     );
-    let advice = "set both by NTP (chrony, systemd-timesyncd): ?since=, ages of cursors and the latency metric go by both clocks";
+    let advice = "use NTP on both (chrony, systemd-timesyncd): ?since=, ages of cursors and the latency metric use both clocks";
     match judge_skew(skew) {
         Level::Ok => f.ok("clock", said),
         level => f.add(level, "clock", said, Some(advice.to_owned())),
@@ -356,7 +356,7 @@ async fn library(f: &mut Findings, server: &mut Server<'_>) {
         (_, Some((other, loaded))) if other == version && loaded != code => f.fault(
             "functions",
             format!("the public functions of version {version} are of another build ({loaded}, this is {code})"),
-            "raise the version of one of the builds, or put this one's there: tidegate functions --install",
+            "raise the version of one of the builds, or install the functions of this one: tidegate functions --install",
         ),
         (_, Some((other, _))) if other > version => f.warning(
             "functions",
@@ -366,7 +366,7 @@ async fn library(f: &mut Findings, server: &mut Server<'_>) {
         (_, Some((other, _))) if other < version => f.warning(
             "functions",
             format!("the public functions are of version {other}, this build has {version}"),
-            "nothing, if a deploy is under way: a replica of this build puts its own there when it starts",
+            "nothing, if a deploy is in progress: a replica of this build installs its own when it starts",
         ),
         (Some(_), None) => f.warning(
             "functions",
@@ -376,7 +376,7 @@ async fn library(f: &mut Findings, server: &mut Server<'_>) {
         (None, Some(_)) => f.warning(
             "functions",
             "no replica of this build has run there yet",
-            "nothing, if a deploy is under way: replicas of two builds share one Redis",
+            "nothing, if a deploy is in progress: replicas of two builds share one Redis",
         ),
         (Some(_), Some(_)) => f.ok("functions", format!("version {version}, build {code}")),
     }
@@ -415,13 +415,13 @@ async fn fleet(f: &mut Findings, server: &mut Server<'_>) {
     match alive.len() {
         0 => f.warning(
             "fleet",
-            "no replica of Tidegate is heard of",
-            "start one; or they have another redis.prefix",
+            "no replica of Tidegate is known",
+            "start one, or compare redis.prefix with that of the running replicas",
         ),
         1 => f.warning(
             "fleet",
             format!("one replica: {}", alive.join(", ")),
-            "run two at least, so that a stream has somewhere to go",
+            "run at least two, so that streams can move to another one",
         ),
         count => f.ok("fleet", format!("{count} replicas: {}", alive.join(", "))),
     }
@@ -474,7 +474,7 @@ async fn refused(f: &mut Findings, server: &mut Server<'_>) {
                 "{} raw publishes or inbox entries were refused within the hour; the last: {last}",
                 notes.len()
             ),
-            "correct who publishes them; the topic tidegate.refused shows them as they come",
+            "correct the publisher; the topic tidegate.refused shows refusals as they happen",
         );
     } else {
         f.ok("refused", "no raw publish or inbox entry within the hour");

@@ -52,7 +52,7 @@ pub(super) async fn inspect(args: &DoctorArgs) -> Vec<Finding> {
         f.fault(
             "reach",
             unreached.join("; "),
-            "check that it runs, and the address: that of ops.listen where it is set, else of server.listen, as this machine reaches it",
+            "check that it runs, and the address: ops.listen if it is set, otherwise server.listen, as this machine reaches it",
         );
     }
     if replicas.is_empty() {
@@ -68,14 +68,14 @@ pub(super) async fn inspect(args: &DoctorArgs) -> Vec<Finding> {
         &replicas,
         "build",
         |replica| Some(replica.metric("tidegate_build_info")?.0.to_owned()),
-        "finish the deploy: replicas of two builds share one Redis for that long, not for good",
+        "finish the deploy: two builds may share one Redis during a deploy, not for ever",
     );
     same(
         &mut f,
         &replicas,
         "settings",
         |replica| Some(format!("hash {}", replica.value("tidegate_config_hash")?)),
-        "give all the same configuration, but for names, addresses and secrets; then SIGHUP, or a restart of those that took another (their log names keys that only a start takes)",
+        "give all replicas the same configuration, except names, addresses and secrets; then send SIGHUP, or restart those whose log names keys that need a restart",
     );
     f.all
 }
@@ -144,8 +144,15 @@ fn takes_streams(f: &mut Findings, replicas: &[Replica<'_>]) {
             )
         })
     };
-    let advice = "one that drains goes within drain.wait + drain.time + 16 s, else end it; the log of one that is not ready says what is wrong with Redis";
-    judge_all(f, replicas, "ready", judge, "all, and none drains", advice);
+    let advice = "a replica that drains ends within drain.wait + drain.time + 16 s, otherwise end it; the log of one that is not ready says what is wrong with Redis";
+    judge_all(
+        f,
+        replicas,
+        "ready",
+        judge,
+        "all are ready, and none drains",
+        advice,
+    );
 }
 
 fn descriptors(f: &mut Findings, replicas: &[Replica<'_>]) {
@@ -172,8 +179,8 @@ fn trust(f: &mut Findings, replicas: &[Replica<'_>]) {
             (Level::Warning, said.to_owned())
         })
     };
-    let advice = "set auth.publish_key; or, if anyone may publish, say so by auth.open_publishing";
-    let well = "none is reached from beyond its machine without a key";
+    let advice = "set auth.publish_key, or auth.open_publishing if everybody may publish";
+    let well = "no replica without a key is reached from another machine";
     judge_all(f, replicas, "trust", judge, well, advice);
 }
 
@@ -182,13 +189,13 @@ fn accept_queue(f: &mut Findings, replicas: &[Replica<'_>]) {
         let turned_away = replica.value("tidegate_listen_overflows_total")?;
         (turned_away > 0.0).then(|| {
             let said = format!(
-                "{turned_away} connections turned away since its machine or container started"
+                "{turned_away} connections refused by the kernel since its machine or container started"
             );
             (Level::Warning, said)
         })
     };
-    let advice = "if it still rises: server.backlog and net.core.somaxconn up, drain.time and stream.retry up, or another replica; the count is of all sockets there";
-    let well = "nobody was turned away";
+    let advice = "if it still rises: raise server.backlog and net.core.somaxconn, raise drain.time and stream.retry, or add a replica; the count includes all sockets there";
+    let well = "no connection was refused";
     judge_all(f, replicas, "accept_queue", judge, well, advice);
 }
 
@@ -199,7 +206,7 @@ fn clock(f: &mut Findings, replicas: &[Replica<'_>]) {
         let side = if offset < 0.0 { "behind" } else { "ahead of" };
         Some((level, format!("{:.3} s {side} Redis", offset.abs())))
     };
-    let advice = "NTP (chrony, systemd-timesyncd) on the machine that differs; on that of Redis if all differ alike";
+    let advice = "use NTP (chrony, systemd-timesyncd) on the machine that differs, or on that of Redis if all differ equally";
     let well = format!("within {} s of Redis", SKEW.0);
     judge_all(f, replicas, "clock", judge, &well, advice);
 }
@@ -271,7 +278,7 @@ mod tests {
                 "overflows_total 7",
                 "accept_queue",
                 Level::Warning,
-                "r: 7 connections turned away since its machine or container started",
+                "r: 7 connections refused by the kernel since its machine or container started",
             ),
             (
                 "-0.4",

@@ -9,15 +9,15 @@ const RUN_MAX: usize = 200;
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct PublishArgs {
-    /// The topic; without it, each line is a JSON object that names its own.
+    /// The topic; without it, each line is a JSON object that names its topic.
     pub(super) topic: Option<String>,
-    /// The data of one event, verbatim; without it, lines are published.
+    /// The data of one event, unchanged; without it, lines are published.
     #[arg(conflicts_with_all = ["file", "run", "from"])]
     pub(super) data: Option<String>,
-    /// Publishes the lines of this file; without it or as `-`, those of standard input.
+    /// Publishes the lines of this file; without it, or with `-`, the lines of standard input.
     #[arg(long, value_name = "FILE")]
     pub(super) file: Option<PathBuf>,
-    /// The events' type.
+    /// The type of the events.
     #[arg(
         long = "type",
         value_name = "TYPE",
@@ -27,15 +27,15 @@ pub(in crate::cli) struct PublishArgs {
         hide_default_value = true
     )]
     pub(super) kind: String,
-    /// The event, of lines the last, is the topic's last.
+    /// Ends the topic with the event, or with the last of several lines.
     #[arg(long, requires = "topic")]
     pub(super) end: bool,
-    /// Repeating the command with the same key publishes once.
+    /// If the command is repeated with the same key, the event is published once.
     #[arg(long, value_name = "KEY", requires = "data")]
     pub(super) idempotency_key: Option<String>,
-    /// Names a run: lines that it has published are not published again by a run of the same name. Without
-    /// it the name is made of the file's path, size and time of change. It is remembered for
-    /// `publish.idempotency_window` of the gateway, 10m by default.
+    /// Names the run. A second run with the same name does not publish the same lines again. The default
+    /// name is made of the path, size and change time of the file. The gateway remembers it for
+    /// `publish.idempotency_window`, 10m by default.
     #[arg(long, value_name = "NAME", value_parser = run_name)]
     pub(super) run: Option<String>,
     /// Begins with this line; the first is 1.
@@ -46,7 +46,7 @@ pub(in crate::cli) struct PublishArgs {
         hide_default_value = true
     )]
     pub(super) from: u64,
-    /// Straight to this Redis, through the function.
+    /// Publishes directly to this Redis, through the function.
     #[arg(long, value_name = "URL", conflicts_with = "key", requires = "topic")]
     pub(super) redis: Option<String>,
     /// The prefix of the functions in that Redis.

@@ -137,7 +137,7 @@ fn told(args: &PublishArgs, ended: &Ended, done: &run::Done) -> Fault {
         ),
     };
     let unsure = done.under_way.map(|(first, last)| {
-        format!("; lines {first} to {last} may be, and the run's name keeps them from being published twice")
+        format!("; lines {first} to {last} may be published, and the name of the run prevents a second publish")
     });
     let unsure = unsure.unwrap_or_default();
     let same = if input(args).is_none() {

@@ -67,15 +67,15 @@ impl Straight {
             "TGENDED" => Fault::Refused(format!("topic {detail} has ended")),
             "TGLARGE" => Fault::Refused(format!("an event has at most {detail} bytes")),
             "TGUNLOGGED" => {
-                Fault::Refused(format!("topic {detail} is not logged, so it has no end"))
+                Fault::Refused(format!("topic {detail} is not logged, so it cannot end"))
             }
             "TGTOPICS" => Fault::Refused(format!(
-                "there are {detail} topics already, no more are allowed"
+                "there are {detail} topics already, and limits.topics_max allows no more"
             )),
             "TGINVALID" => Fault::Refused(detail.to_owned()),
             code if code.starts_with("TG") => Fault::Failed(detail.to_owned()),
             "ERR" if detail.starts_with("Function not found") => Fault::Failed(format!(
-                "this Redis has no function {}_publish: start a gateway over it, or name the prefix of yours with --prefix",
+                "this Redis has no function {}_publish: start a gateway with this Redis, or name your prefix with --prefix",
                 self.prefix
             )),
             "" => Fault::Failed(why.to_string()),

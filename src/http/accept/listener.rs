@@ -48,7 +48,7 @@ impl Listener {
         metrics: Arc<Metrics>,
     ) -> Result<Self, String> {
         let socket = listen(address, settings.backlog).map_err(|why| match why.kind() {
-            io::ErrorKind::AddrInUse => format!("{address} is in use by another process; server.listen or ops.listen takes another one"),
+            io::ErrorKind::AddrInUse => format!("{address} is in use by another process; choose another address for server.listen or ops.listen"),
             _ => format!("{address} cannot be listened on: {why}"),
         })?;
         Self::over(socket, settings, metrics)

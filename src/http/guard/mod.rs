@@ -151,7 +151,7 @@ impl Guard {
             address = client.map(|client| tracing::field::display(client.address)),
             host = shown("host"),
             origin = shown("origin"),
-            "a request was refused; of more like it, those within 10 s are counted alone"
+            "a request was refused; further ones like it within 10 s are only counted"
         );
     }
 }
@@ -180,23 +180,23 @@ fn problem(reason: RequestRefusal, request: &Request) -> Problem {
     };
     match reason {
         RequestRefusal::TwoHosts => Problem::bad_request(format!(
-            "Host {}: a request names one host, in its target and here alike",
+            "Host {}: a request must name exactly one host, the same in its target and in this header",
             Shown(&given("host"))
         )),
         RequestRefusal::Path => Problem::bad_request(format!(
-            "path {}: no part of it is . or .. or empty, percent-encoded or not",
+            "path {}: no segment may be empty, . or .., percent-encoded or not",
             Shown(request.uri().path())
         )),
         RequestRefusal::Host => Problem::misdirected(format!(
-            "Host {}: this gateway has no such name; server.hosts gives it one",
+            "Host {}: this gateway does not accept this name; add it to server.hosts, or set a publish key",
             Shown(&given("host"))
         )),
         RequestRefusal::CrossSite => Problem::forbidden(format!(
-            "Origin {}: a page of another origin may not write here; cors.origins lets it",
+            "Origin {}: a page of another origin may not publish or delete; add the origin to cors.origins, or send the publish key",
             Shown(&given("origin"))
         )),
         RequestRefusal::Forwarded => Problem::forbidden(
-            "this gateway has no publish key, and takes no writes from beyond its machine; auth.publish_key gives it one",
+            "this gateway has no publish key, so it accepts writes only from its own machine; set auth.publish_key",
         ),
     }
 }
