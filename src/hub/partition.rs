@@ -5,7 +5,7 @@
 //! | *heard* | frames and ticks of the live path | nothing |
 //! | *known* | the same, and every reading of the log that counts | nothing: streams may stand there |
 //! | the horizon | a newer reading of the clock that is followed | a break of the live path: it is unknown then |
-//! | *followed* | what is heard once the log was told of all that was heard before; readings of the same clock | nothing; another clock takes its place once the log was told and is read |
+//! | *followed* | what is heard once the log was told of all that was heard before, and its clock was named; readings of the same clock | nothing; another clock takes its place once the log was told and is read |
 //!
 //! ```text
 //! broken ──begin_following──► settled ──another clock, or one that has gone back──► estranged
@@ -133,12 +133,15 @@ struct Following {
     /// The newest id.
     to: Id,
     path: Path,
+    /// The clock was heard by its name on this connection. What came before may be of a log that was lost between
+    /// its publish and the report.
+    is_named: bool,
 }
 
 impl Following {
-    /// What was heard counts once the path is settled.
+    /// What was heard counts once the path is settled and the clock was named.
     fn raise(&mut self, heard: Id) {
-        if self.path == Path::Settled {
+        if self.path == Path::Settled && self.is_named {
             self.to = self.to.max(heard);
         }
     }
@@ -147,6 +150,7 @@ impl Following {
         let Some(of) = tick.of else { return };
         self.clock = Some(of);
         self.to = self.to.max(tick.id);
+        self.is_named = true;
     }
 }
 
@@ -394,6 +398,7 @@ impl Partition {
         state.unsettled = Id::ZERO;
         state.unsettled_tick = None;
         state.followed.path = Path::Broken;
+        state.followed.is_named = false;
         state.generation.0 += 1;
     }
 
@@ -471,6 +476,33 @@ mod tests {
         }
         let known = learn(&partition, horizon(clocks, clocks, &[]));
         assert_eq!(known, (2..clocks).collect::<Vec<_>>());
+    }
+
+    /// Frames may be of a log that was emptied between their publish and the report.
+    #[test]
+    fn what_is_heard_before_the_clock_is_named_was_not_followed() {
+        let partition = Partition::new(0);
+        let log = horizon(1, 1, &[]);
+        let name = ClockName::of(&log);
+        let tick = |ms| Tick {
+            id: id(ms),
+            of: Some(name),
+        };
+        partition.begin_generation();
+        assert!(partition.hear(id(5), false));
+        partition.begin_following(Some(name));
+        assert!(partition.hear(id(6), false));
+        let followed = partition.followed();
+        assert_eq!((followed.heard, followed.known), (Id::ZERO, id(6)));
+        assert!(partition.tick(&tick(7)));
+        assert!(partition.hear(id(8), false));
+        assert_eq!(partition.followed().heard, id(8));
+        // On the next connection anew.
+        partition.begin_generation();
+        partition.begin_following(None);
+        assert!(partition.hear(id(9), false));
+        let followed = partition.followed();
+        assert_eq!((followed.heard, followed.known), (id(8), id(9)));
     }
 
     /// Only the log that the live path showed begins where the one before was heard to its end.

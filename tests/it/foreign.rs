@@ -672,7 +672,7 @@ fn public_functions_are_replaced_by_newer_ones_and_back_only_by_an_operator() {
     let gateway = listening(&redis);
     assert_eq!(
         functions(&redis, &[]),
-        "Redis has version: 9, this build: 9"
+        "Redis has version: 10, this build: 10"
     );
     assert_eq!(
         public_version(&redis),
