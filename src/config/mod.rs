@@ -5,6 +5,7 @@
 
 mod address;
 mod all;
+mod ingest;
 mod redis;
 mod reload;
 mod sections;
@@ -14,11 +15,12 @@ mod source;
 
 pub use address::PerAddress;
 pub use all::Config;
+pub use ingest::Ingest;
 pub use redis::RedisConfig;
 pub use reload::{RELOADABLE, Reload};
 pub use sections::{
-    Auth, Drain, Engine, Ingest, Limits, Log, Logging, OPEN_PUBLISHING, Ops, Publish, Repair,
-    Replica, Stream,
+    Auth, Drain, Engine, Limits, Log, Logging, OPEN_PUBLISHING, Ops, Publish, Repair, Replica,
+    Stream,
 };
 pub use server::{FORWARDED, Server, names_host};
 pub use source::{Faults, Flags};
