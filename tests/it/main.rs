@@ -39,6 +39,7 @@ mod ingest;
 mod interest;
 mod logs;
 mod make;
+mod map;
 mod metrics;
 mod nginx;
 mod operations;
