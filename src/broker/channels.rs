@@ -232,14 +232,22 @@ impl ChannelMap {
 /// Whether a channel has the form of those that gateways themselves publish to, whatever their prefix. Two fleets
 /// on one Redis could else publish what each has from the other, without end.
 fn is_of_a_gateway(channel: &[u8]) -> bool {
-    let Some(at) = memmem::find(channel, b":{") else {
+    let Some(colon) = memchr::memchr(b':', channel) else {
         return false;
     };
-    let (prefix, rest) = channel.split_at(at);
+    let (prefix, rest) = channel.split_at(colon);
     let plain = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || *byte == b'_';
-    let partition = rest.iter().skip(2).take_while(|b| b.is_ascii_digit());
-    let tail = rest.get(2 + partition.count()..).unwrap_or_default();
-    prefix.iter().all(plain) && (tail.starts_with(b"}:live:") || tail == b"}:tick")
+    prefix.iter().all(plain) && (rest == b":ingest" || is_of_a_partition(rest))
+}
+
+/// Whether it goes on with a partition, and `live` or `tick`.
+fn is_of_a_partition(rest: &[u8]) -> bool {
+    let Some(number) = rest.strip_prefix(b":{") else {
+        return false;
+    };
+    let digits = number.iter().take_while(|byte| byte.is_ascii_digit());
+    let tail = number.get(digits.count()..).unwrap_or_default();
+    tail.starts_with(b"}:live:") || tail == b"}:tick"
 }
 
 impl Mapping {

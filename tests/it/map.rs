@@ -227,7 +227,7 @@ fn a_rolling_change_of_the_map_loses_and_repeats_nothing() {
         let both = scope.spawn(|| publish_until(&stop, &redis, &common, "news"));
         let old = || publish_until(&stops[0], &redis, &["gone.1"], "gone");
         let (mut old, mut new) = (Some(scope.spawn(old)), None);
-        for number in 0..3 {
+        for (number, replica) in replicas.iter_mut().enumerate() {
             if number == 2 {
                 // The last that hears it goes.
                 stops[0].store(true, Ordering::Release);
@@ -237,16 +237,16 @@ fn a_rolling_change_of_the_map_loses_and_repeats_nothing() {
             }
             let before = length(&redis, "news");
             if number == 1 {
-                replicas[number].kill9();
+                replica.kill9();
             } else {
-                replicas[number].terminate();
-                replicas[number].wait();
+                replica.terminate();
+                replica.wait();
             }
             let name = format!("r{}", number + 1);
-            replicas[number] = replica_at(free_address(), &redis, &name, &[MAP, keeps]);
-            replicas[number].wait_ready();
+            *replica = replica_at(free_address(), &redis, &name, &[MAP, keeps]);
+            replica.wait_ready();
             eventually("it hears", || {
-                replicas[number].metric("tidegate_ingest_heard_total", &[]) > 0.0
+                replica.metric("tidegate_ingest_heard_total", &[]) > 0.0
             });
             if number == 0 {
                 wait_until_logged(&redis, "stock", "stock");

@@ -209,7 +209,7 @@ fn of_all_deliveries_of_one_publish_one_is_taken() {
 fn what_any_gateway_publishes_is_not_heard() {
     let map = ChannelMap::new(vec![mapping("other:*", "t", None)]);
     let heard = |channel: &str| map.entry_of(channel.as_bytes(), Some(b"other:*")).is_some();
-    for channel in ["other:{0}:live:a", "other:{17}:tick"] {
+    for channel in ["other:{0}:live:a", "other:{17}:tick", "other:ingest"] {
         assert!(!heard(channel), "{channel}");
     }
     for channel in [
@@ -217,6 +217,8 @@ fn what_any_gateway_publishes_is_not_heard() {
         "other:{a}:live:b",
         "other:{0}:news",
         "other:a",
+        "other:ingest:a",
+        "other:a:ingest",
     ] {
         assert!(heard(channel), "{channel}");
     }

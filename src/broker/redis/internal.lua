@@ -516,7 +516,8 @@ end
 -- `NAME@SEEN_MS=PATTERNS` of each map that was heard of lately, `ears` holds `NAME=EAR` of each ear that has one.
 local MAPS_MAX, MAP_MS = 32, 600000
 
--- Which ears have which maps, and which of these ears live; one ear is left out.
+-- Which ears have which maps, and for each map whether one of them lives, or is only not forgotten; one ear is left
+-- out.
 local function ears_with_maps(hash, but, now)
   local known, ears, lives = {}, {}, {}
   for _, replica in ipairs(replicas(now)) do
@@ -525,7 +526,7 @@ local function ears_with_maps(hash, but, now)
   for map, ear in string.gmatch(redis.call('HGET', hash, 'ears') or '', '(%x+)=(%S+)') do
     if ear ~= but and known[ear] then
       ears[#ears + 1] = map .. '=' .. ear
-      if known[ear].alive then lives[map] = true end
+      lives[map] = lives[map] or known[ear].alive
     end
   end
   return ears, lives
@@ -540,12 +541,12 @@ local function note_map(hash, ear, map, patterns, now)
     maps[1] = { name = map, seen = now, patterns = patterns }
   end
   for name, seen, others in string.gmatch(redis.call('HGET', hash, 'maps') or '', '(%x+)@(%d+)=(%S+)') do
-    seen = lives[name] and now or tonumber(seen)
+    seen = lives[name] ~= nil and now or tonumber(seen)
     if name ~= map and now - seen < MAP_MS then maps[#maps + 1] = { name = name, seen = seen, patterns = others } end
   end
   if #maps > MAPS_MAX then
     local living = {}
-    for _, other in ipairs(maps) do if lives[other.name] then living[#living + 1] = other end end
+    for _, other in ipairs(maps) do if lives[other.name] ~= nil then living[#living + 1] = other end end
     maps = living
   end
   if #maps > MAPS_MAX then return nil end
