@@ -63,6 +63,7 @@ impl Background<'_> {
         let settings = link::EarSettings {
             name: config.replica.name.clone(),
             channel: config.ingest.channel.clone(),
+            map: config.ingest.map.clone(),
             ears: config.ingest.ears,
             owed_max: OwedMax {
                 publishes: config.ingest.owed_max,

@@ -3,6 +3,7 @@
 //! A broker publishes, reads, deletes and lists, carries what replicas say to one another, and feeds
 //! this one with live frames. It knows neither subscribers nor HTTP.
 
+pub mod channels;
 mod error;
 mod ledger;
 mod live_path;

@@ -55,6 +55,16 @@ impl NoEvent {
 /// Bytes of a channel that are told.
 const SHOWN: usize = 80;
 
+impl Unfit {
+    pub(super) fn new(why: NoEvent, channel: &[u8], payload: &[u8]) -> Self {
+        Self {
+            why,
+            channel: String::from_utf8_lossy(channel.get(..SHOWN).unwrap_or(channel)).into_owned(),
+            size: payload.len(),
+        }
+    }
+}
+
 impl Item {
     /// Reads a raw publish on `<base>` or `<base>:<topic>[#<type>]`.
     ///
@@ -66,11 +76,8 @@ impl Item {
         payload: &[u8],
         bytes_max: usize,
     ) -> Result<Self, Unfit> {
-        Self::try_read(base, channel, payload, bytes_max).map_err(|why| Unfit {
-            why,
-            channel: String::from_utf8_lossy(channel.get(..SHOWN).unwrap_or(channel)).into_owned(),
-            size: payload.len(),
-        })
+        Self::try_read(base, channel, payload, bytes_max)
+            .map_err(|why| Unfit::new(why, channel, payload))
     }
 
     fn try_read(
@@ -83,15 +90,20 @@ impl Item {
         let (topic, event_type) = name.split_once('#').unwrap_or((name, ""));
         let topic = Topic::parse_logged(topic).map_err(|_| NoEvent::Topic)?;
         let event_type = EventType::parse(event_type).map_err(|_| NoEvent::Type)?;
+        let data = Self::data(payload, bytes_max)?;
+        Ok(Self {
+            topic,
+            event_type,
+            data,
+        })
+    }
+
+    pub(super) fn data(payload: &[u8], bytes_max: usize) -> Result<String, NoEvent> {
         if payload.len() > bytes_max {
             return Err(NoEvent::Size);
         }
         let data = std::str::from_utf8(payload).map_err(|_| NoEvent::Utf8)?;
-        Ok(Self {
-            topic,
-            event_type,
-            data: data.to_owned(),
-        })
+        Ok(data.to_owned())
     }
 
     /// Bytes of its texts.
@@ -110,28 +122,71 @@ fn name_of<'a>(base: &'a str, channel: &'a [u8]) -> Option<&'a str> {
     }
 }
 
-/// One append: numbers `first`, `first + 1`, … of `epoch`.
+/// Channels that the same ears of an epoch hear: one bit for each map that has them, in the order in which the
+/// epoch names its maps. Each class is counted for itself, so that all ears that hear a channel count it alike.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Class(u32);
+
+impl Class {
+    /// `ingest.channel` and what is below it: every ear hears that, whatever its map.
+    pub const COMMON: Self = Self(0);
+    /// Most maps that an epoch can have.
+    pub const MAPS_MAX: usize = 32;
+
+    /// The class of what these maps have, by their places.
+    #[must_use]
+    pub fn of(maps: impl Iterator<Item = usize>) -> Self {
+        Self(maps.fold(0, |bits, place| bits | 1 << place))
+    }
+
+    /// The class of this number.
+    #[must_use]
+    pub const fn numbered(number: u32) -> Self {
+        Self(number)
+    }
+
+    /// Its number.
+    #[must_use]
+    pub const fn number(self) -> u32 {
+        self.0
+    }
+}
+
+/// How far classes of an epoch have come: the number of the last publish of each.
+pub type Positions = Vec<(Class, u64)>;
+
+/// One append: publishes of one epoch in the order in which they were heard. The numbers of each class follow
+/// one another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Append {
     /// The epoch.
     pub epoch: Arc<str>,
+    /// The name of the map by which it was counted.
+    pub map: Arc<str>,
     /// Goes on although earlier numbers or epochs are missing.
     pub force: bool,
-    /// The epoch has just so many.
-    pub end: Option<u64>,
-    /// The number of the first item.
-    pub first: u64,
-    /// The rolling hash before the first item.
-    pub before: u32,
-    /// The rolling hash after each, and the item, or what it is instead.
-    pub items: Vec<(u32, Result<Item, Unfit>)>,
+    /// The epoch has just so many of each class that this map has.
+    pub end: Option<Positions>,
+    /// The classes of the items: of each the number of its first item, and the rolling hash before it.
+    pub classes: Vec<(Class, u64, u32)>,
+    /// The class, the rolling hash after it, and the item, or what it is instead.
+    pub items: Vec<(Class, u32, Result<Item, Unfit>)>,
+}
+
+impl Append {
+    /// Names the number at which a class begins, and the hash before it; the first word counts.
+    pub fn begin(&mut self, class: Class, first: u64, before: u32) {
+        if !self.classes.iter().any(|(known, ..)| *known == class) {
+            self.classes.push((class, first, before));
+        }
+    }
 }
 
 /// The log's answer to an append.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// Everything up to this number is in the log.
-    Logged(u64),
+    /// Everything up to these numbers is in the log.
+    Logged(Positions),
     /// The epoch is forgotten.
     Stale,
     /// An earlier epoch is not finished.

@@ -1,9 +1,10 @@
 //! The whole configuration, and what parts of the program make of it.
 
 use super::cors::Cors;
+use super::ingest::Ingest;
 use super::redis::RedisConfig;
 use super::sections::{
-    self, Auth, Drain, Engine, Ingest, Limits, Log, Logging, Ops, Publish, Repair, Replica, Stream,
+    self, Auth, Drain, Engine, Limits, Log, Logging, Ops, Publish, Repair, Replica, Stream,
 };
 use super::server::Server;
 use super::settled::Settled;

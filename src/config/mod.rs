@@ -6,6 +6,7 @@
 mod address;
 mod all;
 mod cors;
+mod ingest;
 mod redis;
 mod reload;
 mod sections;
@@ -16,11 +17,12 @@ mod source;
 pub use address::PerAddress;
 pub use all::Config;
 pub use cors::{Allowed, Cors, Origins};
+pub use ingest::Ingest;
 pub use redis::RedisConfig;
 pub use reload::{RELOADABLE, Reload};
 pub use sections::{
-    Auth, Drain, Engine, Ingest, Limits, Log, Logging, OPEN_PUBLISHING, Ops, Publish, Repair,
-    Replica, Stream,
+    Auth, Drain, Engine, Limits, Log, Logging, OPEN_PUBLISHING, Ops, Publish, Repair, Replica,
+    Stream,
 };
 pub use server::{FORWARDED, Server, names_host};
 pub use source::{Faults, Flags};

@@ -101,21 +101,6 @@ pub struct Publish {
     pub bodies_bytes_max: usize,
 }
 
-/// Ingest of raw publishes and of the inbox.
-#[derive(Clone, Debug)]
-pub struct Ingest {
-    /// Whether this replica may be an ear.
-    pub enabled: bool,
-    /// The channel `<name>` and the pattern `<name>:*` are heard.
-    pub channel: String,
-    /// How many replicas hear raw publishes: so many may die at once, less one, without a loss.
-    pub ears: usize,
-    /// Raw publishes that may be owed.
-    pub owed_max: usize,
-    /// Bytes of them.
-    pub owed_bytes_max: usize,
-}
-
 /// `limits`: how much of everything there may be. Beyond each a request is refused.
 #[derive(Clone, Debug)]
 pub struct Limits {
@@ -345,33 +330,6 @@ impl Publish {
             );
         }
         publish
-    }
-}
-
-impl Ingest {
-    /// `prefix` begins the channels that the gateway itself publishes to.
-    pub(super) fn take(s: &mut Source, prefix: &str) -> Self {
-        let ingest = Self {
-            enabled: s.flag("ingest.enabled", "true"),
-            channel: s.get("ingest.channel", "events"),
-            ears: s.count("ingest.ears", "3"),
-            owed_max: s.count("ingest.owed_max", "100000"),
-            owed_bytes_max: s.count("ingest.owed_bytes_max", "67108864"),
-        };
-        let special = ['*', '?', '[', ']', '\\', ' ', '#', ','];
-        if ingest.channel.is_empty() || ingest.channel.contains(special) {
-            s.fault(
-                "ingest.channel",
-                "must be a plain name without spaces and none of * ? [ ] \\ # ,",
-            );
-        }
-        if ingest.channel.split(':').next() == Some(prefix) {
-            let what = format!(
-                "must not begin with redis.prefix, {prefix:?}: the gateway would hear its own publishes, and publish them again for ever"
-            );
-            s.fault("ingest.channel", &what);
-        }
-        ingest
     }
 }
 

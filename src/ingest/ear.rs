@@ -1,10 +1,14 @@
 //! The ear: counts raw publishes, keeps what is owed to the log, and says what to append when.
 //!
 //! Why it holds: what an ear counts is a function of one node's order of publishes, which all of
-//! its connections see alike; and the log takes number n of an epoch only after n-1, in the same
-//! atomic step as the event itself.
+//! its connections see alike; and the log takes number n of a class of an epoch only after n-1, in the
+//! same atomic step as the event itself. What ears with other maps hear besides is counted in other
+//! classes (`counting`).
 
-pub use crate::broker::raw::{Append, Item, Outcome, Unfit};
+use super::counting::{Counted, Counting};
+use crate::broker::channels::Heard;
+use crate::broker::raw::Class;
+pub use crate::broker::raw::{Append, Item, Outcome, Positions, Unfit};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,16 +18,15 @@ use tokio::time::Instant;
 enum Owed {
     Raw {
         epoch: Arc<str>,
-        n: u64,
-        before: u32,
-        hash: u32,
+        counted: Counted,
         item: Result<Item, Unfit>,
         heard: Instant,
     },
     End {
         epoch: Arc<str>,
-        n: u64,
-        hash: u32,
+        map: Arc<str>,
+        /// Of each class the last number, and the hash after it.
+        ends: Vec<(Class, u64, u32)>,
     },
 }
 
@@ -44,13 +47,6 @@ impl Owed {
         };
         size_of::<Self>() + texts
     }
-}
-
-#[derive(Clone, Debug)]
-struct Counting {
-    epoch: Arc<str>,
-    n: u64,
-    hash: u32,
 }
 
 /// Items of one append.
@@ -78,8 +74,12 @@ pub struct OwedMax {
 pub struct Ear {
     name: String,
     owed_max: OwedMax,
-    /// The node's process, once all three subscriptions stand.
+    /// The node's process, once all subscriptions stand.
     node: Option<Box<str>>,
+    /// What is heard on this connection besides the common channels.
+    map: Heard,
+    /// The log knows that this ear has this map: it has begun an epoch with it on this connection.
+    is_known: bool,
     counting: Option<Counting>,
     owed: VecDeque<Owed>,
     /// Bytes of all that is owed.
@@ -102,6 +102,8 @@ impl Ear {
             name,
             owed_max,
             node: None,
+            map: Heard::default(),
+            is_known: false,
             counting: None,
             owed: VecDeque::new(),
             owed_bytes: 0,
@@ -152,15 +154,28 @@ impl Ear {
         self.counting.is_some()
     }
 
-    /// Whether a new epoch should be begun: subscribed, not counting, and with room to count.
+    /// Whether a new epoch should be begun: subscribed, not counting all that is heard, or with a map that the
+    /// log does not know of this ear, and with room to count.
     #[must_use]
     pub fn wants_epoch(&self) -> bool {
-        self.node.is_some() && self.counting.is_none() && self.has_room()
+        let counting = self.counting.as_ref();
+        let counts_all = counting.is_some_and(|counting| counting.has(&self.map));
+        let is_known = self.is_known || self.map.is_empty();
+        self.node.is_some() && !(counts_all && is_known) && self.has_room()
     }
 
-    /// All three subscriptions stand, on the node of process `run`.
-    pub fn subscribed(&mut self, run: &str) {
+    /// All subscriptions stand, on the node of process `run`; `map` is what is heard besides the common
+    /// channels.
+    pub fn subscribed(&mut self, run: &str, map: &Heard) {
         self.node = Some(run.into());
+        self.map = map.clone();
+        self.is_known = false;
+    }
+
+    /// What is heard besides the common channels.
+    #[must_use]
+    pub fn map(&self) -> &Heard {
+        &self.map
     }
 
     /// The connection is gone, or something on it could not be read: what was counted stays owed.
@@ -169,38 +184,43 @@ impl Ear {
         self.counting = None;
     }
 
-    /// `start`: an epoch begins here in the order of publishes.
-    pub fn hear_start(&mut self, epoch: &str, ear: &str, run: &str, now: Instant) {
+    /// `start`: an epoch begins here in the order of publishes, by an ear with a map of that name. `maps`
+    /// are those of all ears. A build that knows of none leaves them as they were.
+    pub fn hear_start(
+        &mut self,
+        epoch: &str,
+        by: (&str, &str),
+        run: &str,
+        maps: Option<Arc<[Heard]>>,
+        now: Instant,
+    ) {
         let was_eager = self.is_eager();
-        self.appeared(ear);
+        self.appeared(by);
+        if *by.0 == *self.name {
+            // One that was begun before the last restart, and came late, says what was.
+            self.is_known = *by.1 == **self.map.name();
+        }
         if self.node.as_deref() != Some(run) {
             return;
         }
-        let next = Counting {
-            epoch: epoch.into(),
-            n: 0,
-            hash: 0,
-        };
+        let known = || self.counting.as_ref().map(|old| old.maps().clone());
+        let maps = maps.or_else(known).unwrap_or_default();
+        let next = Counting::new(epoch, &self.map, maps);
         if let Some(old) = self.counting.replace(next) {
             if was_eager {
                 self.finishes = Some(old.epoch.clone());
                 self.not_before = None;
             }
-            self.owe(
-                Owed::End {
-                    epoch: old.epoch,
-                    n: old.n,
-                    hash: old.hash,
-                },
-                now,
-            );
+            let epoch = old.epoch.clone();
+            let (map, ends) = old.end();
+            self.owe(Owed::End { epoch, map, ends }, now);
         }
     }
 
-    /// `done`: everything up to `n` of an epoch is logged.
-    pub fn hear_done(&mut self, epoch: &str, n: u64, ear: &str) {
-        self.appeared(ear);
-        self.prune(epoch, n);
+    /// `done`: everything up to these numbers of an epoch is logged.
+    pub fn hear_done(&mut self, epoch: &str, done: &[(Class, u64)], by: (&str, &str)) {
+        self.appeared(by);
+        self.prune(epoch, done);
     }
 
     /// `leave`: an ear goes. If it was the one that appends, everybody else may at once.
@@ -211,9 +231,10 @@ impl Ear {
         }
     }
 
-    /// A raw publish. False if it was not counted.
+    /// A raw publish, on a common channel or on one of this ear's map. False if it was not counted.
     pub fn hear_raw(
         &mut self,
+        is_common: bool,
         channel: &[u8],
         payload: &[u8],
         item: Result<Item, Unfit>,
@@ -225,14 +246,12 @@ impl Ear {
         let Some(counting) = &mut self.counting else {
             return false;
         };
-        let before = counting.hash;
-        counting.n += 1;
-        counting.hash = roll(before, channel, payload);
+        let Some(counted) = counting.count(is_common, channel, payload) else {
+            return false;
+        };
         let raw = Owed::Raw {
             epoch: counting.epoch.clone(),
-            n: counting.n,
-            before,
-            hash: counting.hash,
+            counted,
             item,
             heard: now,
         };
@@ -257,7 +276,11 @@ impl Ear {
             || (next.is_some() && next == self.finishes.as_ref())
     }
 
-    fn appeared(&mut self, ear: &str) {
+    /// An ear appends. Those with another map are no help: what this one has alone they do not.
+    fn appeared(&mut self, (ear, map): (&str, &str)) {
+        if *map != **self.map.name() {
+            return;
+        }
         let was_eager = self.is_eager();
         self.appender = Some(ear.to_owned());
         if was_eager != self.is_eager() {
@@ -289,32 +312,31 @@ impl Ear {
             .is_some_and(|since| now >= since + FORCE_AFTER);
         let mut append = Append {
             epoch: epoch.clone(),
+            map: self.map.name().clone(),
             force,
             end: None,
-            first: 0,
-            before: 0,
+            classes: Vec::new(),
             items: Vec::new(),
         };
         let mut bytes = 0;
         for owed in self.owed.iter().take_while(|owed| *owed.epoch() == epoch) {
             match owed {
-                Owed::Raw {
-                    n,
-                    before,
-                    hash,
-                    item,
-                    ..
-                } => {
-                    if append.items.is_empty() {
-                        (append.first, append.before) = (*n, *before);
-                    }
+                Owed::Raw { counted, item, .. } => {
+                    let Counted {
+                        class,
+                        n,
+                        before,
+                        hash,
+                    } = *counted;
+                    append.begin(class, n, before);
                     bytes += item.as_ref().map_or(0, |item| item.data.len());
-                    append.items.push((*hash, item.clone()));
+                    append.items.push((class, hash, item.clone()));
                 }
-                Owed::End { n, hash, .. } => {
-                    append.end = Some(*n);
-                    if append.items.is_empty() {
-                        (append.first, append.before) = (*n + 1, *hash);
+                Owed::End { map, ends, .. } => {
+                    append.map = map.clone();
+                    append.end = Some(ends.iter().map(|(class, n, _)| (*class, *n)).collect());
+                    for (class, n, hash) in ends {
+                        append.begin(*class, n + 1, *hash);
                     }
                 }
             }
@@ -332,11 +354,11 @@ impl Ear {
             return;
         };
         match outcome {
-            Outcome::Logged(n) => {
+            Outcome::Logged(done) => {
                 self.blocked_since = None;
                 self.not_before = None;
-                self.prune(&append.epoch, n);
-                if append.end.is_some_and(|end| end <= n) {
+                self.prune(&append.epoch, &done);
+                if append.end.is_some_and(|ends| is_reached(&ends, &done)) {
                     self.forget(
                         |owed| matches!(owed, Owed::End { epoch, .. } if *epoch == append.epoch),
                     );
@@ -359,8 +381,15 @@ impl Ear {
         }
     }
 
-    fn prune(&mut self, epoch: &str, done: u64) {
-        self.forget(|owed| matches!(owed, Owed::Raw { epoch: mine, n, .. } if **mine == *epoch && *n <= done));
+    fn prune(&mut self, epoch: &str, done: &[(Class, u64)]) {
+        self.forget(|owed| match owed {
+            Owed::Raw {
+                epoch: mine,
+                counted,
+                ..
+            } => **mine == *epoch && counted.n <= position(done, counted.class),
+            Owed::End { .. } => false,
+        });
     }
 
     /// Owes this no more.
@@ -393,14 +422,14 @@ fn patience() -> Duration {
     PATIENCE.mul_f64(rand::random_range(1.0..2.0))
 }
 
-/// The hash of everything counted so far and one more.
-fn roll(before: u32, channel: &[u8], payload: &[u8]) -> u32 {
-    let mut hasher = crc32fast::Hasher::new_with_initial(before);
-    hasher.update(channel);
-    hasher.update(&[0]);
-    hasher.update(payload);
-    hasher.update(&[1]);
-    hasher.finalize()
+/// How far a class has come.
+fn position(done: &[(Class, u64)], class: Class) -> u64 {
+    let found = done.iter().find(|(known, _)| *known == class);
+    found.map_or(0, |(_, n)| *n)
+}
+
+fn is_reached(ends: &[(Class, u64)], done: &[(Class, u64)]) -> bool {
+    ends.iter().all(|(class, n)| *n <= position(done, *class))
 }
 
 #[cfg(test)]

@@ -1,12 +1,15 @@
 //! Gives an ear its connection, its clock and the append function.
 //!
 //! One connection, which never reconnects by itself: `SUBSCRIBE <channel>`, `PSUBSCRIBE
-//! <channel>:*`, then `SUBSCRIBE <prefix>:ingest`. After the three confirmations a `start` begins
-//! an epoch. The connection ends counting when it breaks; what was counted is still appended.
+//! <channel>:*`, the channels of the map, then `SUBSCRIBE <prefix>:ingest`. After all confirmations a
+//! `start` begins an epoch. The connection ends counting when it breaks; what was counted is still appended.
 
 use super::complaints::Complaints;
-use super::ear::{Append, Ear, Item, Outcome, OwedMax, Unfit};
+use super::ear::{Append, Ear, Outcome, OwedMax, Unfit};
+use super::hearing::Hearing;
+use super::told::Told;
 use crate::broker::BrokerError;
+use crate::broker::channels::ChannelMap;
 use crate::broker::raw::Refusal;
 use crate::broker::redis::{Outage, PubSub, Push, Redis};
 use crate::follow::fleet::Replicas;
@@ -38,6 +41,8 @@ pub struct EarSettings {
     pub name: String,
     /// `ingest.channel`.
     pub channel: String,
+    /// `ingest.map`.
+    pub map: ChannelMap,
     /// `ingest.ears`.
     pub ears: usize,
     /// `ingest.owed_max` and `ingest.owed_bytes_max`.
@@ -62,9 +67,10 @@ struct Link {
     settings: EarSettings,
     ear: Ear,
     appends: JoinSet<(Outcome, Vec<Refusal>)>,
-    starts: JoinSet<Result<(), BrokerError>>,
+    starts: JoinSet<Result<String, BrokerError>>,
     start_again: Instant,
     failed_starts: u32,
+    hearing: Hearing,
     complaints: Complaints,
 }
 
@@ -94,6 +100,11 @@ pub async fn run(
 ) {
     let mut link = Link {
         ear: Ear::new(settings.name.clone(), settings.owed_max),
+        hearing: Hearing {
+            channel: settings.channel.clone(),
+            map: ChannelMap::default(),
+            event_bytes_max: settings.event_bytes_max,
+        },
         redis,
         settings,
         appends: JoinSet::new(),
@@ -160,14 +171,29 @@ impl Link {
     ///
     /// A publisher is told how many hear it. While Redis takes no writes (it loads, or lacks replicas) no
     /// ear can count, so none subscribes.
-    async fn connect(&self) -> Result<PubSub, BrokerError> {
+    ///
+    /// Where Redis refuses channels of the map, nothing of it is heard, and all else is: of a part of it the first
+    /// entry that fits would be another one here than at other ears.
+    async fn connect(&mut self) -> Result<PubSub, BrokerError> {
         self.redis.tick(0).await?;
-        let mut pubsub = self.redis.subscribe_connection().await?;
-        pubsub.subscribe(&self.settings.channel).await?;
-        let pattern = format!("{}:*", self.settings.channel);
-        pubsub.psubscribe(pattern).await?;
-        pubsub.subscribe(self.redis.ingest_channel()).await?;
-        Ok(pubsub)
+        self.hearing.map = self.settings.map.clone();
+        match self.hearing.subscribe(&self.redis).await {
+            Err(BrokerError::Refused(why)) if !self.hearing.map.is_empty() => {
+                self.hearing.map = ChannelMap::default();
+                let pubsub = self.hearing.subscribe(&self.redis).await?;
+                let refused = BrokerError::Refused(why.clone());
+                self.redis.count_error(Role::Ear, &refused);
+                if let Some(left_out) = self.complaints.may_say(&why, Instant::now()) {
+                    tracing::warn!(
+                        why,
+                        left_out,
+                        "Redis refuses channels of ingest.map: this ear hears none of them until its next connection"
+                    );
+                }
+                Ok(pubsub)
+            }
+            done => done,
+        }
     }
 
     async fn session(
@@ -182,9 +208,9 @@ impl Link {
         };
         self.redis.metrics().redis_up(Role::Ear, true);
         self.start_again = Instant::now();
-        let mut confirmed = 0;
+        let (subscriptions, mut confirmed) = (self.hearing.subscriptions(), 0);
         loop {
-            self.work(confirmed >= 3);
+            self.work(confirmed >= subscriptions);
             let wake = self.wake_at();
             // All have their turn: publishes that never end would keep the answers to appends from being
             // taken, and what is owed would only grow.
@@ -198,12 +224,12 @@ impl Link {
                             Push::Lost { overflow: false } => return Ended::Lost(BROKEN),
                             Push::Subscribed(_) => {
                                 confirmed += 1;
-                                if confirmed == 3 {
-                                    self.ear.subscribed(&run);
+                                if confirmed == subscriptions {
+                                    self.ear.subscribed(&run, &self.hearing.map.heard());
                                 }
                             }
-                            Push::Message { channel, payload } => {
-                                if self.hear(&channel, &payload).is_none() {
+                            Push::Message { channel, payload, pattern } => {
+                                if self.hear(&channel, &payload, pattern.as_deref()).is_none() {
                                     return Ended::Lost(UNREADABLE);
                                 }
                                 if self.ear.is_full() {
@@ -215,7 +241,7 @@ impl Link {
                 }
                 Some(outcome) = self.appends.join_next() => self.answered(outcome),
                 Some(started) = self.starts.join_next() => {
-                    if matches!(started, Ok(Ok(()))) {
+                    if matches!(started, Ok(Ok(_))) {
                         self.failed_starts = 0;
                     } else {
                         self.start_again = Instant::now() + START_RETRY;
@@ -233,33 +259,37 @@ impl Link {
     }
 
     /// A message. None if it cannot be understood, which ends the counting.
-    fn hear(&mut self, channel: &Bytes, payload: &Bytes) -> Option<()> {
-        let now = Instant::now();
+    fn hear(&mut self, channel: &Bytes, payload: &Bytes, pattern: Option<&[u8]>) -> Option<()> {
         if channel.as_ref() == self.redis.ingest_channel().as_bytes() {
-            let text = String::from_utf8_lossy(payload);
-            let mut words = text.split(' ');
-            let first = words.next();
-            let mut word = || words.next();
-            match first {
-                Some("start") => self.ear.hear_start(word()?, word()?, word()?, now),
-                Some("done") => self.ear.hear_done(word()?, word()?.parse().ok()?, word()?),
-                Some("leave") => self.ear.hear_leave(word()?),
-                // A later version may say more, and no ear counts otherwise for it.
-                _ => self.redis.metrics().unreadable.inc(),
-            }
-            return Some(());
+            return self.hear_told(payload);
         }
-        let item = Item::read(
-            &self.settings.channel,
-            channel,
-            payload,
-            self.settings.event_bytes_max,
-        );
+        let Some((is_common, item)) = self.hearing.read(channel, payload, pattern) else {
+            return Some(());
+        };
+        let now = Instant::now();
         if let Err(unfit) = &item {
             self.complain(unfit, now);
         }
-        if self.ear.hear_raw(channel, payload, item, now) {
+        if self.ear.hear_raw(is_common, channel, payload, item, now) {
             self.redis.metrics().ingest_heard.inc();
+        }
+        Some(())
+    }
+
+    /// What the ears tell one another.
+    fn hear_told(&mut self, payload: &[u8]) -> Option<()> {
+        let now = Instant::now();
+        let text = String::from_utf8_lossy(payload);
+        match Told::read(&text)? {
+            Told::Start {
+                epoch,
+                by,
+                run,
+                maps,
+            } => self.ear.hear_start(epoch, by, run, maps, now),
+            Told::Done { epoch, by, done } => self.ear.hear_done(epoch, &done, by),
+            Told::Leave { ear } => self.ear.hear_leave(ear),
+            Told::Other => self.redis.metrics().unreadable.inc(),
         }
         Some(())
     }
@@ -308,11 +338,9 @@ impl Link {
 
     /// Raw publishes that have come over a connection and that nobody took.
     fn left_in(&self, mut pubsub: PubSub) -> usize {
-        let ours = self.redis.ingest_channel();
-        let is_raw = |push: &Push| matches!(push, Push::Message { channel, .. } if channel.as_ref() != ours.as_bytes());
         std::iter::from_fn(|| pubsub.try_recv())
             .take_while(|push| !matches!(push, Push::Lost { .. }))
-            .filter(is_raw)
+            .filter(|push| self.hearing.is_raw(push))
             .count()
     }
 
@@ -323,9 +351,12 @@ impl Link {
         {
             self.start_again = now + START_WAIT;
             let (redis, name) = (self.redis.clone(), self.settings.name.clone());
-            let epoch = format!("{:016x}", rand::random::<u64>());
+            let (epoch, map) = (
+                format!("{:016x}", rand::random::<u64>()),
+                self.ear.map().clone(),
+            );
             self.starts
-                .spawn(async move { redis.start_epoch(&epoch, &name).await });
+                .spawn(async move { redis.start_epoch(&epoch, &name, &map).await });
         }
         if let Some(append) = self.ear.next(now) {
             let (redis, name) = (self.redis.clone(), self.settings.name.clone());
@@ -435,7 +466,7 @@ async fn carry(redis: &Redis, name: &str, append: &Append) -> (Outcome, Vec<Refu
         Outcome::Stale => metrics.ingest_refused(IngestRefusal::Unowned, append.items.len()),
         _ => {}
     }
-    let invalid = append.items.iter().filter(|(_, item)| item.is_err());
+    let invalid = append.items.iter().filter(|(.., item)| item.is_err());
     let invalid = invalid.count().min(done.refused);
     metrics.published(Source::Raw, done.logged);
     metrics.ingest_refused(IngestRefusal::Invalid, invalid);

@@ -6,11 +6,15 @@
 //! are harmless; there is no leader among them.
 //!
 //! - [`ear`] is the protocol as a state machine without I/O, simulated in `tests/simulation_ingest.rs`.
+//!   What it counts by stands in `counting`, what ears tell one another in [`told`].
 //! - [`link`] gives it a connection, a clock and the append function. What both ask of Redis is in
 //!   `broker/redis/ingest.rs`.
 //! - [`inbox`] moves what was added to the inbox stream.
 
 mod complaints;
+mod counting;
 pub mod ear;
+mod hearing;
 pub mod inbox;
 pub mod link;
+pub mod told;

@@ -42,6 +42,7 @@ mod interest;
 mod local;
 mod logs;
 mod make;
+mod map;
 mod metrics;
 mod nginx;
 mod operations;

@@ -342,6 +342,21 @@ fn what_a_reload_cannot_change_is_named_and_stays() {
     assert_eq!(replica.gateway.logged(LEFT).len(), before);
 }
 
+/// What ears hear is part of what they count by.
+#[test]
+fn a_map_of_channels_that_has_changed_is_named_and_stays() {
+    let redis = Redis::start();
+    let url = redis.url();
+    let map = |topic: &str| format!("[[ingest.map]]\nchannel = 'a.*'\ntopic = '{topic}'\n");
+    let mut replica = Reloaded::start(&map("old"), &[("redis.url", &url)]);
+    let lines = replica.reload(&map("new"), LEFT);
+    assert_eq!(lines[0]["keys"], "ingest.map");
+    eventually("the old one is heard", || {
+        redis.publish_raw("a.1", b"x");
+        redis.run::<u64>(&["XLEN", "tidegate:{0}:log:old"]) > 0
+    });
+}
+
 /// The address that counts is the one that is listened at.
 #[test]
 fn a_key_cannot_be_taken_away_from_a_replica_that_listens_beyond_loopback() {

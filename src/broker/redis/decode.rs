@@ -1,7 +1,7 @@
 //! Reading what comes from Redis: replies, log entries, live frames. Nothing here can panic, and
 //! what cannot be read says so.
 
-use crate::broker::raw::{InboxMove, Refusal};
+use crate::broker::raw::{Appended, Class, InboxMove, Outcome, Positions, Refusal};
 use crate::id::Id;
 use crate::log::{ClockName, Floor, Horizon, Loss, Page, ReadRequest, Reading, Seam, Tick};
 use crate::sse::{Entry, Frame, Mark};
@@ -250,6 +250,39 @@ fn entry(value: &Value) -> Result<Entry, Unreadable> {
         event_type,
         data: data.ok_or(Unreadable)?,
     })
+}
+
+/// What became of an append: the log's word, how far each class has come, how many were logged and refused,
+/// refusals.
+pub(crate) fn appended(value: &Value) -> Result<Appended, Unreadable> {
+    let [word, done, logged, refused, told] = list(value)? else {
+        return Err(Unreadable);
+    };
+    let outcome = match text(word)? {
+        "OK" => Outcome::Logged(positions(text(done)?)?),
+        "STALE" => Outcome::Stale,
+        "WAIT" => Outcome::Wait,
+        "HOLE" => Outcome::Hole,
+        "DIVERGED" => Outcome::Diverged,
+        _ => return Err(Unreadable),
+    };
+    let count = |value| Ok(usize::try_from(number(value)?).unwrap_or(usize::MAX));
+    Ok(Appended {
+        outcome,
+        logged: count(logged)?,
+        refused: count(refused)?,
+        refusals: refusals(told)?,
+    })
+}
+
+/// `class:n` with spaces between.
+fn positions(text: &str) -> Result<Positions, Unreadable> {
+    let words = text.split(' ').map(|word| {
+        let (class, n) = word.split_once(':').ok_or(Unreadable)?;
+        let class = class.parse().map_err(|_| Unreadable)?;
+        Ok((Class::numbered(class), n.parse().map_err(|_| Unreadable)?))
+    });
+    words.collect()
 }
 
 /// What became of entries of the inbox: how many were logged, up to which it was looked if there may be more, what

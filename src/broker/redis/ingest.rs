@@ -2,7 +2,8 @@
 
 use super::{Redis, decode};
 use crate::broker::BrokerError;
-use crate::broker::raw::{Append, Appended, InboxMove, Outcome};
+use crate::broker::channels::Heard;
+use crate::broker::raw::{Append, Appended, InboxMove};
 
 impl Redis {
     /// The channel on which ears tell one another.
@@ -15,15 +16,22 @@ impl Redis {
         self.key("inbox")
     }
 
-    /// Begins an epoch.
+    /// Begins an epoch, as an ear that hears these channels besides the common ones. What all ears are told.
     ///
     /// # Errors
     /// [`BrokerError`].
-    pub async fn start_epoch(&self, epoch: &str, ear: &str) -> Result<(), BrokerError> {
+    pub async fn start_epoch(
+        &self,
+        epoch: &str,
+        ear: &str,
+        map: &Heard,
+    ) -> Result<String, BrokerError> {
         let mut cmd = self.function("start", 0);
         cmd.arg(epoch).arg(ear);
-        self.call(&cmd).await?;
-        Ok(())
+        cmd.arg(&**map.name()).arg(map.patterns());
+        let told = self.call(&cmd).await?;
+        let told = decode::text(&told).map_err(|_| self.unreadable())?;
+        Ok(told.to_owned())
     }
 
     /// Appends what was counted.
@@ -32,11 +40,19 @@ impl Redis {
     /// [`BrokerError`]; whether it was done is unknown, and repeating it is harmless.
     pub async fn append_raw(&self, ear: &str, append: &Append) -> Result<Appended, BrokerError> {
         let mut cmd = self.function("append", 0);
-        cmd.arg(&*append.epoch).arg(ear).arg(u8::from(append.force));
-        cmd.arg(append.end.map(|end| end.to_string()).unwrap_or_default());
-        cmd.arg(append.first).arg(append.before);
-        for (hash, item) in &append.items {
-            cmd.arg(*hash);
+        cmd.arg(&*append.epoch).arg(ear).arg(&*append.map);
+        cmd.arg(u8::from(append.force));
+        let ends = append.end.iter().flatten();
+        let ends: Vec<String> = ends
+            .map(|(class, n)| format!("{}:{n}", class.number()))
+            .collect();
+        cmd.arg(ends.join(" "));
+        cmd.arg(append.classes.len());
+        for (class, first, before) in &append.classes {
+            cmd.arg(class.number()).arg(*first).arg(*before);
+        }
+        for (class, hash, item) in &append.items {
+            cmd.arg(class.number()).arg(*hash);
             match item {
                 Ok(item) => {
                     let partition = item.topic.partition(self.settings().partitions);
@@ -53,25 +69,7 @@ impl Redis {
             };
         }
         let answer = self.call(&cmd).await?;
-        let Ok([word, n, logged, refused, refusals]) = decode::list(&answer) else {
-            return Err(self.unreadable());
-        };
-        let number = |value| decode::number(value).map_err(|_| self.unreadable());
-        let outcome = match decode::text(word) {
-            Ok("OK") => Outcome::Logged(number(n)?),
-            Ok("STALE") => Outcome::Stale,
-            Ok("WAIT") => Outcome::Wait,
-            Ok("HOLE") => Outcome::Hole,
-            Ok("DIVERGED") => Outcome::Diverged,
-            _ => return Err(self.unreadable()),
-        };
-        let count = |value| number(value).map(|n| usize::try_from(n).unwrap_or(usize::MAX));
-        Ok(Appended {
-            outcome,
-            logged: count(logged)?,
-            refused: count(refused)?,
-            refusals: decode::refusals(refusals).map_err(|_| self.unreadable())?,
-        })
+        decode::appended(&answer).map_err(|_| self.unreadable())
     }
 
     /// Tells the other ears that this one goes.
@@ -79,12 +77,9 @@ impl Redis {
     /// # Errors
     /// [`BrokerError`].
     pub async fn leave_ears(&self, ear: &str) -> Result<(), BrokerError> {
-        self.command(
-            redis::cmd("PUBLISH")
-                .arg(self.ingest_channel())
-                .arg(format!("leave {ear} -")),
-        )
-        .await?;
+        let mut cmd = self.function("leave", 0);
+        cmd.arg(ear);
+        self.call(&cmd).await?;
         Ok(())
     }
 

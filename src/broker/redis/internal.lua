@@ -546,29 +546,107 @@ local function epochs_of(hash)
   return list
 end
 
--- p epoch ear: begins an epoch, once
+-- Ears may hear channels besides those that all hear: their map, named by its patterns. `maps` holds
+-- `NAME@SEEN_MS=PATTERNS` of each map that was heard of lately, `ears` holds `NAME=EAR` of each ear that has one.
+local MAPS_MAX, MAP_MS = 32, 600000
+
+-- Which ears have which maps, and for each map whether one of them lives, or is only not forgotten; one ear is left
+-- out.
+local function ears_with_maps(hash, but, now)
+  local known, ears, lives = {}, {}, {}
+  for _, replica in ipairs(replicas(now)) do
+    if not replica.forget then known[replica.name] = replica end
+  end
+  for map, ear in string.gmatch(redis.call('HGET', hash, 'ears') or '', '(%x+)=(%S+)') do
+    if ear ~= but and known[ear] then
+      ears[#ears + 1] = map .. '=' .. ear
+      lives[map] = lives[map] or known[ear].alive
+    end
+  end
+  return ears, lives
+end
+
+-- Notes the map of one ear. All maps that ears may have, by name and patterns, and which of them have ears that live.
+local function note_map(hash, ear, map, patterns, now)
+  local ears, lives = ears_with_maps(hash, ear, now)
+  local maps, texts = {}, {}
+  if map ~= '-' then
+    ears[#ears + 1], lives[map] = map .. '=' .. ear, true
+    maps[1] = { name = map, seen = now, patterns = patterns }
+  end
+  for name, seen, others in string.gmatch(redis.call('HGET', hash, 'maps') or '', '(%x+)@(%d+)=(%S+)') do
+    seen = lives[name] ~= nil and now or tonumber(seen)
+    if name ~= map and now - seen < MAP_MS then maps[#maps + 1] = { name = name, seen = seen, patterns = others } end
+  end
+  if #maps > MAPS_MAX then
+    local living = {}
+    for _, other in ipairs(maps) do if lives[other.name] ~= nil then living[#living + 1] = other end end
+    maps = living
+  end
+  if #maps > MAPS_MAX then return nil end
+  for i, other in ipairs(maps) do texts[i] = other.name .. '@' .. int(other.seen) .. '=' .. other.patterns end
+  redis.call('HSET', hash, 'maps', table.concat(texts, ' '), 'ears', table.concat(ears, ' '))
+  return maps, lives
+end
+
+-- p epoch ear map patterns  ->  what is told of it: begins an epoch, once, and names all maps that ears may have. A map
+-- without a living ear is named all the same: nobody counts what it alone has, and nobody waits for it (`m:<epoch>`).
 redis.register_function({ function_name = F .. 'start', flags = { 'allow-oom' }, callback = function(_, a)
   local hash, name, now = key(a[1], 'ingest'), a[2], time_ms()
-  if redis.call('HEXISTS', hash, 'n:' .. name) == 1 then return redis.status_reply('OK') end
-  local list, texts = epochs_of(hash), {}
+  if redis.call('HEXISTS', hash, 'n:' .. name) == 1 then return '' end
+  local maps, lives = note_map(hash, a[3], a[4], a[5], now)
+  if not maps then return refuse('TGMAPS', 'ears have more than ' .. MAPS_MAX .. ' maps of channels at once') end
+  local list, texts, words, waits = epochs_of(hash), {}, {}, {}
   list[#list + 1] = { name = name, since = now }
   while #list > EPOCHS_MAX and list[1].since + EPOCH_MS < now do
     local old = table.remove(list, 1).name
-    redis.call('HDEL', hash, 'n:' .. old, 'h:' .. old, 'fin:' .. old)
+    redis.call('HDEL', hash, 'n:' .. old, 'h:' .. old, 'fin:' .. old, 'x:' .. old, 'm:' .. old, 'ended:' .. old)
   end
   for i, epoch in ipairs(list) do texts[i] = epoch.name .. '@' .. int(epoch.since) end
   redis.call('HSET', hash, 'epochs', table.concat(texts, ' '), 'n:' .. name, 0)
-  redis.call('PUBLISH', PREFIX .. ':ingest', 'start ' .. name .. ' ' .. a[3] .. ' ' .. run())
+  for i, map in ipairs(maps) do
+    words[i] = ' ' .. map.name .. '=' .. map.patterns
+    waits[i] = map.name .. (lives[map.name] and '+' or '-')
+  end
+  if #maps > 0 then redis.call('HSET', hash, 'm:' .. name, table.concat(waits, ' ')) end
+  local told = 'start ' .. name .. ' ' .. a[3] .. ' ' .. run() .. ' ' .. a[4] .. ' ' .. #maps .. table.concat(words)
+  redis.call('PUBLISH', PREFIX .. ':ingest', told)
+  return told
+end })
+
+-- p ear: an ear goes, and nobody waits for it.
+redis.register_function({ function_name = F .. 'leave', flags = { 'allow-oom' }, callback = function(_, a)
+  local hash = key(a[1], 'ingest')
+  if redis.call('HEXISTS', hash, 'ears') == 1 then
+    redis.call('HSET', hash, 'ears', table.concat(ears_with_maps(hash, a[2], time_ms()), ' '))
+  end
+  redis.call('PUBLISH', PREFIX .. ':ingest', 'leave ' .. a[2] .. ' -')
   return redis.status_reply('OK')
 end })
 
--- Earlier epochs that are not finished; forced, they are finished now.
+-- Whether an earlier epoch is not finished: what all hear, or what a map hears that had ears when this one began.
+-- Forced, it is finished now.
 local function unfinished(hash, name, force)
+  local earlier, fields, live = {}, { 'm:' .. name }, {}
   for _, epoch in ipairs(epochs_of(hash)) do
-    if epoch.name == name then return false end
-    if redis.call('HEXISTS', hash, 'fin:' .. epoch.name) == 0 then
+    if epoch.name == name then break end
+    earlier[#earlier + 1] = epoch.name
+    for _, field in ipairs({ 'fin:', 'm:', 'ended:' }) do fields[#fields + 1] = field .. epoch.name end
+  end
+  if #earlier == 0 then return false end
+  local had = redis.call('HMGET', hash, unpack(fields))
+  for map in string.gmatch(had[1] or '', '(%x+)%+') do live[map] = true end
+  for i, epoch in ipairs(earlier) do
+    local fin, maps, ended = had[3 * i - 1], had[3 * i] or '', had[3 * i + 1] or ''
+    local waits = not fin
+    for map in string.gmatch(maps, '(%x+)[+-]') do
+      if live[map] and not string.find(ended, map, 1, true) then
+        waits, ended = true, ended .. ' ' .. map
+      end
+    end
+    if waits then
       if not force then return true end
-      redis.call('HSET', hash, 'fin:' .. epoch.name, 1)
+      redis.call('HSET', hash, 'fin:' .. epoch, 1, 'ended:' .. epoch, ended)
     end
   end
   return false
@@ -619,27 +697,101 @@ end
 -- The same. What stands in the way of it is in the way of nothing else.
 local function tell_refused(...) pcall(note_refused, ...) end
 
--- p epoch ear force end first hash-before (hash partition topic type data)*
--- Without a topic it is no event: then its type is the reason, and its data are its size and its channel.
---   ->  OK|STALE|WAIT|HOLE|DIVERGED n logged refused refusals
-redis.register_function(F .. 'append', function(_, a)
-  local hash, name, ear, force = key(a[1], 'ingest'), a[2], a[3], a[4] == '1'
-  local ending, first, before = tonumber(a[5] ~= '' and a[5] or nil), tonumber(a[6]), a[7]
-  local n = tonumber(redis.call('HGET', hash, 'n:' .. name) or nil)
-  if not n then return { 'STALE', 0, 0, 0, {} } end
-  if unfinished(hash, name, force) then return { 'WAIT', n, 0, 0, {} } end
-  if first > n + 1 then
-    if not force then return { 'HOLE', n, 0, 0, {} } end
-    n = first - 1
-    redis.call('HSET', hash, 'n:' .. name, n, 'h:' .. name, before)
+-- How far an epoch has come: number and hash of each class. Class 0 is what all ears hear; the others are of channels
+-- that the same maps have, and stand together in one field. None if the epoch is forgotten.
+local function positions(hash, name)
+  local n, h, others = unpack(redis.call('HMGET', hash, 'n:' .. name, 'h:' .. name, 'x:' .. name))
+  if not n then return nil end
+  local at = { ['0'] = { n = tonumber(n), hash = h } }
+  for class, number, own in string.gmatch(others or '', '(%d+):(%d+):(%d+)') do
+    at[class] = { n = tonumber(number), hash = own }
   end
-  local known = redis.call('HGET', hash, 'h:' .. name)
-  local mine = first == n + 1 and before or a[8 + 5 * (n - first)]
-  if n > 0 and known and mine and mine ~= known then return { 'DIVERGED', n, 0, 0, {} } end
+  return at
+end
+
+local function keep_position(hash, name, at, class)
+  if class == '0' then return redis.call('HSET', hash, 'n:' .. name, int(at[class].n), 'h:' .. name, at[class].hash) end
+  local texts = {}
+  for other, position in pairs(at) do
+    if other ~= '0' then texts[#texts + 1] = other .. ':' .. int(position.n) .. ':' .. position.hash end
+  end
+  redis.call('HSET', hash, 'x:' .. name, table.concat(texts, ' '))
+end
+
+-- The same for ears: class 0, and then the others.
+local function positions_text(at)
+  local texts = { '0:' .. int(at['0'].n) }
+  for class, position in pairs(at) do
+    if class ~= '0' then texts[#texts + 1] = class .. ':' .. int(position.n) end
+  end
+  return texts
+end
+
+-- An ear's map has just so many of each class. What all hear is finished for all, what its map hears for the map.
+local function end_epoch(hash, name, map, ending, at)
+  local all = true
+  for class, n in string.gmatch(ending, '(%d+):(%d+)') do
+    local reached = at[class] and at[class].n == tonumber(n) or not at[class] and n == '0'
+    all = all and reached
+    if class == '0' and reached then redis.call('HSET', hash, 'fin:' .. name, 1) end
+  end
+  if not all or map == '-' then return end
+  local ended = redis.call('HGET', hash, 'ended:' .. name) or ''
+  if not string.find(ended, map, 1, true) then redis.call('HSET', hash, 'ended:' .. name, ended .. ' ' .. map) end
+end
+
+-- Where each class of an append goes on: the number of its next item, or how many are missing before that. From
+-- there on `at` has every class.
+local function first_numbers(hash, name, a, items, at, force)
+  local numbers = {}
+  for j = 8, items - 1, 3 do
+    local class, first, before = a[j], tonumber(a[j + 1]), a[j + 2]
+    local here = at[class] or { n = 0, hash = '0' }
+    if first > here.n + 1 then
+      if not force then return nil end
+      here.n, here.hash, at[class] = first - 1, before, here
+      keep_position(hash, name, at, class)
+    end
+    at[class], numbers[class] = here, first
+    -- What this ear has heard up to there, if it says so.
+    here.mine = first == here.n + 1 and before or nil
+  end
+  return numbers
+end
+
+-- Whether an ear has heard something else up to where the log stands.
+local function diverges(a, items, at, numbers)
+  local next = {}
+  for class, first in pairs(numbers) do next[class] = first end
+  for j = items, #a, 6 do
+    local class = a[j]
+    if next[class] == at[class].n then at[class].mine = a[j + 1] end
+    next[class] = next[class] + 1
+  end
+  for class in pairs(numbers) do
+    local here = at[class]
+    if here.n > 0 and here.hash and here.mine and here.mine ~= here.hash then return true end
+  end
+  return false
+end
+
+-- p epoch ear map force end classes (class first hash-before)* (class hash partition topic type data)*
+-- Without a topic it is no event: then its type is the reason, and its data are its size and its channel.
+--   ->  OK|STALE|WAIT|HOLE|DIVERGED positions logged refused refusals
+redis.register_function(F .. 'append', function(_, a)
+  local hash, name, ear, map, force, ending = key(a[1], 'ingest'), a[2], a[3], a[4], a[5] == '1', a[6]
+  local at, items = positions(hash, name), 8 + 3 * tonumber(a[7])
+  if not at then return { 'STALE', '', 0, 0, {} } end
+  if unfinished(hash, name, force) then return { 'WAIT', '', 0, 0, {} } end
+  local numbers = first_numbers(hash, name, a, items, at, force)
+  if not numbers then return { 'HOLE', '', 0, 0, {} } end
+  if diverges(a, items, at, numbers) then return { 'DIVERGED', '', 0, 0, {} } end
   local clocks, logged, refused, refusals = {}, 0, 0, {}
-  for j = 8, #a, 5 do
-    local i, p, topic, kind, data = first + (j - 8) / 5, a[j + 1], a[j + 2], a[j + 3], a[j + 4]
-    if i > n then
+  for j = items, #a, 6 do
+    local class, p, topic, kind, data = a[j], a[j + 2], a[j + 3], a[j + 4], a[j + 5]
+    local here, i = at[class], numbers[class]
+    numbers[class] = i + 1
+    if i > here.n then
       local k, id, no = clocks[p] or clock(p), nil, nil
       clocks[p] = k
       if topic ~= '' then id, no = event_or_refusal(k, topic, kind, data)
@@ -652,13 +804,16 @@ redis.register_function(F .. 'append', function(_, a)
         tell_refused('raw', topic, reason_of(no), #data)
         if #refusals < REFUSALS_MAX then refusals[#refusals + 1] = refusal_of(topic, no) end
       end
-      redis.call('HSET', hash, 'n:' .. name, i, 'h:' .. name, a[j])
-      n = i
+      here.n, here.hash = i, a[j + 1]
+      keep_position(hash, name, at, class)
     end
   end
-  if ending == n then redis.call('HSET', hash, 'fin:' .. name, 1) end
-  redis.call('PUBLISH', PREFIX .. ':ingest', 'done ' .. name .. ' ' .. int(n) .. ' ' .. ear)
-  return { 'OK', n, logged, refused, refusals }
+  if ending ~= '' then end_epoch(hash, name, map, ending, at) end
+  local done = positions_text(at)
+  -- Builds that know of no maps read up to the ear.
+  local told = { 'done', name, int(at['0'].n), ear, map, unpack(done, 2) }
+  redis.call('PUBLISH', PREFIX .. ':ingest', table.concat(told, ' '))
+  return { 'OK', table.concat(done, ' '), logged, refused, refusals }
 end)
 
 -- What one call takes out of the inbox: so many entries, and so many bytes of them, but at least one.

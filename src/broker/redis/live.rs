@@ -236,7 +236,9 @@ impl Session {
                         confirmed.extend(topics.confirm(topic));
                     }
                 }
-                Push::Message { channel, payload } => {
+                Push::Message {
+                    channel, payload, ..
+                } => {
                     if flush(live, &mut confirmed).await.is_err()
                         || pass(redis, live, &channel, &payload).await.is_err()
                     {

@@ -9,9 +9,9 @@
 //! | `tidegate:{p}:expires` | sorted set | topics by the time at which they are looked at: what is kept of one goes once its log has gone |
 //! | `tidegate:{p}:gaps` | hash | topic to the gaps that its log tells of: `from,lost`, the newest last |
 //! | `tidegate:{p}:idem:<topic>:<key>` | string | id, with expiry; of a topic with a colon `idem::<bytes>:<topic>:<key>` |
-//! | `tidegate:{p}:ingest` | hash | epochs and positions of ingest, and of the inbox |
+//! | `tidegate:{p}:ingest` | hash | epochs and positions of ingest, and of the inbox; maps of channels, and which ears have them |
 //! | `tidegate:{p}:live:<topic>`, `tidegate:{p}:tick` | pub/sub | frames, ticks |
-//! | `tidegate:ingest` | pub/sub | `start` and `done` among the ears |
+//! | `tidegate:ingest` | pub/sub | `start`, `done` and `leave` among the ears: `ingest::told` |
 //! | `tidegate:inbox` | stream | XADD ingestion |
 //! | `tidegate:refused`, `tidegate:refused:second` | stream, text | the last raw publishes and inbox entries that were refused, and how many were noted within this second |
 //! | `tidegate:replicas`, `tidegate:subscribers:<replica>` | hash | heartbeats |

@@ -41,6 +41,8 @@ pub enum Push {
         channel: Bytes,
         /// What was published.
         payload: Bytes,
+        /// The pattern that it was delivered for; none if for the channel itself.
+        pattern: Option<Bytes>,
     },
     /// A subscription to this channel or pattern stands.
     Subscribed(Bytes),
@@ -307,7 +309,9 @@ async fn sign_of_life(
 
 fn size(push: &Push) -> usize {
     match push {
-        Push::Message { channel, payload } => channel.len() + payload.len(),
+        Push::Message {
+            channel, payload, ..
+        } => channel.len() + payload.len(),
         Push::Subscribed(channel) => channel.len(),
         Push::Lost { .. } => 0,
     }
@@ -323,12 +327,14 @@ fn read(info: PushInfo) -> Option<Push> {
         PushKind::Message => Some(Push::Message {
             channel: data.next()?,
             payload: data.next()?,
+            pattern: None,
         }),
         PushKind::PMessage => {
-            data.next()?;
+            let pattern = data.next()?;
             Some(Push::Message {
                 channel: data.next()?,
                 payload: data.next()?,
+                pattern: Some(pattern),
             })
         }
         PushKind::Subscribe | PushKind::PSubscribe => Some(Push::Subscribed(data.next()?)),

@@ -2,6 +2,7 @@
 //! says what to change.
 
 mod args;
+mod channels;
 mod findings;
 mod key;
 mod machine;

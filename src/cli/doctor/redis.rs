@@ -1,5 +1,6 @@
 //! Redis, as the log needs it, and the fleet that shares it.
 
+use super::channels;
 use super::findings::{Finding, Findings, Level, judge_skew};
 use crate::broker::redis::decode::field;
 use crate::broker::redis::{code_of, library_words};
@@ -87,6 +88,7 @@ pub(super) async fn inspect(config: &Config) -> Vec<Finding> {
     partitions(&mut f, &mut server).await;
     fleet(&mut f, &mut server).await;
     refused(&mut f, &mut server).await;
+    channels::inspect(&mut f, access, &config.ingest, PATIENCE).await;
     f.all
 }
 
