@@ -364,60 +364,56 @@ fn a_fault_is_one_clear_sentence() {
             "ingest.channel (in FILE): must not begin with redis.prefix, \"p\": the gateway would hear its own publishes, and publish them again for ever",
         ),
         (
-            "[redis]\nurl = 'redis://a'\n[ingest]\nmap = [1]",
+            "[ingest]\nmap = [1]",
             "ingest.map (in FILE): must be a list of tables",
         ),
         (
-            "[redis]\nurl = 'redis://a'\n[[ingest.map]]\nchannel = 'orders.?'\ntopic = 'orders'",
+            "[[ingest.map]]\nchannel = 'orders.?'\ntopic = 'orders'",
             "ingest.map, entry 1: channel (in FILE): \"orders.?\" cannot be heard: of Redis' patterns only * is taken: it has none of ? [ ] \\ and comma, no white space and no control character",
         ),
         (
-            "[redis]\nurl = 'redis://a'\n[[ingest.map]]\ntopic = 'orders'",
+            "[[ingest.map]]\ntopic = 'orders'",
             "ingest.map, entry 1: channel: \"\" cannot be heard: a channel has 1 to 255 bytes",
         ),
         (
-            "[redis]\nurl = 'redis://a'\n[[ingest.map]]\nchannel = 'a**'\ntopic = 'orders'",
+            "[[ingest.map]]\nchannel = 'a**'\ntopic = 'orders'",
             "ingest.map, entry 1: channel (in FILE): \"a**\" cannot be heard: it has at most 8 stars, and something between any two",
         ),
         (
-            "[redis]\nurl = 'redis://a'\n[[ingest.map]]\nchannel = 'orders.*'\ntopic = 'orders:{2}'",
+            "[[ingest.map]]\nchannel = 'orders.*'\ntopic = 'orders:{2}'",
             "ingest.map, entry 1: topic (in FILE): \"orders:{2}\" makes no topic: {2} is the text of a star that the channel does not have",
         ),
         (
-            "[redis]\nurl = 'redis://a'\n[[ingest.map]]\nchannel = 'orders.*'\ntopic = 'orders:{id}'",
+            "[[ingest.map]]\nchannel = 'orders.*'\ntopic = 'orders:{id}'",
             "ingest.map, entry 1: topic (in FILE): \"orders:{id}\" makes no topic: a brace is part of {1}, {2} and so on, the text of the first star, the second",
         ),
         (
-            "[redis]\nurl = 'redis://a'\n[[ingest.map]]\nchannel = 'orders.*'",
+            "[[ingest.map]]\nchannel = 'orders.*'",
             "ingest.map, entry 1: topic: \"\" makes no topic: a topic has at least one byte",
         ),
         (
-            "[redis]\nurl = 'redis://a'\n[[ingest.map]]\nchannel = 'orders.*'\ntopic = 'o'\ntypefield = 'kind'",
+            "[[ingest.map]]\nchannel = 'orders.*'\ntopic = 'o'\ntypefield = 'kind'",
             "ingest.map, entry 1: typefield (in FILE): there is no such key; did you mean type_field?",
         ),
         (
-            "[redis]\nurl = 'redis://a'\n[[ingest.map]]\nchannel = 't*'\ntopic = 'o'",
+            "[[ingest.map]]\nchannel = 't*'\ntopic = 'o'",
             "ingest.map, entry 1: channel (in FILE): \"t*\" would hear what the gateway publishes itself below redis.prefix, \"tidegate:\", and publish it again, without end",
         ),
         (
-            "[redis]\nurl = 'redis://a'\nprefix = 'p'\n[[ingest.map]]\nchannel = 'p:{0}:live:x'\ntopic = 'o'",
+            "[redis]\nprefix = 'p'\n[[ingest.map]]\nchannel = 'p:{0}:live:x'\ntopic = 'o'",
             "ingest.map, entry 1: channel (in FILE): \"p:{0}:live:x\" would hear what the gateway publishes itself below redis.prefix, \"p:\", and publish it again, without end",
         ),
         (
-            "[redis]\nurl = 'redis://a'\n[[ingest.map]]\nchannel = 'even*'\ntopic = 'o'",
+            "[[ingest.map]]\nchannel = 'even*'\ntopic = 'o'",
             "ingest.map, entry 1: channel (in FILE): \"even*\" would hear ingest.channel, \"events\" and \"events:*\", which is heard already",
         ),
         (
-            "[redis]\nurl = 'redis://a'\n[[ingest.map]]\nchannel = '__keyspace@0__:x:*'\ntopic = 'o'",
+            "[[ingest.map]]\nchannel = '__keyspace@0__:x:*'\ntopic = 'o'",
             "ingest.map, entry 1: channel (in FILE): \"__keyspace@0__:x:*\" would hear what Redis publishes itself, \"__keyspace@0__:...\" and the like: each write of the gateway would be an event, and a write again",
         ),
         (
-            "[redis]\nurl = 'redis://a'\n[[ingest.map]]\nchannel = 'a.*'\ntopic = 'o'\n[[ingest.map]]\nchannel = 'a.b'\ntopic = 'p'",
+            "[[ingest.map]]\nchannel = 'a.*'\ntopic = 'o'\n[[ingest.map]]\nchannel = 'a.b'\ntopic = 'p'",
             "ingest.map (in FILE): \"a.b\" is never the first entry that fits: \"a.*\" before it has all its channels",
-        ),
-        (
-            "[[ingest.map]]\nchannel = 'a'\ntopic = 'o'",
-            "ingest.map (in FILE): needs redis.url: these channels are there",
         ),
         (
             "[server]\nhosts = 5",
