@@ -676,7 +676,7 @@ fn public_functions_are_replaced_by_newer_ones_and_back_only_by_an_operator() {
     );
     assert_eq!(
         public_version(&redis),
-        9,
+        10,
         "what people call is replaced upward"
     );
     // The functions of replicas are deleted, and those that people call are old: both are mended
