@@ -4,11 +4,11 @@
 //! <channel>:*`, then `SUBSCRIBE <prefix>:ingest`. After the three confirmations a `start` begins
 //! an epoch. The connection ends counting when it breaks; what was counted is still appended.
 
-use super::complaints::Complaints;
 use super::ear::{Append, Ear, Item, Outcome, OwedMax, Unfit};
 use crate::broker::BrokerError;
 use crate::broker::raw::Refusal;
 use crate::broker::redis::{Outage, PubSub, Push, Redis};
+use crate::follow::complaints::Complaints;
 use crate::follow::fleet::Replicas;
 use crate::metrics::{AppendOutcome, IngestRefusal, Role, Source};
 use bytes::Bytes;

@@ -10,7 +10,6 @@
 //!   `broker/redis/ingest.rs`.
 //! - [`inbox`] moves what was added to the inbox stream.
 
-mod complaints;
 pub mod ear;
 pub mod inbox;
 pub mod link;
