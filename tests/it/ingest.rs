@@ -69,6 +69,72 @@ fn huge_inbox_entries_cost_a_replica_no_memory_and_hold_nobody_up() {
     assert!(used < 40 * MIB, "{used} bytes of Lua");
 }
 
+/// An entry of so many fields beside its topic and its data.
+fn xadd_fields(redis: &Redis, id: &str, topic: &str, fields: usize) {
+    let names: Vec<String> = (0..fields).map(|number| format!("{number:x}")).collect();
+    let mut words: Vec<&[u8]> = ["XADD", "tidegate:inbox", id, "topic", topic, "data", "x"]
+        .map(str::as_bytes)
+        .to_vec();
+    for name in &names {
+        words.extend([name.as_bytes(), b""]);
+    }
+    redis.run_bytes::<String>(&words).unwrap();
+}
+
+/// Redis stood still for four seconds where the texts of one entry were read: a million, of a byte or none.
+#[test]
+fn inbox_entries_of_a_million_fields_are_dropped_unread_and_all_others_are_moved() {
+    let redis = Redis::start();
+    let gateway = Gateway::over(&redis, &[]);
+    let mut stream = gateway.listen(&["news", "other"]);
+    // Nothing is moved before all of it is there.
+    let url = redis.url();
+    let mut expected = Vec::new();
+    for number in 0..40 {
+        let data = number.to_string();
+        xadd(&redis, "*", "other", data.as_bytes()).unwrap();
+        expected.push(data);
+        if number % 10 == 0 {
+            xadd_fields(&redis, "*", "news", 100_000);
+        }
+        let large = "y".repeat(60_000);
+        xadd(&redis, "*", "other", large.as_bytes()).unwrap();
+        expected.push(large);
+    }
+    assert_eq!(stream.next_data(80), expected);
+    gateway.wait_for_metric(REFUSED, &[("reason", "invalid")], 4.0);
+    eventually("the inbox is empty", || is_empty(&redis));
+    let message = "an inbox entry is no event, or is refused by the log, and is gone";
+    let why = told(&gateway, message, "why").concat();
+    assert!(why.contains("dropped unread"), "{why}");
+    let found = doctor(&[("redis.url", &url)], &[]);
+    let said = found.said("redis.refused");
+    assert!(said.contains("TGLARGE"), "{said}");
+    // One that ends all measuring, and one that stands before it.
+    xadd_fields(&redis, "*", "news", 100_000);
+    xadd(&redis, GREATEST, "other", b"last").unwrap();
+    assert_eq!(stream.next_data(1), ["last"]);
+    gateway.wait_for_metric(REFUSED, &[("reason", "invalid")], 5.0);
+}
+
+#[test]
+fn an_inbox_entry_has_some_fields_and_not_any_number() {
+    let redis = Redis::start();
+    let gateway = Gateway::over(&redis, &[]);
+    let mut stream = gateway.listen(&["news"]);
+    xadd_fields(&redis, "*", "news", 14);
+    assert_eq!(
+        stream.next_event().data,
+        "x",
+        "others than ours are ignored"
+    );
+    xadd_fields(&redis, "*", "news", 15);
+    gateway.wait_for_metric(REFUSED, &[("reason", "invalid")], 1.0);
+    let message = "an inbox entry is no event, or is refused by the log, and is gone";
+    let why = told(&gateway, message, "why").concat();
+    assert!(why.contains("at most 16 fields"), "{why}");
+}
+
 #[test]
 fn inbox_entries_go_to_the_partition_of_their_topic() {
     let redis = Redis::start();
