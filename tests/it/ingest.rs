@@ -314,11 +314,12 @@ fn what_is_refused_is_seen_by_whoever_watches() {
     redis.publish_raw("events:a", b"\xff");
     redis.publish_raw("events:news", b"12345");
     xadd(&redis, "*", "news", b"123456").unwrap();
+    // Everybody may read it, so it names no topic: one may be known to few.
     let expected = [
-        json!({"way": "raw", "topic": "events:a,b", "reason": "topic", "size": 1}),
-        json!({"way": "raw", "topic": "events:a", "reason": "UTF-8", "size": 1}),
-        json!({"way": "raw", "topic": "events:news", "reason": "size", "size": 5}),
-        json!({"way": "inbox", "topic": "news", "reason": "TGLARGE 4", "size": 6}),
+        json!({"way": "raw", "reason": "topic", "size": 1}),
+        json!({"way": "raw", "reason": "UTF-8", "size": 1}),
+        json!({"way": "raw", "reason": "size", "size": 5}),
+        json!({"way": "inbox", "reason": "TGLARGE 4", "size": 6}),
     ];
     for stream in &mut watching {
         let mut seen: Vec<Value> = (0..expected.len())
@@ -371,6 +372,40 @@ fn what_is_refused_is_seen_by_whoever_watches() {
     redis.publish_raw("events:tidegate.refused", b"x");
     let topics = gateway.get("/topics").text();
     assert!(!topics.contains("tidegate"), "{topics}");
+}
+
+/// It showed them to whoever read it, and they could read those topics then.
+#[test]
+fn topics_and_keys_of_what_is_refused_are_shown_to_no_reader() {
+    let redis = Redis::start();
+    let replicas = fleet(&redis, 1, &[]);
+    let gateway = &replicas[0];
+    wait_for_ears(&redis, &replicas);
+    let mut stream = gateway.listen(&["tidegate.refused"]);
+    gateway.post("/events/private?end", &[], "x");
+    redis.publish_raw("events:private", b"x");
+    xadd(&redis, "*", "private", b"x").unwrap();
+    for log in ["tidegate:{0}:log:private2", "tidegate:{0}:idem:t:private3"] {
+        redis.run::<u64>(&["LPUSH", log, "x"]);
+    }
+    xadd(&redis, "*", "private2", b"x").unwrap();
+    let with_key = ["topic", "t", "data", "x", "key", "private3"];
+    redis.run::<String>(&[&["XADD", "tidegate:inbox", "*"], &with_key[..]].concat());
+    let mut reasons: Vec<String> = (0..4)
+        .map(|_| stream.next_event().json()["reason"].to_string())
+        .collect();
+    reasons.sort();
+    let expected = ["TGENDED", "TGENDED", "TGFOREIGN", "TGFOREIGN"];
+    assert_eq!(reasons, expected.map(|code| format!("\"{code}\"")));
+    let told = stream.text();
+    assert!(!told.contains("private"), "{told}");
+    // Who operates Redis sees the topics, and nobody the key of an event.
+    let kept: redis::Value = redis.run(&["XRANGE", "tidegate:refused", "-", "+"]);
+    let kept = format!("{kept:?}");
+    assert!(kept.contains("private2"), "{kept}");
+    assert!(!kept.contains("private3"), "{kept}");
+    let lines = gateway.log().join("\n");
+    assert!(!lines.contains("private3"), "{lines}");
 }
 
 /// Where Redis sends it, every ear hears it, and nobody's publishes are lost with it.

@@ -573,8 +573,15 @@ end
 -- Refusals of one append that are told with their reasons.
 local REFUSALS_MAX = 8
 
--- What is refused of raw publishes and inbox entries is told to whoever reads this topic, and the last of it is
--- kept for `doctor`. No more than so much a second: publishers that are wrong are wrong often.
+-- A reason without the names that it tells of: of these, the words alone tell nothing.
+local WITHOUT_NAMES = { TGINVALID = true, TGLARGE = true, TGTOPICS = true }
+local function nameless(reason)
+  local code = string.match(reason, '^(%u+) ')
+  return code and not WITHOUT_NAMES[code] and code or reason
+end
+
+-- What is refused of raw publishes and inbox entries is told to whoever reads this topic, without names: anybody
+-- may read it, and a name may be all that keeps a topic private. The last of it is kept for who operates Redis, with them. No more than so much a second: publishers that are wrong are wrong often.
 local REFUSED, REFUSED_KEPT, REFUSED_A_SECOND, REFUSED_MS = 'tidegate.refused', 100, 10, 604800000
 local function note_refused(way, topic, reason, size)
   local second, kept = PREFIX .. ':refused:second', PREFIX .. ':refused'
@@ -583,11 +590,13 @@ local function note_refused(way, topic, reason, size)
   if count == 0 then redis.call('SET', second, 1, 'PX', 1000) else redis.call('SET', second, int(count + 1), 'KEEPTTL') end
   topic = string.sub(topic, 1, 80)
   if not is_utf8(topic) then topic = string.gsub(topic, '[\128-\255]', '?') end
-  local note = cjson.encode({ way = way, topic = topic, reason = reason, size = size, time = time_ms() })
+  local now = time_ms()
+  local note = cjson.encode({ way = way, topic = topic, reason = reason, size = size, time = now })
   redis.call('XADD', kept, 'MAXLEN', REFUSED_KEPT, '*', 'note', note)
   redis.call('PEXPIRE', kept, REFUSED_MS)
   local partitions = tonumber(redis.call('HGET', PREFIX .. ':meta', 'partitions') or 1)
-  say({ p = partition_of(REFUSED, partitions) }, REFUSED, '0-0', '0-0', 'u', '', note)
+  say({ p = partition_of(REFUSED, partitions) }, REFUSED, '0-0', '0-0', 'u', '',
+    cjson.encode({ way = way, reason = nameless(reason), size = size, time = now }))
 end
 
 -- The same. What stands in the way of it is in the way of nothing else.

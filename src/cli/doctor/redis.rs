@@ -474,7 +474,9 @@ async fn refused(f: &mut Findings, server: &mut Server<'_>) {
                 "{} raw publishes or inbox entries were refused within the hour; the last: {last}",
                 notes.len()
             ),
-            "correct who publishes them; the topic tidegate.refused shows them as they come",
+            format!(
+                "correct who publishes them; redis-cli XREVRANGE {key} + - shows the last hundred"
+            ),
         );
     } else {
         f.ok("refused", "no raw publish or inbox entry within the hour");
