@@ -6,6 +6,7 @@ use crate::stderr;
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::time::Duration;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::ParseError;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -27,7 +28,7 @@ pub(super) fn begin(logging: &Logging) -> Result<SetLevel, String> {
     stderr::open(logging.queue_bytes).map_err(|why| format!("the log cannot be written: {why}"))?;
     say_panics(logging.json);
     // The level was checked with the rest of the configuration.
-    let filter = EnvFilter::try_new(&logging.level).unwrap_or_default();
+    let filter = filter_of(&logging.level).unwrap_or_default();
     let (filter, handle) = tracing_subscriber::reload::Layer::new(filter);
     let lines = tracing_subscriber::fmt::layer().with_writer(|| stderr::Lines);
     let all = tracing_subscriber::registry().with(filter);
@@ -39,9 +40,17 @@ pub(super) fn begin(logging: &Logging) -> Result<SetLevel, String> {
         all.with(lines.with_ansi(colours)).init();
     }
     Ok(Box::new(move |level| {
-        let filter = EnvFilter::try_new(level).map_err(|why| why.to_string())?;
+        let filter = filter_of(level).map_err(|why| why.to_string())?;
         handle.reload(filter).map_err(|why| why.to_string())
     }))
+}
+
+/// What is logged at this level. The library of HTTP/2 says what clients do wrong, at each frame, and bounds nothing of
+/// it: it is heard only if the level names it.
+fn filter_of(level: &str) -> Result<EnvFilter, ParseError> {
+    // Without any directive, errors are what is logged.
+    let level = if level.is_empty() { "error" } else { level };
+    EnvFilter::try_new(format!("h2=error,{level}"))
 }
 
 /// Waits for what was said to be written; not for long, if nobody reads it.

@@ -7,6 +7,7 @@
 
 pub mod ask;
 mod clock;
+pub(crate) mod complaints;
 pub mod core;
 pub mod fleet;
 pub mod reads;

@@ -3,6 +3,7 @@
 //! One task owns the live path. Answers come back through a set of tasks of its own.
 
 use super::ask::{Answer, Ask, ConnectionNo, Failed, Note, Report};
+use super::complaints::Complaints;
 use super::core::{BATCH, FollowSettings, FollowerCore, TICK_PAUSE};
 use super::reads::Pause;
 use crate::broker::{Broker, BrokerError, Interest, LivePath};
@@ -38,6 +39,7 @@ pub struct Follower {
     metrics: Arc<Metrics>,
     /// Set once the log has been reached.
     reached: Arc<AtomicBool>,
+    complaints: Complaints,
     /// In the order in which the path is to be told.
     interest: VecDeque<Interest>,
     /// The present connection, for tasks that are of no use on another.
@@ -61,6 +63,7 @@ impl Follower {
             broker,
             metrics,
             reached,
+            complaints: Complaints::default(),
             interest: VecDeque::new(),
             connection: watch::Sender::default(),
             work: JoinSet::new(),
@@ -107,7 +110,7 @@ impl Follower {
                 self.carry_out(ask);
             }
             for note in self.core.notes() {
-                tell(&self.metrics, note);
+                tell(&self.metrics, &mut self.complaints, note);
             }
         }
     }
@@ -161,19 +164,37 @@ impl Follower {
     }
 }
 
-/// Logs and counts.
-fn tell(metrics: &Metrics, note: Note) {
+/// Logs and counts. What anybody who publishes to live channels can cause is not said each time.
+fn tell(metrics: &Metrics, complaints: &mut Complaints, note: Note) {
+    let reason = match note {
+        Note::Missing(_) => "missing",
+        Note::Unreadable(_) => "unreadable",
+        Note::WentBack(_) => "went back",
+        Note::Ahead(..) => "ahead",
+        _ => "",
+    };
+    if matches!(note, Note::Ahead(..)) {
+        metrics.ids_ahead.inc();
+    }
+    let mut left_out = 0;
+    if !reason.is_empty() {
+        match complaints.may_say(reason, Instant::now()) {
+            Some(some) => left_out = some,
+            None => return,
+        }
+    }
     match note {
         Note::Heard(ms) => metrics.heard(ms),
         Note::Missing(topic) => {
-            tracing::warn!(%topic, "a live frame is missing; the log is read");
+            tracing::warn!(%topic, left_out, "a live frame is missing; the log is read");
         }
         Note::Unreadable(topic) => {
-            tracing::warn!(%topic, "a live frame cannot be read; the log is read instead");
+            tracing::warn!(%topic, left_out, "a live frame cannot be read; the log is read instead");
         }
         Note::WentBack(partition) => {
             tracing::warn!(
                 partition,
+                left_out,
                 "the log has gone back; what was heard of it is reported, and the live path is begun anew"
             );
         }
@@ -181,9 +202,8 @@ fn tell(metrics: &Metrics, note: Note) {
             tracing::warn!(%run, "another Redis process answers; what was heard of the last one is reported");
         }
         Note::Ahead(partition, id) => {
-            metrics.ids_ahead.inc();
             tracing::warn!(
-                partition, %id,
+                partition, %id, left_out,
                 "an id on the live path is far ahead of Redis' clock; the log is asked. If it holds no such event, somebody else publishes to live channels"
             );
         }

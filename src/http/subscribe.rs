@@ -206,6 +206,10 @@ async fn subscribe(
         guard.close(CloseReason::Ended);
         return StatusCode::NO_CONTENT.into_response();
     }
+    if opened.stream().is_some_and(Stream::has_a_doubtful_end) {
+        guard.close(CloseReason::Held);
+        return come_back(&gateway, 1);
+    }
     if let Some(slot) = slot {
         let guard = guard.on_socket();
         return stream_headers(slot.leave(Handoff { opened, guard }));

@@ -7,11 +7,11 @@
 //! What is in an entry never comes here: it may be of any size. So the inbox is looked at by its
 //! length, again and again: `XREAD BLOCK` would bring the first entry to every ear.
 
-use super::complaints::Complaints;
 use super::link::rank;
 use crate::broker::BrokerError;
 use crate::broker::raw::InboxMove;
 use crate::broker::redis::{Outage, Redis};
+use crate::follow::complaints::Complaints;
 use crate::follow::fleet::Replicas;
 use crate::metrics::{IngestRefusal, Source};
 use std::time::Duration;

@@ -4,7 +4,6 @@
 //! <channel>:*`, the channels of the map, then `SUBSCRIBE <prefix>:ingest`. After all confirmations a
 //! `start` begins an epoch. The connection ends counting when it breaks; what was counted is still appended.
 
-use super::complaints::Complaints;
 use super::ear::{Append, Ear, Outcome, OwedMax, Unfit};
 use super::hearing::Hearing;
 use super::told::Told;
@@ -12,6 +11,7 @@ use crate::broker::BrokerError;
 use crate::broker::channels::ChannelMap;
 use crate::broker::raw::Refusal;
 use crate::broker::redis::{Outage, PubSub, Push, Redis};
+use crate::follow::complaints::Complaints;
 use crate::follow::fleet::Replicas;
 use crate::metrics::{AppendOutcome, IngestRefusal, Role, Source};
 use bytes::Bytes;

@@ -11,7 +11,6 @@
 //!   `broker/redis/ingest.rs`.
 //! - [`inbox`] moves what was added to the inbox stream.
 
-mod complaints;
 mod counting;
 pub mod ear;
 mod hearing;

@@ -181,6 +181,8 @@ pub async fn open(
     let waker = Waker::from(task_waker.clone());
     let opener = Opener::new(hub, settings, request, Jitter::draw(), waker);
     let mut opener = opener.with_room(room);
+    // Topics whose end stands in the log.
+    let mut ended: Vec<Topic> = Vec::new();
     loop {
         let next = std::future::poll_fn(|cx| {
             // Registered before looking: what happens in between wakes this task again.
@@ -191,8 +193,22 @@ pub async fn open(
             }
         });
         match next.await {
-            Opened::Stream(stream) => return *stream,
-            Opened::Read(read) => drop(reads.read(read, name).await),
+            Opened::Stream(mut stream) => {
+                // 204 is for good: a frame that somebody else published does not do for it.
+                if stream.is_over_for_good() && !stream.topics().all(|t| ended.contains(t)) {
+                    stream.doubt_end();
+                }
+                return *stream;
+            }
+            Opened::Read(read) => {
+                let reading = reads.read(read, name).await;
+                let pages = reading.pages.iter();
+                ended.extend(
+                    pages
+                        .filter(|page| page.ended.is_some())
+                        .map(|page| page.topic.clone()),
+                );
+            }
             Opened::History(topics, history) => {
                 opener.take_history(reads.history(&topics, history, name).await);
             }

@@ -125,6 +125,8 @@ enum Replay {
     Begun,
     /// Everything after the client's own cursor.
     Resumed,
+    /// The same, and the log does not know of an end that was heard.
+    Doubted,
     /// Any of that, and where it came from is counted already.
     Counted,
 }
@@ -192,6 +194,19 @@ impl Stream {
     #[must_use]
     pub fn is_over_for_good(&self) -> bool {
         self.replay == Replay::Resumed && self.watch().is_none() && self.reader.has_ended()
+    }
+
+    /// The log does not say that the topics of this stream have ended.
+    pub(super) fn doubt_end(&mut self) {
+        if self.replay == Replay::Resumed {
+            self.replay = Replay::Doubted;
+        }
+    }
+
+    /// Whether its topics have ended for this replica alone: somebody else published the end. Its client comes back.
+    #[must_use]
+    pub fn has_a_doubtful_end(&self) -> bool {
+        self.replay == Replay::Doubted && self.reader.has_ended()
     }
 
     /// Reads a little of it, so that it is in the cache when it is turned.
@@ -322,7 +337,7 @@ impl Stream {
             Step::Full | Step::Idle | Step::Ended => ReplaySource::Window,
             Step::Held | Step::Opening => return,
         };
-        if matches!(self.replay, Replay::Begun | Replay::Resumed) {
+        if !matches!(self.replay, Replay::None | Replay::Counted) {
             self.replay = Replay::Counted;
             self.settings.metrics.replayed(outcome);
         }

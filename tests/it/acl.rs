@@ -276,7 +276,7 @@ fn publishers_publish() {
         ),
         ("tidegate-untrusted-publisher", "PUBLISH events:news 6"),
         (
-            "tidegate-untrusted-publisher",
+            "tidegate-inbox-publisher",
             "XADD tidegate:inbox * topic news event kind data 7",
         ),
     ];
@@ -356,7 +356,9 @@ fn publishers_can_do_nothing_else() {
         "SHUTDOWN NOSAVE",
         "INFO commandstats extra",
     ];
-    let untrusted = [
+    // Whoever may add to the inbox can keep others from it.
+    let untrusted = ["XADD tidegate:inbox * topic news data x"];
+    let to_inbox = [
         "FCALL tidegate_publish 0 news x",
         "FCALL tidegate_delete 0 news",
         "XADD tidegate:{0}:log:news * a b",
@@ -371,13 +373,17 @@ fn publishers_can_do_nothing_else() {
         "FCALL LIBRARY_heartbeat 0 library x 1",
     ];
     let users = [
-        ("tidegate-untrusted-publisher", &untrusted[..]),
-        ("tidegate-publisher", &trusted[..]),
+        (
+            "tidegate-untrusted-publisher",
+            [&untrusted[..], &to_inbox].concat(),
+        ),
+        ("tidegate-inbox-publisher", to_inbox.to_vec()),
+        ("tidegate-publisher", trusted.to_vec()),
     ];
     let library = library_of_replicas(&guarded.redis);
     for (user, more) in users {
         let mut connection = guarded.connect_as(user);
-        for command in both.iter().chain(more) {
+        for command in both.iter().chain(&more) {
             let command = &command.replace("LIBRARY", &library);
             if user == "tidegate-publisher" && command.starts_with("INFO") {
                 continue;

@@ -41,6 +41,42 @@ fn an_id_of_the_far_future_silences_nobody_and_moves_no_clock() {
     assert!(ms < 9_007_199_254_740_990, "the clock stands at {last}");
 }
 
+/// An `EventSource` stops for good at 204. The end is in no log.
+#[test]
+fn an_end_that_somebody_else_published_sends_nobody_away_for_good() {
+    let redis = Redis::start();
+    let gateway = Gateway::over(&redis, &[("redis.tick_after", "1h")]);
+    let mut stream = gateway.listen(&["news"]);
+    let id = gateway.publish("news", "true");
+    assert_eq!(stream.next_event().id(), id);
+    // Just ahead: a log that has gone back is another matter.
+    let (seconds, micros): (u64, u64) = redis.run(&["TIME"]);
+    let forged = format!("{}-1", seconds * 1_000 + micros / 1_000 + 1);
+    let frame = format!("1 {forged} {id} x \nforged");
+    redis.run::<u64>(&["PUBLISH", "tidegate:{0}:live:news", &frame]);
+    assert_eq!(stream.next_event().id(), forged);
+    let back = gateway.open("/events/news", &[("Last-Event-ID", &forged)]);
+    assert_eq!(back.status(), 200);
+}
+
+/// Each was a line of the log.
+#[test]
+fn frames_that_cannot_be_read_fill_no_log() {
+    let redis = Redis::start();
+    let gateway = Gateway::over(&redis, &[]);
+    let mut stream = gateway.listen(&["news"]);
+    gateway.publish("news", "before");
+    for _ in 0..200 {
+        redis.run::<u64>(&["PUBLISH", "tidegate:{0}:live:news", "1 no frame"]);
+        gateway.publish("news", "x");
+    }
+    gateway.publish("news", "last");
+    stream.next_data(202);
+    let lines = gateway.logged("a live frame cannot be read; the log is read instead");
+    // One in ten seconds.
+    assert!((1..50).contains(&lines.len()), "{} lines", lines.len());
+}
+
 /// A log that has given out ids two hours ahead, as after a wrong clock.
 fn put_ahead(redis: &Redis, hours: u64) {
     let (now, _): (u64, u64) = redis.run(&["TIME"]);

@@ -105,7 +105,7 @@ fn an_idempotency_key_that_holds_something_else_is_refused_alone() {
     let mut untouched = Untouched::watch(&gateway);
     redis.run::<()>(&["LPUSH", "tidegate:{0}:idem:news:k", "a list"]);
     let with_key = |key: &str| gateway.post("/events/news", &[("Idempotency-Key", key)], "x");
-    let why = "tidegate:{0}:idem:news:k holds something else";
+    let why = "an idempotency key of news holds something else";
     assert_eq!(with_key("k").problem(500), why);
     // The inbox goes on behind it.
     let entry = [

@@ -33,6 +33,33 @@ struct Frame {
     payload: Vec<u8>,
 }
 
+/// A frame as bytes.
+fn bytes_of(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    let head = [&length[1..], &[kind, flags], &stream.to_be_bytes()].concat();
+    [&head, payload].concat()
+}
+
+/// The fields of a request.
+fn block_of(method: &str, path: &str) -> Vec<u8> {
+    let fields = [
+        (":method", method),
+        (":scheme", "http"),
+        (":path", path),
+        (":authority", "localhost"),
+    ];
+    let mut block = Vec::new();
+    for (name, value) in fields {
+        // Literal, without indexing, of a new name (RFC 7541, section 6.2.2).
+        block.push(0);
+        for text in [name, value] {
+            block.push(u8::try_from(text.len()).unwrap());
+            block.extend_from_slice(text.as_bytes());
+        }
+    }
+    block
+}
+
 /// A client that does nothing by itself but to confirm settings.
 struct Client(TcpStream);
 
@@ -52,28 +79,25 @@ impl Client {
 
     /// False if the other end has closed the connection.
     fn try_send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) -> bool {
-        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-        let head = [&length[1..], &[kind, flags], &stream.to_be_bytes()].concat();
-        self.0.write_all(&[&head, payload].concat()).is_ok()
+        let bytes = bytes_of(kind, flags, stream, payload);
+        self.0.write_all(&bytes).is_ok()
     }
 
     fn request(&mut self, stream: u32, method: &str, path: &str) {
-        let fields = [
-            (":method", method),
-            (":scheme", "http"),
-            (":path", path),
-            (":authority", "localhost"),
-        ];
-        let mut block = Vec::new();
-        for (name, value) in fields {
-            // Literal, without indexing, of a new name (RFC 7541, section 6.2.2).
-            block.push(0);
-            for text in [name, value] {
-                block.push(u8::try_from(text.len()).unwrap());
-                block.extend_from_slice(text.as_bytes());
-            }
-        }
+        let block = block_of(method, path);
         self.send(HEADERS, END_STREAM | END_HEADERS, stream, &block);
+    }
+
+    /// Requests that are taken back, all in one write.
+    fn request_and_reset(&mut self, streams: impl Iterator<Item = u32>) {
+        let cancel = 8_u32.to_be_bytes();
+        let pairs = streams.flat_map(|stream| {
+            let block = block_of("GET", "/healthz");
+            let request = bytes_of(HEADERS, END_STREAM | END_HEADERS, stream, &block);
+            [request, bytes_of(RST_STREAM, 0, stream, &cancel)]
+        });
+        let bytes: Vec<u8> = pairs.flatten().collect();
+        self.0.write_all(&bytes).unwrap();
     }
 
     /// The next frame; none at the end.
@@ -286,4 +310,20 @@ fn a_body_over_http_1_whose_reader_stops_is_cut_by_its_age() {
     });
     gateway.wait_for_metric("tidegate_open_connections", &[], 0.0);
     gateway.wait_for_metric("tidegate_sockets", &[], 1.0);
+}
+
+/// The library of HTTP/2 says so each time, and a client can have it say so hundreds of times a second.
+#[test]
+fn connections_that_are_closed_for_a_flood_of_resets_leave_no_line_in_the_log() {
+    let gateway = Gateway::start(&[]);
+    for _ in 0..3 {
+        let mut client = Client::connect(&gateway, 65_535);
+        client.request_and_reset((1..400).step_by(2));
+        // Until it is closed.
+        client.rest();
+    }
+    assert_eq!(gateway.get("/healthz").status, 200);
+    let lines = gateway.log();
+    let resets = lines.iter().filter(|line| line.contains("recv_reset"));
+    assert_eq!(resets.count(), 0, "{lines:?}");
 }

@@ -158,7 +158,7 @@ fn neither_tokens_nor_payloads_are_logged_whatever_the_level() {
         let url = redis.url();
         let config = environment(&[
             ("redis.url", &url),
-            ("logging.level", "trace"),
+            ("logging.level", "trace,h2=trace"),
             ("logging.format", format),
             ("auth.publish_key", TOKEN),
             ("server.listen", "127.0.0.1:0"),

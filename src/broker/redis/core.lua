@@ -396,7 +396,7 @@ local function publish(items)
   for i, item in ipairs(items) do
     local foreign = false
     if item.key ~= '' then known[i], foreign = try('GET', idem_key(item)) end
-    if foreign then return refuse('TGFOREIGN', idem_key(item) .. ' holds something else') end
+    if foreign then return refuse('TGFOREIGN', 'an idempotency key of ' .. item.topic .. ' holds something else') end
     if not known[i] then
       clocks[item.p] = clocks[item.p] or clock(item.p)
       if ends[item.topic] then return refuse('TGENDED', item.topic) end

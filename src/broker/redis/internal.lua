@@ -677,8 +677,15 @@ end
 -- Refusals of one append that are told with their reasons.
 local REFUSALS_MAX = 8
 
--- What is refused of raw publishes and inbox entries is told to whoever reads this topic, and the last of it is
--- kept for `doctor`. No more than so much a second: publishers that are wrong are wrong often.
+-- A reason without the names that it tells of: of these, the words alone tell nothing.
+local WITHOUT_NAMES = { TGINVALID = true, TGLARGE = true, TGTOPICS = true }
+local function nameless(reason)
+  local code = string.match(reason, '^(%u+) ')
+  return code and not WITHOUT_NAMES[code] and code or reason
+end
+
+-- What is refused of raw publishes and inbox entries is told to whoever reads this topic, without names: anybody
+-- may read it, and a name may be all that keeps a topic private. The last of it is kept for who operates Redis, with them. No more than so much a second: publishers that are wrong are wrong often.
 local REFUSED, REFUSED_KEPT, REFUSED_A_SECOND, REFUSED_MS = 'tidegate.refused', 100, 10, 604800000
 local function note_refused(way, topic, reason, size)
   local second, kept = PREFIX .. ':refused:second', PREFIX .. ':refused'
@@ -687,11 +694,13 @@ local function note_refused(way, topic, reason, size)
   if count == 0 then redis.call('SET', second, 1, 'PX', 1000) else redis.call('SET', second, int(count + 1), 'KEEPTTL') end
   topic = string.sub(topic, 1, 80)
   if not is_utf8(topic) then topic = string.gsub(topic, '[\128-\255]', '?') end
-  local note = cjson.encode({ way = way, topic = topic, reason = reason, size = size, time = time_ms() })
+  local now = time_ms()
+  local note = cjson.encode({ way = way, topic = topic, reason = reason, size = size, time = now })
   redis.call('XADD', kept, 'MAXLEN', REFUSED_KEPT, '*', 'note', note)
   redis.call('PEXPIRE', kept, REFUSED_MS)
   local partitions = tonumber(redis.call('HGET', PREFIX .. ':meta', 'partitions') or 1)
-  say({ p = partition_of(REFUSED, partitions) }, REFUSED, '0-0', '0-0', 'u', '', note)
+  say({ p = partition_of(REFUSED, partitions) }, REFUSED, '0-0', '0-0', 'u', '',
+    cjson.encode({ way = way, reason = nameless(reason), size = size, time = now }))
 end
 
 -- The same. What stands in the way of it is in the way of nothing else.
@@ -820,23 +829,75 @@ end)
 local INBOX_ENTRIES, INBOX_BYTES = 64, 262144
 -- Bytes of an entry that are given back to Redis at once, whenever Lua would get to it.
 local INBOX_LARGE = 1048576
+-- Fields that an entry may have, and what each text of it costs beside its bytes.
+local INBOX_FIELDS, TEXT_COST = 16, 64
+
+local function texts_looked_at(entry) return math.min(#entry[2], 2 * INBOX_FIELDS) end
+
+-- What it costs to have an entry of the inbox here.
+local function inbox_cost(entry)
+  local cost = ENTRY_COST + TEXT_COST * #entry[2]
+  for i = 1, texts_looked_at(entry) do cost = cost + #entry[2][i] end
+  return cost
+end
+
+-- Bytes that a node of a stream does not take beside other entries, as Redis is shipped.
+local NODE_BYTES = 4096
+
+-- The bytes of the first node of the inbox, in which its first entry stands; more than any number if that
+-- cannot be known. Redis counts each node as large as the first one, except the last: so one node more counts
+-- that much more. Those that are added to see it are gone before anybody else sees them. Where nodes are larger
+-- than as shipped, an addition makes no node, or one of them does: the least counts, and nothing is too large.
+local function first_node_bytes(inbox)
+  local added, before, least = {}, nil, math.huge
+  redis.set_repl(redis.REPL_NONE)
+  for i = 1, 3 do
+    local id = redis.pcall('XADD', inbox, '*', 'node', string.rep('x', NODE_BYTES))
+    -- It has come to the greatest id.
+    if type(id) ~= 'string' then least = math.huge; break end
+    local all = redis.call('MEMORY', 'USAGE', inbox, 'SAMPLES', 1)
+    least, before, added[i] = math.min(least, before and all - before or least), all, id
+  end
+  if added[1] then redis.call('XDEL', inbox, unpack(added)) end
+  redis.set_repl(redis.REPL_ALL)
+  return least
+end
+
+-- Drops the first entry of the inbox without a look at it if it is larger than `most`: to have ten megabytes of
+-- short texts here takes two seconds, and Redis answers nobody meanwhile. The refusal, or nil. Where this user may
+-- not ask for sizes, none is too large.
+local function drop_giant(inbox, most)
+  local all = redis.pcall('MEMORY', 'USAGE', inbox, 'SAMPLES', 1)
+  if type(all) ~= 'number' or all <= most then return end
+  local bytes = first_node_bytes(inbox)
+  if bytes <= most then return end
+  redis.call('XTRIM', inbox, 'MAXLEN', '=', redis.call('XLEN', inbox) - 1)
+  tell_refused('inbox', '', 'TGLARGE ' .. int(most), math.min(all, bytes))
+  return { '', 'TGLARGE', 'dropped unread: more than ' .. int(most) .. ' bytes' }
+end
 
 -- The event that an entry of the inbox asks for, in one of so many partitions.
 local function inbox_item(entry, partitions)
   local fields = {}
-  for i = 1, #entry[2], 2 do fields[entry[2][i]] = entry[2][i + 1] end
+  for i = 1, texts_looked_at(entry), 2 do fields[entry[2][i]] = entry[2][i + 1] end
   local topic, ending = fields.topic or '', fields['end'] or ''
   -- What is too long to be a topic is refused; its sum is not worth the time.
   local p = #topic <= 255 and partition_of(topic, partitions) or '0'
   local last = ending ~= '' and ending ~= '0' and ending ~= 'false'
   -- The type's old name is event.
   local kind, twice = fields.type or fields.event or '', fields.type ~= nil and fields.event ~= nil
-  return { p = p, topic = topic, kind = kind, twice = twice, data = fields.data or '', last = last, key = fields.key or '' }
+  return {
+    p = p, topic = topic, kind = kind, twice = twice, data = fields.data or '', last = last, key = fields.key or '',
+    fields = #entry[2] / 2,
+  }
 end
 
 -- Why an entry is refused before more is done with its texts than to measure them.
 local function inbox_refusal(item, most)
   if #item.data > most then return refuse('TGLARGE', int(most)) end
+  if item.fields > INBOX_FIELDS then
+    return refuse('TGINVALID', 'an entry of the inbox has at most ' .. INBOX_FIELDS .. ' fields, and this one has ' .. int(item.fields))
+  end
   if item.twice then return refuse('TGINVALID', 'type and event: both are the type of the event, event by its old name; an entry has type alone') end
   if #item.key > 255 then return refuse('TGINVALID', 'an idempotency key has at most 255 bytes') end
 end
@@ -877,11 +938,38 @@ local function renew_inbox(partitions)
   return last
 end
 
--- The entry after another one, or the first. Nothing comes after the greatest id, and XRANGE refuses to look.
+-- The entry after another one. Nothing comes after the greatest id, and XRANGE refuses to look.
 local GREATEST = '18446744073709551615-18446744073709551615'
 local function next_entry(inbox, after)
   if after == GREATEST then return end
-  return redis.call('XRANGE', inbox, after == '' and '-' or '(' .. after, '+', 'COUNT', 1)[1]
+  return redis.call('XRANGE', inbox, '(' .. after, '+', 'COUNT', 1)[1]
+end
+
+-- Before the first entry.
+local BEGIN = '0-0'
+
+-- Moves the entry after `moved.after`, or drops it. What it has cost; nil if there is none.
+local function move_next(inbox, moved, partitions, most)
+  -- What comes after one that stayed cannot be measured.
+  local dropped = moved.after == BEGIN and drop_giant(inbox, INBOX_BYTES + clock('0').bytes_max)
+  if dropped then
+    moved.refusals[#moved.refusals + 1] = dropped
+    return ENTRY_COST
+  end
+  -- One alone: the next may be of any size.
+  local entry = next_entry(inbox, moved.after)
+  if not entry then return end
+  local item, cost = inbox_item(entry, partitions), inbox_cost(entry)
+  most[item.p] = most[item.p] or clock(item.p).bytes_max
+  local done, is_new, no = pcall(publish_entry, entry, item, most[item.p])
+  if not done then
+    local why = type(is_new) == 'table' and is_new.err or tostring(is_new)
+    moved.after, moved.failed = entry[1], moved.failed ~= '' and moved.failed or entry[1] .. ' ' .. why
+  elseif no then
+    moved.refusals[#moved.refusals + 1] = refusal_of(item.topic, no)
+    tell_refused('inbox', item.topic, reason_of(no), #item.data)
+  elseif is_new then moved.logged = moved.logged + 1 end
+  return cost
 end
 
 -- partitions after  ->  logged, after which entry there may be more, at which entry Redis failed and why,
@@ -889,32 +977,19 @@ end
 -- out of the inbox, from the first one, or from the one after `after`. Each is deleted in the same step
 -- in which it is published, so what is there was not moved. One that fails stays, and is gone past.
 redis.register_function(F .. 'inbox', function(_, a)
-  local partitions, inbox, after = tonumber(a[1]), PREFIX .. ':inbox', a[2] or ''
-  local logged, bytes, more, failed, refusals, most = 0, 0, '', '', {}, {}
+  local partitions, inbox = tonumber(a[1]), PREFIX .. ':inbox'
+  local moved = { after = (a[2] or '') ~= '' and a[2] or BEGIN, logged = 0, failed = '', refusals = {} }
+  local cost, more, most = 0, '', {}
   for _ = 1, INBOX_ENTRIES do
-    -- One alone: the next may be of any size.
-    local entry = next_entry(inbox, after)
-    if not entry then more = ''; break end
-    local item, size = inbox_item(entry, partitions), cost_of({ entry })
-    bytes, more = bytes + size, entry[1]
-    most[item.p] = most[item.p] or clock(item.p).bytes_max
-    local done, is_new, no = pcall(publish_entry, entry, item, most[item.p])
-    if not done then
-      local why = type(is_new) == 'table' and is_new.err or tostring(is_new)
-      after, failed = entry[1], failed ~= '' and failed or entry[1] .. ' ' .. why
-    elseif no then
-      refusals[#refusals + 1] = refusal_of(item.topic, no)
-      tell_refused('inbox', item.topic, reason_of(no), #item.data)
-    elseif is_new then logged = logged + 1 end
-    if size > INBOX_LARGE then
-      entry, item = nil, nil
-      collectgarbage()
-    end
-    if bytes >= INBOX_BYTES then break end
+    local one = move_next(inbox, moved, partitions, most)
+    if not one then more = ''; break end
+    cost, more = cost + one, moved.after
+    if one > INBOX_LARGE then collectgarbage() end
+    if cost >= INBOX_BYTES then break end
   end
   local left = redis.call('XLEN', inbox)
   local renewed = left == 0 and renew_inbox(partitions)
-  return { logged, more, failed, renewed or '', left, refusals }
+  return { moved.logged, more, moved.failed, renewed or '', left, moved.refusals }
 end)
 
 redis.register_function({ function_name = F .. 'version', flags = { 'no-writes' }, callback = function() return { @VERSION@, CODE } end })

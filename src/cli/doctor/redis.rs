@@ -476,7 +476,7 @@ async fn refused(f: &mut Findings, server: &mut Server<'_>) {
                 "{} raw publishes or inbox entries were refused within the hour; the last: {last}",
                 notes.len()
             ),
-            "correct the publisher; the topic tidegate.refused shows refusals as they happen",
+            format!("correct the publisher; redis-cli XREVRANGE {key} + - shows the last hundred"),
         );
     } else {
         f.ok("refused", "no raw publish or inbox entry within the hour");

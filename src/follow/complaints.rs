@@ -1,4 +1,4 @@
-//! Lines of the log about what did not become an event: publishers that are wrong are wrong often.
+//! Lines of the log about what others do wrong: who is wrong is wrong often.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,7 +11,7 @@ const REASONS_MAX: usize = 64;
 
 /// What was said of each reason: one line in ten seconds, so that many of one reason hide no other.
 #[derive(Debug, Default)]
-pub(super) struct Complaints(BTreeMap<String, Said>);
+pub(crate) struct Complaints(BTreeMap<String, Said>);
 
 #[derive(Clone, Copy, Debug)]
 struct Said {
@@ -21,7 +21,7 @@ struct Said {
 
 impl Complaints {
     /// Whether to say it now, and then how many were left out since the last line for this reason.
-    pub(super) fn may_say(&mut self, reason: &str, now: Instant) -> Option<u64> {
+    pub(crate) fn may_say(&mut self, reason: &str, now: Instant) -> Option<u64> {
         if let Some(said) = self.0.get_mut(reason) {
             if now < said.at + AGAIN {
                 said.left_out += 1;
