@@ -6,6 +6,7 @@
 use crate::broker::redis::decode;
 use crate::id::Id;
 use crate::log::ReadRequest;
+use crate::sse::Mark;
 use crate::topic::Topic;
 use redis::Value;
 
@@ -39,6 +40,10 @@ pub fn live_frame(bytes: &[u8]) {
         return;
     };
     is_one_block(&frame.block(), &frame.data());
+    if matches!(frame.mark, Mark::Event | Mark::End | Mark::Unlogged) {
+        let envelope = frame.envelope(&topic).0.block();
+        is_read_as(&String::from_utf8_lossy(&envelope), &frame.data());
+    }
 }
 
 /// An entry of a log as Redis answers it, in RESP: a whole reading, or an entry in one.
@@ -121,6 +126,19 @@ fn is_one_block(block: &[u8], data: &str) {
     }
     let sent = data.replace("\r\n", "\n").replace('\r', "\n");
     assert_eq!(shown.join("\n"), sent, "{text:?}");
+}
+
+/// A reader of envelopes can take this one apart, and finds this data in it.
+fn is_read_as(block: &str, data: &str) {
+    let mut lines = block.lines();
+    let line = lines.find_map(|line| line.strip_prefix("data: "));
+    let said = serde_json::from_str(line.unwrap_or_default());
+    let said: serde_json::Value = said.unwrap_or_else(|why| panic!("{block:?}: {why}"));
+    let value = match said.get("encoding").and_then(|encoding| encoding.as_str()) {
+        Some("json") => serde_json::from_str(data).ok(),
+        _ => Some(data.into()),
+    };
+    assert_eq!(said.get("data"), value.as_ref(), "{block:?}");
 }
 
 #[cfg(test)]

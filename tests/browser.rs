@@ -106,6 +106,36 @@ fn the_page_resumes_on_another_replica_and_shows_each_event_once() {
     assert_eq!(browser.faults(), json!([]));
 }
 
+/// A parser of the browser's would round the numbers, and merge the names.
+#[test]
+fn the_page_shows_data_as_it_was_published() {
+    let Some(mut browser) = Chromium::start() else {
+        return;
+    };
+    let gateway = Gateway::start(&[]);
+    let digits = "7".repeat(3_000);
+    let all = [
+        "12345678901234567890",
+        "1e999",
+        &digits,
+        "{\"a\":1, \"a\": 2.50}",
+        " \",\\\"data\\\":1\" ",
+        "-0.0",
+        "hello",
+    ];
+    let events: Vec<_> = all
+        .iter()
+        .map(|data| (gateway.publish("news", data), (*data).to_owned()))
+        .collect();
+    browser.open(&format!("{}/", gateway.url()));
+    fill(&mut browser, "#topics", "news");
+    browser.evaluate("document.querySelector('#from').value = 'earliest'");
+    browser.evaluate("document.querySelector('#from').dispatchEvent(new Event('change'))");
+    click(&mut browser, "#toggle");
+    shows(&mut browser, &events);
+    assert_eq!(browser.faults(), json!([]));
+}
+
 #[test]
 fn the_page_shows_what_was_missed() {
     let Some(mut browser) = Chromium::start() else {

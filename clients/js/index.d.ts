@@ -1,4 +1,4 @@
-/** One event. `data` is a value if the event's data is JSON, else a string. */
+/** One event. `data` is a value if the event's data is JSON that every parser takes, else a string. */
 export type TidegateEvent<T = any> = {
   topic: string;
   /** Null if the event is not logged: then it is shown to whoever is there, and never again. */

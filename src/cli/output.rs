@@ -2,7 +2,8 @@
 
 use crate::client;
 use rustix::event::{PollFd, PollFlags, poll};
-use std::fmt;
+use std::borrow::Cow;
+use std::fmt::{self, Write as _};
 use std::io::{self, ErrorKind, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use tokio::sync::oneshot;
@@ -74,9 +75,15 @@ pub(super) fn complain(what: impl fmt::Display) {
     note(format_args!("tidegate: {what}"));
 }
 
-/// A line on standard error. Whoever does not read it misses it.
+/// A line on standard error. Whoever does not read it misses it. Much of it is what a server has said, so on a
+/// terminal it is [`harmless`].
 pub(super) fn note(what: impl fmt::Display) {
-    drop(writeln!(io::stderr().lock(), "{what}"));
+    let mut output = io::stderr().lock();
+    let mut what = what.to_string();
+    if output.is_terminal() {
+        what = harmless(&what);
+    }
+    drop(writeln!(output, "{what}"));
 }
 
 /// A line on standard output: what was asked for.
@@ -155,6 +162,38 @@ pub(super) fn wrapped(text: &str, columns: usize, indent: usize) -> String {
     lines
 }
 
+/// A text of somebody else's for standard output: on a terminal it is [`harmless`], else as it is.
+pub(super) fn shown(text: &str) -> Cow<'_, str> {
+    if is_terminal() {
+        harmless(text).into()
+    } else {
+        text.into()
+    }
+}
+
+/// As [`shown`], of JSON, which stays the same JSON.
+pub(super) fn shown_json(json: &str) -> Cow<'_, str> {
+    if is_terminal() {
+        escaped(json).into()
+    } else {
+        json.into()
+    }
+}
+
+/// JSON in which what would move a terminal's cursor or change its colours is escaped. JSON has no other control
+/// characters than these within a string; what comes may be none.
+fn escaped(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    for c in json.chars() {
+        match c {
+            '\n' | '\t' => text.push(c),
+            c if c.is_control() => drop(write!(text, "\\u{:04x}", u32::from(c))),
+            c => text.push(c),
+        }
+    }
+    text
+}
+
 /// A text of somebody else's on a terminal: what would move the cursor or change colours is shown as a sign
 /// (U+2400 and on). Tabs and line ends stay.
 pub(super) fn harmless(text: &str) -> String {
@@ -180,5 +219,22 @@ mod tests {
             "  ok       memory  64\n    bytes\n    a-word-that-is-longer-than-a-line\n    x"
         );
         assert_eq!(wrapped("", 24, 4), "");
+    }
+
+    #[test]
+    fn json_on_a_terminal_is_the_same_json_without_a_control_character() {
+        let said = serde_json::json!({"a": "\u{9b}31m\u{9b}2J\u{7f}\u{80}é\u{1b}\n"});
+        let shown = escaped(&said.to_string());
+        assert!(!shown.contains(char::is_control), "{shown:?}");
+        assert!(
+            shown.contains("\\u009b31m\\u009b2J\\u007f\\u0080é\\u001b"),
+            "{shown:?}"
+        );
+        assert_eq!(
+            serde_json::from_str::<serde_json::Value>(&shown).unwrap(),
+            said
+        );
+        // What is no JSON does no harm either.
+        assert_eq!(escaped("{\n\t\u{1b}[2J"), "{\n\t\\u001b[2J");
     }
 }

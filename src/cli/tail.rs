@@ -1,7 +1,9 @@
 //! `tidegate tail`.
 
 use super::ask::GatewayArgs;
-use super::output::{Fault, complain, harmless, is_terminal, say, unread, wants_colours};
+use super::output::{
+    Fault, complain, harmless, is_terminal, say, shown_json, unread, wants_colours,
+};
 use crate::client::{Event, Follower, Told};
 use clap::Args;
 use serde::Deserialize;
@@ -144,7 +146,7 @@ impl Printer {
                 complain(format_args!("topic {topic} was deleted here"));
                 Ok(())
             }
-            _ if self.json => say(&event.data),
+            _ if self.json => say(shown_json(&event.data)),
             "" if self.names.is_some() => match serde_json::from_str(&event.data) {
                 Ok(envelope) => self.enveloped(&envelope),
                 // An older gateway does not know the parameter.

@@ -1,7 +1,7 @@
 //! `tidegate topics`.
 
 use super::ask::{GatewayArgs, KeyArgs};
-use super::output::{Fault, harmless, is_terminal, note, say};
+use super::output::{Fault, note, say, shown, shown_json};
 use crate::client::{Answer, Client, encode};
 use clap::{Args, Subcommand};
 use serde_json::Value;
@@ -100,15 +100,6 @@ fn taken(answer: Answer) -> Result<Answer, Fault> {
     }
 }
 
-/// A text of others: on a terminal it must not move the cursor.
-fn shown(text: &str) -> String {
-    if is_terminal() {
-        harmless(text)
-    } else {
-        text.to_owned()
-    }
-}
-
 async fn list(client: &Client) -> Result<(), Fault> {
     let mut after = String::new();
     loop {
@@ -133,7 +124,7 @@ async fn state(client: &Client, topic: &str) -> Result<Answer, Fault> {
 async fn show(client: &Client, args: &ShowArgs) -> Result<(), Fault> {
     let answer = state(client, &args.topic).await?;
     if args.json {
-        return say(answer.body.trim());
+        return say(shown_json(answer.body.trim()));
     }
     let state = answer.json();
     for (name, field) in [
@@ -145,10 +136,10 @@ async fn show(client: &Client, args: &ShowArgs) -> Result<(), Fault> {
         ("subscribers", "subscribers"),
     ] {
         let value = match state.get(field) {
-            Some(Value::String(text)) => shown(text),
+            Some(Value::String(text)) => shown(text).into_owned(),
             Some(Value::Bool(is)) => if *is { "yes" } else { "no" }.to_owned(),
             None | Some(Value::Null) => "none".to_owned(),
-            Some(value) => value.to_string(),
+            Some(value) => shown_json(&value.to_string()).into_owned(),
         };
         say(format_args!("{name:<12} {value}"))?;
     }
@@ -183,14 +174,14 @@ fn print(event: &Value, json: bool) -> Result<Option<String>, Fault> {
     let text = |name| event.get(name).and_then(Value::as_str).unwrap_or_default();
     let id = text("id");
     if json {
-        say(event)?;
+        say(shown_json(&event.to_string()))?;
     } else {
         let kind = Some(text("event")).filter(|kind| !kind.is_empty());
         let kind = kind.map(|kind| format!("{kind}: ")).unwrap_or_default();
         // What follows of data with several lines stands below its beginning.
         let below = format!("\n{:1$}  ", "", id.len());
         let data = shown(&format!("{kind}{}", text("data"))).replace('\n', &below);
-        say(format_args!("{id}  {data}"))?;
+        say(format_args!("{}  {data}", shown(id)))?;
     }
     Ok(Some(id.to_owned()).filter(|id| !id.is_empty()))
 }
@@ -212,7 +203,7 @@ async fn delete(client: &Client, args: &DeleteArgs) -> Result<(), Fault> {
     let path = format!("/topics/{}", encode(&args.topic));
     let gone = taken(client.ask("DELETE", &path, &[], "").await?)?.json();
     let id = gone.get("id").and_then(Value::as_str).unwrap_or_default();
-    say(format_args!("topic {topic} is deleted, at {id}"))
+    say(format_args!("topic {topic} is deleted, at {}", shown(id)))
 }
 
 /// Asks whoever is at the terminal.

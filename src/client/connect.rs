@@ -16,6 +16,10 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+/// Bytes of an answer that are kept, at most. No gateway sends as many.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
+/// The same of a refusal.
+const REFUSAL_BYTES_MAX: usize = 64 << 10;
 /// Time for a connection.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -203,12 +207,28 @@ pub async fn send(
     answer.map_err(|why| Error::Broken(format!("no answer from {authority}: {why}")))
 }
 
-/// The whole body as text.
+/// The whole body as text; of a refusal the first 64 KiB, which no problem of a gateway's fills.
 ///
 /// # Errors
-/// [`Error::Broken`], if it breaks off.
+/// [`Error::Broken`], if it breaks off, or has more than 64 MiB.
 pub async fn text(response: Response<Incoming>) -> Result<String, Error> {
-    let body = response.into_body().collect().await;
-    let body = body.map_err(|why| Error::Broken(format!("the answer broke off: {why}")))?;
-    Ok(String::from_utf8_lossy(&body.to_bytes()).into_owned())
+    let status = response.status();
+    let is_refusal = status.is_client_error() || status.is_server_error();
+    let mut body = response.into_body();
+    let mut bytes = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|why| Error::Broken(format!("the answer broke off: {why}")))?;
+        bytes.extend_from_slice(frame.data_ref().map(AsRef::as_ref).unwrap_or_default());
+        if is_refusal && bytes.len() >= REFUSAL_BYTES_MAX {
+            bytes.truncate(REFUSAL_BYTES_MAX);
+            break;
+        }
+        if bytes.len() > ANSWER_BYTES_MAX {
+            let most = ANSWER_BYTES_MAX >> 20;
+            return Err(Error::Broken(format!(
+                "the answer is larger than {most} MiB"
+            )));
+        }
+    }
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }

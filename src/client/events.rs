@@ -4,6 +4,14 @@
 use std::mem;
 use std::time::Duration;
 
+/// Bytes of one block that are kept, at most. No gateway sends as many.
+const BLOCK_BYTES_MAX: usize = 64 << 20;
+
+/// A block has no end: it is larger than 64 MiB. Retrying helps if somebody else answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("an event of the stream is larger than {} MiB", BLOCK_BYTES_MAX >> 20)]
+pub struct Endless;
+
 /// An event as it is raised.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Event {
@@ -26,8 +34,10 @@ pub enum Item {
 
 /// The interpreter of one stream. Bytes may be cut anywhere; what is cut off at the end of a stream raises
 /// nothing and moves no id.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Parser {
+    /// [`BLOCK_BYTES_MAX`], but for tests.
+    bytes_max: usize,
     /// The line that has not ended.
     line: Vec<u8>,
     /// The last byte was CR: an LF right after it ends no line of its own.
@@ -37,6 +47,21 @@ pub struct Parser {
     has_data: bool,
     last_event_id: Option<String>,
     retry: Option<Duration>,
+}
+
+impl Default for Parser {
+    fn default() -> Self {
+        Self {
+            bytes_max: BLOCK_BYTES_MAX,
+            line: Vec::new(),
+            after_cr: false,
+            past_first_line: false,
+            event: Event::default(),
+            has_data: false,
+            last_event_id: None,
+            retry: None,
+        }
+    }
 }
 
 impl Parser {
@@ -53,7 +78,10 @@ impl Parser {
     }
 
     /// Takes bytes, and tells what they complete.
-    pub fn feed(&mut self, mut bytes: &[u8], mut tell: impl FnMut(Item)) {
+    ///
+    /// # Errors
+    /// [`Endless`]. Nothing more can be read by this parser.
+    pub fn feed(&mut self, mut bytes: &[u8], mut tell: impl FnMut(Item)) -> Result<(), Endless> {
         if mem::take(&mut self.after_cr) {
             if bytes.is_empty() {
                 self.after_cr = true;
@@ -75,6 +103,8 @@ impl Parser {
             }
         }
         self.line.extend_from_slice(bytes);
+        let kept = self.line.len() + self.event.data.len();
+        (kept <= self.bytes_max).then_some(()).ok_or(Endless)
     }
 
     fn end_line(&mut self, mut line: &str) -> Option<Item> {
@@ -125,10 +155,11 @@ mod tests {
     fn ours(text: &[u8], size: usize) -> (Vec<Event>, String, Option<u64>, usize) {
         let (mut parser, mut events, mut comments) = (Parser::default(), Vec::new(), 0);
         for piece in text.chunks(size) {
-            parser.feed(piece, |item| match item {
+            let fed = parser.feed(piece, |item| match item {
                 Item::Event(event) => events.push(event),
                 Item::Comment => comments += 1,
             });
+            assert_eq!(fed, Ok(()));
         }
         let id = parser.last_event_id().unwrap_or_default().to_owned();
         let retry = parser
@@ -149,6 +180,27 @@ mod tests {
         let id = parser.last_event_id().to_owned();
         let comments = parser.passed_over().comments;
         (events.collect(), id, parser.retry_ms(), comments)
+    }
+
+    #[test]
+    fn a_block_without_an_end_is_not_kept_and_comments_without_one_cost_nothing() {
+        let fed = |piece: &[u8]| {
+            let mut parser = Parser {
+                bytes_max: 10_000,
+                ..Parser::default()
+            };
+            (0..12).try_for_each(|_| parser.feed(piece, |_| {}))
+        };
+        let mut line = vec![b'x'; 1_000];
+        assert_eq!(fed(&line), Err(Endless), "a line without an end");
+        line.splice(..5, *b"data:");
+        line.push(b'\n');
+        assert_eq!(fed(&line), Err(Endless), "a line after another");
+        line.splice(..1, *b":");
+        assert_eq!(fed(&line), Ok(()), "comments");
+        line.push(b'\n');
+        line.splice(..5, *b"data:");
+        assert_eq!(fed(&line), Ok(()), "one block after another");
     }
 
     proptest! {

@@ -13,6 +13,10 @@ use tokio::time::Instant;
 
 /// The reconnection time until the server says otherwise.
 const RETRY: Duration = Duration::from_secs(3);
+/// No server is asked more often, whatever it says: `retry: 0` would have it asked hundreds of times a second.
+const RETRY_MIN: Duration = Duration::from_millis(100);
+/// No server is believed that it wants to be asked later.
+const RETRY_MAX: Duration = Duration::from_secs(3600);
 /// A stream on which nothing comes for so long, not even a heartbeat, is taken for lost: five pauses between
 /// heartbeats as they are by default, and what the shipped proxies wait.
 const SILENCE: Duration = Duration::from_secs(75);
@@ -112,7 +116,7 @@ impl Follower {
         if let Some(id) = connection.parser.last_event_id() {
             self.last_event_id = Some(id.to_owned()).filter(|id| !id.is_empty());
         }
-        self.retry = connection.parser.retry().unwrap_or(self.retry);
+        self.retry = connection.parser.retry().map_or(self.retry, believed);
     }
 
     fn show(&mut self, event: Event) -> Told {
@@ -130,7 +134,8 @@ impl Follower {
     /// There is no connection any more. Without a reason nothing is said.
     fn lose(&mut self, why: String) -> Option<Told> {
         self.connection = None;
-        self.pause = Some(self.pause.unwrap_or_default().max(self.retry));
+        let pause = self.pause.unwrap_or_default();
+        self.pause = Some(pause.clamp(self.retry, RETRY_MAX));
         if why.is_empty() || self.lost.is_some() {
             return None;
         }
@@ -150,14 +155,19 @@ impl Follower {
             .map(|(name, value)| format!("{name}={}", encode(value)))
             .collect();
         let path = format!("/events?{}", pairs.join("&"));
-        let opening = self.client.open(&path, self.last_event_id.as_deref());
-        let opened = tokio::time::timeout(SILENCE, opening).await;
         let base = self.client.base();
-        let late = |_| Error::Broken(format!("{base} does not answer within {SILENCE:?}"));
-        match opened.unwrap_or_else(|why| Err(late(why))) {
-            Ok(answer) => self.begin(answer).await,
-            Err(why) if is_first || matches!(why, Error::Impossible(_)) => Err(why),
-            Err(why) => Ok(Begun::Later(why.to_string())),
+        let late = format!("{base} does not answer within {SILENCE:?}");
+        let opening = async {
+            let last_event_id = self.last_event_id.as_deref();
+            let answer = self.client.open(&path, last_event_id).await?;
+            self.begin(answer).await
+        };
+        let begun = tokio::time::timeout(SILENCE, opening).await;
+        match begun.unwrap_or(Err(Error::Broken(late))) {
+            Err(why) if !is_first && !matches!(why, Error::Impossible(_)) => {
+                Ok(Begun::Later(why.to_string()))
+            }
+            begun => begun,
         }
     }
 
@@ -191,6 +201,11 @@ impl Follower {
     }
 }
 
+/// The reconnection time, when a server has told one.
+fn believed(told: Duration) -> Duration {
+    told.clamp(RETRY_MIN, RETRY_MAX)
+}
+
 /// What came of a connection.
 enum Begun {
     Stream,
@@ -211,13 +226,13 @@ impl Connection {
         };
         let bytes = frame.data_ref().map(AsRef::as_ref).unwrap_or_default();
         let opened = &mut self.opened;
-        self.parser.feed(bytes, |item| {
+        let fed = self.parser.feed(bytes, |item| {
             if let Item::Event(event) = item {
                 *opened = true;
                 events.push_back(event);
             }
         });
-        None
+        fed.err().map(|why| why.to_string())
     }
 }
 
@@ -226,4 +241,20 @@ fn is_notice(kind: &str) -> bool {
     let notices = ["open", "live", "cursor", "heartbeat", "gap", "deleted"];
     let kind = kind.strip_prefix("tidegate.");
     kind.is_some_and(|kind| notices.contains(&kind))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_server_has_itself_asked_all_the_time_or_never_again() {
+        for (told_ms, believed_ms) in [(0, 100), (99, 100), (3_000, 3_000), (u64::MAX, 3_600_000)] {
+            let (told, expected) = (
+                Duration::from_millis(told_ms),
+                Duration::from_millis(believed_ms),
+            );
+            assert_eq!(believed(told), expected);
+        }
+    }
 }

@@ -19,5 +19,5 @@ mod follow;
 pub use answer::{Answer, Client};
 pub use base::{Base, encode};
 pub use connect::{Authorities, Error, chosen_protocol, send, text};
-pub use events::{Event, Item, Parser};
+pub use events::{Endless, Event, Item, Parser};
 pub use follow::{Follower, Told};

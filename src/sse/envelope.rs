@@ -4,17 +4,14 @@
 //! {"topic":"chat","id":"1700000000000-1","event":null,"time":1700000000000,"encoding":"json","data":{"from":"ann"}}
 //! ```
 //!
-//! `encoding` says what `data` is: `json` if the event's data is JSON (RFC 8259), which stands here as it was
-//! written but for line breaks, and `text` if it is anything else, which stands here as a string.
+//! `encoding` says what `data` is: `json` if the event's data is JSON (RFC 8259) that every reader can take apart
+//! ([`json`]), which stands here as it was written but for line breaks, and `text` if it is anything else, which
+//! stands here as a string. Otherwise one event would cost a reader the envelope, and some readers the stream.
 
+use super::json;
 use crate::id::Id;
 use crate::topic::Topic;
 use serde::Serialize;
-use serde::de::IgnoredAny;
-
-/// Arrays and objects within one another, at most: some parsers stop at 128, and with the data the
-/// reader would lose the envelope. What is deeper is `text`.
-const DEPTH_MAX: usize = 100;
 
 /// Everything but the data.
 #[derive(Serialize)]
@@ -28,7 +25,7 @@ struct Head<'a> {
 
 /// The envelope of an event. It has no id if the event is not logged.
 pub(super) fn envelope(topic: &Topic, id: Option<Id>, event_type: &str, data: &str) -> String {
-    let is_json = is_json(data);
+    let is_json = json::is_readable(data);
     let head = Head {
         topic,
         id,
@@ -50,34 +47,11 @@ pub(super) fn envelope(topic: &Topic, id: Option<Id>, event_type: &str, data: &s
     text
 }
 
-/// Whether a text is one JSON value that every reader can take apart.
-fn is_json(text: &str) -> bool {
-    serde_json::from_str::<IgnoredAny>(text).is_ok() && depth(text) <= DEPTH_MAX
-}
-
-/// How deep arrays and objects stand within one another in a text that is JSON.
-fn depth(json: &str) -> usize {
-    let (mut deepest, mut depth) = (0, 0_usize);
-    let (mut in_string, mut escaped) = (false, false);
-    for byte in json.bytes() {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' => escaped = in_string,
-            b'"' => in_string = !in_string,
-            b'[' | b'{' if !in_string => {
-                depth += 1;
-                deepest = deepest.max(depth);
-            }
-            b']' | b'}' if !in_string => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-    }
-    deepest
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sse::json::tests::nearly_json;
+    use proptest::prelude::*;
     use serde_json::{Value, json};
 
     fn of(data: &str) -> Value {
@@ -93,7 +67,8 @@ mod tests {
         for (data, within) in [
             ("{\"a\":1,\n \"a\": 2.50}", "{\"a\":1, \"a\": 2.50}"),
             ("[1,\r\n2]\n", "[1,2]"),
-            ("\"\\ud800\\n[\"", "\"\\ud800\\n[\""),
+            ("\"\\ud83c\\udf0a\\n[\"", "\"\\ud83c\\udf0a\\n[\""),
+            ("12345678901234567890", "12345678901234567890"),
             ("-0.0e+9999", "-0.0e+9999"),
             (" null", " null"),
             ("\"\u{2028}\"", "\"\u{2028}\""),
@@ -137,12 +112,31 @@ mod tests {
         }
     }
 
+    /// What RFC 8259 allows, and some parsers refuse: with the data their readers would lose the envelope.
     #[test]
-    fn what_no_parser_takes_apart_is_a_string() {
+    fn what_some_parser_does_not_take_apart_is_a_string() {
         let nested = |depth| format!("{}\"[\\\"[[\"{}", "[".repeat(depth), "]".repeat(depth));
-        assert_eq!(of(&nested(DEPTH_MAX - 1))["encoding"], "json");
-        for depth in [DEPTH_MAX + 1, 32_000] {
-            assert_eq!(of(&nested(depth))["data"], json!(nested(depth)));
+        assert_eq!(of(&nested(json::DEPTH_MAX))["encoding"], "json");
+        let deep = [nested(json::DEPTH_MAX + 1), nested(32_000)];
+        let long = ["9".repeat(4301), format!("[0.{}]", "1".repeat(60_000))];
+        let others = ["\"\\ud800\"", "{\"\\uDC00\":1}", "1e999", "[-1E+400]"];
+        for data in deep.into_iter().chain(long).chain(others.map(String::from)) {
+            let said = of(&data);
+            assert_eq!(said["encoding"], "text", "{data}");
+            assert_eq!(said["data"], json!(data));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_envelope_is_read_and_holds_what_was_published(data in nearly_json()) {
+            let said = of(&data);
+            let value = match said["encoding"].as_str() {
+                Some("json") => serde_json::from_str(&data).unwrap(),
+                _ => json!(data),
+            };
+            prop_assert_eq!(&said["data"], &value);
+            prop_assert_eq!(&said["topic"], &json!("user:ann"));
         }
     }
 

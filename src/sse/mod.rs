@@ -9,6 +9,7 @@ pub mod chunk;
 mod encoded;
 mod envelope;
 mod frame;
+mod json;
 mod span;
 
 pub use block::{Block, Gap, GapReason, HEARTBEAT, heartbeat_event, retry_line};

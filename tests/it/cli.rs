@@ -5,6 +5,7 @@
 //! held word by word only where scripts or people go by it.
 
 mod help;
+mod liar;
 mod publish;
 mod tail;
 mod topics;

@@ -6,12 +6,21 @@ import { EventStreamParser } from './parser.js';
 const BACKOFF_MS_MAX = 30_000;
 /** No `retry:` is believed beyond it. */
 const RETRY_MS_MAX = 3_600_000;
+/**
+ * Nor below this, which is also between the beginnings of two requests: whatever a server says, it is not asked hundreds of
+ * times a second.
+ */
+const RETRY_MS_MIN = 100;
+/** Of an answer that refuses a stream so many bytes are read, at most. */
+const REFUSAL_BYTES_MAX = 64 << 10;
 /** How long the silence may become that is borne before the pause between heartbeats is known. */
 const SILENCE_MS_MAX = 360_000;
 /** Life of a short answer, for networks that hold answers back until they are complete. */
 const SHORT_SECONDS = 25;
 /** A short answer that is still open so long after its first bytes is not held back. */
 const FLOWS_MS = 1_000;
+/** Events of a short answer that was asked for many, at most. One with so many does not wait for the next. */
+const MANY = 100;
 
 /** The request can never succeed, or was refused. */
 export class TidegateError extends Error {
@@ -56,6 +65,8 @@ export class Connection {
   #sink;
   #retry = 3_000;
   #failures = 0;
+  /** When the next request may begin. */
+  #notBefore = 0;
   /** Whether short answers are asked for. */
   #held = false;
   /** Whether the last short answer did not get as far as the head. */
@@ -90,6 +101,10 @@ export class Connection {
     globalThis.addEventListener?.('online', online);
     try {
       while (!this.#stopped) {
+        const early = this.#notBefore - performance.now();
+        if (early > 0) await this.#sleep(early);
+        if (this.#stopped) return;
+        this.#notBefore = performance.now() + RETRY_MS_MIN;
         const wait = await this.#open();
         if (wait === undefined || this.#stopped) return;
         if (wait > 0) await this.#pause(wait);
@@ -108,8 +123,13 @@ export class Connection {
   /** @param {number} wait */
   async #pause(wait) {
     this.#sink.state('waiting', { short: this.#held, wait, error: this.#why });
+    await this.#sleep(wait);
+  }
+
+  /** @param {number} ms */
+  async #sleep(ms) {
     await new Promise((resolve) => {
-      const timer = setTimeout(resolve, wait);
+      const timer = setTimeout(resolve, ms);
       this.#wake = () => { clearTimeout(timer); resolve(undefined); };
     });
     this.#wake = undefined;
@@ -184,7 +204,7 @@ export class Connection {
     else if (since !== undefined) query.set('since', since);
     else if (last !== undefined) query.set('last', String(last));
     if (answer.short) {
-      query.set('limit', answer.behind ? '100' : '1');
+      query.set('limit', answer.behind ? String(MANY) : '1');
       query.set('max_age', answer.behind ? '1s' : `${SHORT_SECONDS}s`);
     }
     return asked.href;
@@ -200,7 +220,7 @@ export class Connection {
     const { status } = response;
     const isFatal = status >= 400 && status < 500 && ![408, 425, 429].includes(status);
     if (isFatal) {
-      const text = await response.text().catch(() => '');
+      const text = await beginning(response);
       let detail = text.slice(0, 200);
       try { detail = JSON.parse(text).detail ?? detail; } catch { /* not the gateway's own answer */ }
       const error = new TidegateError(`${status}: ${detail}`, status);
@@ -228,11 +248,12 @@ export class Connection {
         flows ??= setTimeout(() => { answer.flows = answer.short && !answer.behind; }, FLOWS_MS);
         // Silence is the network's only while bytes are waited for, not while the page takes its time.
         if (!answer.short) guard(0);
-        for (const block of parser.feed(value)) {
+        const blocks = parser.feed(value);
+        this.#retry = Math.min(Math.max(parser.retry ?? this.#retry, RETRY_MS_MIN), RETRY_MS_MAX);
+        for (const block of blocks) {
           await this.#take(block, answer);
           if (this.#stopped) return;
         }
-        this.#retry = Math.min(parser.retry ?? this.#retry, RETRY_MS_MAX);
         if (!answer.short) guard(this.#silence, 'silent');
       }
       answer.clean = true;
@@ -292,6 +313,8 @@ export class Connection {
     }
     const name = type.slice(9);
     const said = JSON.parse(data);
+    if (typeof said !== 'object' || said === null) throw new Error('no JSON object');
+    if (name === 'gap' && !(isText(said.topic) && isText(said.reason))) throw new Error('a gap without a topic or a reason');
     if (name === 'gap') await this.#sink.gap({ ...said, cursor: id ?? this.cursor });
     else await this.#sink.control(name, said);
     if (!answer.live && (name === 'live' || (name === 'open' && !answer.resumes))) {
@@ -310,7 +333,10 @@ export class Connection {
       // A short answer that was not held back, or did not come either: try a stream again.
       this.#held = answer.opened && answer.clean && !answer.flows;
       this.#behind = answer.resumes && !answer.live;
-      if (answer.opened && answer.clean) return 0;
+      if (answer.opened && answer.clean) {
+        if (answer.events >= MANY) this.#notBefore = 0;
+        return 0;
+      }
     } else if (answer.why) {
       this.#held = true;
       this.#behind = false;
@@ -337,7 +363,31 @@ export class Connection {
 function envelope(type, data) {
   try {
     const event = JSON.parse(data);
-    if (!type && typeof event.topic === 'string') return event;
+    if (!type && isText(event.topic) && (event.id === null || isText(event.id))) return event;
   } catch { /* told below */ }
   throw new TidegateError('events come without an envelope: the gateway is too old for this client');
+}
+
+/** @param {unknown} value */
+function isText(value) { return typeof value === 'string'; }
+
+/**
+ * What an answer says, as far as anybody reads it.
+ *
+ * @param {Response} response
+ */
+async function beginning(response) {
+  const reader = response.body?.getReader();
+  const decoder = new TextDecoder();
+  let text = '';
+  let bytes = 0;
+  try {
+    while (reader && bytes < REFUSAL_BYTES_MAX) {
+      const { done, value } = await reader.read();
+      if (done) break;
+      bytes += value.length;
+      text += decoder.decode(value, { stream: true });
+    }
+  } catch { /* cut: what has come is what it says */ }
+  return text;
 }

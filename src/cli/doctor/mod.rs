@@ -13,7 +13,9 @@ mod watch;
 
 pub(super) use args::DoctorArgs;
 
-use super::output::{FAILED, FAULTY, Fault, columns, complain, finish, say, wrapped};
+use super::output::{
+    FAILED, FAULTY, Fault, columns, complain, finish, say, shown, shown_json, wrapped,
+};
 use crate::config::Config;
 use findings::{Finding, Level};
 use serde::Serialize;
@@ -50,9 +52,9 @@ pub(super) fn run(args: &DoctorArgs) -> ExitCode {
     let said = if args.json {
         serde_json::to_string_pretty(&report)
             .map_err(|why| Fault::Failed(why.to_string()))
-            .and_then(say)
+            .and_then(|json| say(shown_json(&json)))
     } else {
-        say(text(&report.findings, columns()))
+        say(shown(&text(&report.findings, columns())))
     };
     if said.is_err() {
         return finish(said);

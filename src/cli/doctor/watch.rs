@@ -61,9 +61,12 @@ pub(super) async fn read(
             Some(Ok(frame)) => {
                 let bytes = frame.data_ref().map(AsRef::as_ref).unwrap_or_default();
                 let mut all = Vec::new();
-                parser.feed(bytes, |item| all.push(Got::from(item)));
+                let fed = parser.feed(bytes, |item| all.push(Got::from(item)));
                 for got in all {
                     wanted = tell.send(got).await.is_ok();
+                }
+                if let Err(why) = fed {
+                    return why.to_string();
                 }
             }
         }

@@ -21,7 +21,7 @@ mod run;
 pub(super) use args::PublishArgs;
 
 use super::ask::HERE;
-use super::output::{Fault, complain, say};
+use super::output::{Fault, complain, say, shown};
 use crate::client::{Client, encode};
 use lines::Wanted;
 use progress::Progress;
@@ -62,7 +62,7 @@ async fn publish_one(args: &PublishArgs, topic: &str, data: &str) -> Result<(), 
     let client = Client::new(args.gateway.url.clone(), args.key.key.as_deref());
     let answer = client.ask("POST", &path, &headers, data.to_owned()).await?;
     match answer.json().get("id") {
-        Some(id) if answer.status.is_success() => id.as_str().map_or(Ok(()), say),
+        Some(id) if answer.status.is_success() => id.as_str().map_or(Ok(()), |id| say(shown(id))),
         _ if answer.refuses_content() => Err(Fault::Refused(answer.refusal())),
         _ => Err(Fault::Failed(answer.refusal())),
     }

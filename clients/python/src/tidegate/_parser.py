@@ -11,7 +11,7 @@ from dataclasses import dataclass
 # Characters of one block, at most: whoever sends more without an end is no gateway.
 _BLOCK_CHARACTERS_MAX = 64 << 20
 _LINE_END = re.compile(r"\r\n?|\n")
-_DIGITS = re.compile(r"[0-9]+")
+_DIGITS = re.compile(r"0*([0-9]{1,15})[0-9]*")
 
 
 @dataclass(frozen=True)
@@ -84,5 +84,6 @@ class EventStreamParser:
             self._type = value
         elif name == "id" and "\0" not in value:
             self._id = value
-        elif name == "retry" and _DIGITS.fullmatch(value):
-            self.retry = int(value)
+        elif name == "retry" and (digits := _DIGITS.fullmatch(value)):
+            # With more digits it is more than anybody waits anyway, and no float or even int might hold it.
+            self.retry = int(digits[1])

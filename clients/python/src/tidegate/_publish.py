@@ -13,7 +13,7 @@ from urllib.parse import quote, urlencode
 import anyio
 import httpx
 
-from ._client import client_options
+from ._client import Beginning, client_options
 
 # The pause after the first failure; it doubles. In seconds.
 _FIRST_PAUSE = 0.2
@@ -57,18 +57,18 @@ class _Publication:
         self._until = time.monotonic() + timeout
         self._pause = _FIRST_PAUSE
 
-    def judge(self, came: Union[httpx.Response, httpx.TransportError]) -> Union[Published, float]:
+    def judge(self, came: Union[httpx.Response, httpx.TransportError], text: Beginning) -> Union[Published, float]:
         """The answer, or how long to wait for the next attempt. Raises when there is none."""
         status, told, why = None, 0.0, str(came)
         if isinstance(came, httpx.Response):
             status = came.status_code
             try:
-                said = came.json()
+                said = json.loads(str(text))
                 if status == 200:
                     return Published(said["topic"], said["id"])
                 why = f"{status}: {said['detail']}"
-            except (ValueError, TypeError, KeyError):
-                why = f"{status}: {came.text[:200]}"
+            except (ValueError, TypeError, KeyError, RecursionError):
+                why = f"{status}: {str(text)[:200]}"
             after = came.headers.get("Retry-After", "")
             told = float(after) if after.isascii() and after.isdigit() else 0.0
         pause = max(told, self._pause * (0.5 + random.random()))
@@ -104,11 +104,17 @@ def publish(
     try:
         while True:
             came: Union[httpx.Response, httpx.TransportError]
+            text = Beginning()
             try:
-                came = own.post(what.url, content=what.body, headers=what.headers, timeout=_REQUEST_TIMEOUT)
+                with own.stream(
+                    "POST", what.url, content=what.body, headers=what.headers, timeout=_REQUEST_TIMEOUT
+                ) as came:
+                    for chunk in came.iter_bytes():
+                        if text.is_full(chunk):
+                            break
             except httpx.TransportError as error:
                 came = error
-            outcome = what.judge(came)
+            outcome = what.judge(came, text)
             if isinstance(outcome, Published):
                 return outcome
             time.sleep(outcome)
@@ -135,11 +141,17 @@ async def publish_async(
     try:
         while True:
             came: Union[httpx.Response, httpx.TransportError]
+            text = Beginning()
             try:
-                came = await own.post(what.url, content=what.body, headers=what.headers, timeout=_REQUEST_TIMEOUT)
+                async with own.stream(
+                    "POST", what.url, content=what.body, headers=what.headers, timeout=_REQUEST_TIMEOUT
+                ) as came:
+                    async for chunk in came.aiter_bytes():
+                        if text.is_full(chunk):
+                            break
             except httpx.TransportError as error:
                 came = error
-            outcome = what.judge(came)
+            outcome = what.judge(came, text)
             if isinstance(outcome, Published):
                 return outcome
             await anyio.sleep(outcome)

@@ -9,26 +9,31 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Literal, Union
 from urllib.parse import urlencode
 
 import anyio
 import httpx
 
-from ._client import client_options
+from ._client import Beginning, client_options
 from ._parser import Block, EventStreamParser
 from ._types import Event, Gap, State, StateName, TidegateError
 
 # What is added to the time that the gateway has told, at most, after failure upon failure. All times are in seconds.
 _BACKOFF_MAX = 30.0
-# No `retry:` is believed beyond it.
+# No `retry:` is believed beyond it, nor below this, which is also between the beginnings of two requests: whatever a
+# server says, it is not asked hundreds of times a second.
 _RETRY_MAX = 3600.0
+_RETRY_MIN = 0.1
 # How long the silence may become that is borne before the pause between heartbeats is known.
 _SILENCE_MAX = 360.0
 # Life of a short answer, for networks that hold answers back until they are complete.
 _SHORT = 25
 # A short answer that is still open so long after its first bytes is not held back.
 _FLOWS = 1.0
+# Events of a short answer that was asked for many, at most. One with so many does not wait for the next.
+_MANY = 100
 
 HeaderValues = Union[Mapping[str, str], Iterable[tuple[str, str]], None]
 Headers = Union[HeaderValues, Callable[[], Union[HeaderValues, Awaitable[HeaderValues]]]]
@@ -113,6 +118,7 @@ class Stream:
         self._behind = False  # the last short answer did not get as far as the head
         self._silence = 3 * settings.heartbeat
         self._pause = 0.0
+        self._not_before = 0.0  # when the next request may begin
         self._scope: anyio.CancelScope | None = None
         self._was_live = False
         self._renewed = False  # the last answer was a refusal
@@ -157,8 +163,11 @@ class Stream:
         if self._pause:
             pause, self._pause = self._pause, 0.0
             await anyio.sleep(pause)
+        elif self._answer is None and self._not_before > time.monotonic():
+            await anyio.sleep(self._not_before - time.monotonic())
         elif self._answer is None:
             s = self._settings
+            self._not_before = time.monotonic() + _RETRY_MIN
             resumes = any(begin is not None for begin in (self.cursor, s.since, s.last))
             self._answer = _Answer(self._held, self._behind, resumes)
             self._say("connecting")
@@ -229,7 +238,7 @@ class Stream:
         elif not self.cursor and s.last is not None:
             query.append(("last", str(s.last)))
         if answer.short:
-            limit, age = ("100", "1s") if answer.behind else ("1", f"{_SHORT}s")
+            limit, age = (str(_MANY), "1s") if answer.behind else ("1", f"{_SHORT}s")
             query += [("limit", limit), ("max_age", age)]
         return f"{s.url}{'&' if '?' in s.url else '?'}{urlencode(query)}"
 
@@ -244,10 +253,10 @@ class Stream:
         """Raises if it is for good."""
         status = response.status_code
         if 400 <= status < 500 and status not in (408, 425, 429):
-            text = (await response.aread()).decode("utf-8", "replace")
+            text = await _beginning(response)
             try:
                 detail = json.loads(text)["detail"]
-            except (ValueError, TypeError, KeyError):
+            except (ValueError, TypeError, KeyError, RecursionError):
                 detail = text[:200]
             error = TidegateError(f"{status}: {detail}", status)
             again: object = False
@@ -275,10 +284,11 @@ class Stream:
         finally:
             answer.waited += time.monotonic() - asked if answer.has_bytes else 0.0
         answer.has_bytes = True
-        for block in self._parser.feed(chunk):
-            self._take(block, answer)
+        blocks = self._parser.feed(chunk)
         if self._parser.retry is not None:
-            self._retry = min(self._parser.retry / 1000, _RETRY_MAX)
+            self._retry = min(max(self._parser.retry / 1000, _RETRY_MIN), _RETRY_MAX)
+        for block in blocks:
+            self._take(block, answer)
         return True
 
     def _take(self, block: Block, answer: _Answer) -> None:
@@ -297,6 +307,8 @@ class Stream:
             else:
                 self._show(block.type, block.data, block.id or self.cursor, answer)
         if block.id:
+            if not block.id.isprintable():
+                raise ValueError("an id that no header can carry")
             self.cursor = block.id
             self._items.append(Moved(block.id))
 
@@ -305,9 +317,9 @@ class Stream:
             answer.events += 1
             self._items.append(_event(event_type, data, cursor))
             return
-        name, said = event_type.removeprefix("tidegate."), json.loads(data)
+        name, said = event_type.removeprefix("tidegate."), _object(data)
         if name == "gap":
-            self._items.append(Gap(said["topic"], said["reason"], said["from"], said["to"], cursor))
+            self._items.append(_gap(said, cursor))
         else:
             self._items.append(Control(name, said))
         if not answer.live and (name == "live" or (name == "open" and not answer.resumes)):
@@ -342,6 +354,8 @@ class Stream:
             self._held = answer.opened and answer.clean and not flows
             self._behind = answer.resumes and not answer.live
             if answer.opened and answer.clean:
+                if answer.events >= _MANY:
+                    self._not_before = 0.0
                 return 0.0
         elif answer.why:
             self._held, self._behind = True, False
@@ -371,14 +385,56 @@ class Stream:
         self._items.append(State(name, self._held, error=error))
 
 
+async def _beginning(response: httpx.Response) -> str:
+    """What it says, as far as anybody reads it. As it comes: it was asked for without an encoding, and one may swell."""
+    text = Beginning()
+    async for chunk in response.aiter_raw():
+        if text.is_full(chunk):
+            break
+    return str(text)
+
+
 def _event(event_type: str, data: str, cursor: str | None) -> Event:
     try:
-        said = json.loads(data)
-        if not event_type:
+        said = _object(data)
+        if not event_type and _is_text(said["topic"]) and (said["id"] is None or _is_text(said["id"])):
             return Event(**{name: said[name] for name in _ENVELOPE}, cursor=cursor)
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, KeyError):
         pass
     raise TidegateError("events come without an envelope: the gateway is too old for this client")
+
+
+def _gap(said: dict[str, Any], cursor: str | None) -> Gap:
+    topic, reason, from_id, to_id = (said.get(name) for name in ("topic", "reason", "from", "to"))
+    if _is_text(topic) and _is_text(reason):
+        return Gap(str(topic), str(reason), from_id, to_id, cursor)
+    raise ValueError("a gap without a topic or a reason")
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _object(data: str) -> dict[str, Any]:
+    """Raises a ValueError if it is none."""
+    try:
+        try:
+            said = json.loads(data)
+        except ValueError:
+            # Perhaps a whole number has more digits than `int` reads.
+            said = json.loads(data, parse_int=_whole)
+    except RecursionError:
+        raise ValueError("JSON that is too deep") from None
+    if not isinstance(said, dict):
+        raise ValueError("no JSON object")
+    return said
+
+
+def _whole(digits: str) -> int | Decimal:
+    try:
+        return int(digits)
+    except ValueError:
+        return Decimal(digits)
 
 
 _ENVELOPE = ("topic", "id", "event", "time", "encoding", "data")

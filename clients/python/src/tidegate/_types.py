@@ -21,7 +21,7 @@ class Event:
     """When it was logged, in milliseconds since 1970."""
     encoding: Literal["json", "text"]
     data: Any
-    """A value if the event's data is JSON, else a string."""
+    """A value if the event's data is JSON that every parser takes, else a string."""
     cursor: str | None
     """Where a stream would go on after it: to be kept, and given as `cursor`."""
 
