@@ -5,7 +5,9 @@
 //! Method: real sockets that nobody reads, and far more published than the replica may hold; its
 //! peak memory is read from the system.
 
-use crate::support::{Event, Redis, Sse, eventually, fleet, follow_until, over_both_brokers};
+use crate::support::{
+    Event, Redis, Sse, eventually, fleet, follow_until, over_both_brokers, send_queue,
+};
 
 /// Bytes of one event's data, near the limit of 64 KiB.
 const LARGE: usize = 60_000;
@@ -300,20 +302,4 @@ fn a_reader_that_stops_holds_little_in_the_kernel() {
     println!("unsent and unacknowledged: {held:?} bytes");
     assert!(held[0] <= UNSENT + MORE, "{held:?}");
     assert!(held[1] > UNSENT + MORE, "nothing is measured: {held:?}");
-}
-
-/// Bytes that were written to sockets of a local port and not acknowledged, the most of any, as
-/// [proc(5)](https://man7.org/linux/man-pages/man5/proc_net.5.html) has it in `tx_queue`.
-fn send_queue(port: u16) -> usize {
-    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
-    let of_port = format!(":{port:04X}");
-    let queues = table.lines().filter_map(|line| {
-        let mut words = line.split_whitespace().skip(1);
-        let (local, _peer, _state) = (words.next()?, words.next()?, words.next()?);
-        let (sent, _received) = words.next()?.split_once(':')?;
-        local
-            .ends_with(&of_port)
-            .then(|| usize::from_str_radix(sent, 16).unwrap())
-    });
-    queues.max().unwrap_or_default()
 }
