@@ -573,13 +573,16 @@ def replica():
                         "Topics and windows",
                         """Topics that streams here read, and on the right the memory of their windows:
                         window.bytes_max a topic at most, and at window.total_bytes_max the largest give up events;
-                        and of pages of the log, for streams that are behind: at limits.page_bytes_max reads wait.""",
+                        and of pages of the log, for streams that are behind: at limits.page_bytes_max reads wait.
+                        answers: of GET /topics and below, not taken yet: at limits.answer_bytes_max some break off.""",
                         ("sum(tidegate_topics{})", "topics"),
                         ("sum(tidegate_window_bytes{})", "windows"),
                         ("sum(tidegate_page_bytes{})", "pages"),
+                        ("sum(tidegate_answer_bytes{})", "answers"),
                         ("sum(rate(tidegate_page_waits_total{}[r]))", "reads that wait"),
+                        ("sum(rate(tidegate_answers_given_up_total{}[r]))", "answers given up"),
                         ("sum(rate(tidegate_window_evicted_events_total{}[r]))", "events given up"),
-                        right=("windows|pages", "bytes"),
+                        right=("windows|pages|answers", "bytes"),
                     ),
                 ],
             ),

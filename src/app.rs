@@ -17,7 +17,7 @@ use self::supervisor::{Inherited, State};
 use crate::config::{Config, Engine, Origins};
 use crate::follow::reads::Reads;
 use crate::http::accept::Listener;
-use crate::http::{Auth, Gateway, Guard, Intake, Rules, ops_router, router};
+use crate::http::{Answers, Auth, Gateway, Guard, Intake, Rules, ops_router, router};
 use crate::hub::Hub;
 use crate::limits::Addresses;
 use crate::limits::places::Places;
@@ -107,6 +107,7 @@ impl App {
         let streams = Arc::new(stream_settings(config, &metrics));
         let sockets = start_sockets(config.engine, &streams, &reads)?;
         let intake = Intake::new(&config.publish, metrics.clone());
+        let answers = Answers::new(config.limits.answer_bytes_max, metrics.clone());
         let gateway = Arc::new(Gateway {
             hub,
             broker,
@@ -118,6 +119,7 @@ impl App {
             publish: config.publish.clone(),
             publishing: Semaphore::new(config.publish.in_flight_max),
             intake,
+            answers,
             body_timeout: config.server.body_timeout,
             open_wait: config.stream.open_wait,
             open_streams,
@@ -197,6 +199,9 @@ impl App {
         gateway
             .reads
             .set_page_bytes_max(config.limits.page_bytes_max);
+        gateway
+            .answers
+            .set_bytes_max(config.limits.answer_bytes_max);
         gateway
             .open_streams
             .set_lines_max(config.logging.stream_lines_max);

@@ -21,7 +21,7 @@ class Front:
             shutil.copy(file, self.home)
         tls = f"listen 127.0.0.1:{self.port} ssl http2; ssl_certificate cert.pem; ssl_certificate_key key.pem;"
         main = (self.home / "nginx.conf").read_text()
-        main = re.sub(r"listen \S+ backlog=4096 reuseport;", tls, main)
+        main = re.sub(r"listen \S+ backlog=4096 reuseport[^;]*;", tls, main)
         main = main.replace(f":{os.environ['NGINX_STATUS_PORT']};", f":{status};")
         (self.home / "nginx.conf").write_text(main)
         self.certificate = self.home / "cert.pem"

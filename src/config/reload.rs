@@ -5,7 +5,7 @@ use super::source::Faults;
 
 /// Keys that a reload takes: who may publish, the way to Redis, the limits of requests, what the log keeps, and
 /// what is logged. All others are taken at the start.
-pub const RELOADABLE: [&str; 31] = [
+pub const RELOADABLE: [&str; 32] = [
     "auth.publish_key",
     "auth.publish_key_file",
     "auth.open_publishing",
@@ -25,6 +25,7 @@ pub const RELOADABLE: [&str; 31] = [
     "limits.topics_max",
     "limits.replays_max",
     "limits.page_bytes_max",
+    "limits.answer_bytes_max",
     "limits.history_events_max",
     "limits.address.streams_max",
     "limits.address.streams_per_second",

@@ -120,6 +120,8 @@ pub struct Limits {
     pub replays_max: usize,
     /// Bytes of pages of the log in memory; beyond it reads wait a little.
     pub page_bytes_max: usize,
+    /// Bytes of answers of `GET /topics` and below that wait for their clients; beyond it some are given up.
+    pub answer_bytes_max: usize,
     /// Events of `?last=` and of one page of `GET /topics/{topic}/events`.
     pub history_events_max: usize,
     /// What one address may take of it.
@@ -344,6 +346,7 @@ impl Limits {
             topics_max: s.get("limits.topics_max", "0"),
             replays_max: s.count("limits.replays_max", "32"),
             page_bytes_max: s.count("limits.page_bytes_max", "67108864"),
+            answer_bytes_max: s.count("limits.answer_bytes_max", "33554432"),
             history_events_max: s.count("limits.history_events_max", "1000"),
             address: PerAddress::take(s),
         };

@@ -1,5 +1,6 @@
 //! What the handlers share.
 
+use super::answers::Answers;
 use super::auth::Auth;
 use super::intake::Intake;
 use crate::broker::Broker;
@@ -40,6 +41,7 @@ pub struct Gateway {
     pub publish: Publish,
     pub publishing: Semaphore,
     pub intake: Intake,
+    pub answers: Answers,
     pub body_timeout: Duration,
     pub open_wait: Duration,
     pub addresses: Arc<Addresses>,

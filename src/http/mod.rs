@@ -10,6 +10,7 @@
 pub mod accept;
 mod address;
 mod answer;
+mod answers;
 mod auth;
 mod batch;
 mod cors;
@@ -32,6 +33,7 @@ mod subscribe;
 mod topics;
 mod vocabulary;
 
+pub use answers::Answers;
 pub use auth::Auth;
 pub use gateway::{Gateway, Rules};
 pub use guard::Guard;

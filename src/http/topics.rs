@@ -17,6 +17,7 @@ use crate::sse::Gap;
 use axum::Extension;
 use axum::extract::{RawQuery, State};
 use axum::http::HeaderMap;
+use axum::response::Response;
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -45,7 +46,7 @@ pub(super) async fn list(
     State(gateway): State<Arc<Gateway>>,
     Extension(client): Extension<Client>,
     RawQuery(query): RawQuery,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Response, Problem> {
     let query = Query::read(query.as_deref(), &PAGE)?;
     let limit = query
         .number("limit", &(LIST_MAX as u64))?
@@ -58,7 +59,8 @@ pub(super) async fn list(
         .await?;
     drop(place);
     let next = topics.last().filter(|_| topics.len() == limit).cloned();
-    Ok(Json(json!({ "topics": topics, "next": next })))
+    let page = json!({ "topics": topics, "next": next });
+    Ok(gateway.answers.json(client.network, &page))
 }
 
 /// What the log holds of a topic, and who reads it.
@@ -67,7 +69,7 @@ pub(super) async fn show(
     Extension(client): Extension<Client>,
     Name(name): Name,
     RawQuery(query): RawQuery,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Response, Problem> {
     Query::read(query.as_deref(), &NOTHING)?;
     let topic = topic_of(&name)?;
     let here = gateway
@@ -84,14 +86,15 @@ pub(super) async fn show(
         )));
     }
     let range = state.as_ref().and_then(|state| state.range);
-    Ok(Json(json!({
+    let shown = json!({
         "topic": topic,
         "first": range.map(|(first, _)| first),
         "last": range.map(|(_, last)| last),
         "length": state.as_ref().map_or(0, |state| state.length),
         "ended": state.as_ref().is_some_and(|state| state.ended),
         "subscribers": here + state.map_or(0, |state| state.subscribers_elsewhere),
-    })))
+    });
+    Ok(gateway.answers.json(client.network, &shown))
 }
 
 #[derive(Serialize)]
@@ -108,7 +111,7 @@ pub(super) async fn events(
     Extension(client): Extension<Client>,
     Name(name): Name,
     RawQuery(query): RawQuery,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Response, Problem> {
     let topic = topic_of(&name)?;
     let query = Query::read(query.as_deref(), &PAGE)?;
     let after = match query.first("after") {
@@ -150,9 +153,9 @@ pub(super) async fn events(
             data: frame.data(),
         })
         .collect();
-    Ok(Json(
-        json!({ "topic": topic, "events": events, "more": page.cut_at.is_some(), "gap": gap }),
-    ))
+    let page =
+        json!({ "topic": topic, "events": events, "more": page.cut_at.is_some(), "gap": gap });
+    Ok(gateway.answers.json(client.network, &page))
 }
 
 /// Deletes a topic's log; its streams are told, and the next publish opens it anew.

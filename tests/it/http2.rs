@@ -289,6 +289,61 @@ fn an_answer_for_which_no_room_is_made_is_given_up() {
     }
 }
 
+/// Streams without a window hold answers, and so do connections that nobody reads: together no more than they may.
+#[test]
+fn answers_that_nobody_takes_share_one_bound_and_others_have_theirs_whole() {
+    const BOUND: usize = 4 * 1024 * 1024;
+    const STREAMS: usize = 20;
+    const PATH: &str = "/topics/large/events?limit=1000";
+    let bound = BOUND.to_string();
+    let gateway = Gateway::start(&[("limits.answer_bytes_max", &bound)]);
+    for _ in 0..10 {
+        // Six bytes each in JSON.
+        gateway.publish("large", &"\u{1}".repeat(30_000));
+    }
+    let whole = gateway.get(PATH);
+    let size = whole.body.len();
+    assert!(
+        STREAMS * size > 3 * BOUND,
+        "far more than may be held: {size}"
+    );
+    let held = || gateway.metric("tidegate_answer_bytes", &[]);
+    let given_up = || gateway.metric("tidegate_answers_given_up_total", &[]);
+    #[expect(clippy::cast_precision_loss, reason = "far below what is exact")]
+    let (bound, least) = (BOUND as f64, (BOUND - 2 * size) as f64);
+
+    let mut client = Client::connect(&gateway, 0);
+    for number in 0..STREAMS {
+        client.request(u32::try_from(2 * number + 1).unwrap(), "GET", PATH);
+    }
+    let mut unread: Vec<TcpStream> = (0..STREAMS)
+        .map(|_| {
+            let mut socket = gateway.connect();
+            let request = format!("GET {PATH} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+            socket.write_all(request.as_bytes()).unwrap();
+            socket
+        })
+        .collect();
+    let expected = 2 * STREAMS - BOUND / size;
+    #[expect(clippy::cast_precision_loss, reason = "a handful")]
+    let expected = expected as f64;
+    eventually("those beyond the bound were given up", || {
+        assert!(held() <= bound, "{}", held());
+        given_up() >= expected
+    });
+    assert!(held() > least, "{}", held());
+    for _ in 0..20 {
+        assert_eq!(gateway.get(PATH).body, whole.body);
+        assert!(held() <= bound, "{}", held());
+    }
+    // One that was given up breaks off.
+    let mut came = Vec::new();
+    drop(unread[0].read_to_end(&mut came));
+    assert!(came.len() < size, "{} of {size}", came.len());
+    drop((client, unread));
+    gateway.wait_for_metric("tidegate_answer_bytes", &[], 0.0);
+}
+
 /// The same over HTTP/1.1, where a stream goes out as a body: its connection is closed.
 #[test]
 fn a_body_over_http_1_whose_reader_stops_is_cut_by_its_age() {

@@ -7,7 +7,7 @@
 
 use crate::support::{
     Answer, End, Gateway, NDJSON, Nginx, OPERATORS, Redis, Sse, connect, eventually, exchange,
-    fleet, follow_until, replica_at, wait_for_ears,
+    fleet, follow_until, replica_at, send_queue, wait_for_ears,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read as _, Write as _};
@@ -581,6 +581,43 @@ fn a_client_that_leaves_is_gone_at_the_replica() {
     replicas[0].wait_for_metric("tidegate_open_connections", &[], 1.0);
     drop(stream);
     replicas[0].wait_for_metric("tidegate_open_connections", &[], 0.0);
+}
+
+/// The kernel would hold four megabytes for each of them, whatever little a replica holds.
+#[test]
+fn a_reader_that_stops_holds_little_in_the_kernel_of_nginx() {
+    const EVENTS: usize = 250;
+    const LARGE: usize = 60_000;
+    // The kernel takes twice what is asked for, and the last write whole.
+    const HELD_MAX: usize = 2 * 131_072 + 65_536;
+    let redis = Redis::start();
+    let replicas = fleet(&redis, 1, &[]);
+    for number in 0..EVENTS {
+        redis.publish("news", &format!("{number} {}", "x".repeat(LARGE)), &[]);
+    }
+    let upstream = format!("proxy_pass http://{};", replicas[0].address());
+    let held: Vec<usize> = [
+        Nginx::before(&replicas),
+        Nginx::with(&format!(
+            "location / {{ {upstream} proxy_http_version 1.1; proxy_set_header Connection \"\"; }}"
+        )),
+    ]
+    .iter()
+    .map(|nginx| {
+        let mut stuck = nginx.open("/events/news?since=earliest", &[]);
+        let blocked = [("state", "blocked")];
+        replicas[0].wait_for_metric("tidegate_streams_behind", &blocked, 1.0);
+        let held = send_queue(nginx.address().port());
+        stuck.opened();
+        for number in 0..EVENTS {
+            assert!(stuck.next_event().data.starts_with(&format!("{number} ")));
+        }
+        held
+    })
+    .collect();
+    println!("unsent and unacknowledged: {held:?} bytes");
+    assert!(held[0] <= HELD_MAX, "{held:?}");
+    assert!(held[1] > HELD_MAX, "nothing is measured: {held:?}");
 }
 
 /// What was refused before its body was read had the replica close the connection: nginx answered

@@ -7,7 +7,7 @@
 
 use crate::support::{
     Directory, Gateway, Nginx, OPERATORS, Process, Redis, eventually, fleet, free_address, nginx,
-    program, replica_at,
+    program, receive_queue, replica_at, send_queue,
 };
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use rustix::process::{Pid, Signal, kill_process};
@@ -596,6 +596,46 @@ fn when_no_replica_is_there_a_stream_is_told_when_to_come_back() {
             "{kind:?}"
         );
         assert!(said.body().contains("Idempotency-Key"), "{kind:?}");
+    }
+}
+
+/// What a client does not take waits in the kernel, towards it and from the replica. Caddy bounds neither, and says so.
+#[test]
+fn a_reader_that_stops_holds_little_in_the_kernel_of_a_proxy() {
+    const EVENTS: usize = 200;
+    // The kernel takes twice what is asked for, and the last write whole.
+    const HELD_MAX: usize = 2 * 131_072 + 65_536;
+    let redis = Redis::start();
+    let replicas = fleet(&redis, 3, &[]);
+    for (kind, version) in [
+        (Kind::Nginx, VERSIONS[0]),
+        (Kind::Nginx, VERSIONS[1]),
+        (Kind::Haproxy, VERSIONS[0]),
+        (Kind::Haproxy, VERSIONS[1]),
+    ] {
+        let proxy = Proxy::before(kind, &replicas, &[]);
+        let (mut stuck, _) = proxy.listen(&[version], "/events/news");
+        stuck.0.pause();
+        let publish =
+            |number: usize| redis.publish("news", &format!("{number}{}", "x".repeat(60_000)), &[]);
+        let last = (0..EVENTS).map(publish).last().unwrap();
+        let blocked = [("state", "blocked")];
+        eventually("it takes nothing any more", || {
+            let of = |replica: &Gateway| replica.metric("tidegate_streams_behind", &blocked);
+            replicas.iter().any(|replica| of(replica) > 0.5)
+        });
+        let towards = send_queue(proxy.https.port());
+        let from = replicas
+            .iter()
+            .map(|replica| receive_queue(replica.address().port()));
+        let from = from.max().unwrap();
+        println!("{kind:?} {version}: {towards} bytes towards the client, {from} from the replica");
+        assert!(towards <= HELD_MAX, "{kind:?} {version}: {towards}");
+        if kind == Kind::Haproxy {
+            assert!(from <= HELD_MAX, "{version}: {from}");
+        }
+        stuck.0.resume();
+        stuck.wait_for_event(&last);
     }
 }
 

@@ -5,7 +5,11 @@
 //! Method: real sockets that nobody reads, and far more published than the replica may hold; its
 //! peak memory is read from the system.
 
-use crate::support::{Event, Redis, Sse, eventually, fleet, follow_until, over_both_brokers};
+use std::io::{Read as _, Write as _};
+
+use crate::support::{
+    Event, Redis, Sse, eventually, fleet, follow_until, over_both_brokers, send_queue,
+};
 
 /// Bytes of one event's data, near the limit of 64 KiB.
 const LARGE: usize = 60_000;
@@ -220,8 +224,8 @@ fn all_windows_share_one_bound_and_small_topics_keep_theirs() {
     );
 }
 
-/// Each has asked for pages of many topics, and holds none of them while it takes nothing. One whose body is
-/// of HTTP/2 lets them go as well.
+/// Each has asked for pages of many topics, and lets them go when it has taken nothing for a while. Until then all of
+/// them together hold no more than they may. One whose body is of HTTP/2 lets them go as well.
 #[test]
 fn many_readers_of_many_topics_that_stop_in_a_replay_hold_no_pages() {
     const TOPICS: usize = 16;
@@ -229,8 +233,10 @@ fn many_readers_of_many_topics_that_stop_in_a_replay_hold_no_pages() {
     const READERS: usize = 40;
     // They would hold a page of each topic, of three events at least.
     const MEMORY_MAX: usize = READERS * TOPICS * LARGE * 3 / 2;
+    const PAGES_MAX: usize = 16 * MIB;
     let redis = Redis::start();
-    let gateway = fleet(&redis, 1, &[]).remove(0);
+    let pages_max = PAGES_MAX.to_string();
+    let gateway = fleet(&redis, 1, &[("limits.page_bytes_max", &pages_max)]).remove(0);
     let topics: Vec<String> = (0..TOPICS).map(|topic| format!("many-{topic}")).collect();
     for number in 0..EVENTS {
         for topic in &topics {
@@ -271,6 +277,54 @@ fn many_readers_of_many_topics_that_stop_in_a_replay_hold_no_pages() {
     drop((stuck, bodies));
 }
 
+/// What it did not take when it was blocked is not asked of Redis again each time that it takes a little.
+#[test]
+fn a_reader_that_drips_has_each_page_read_once() {
+    const TOPICS: usize = 60;
+    const EVENTS: usize = 20;
+    const BYTES: usize = 10_000;
+    const DROP: usize = 65_536;
+    // With so many topics a page has eight events. Nothing is let go unless the machine is very slow.
+    const PAGES: usize = TOPICS * EVENTS.div_ceil(8);
+    const { assert!(TOPICS * EVENTS * BYTES > 150 * DROP, "many drops") }
+    let redis = Redis::start();
+    let gateway = fleet(&redis, 1, &[]).remove(0);
+    let topics: Vec<String> = (0..TOPICS).map(|topic| format!("drips-{topic}")).collect();
+    for number in 0..EVENTS {
+        for topic in &topics {
+            redis.publish(topic, &format!("{number} {}", "x".repeat(BYTES)), &[]);
+        }
+    }
+    let query: Vec<String> = topics
+        .iter()
+        .map(|topic| format!("topic={topic}"))
+        .collect();
+    let mut socket = gateway.connect();
+    let head = "HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let request = format!("GET /events?{}&since=earliest {head}", query.join("&"));
+    socket.write_all(request.as_bytes()).unwrap();
+    let metric = |name, labels: &[_]| gateway.metric(name, labels);
+    #[expect(clippy::cast_precision_loss, reason = "far below what is exact")]
+    let (all, most) = ((TOPICS * EVENTS) as f64, (2 * PAGES) as f64);
+    let (mut drop_of, mut drops) = (vec![0; DROP], 0);
+    let mut has_all = false;
+    loop {
+        eventually("it takes nothing now, or has all", || {
+            has_all = metric("tidegate_events_delivered_total", &[]) >= all;
+            has_all || metric("tidegate_streams_behind", &[("state", "blocked")]) > 0.5
+        });
+        if has_all {
+            break;
+        }
+        socket.read_exact(&mut drop_of).unwrap();
+        drops += 1;
+    }
+    let pages = metric("tidegate_log_reads_total", &[]);
+    println!("{drops} drops, {pages} pages read");
+    assert!(drops > 100, "{drops}");
+    assert!(pages <= most, "{pages} pages for {drops} drops");
+}
+
 /// What a reader that stops holds in the kernel is what was not sent yet, and that is bounded.
 #[test]
 fn a_reader_that_stops_holds_little_in_the_kernel() {
@@ -300,20 +354,4 @@ fn a_reader_that_stops_holds_little_in_the_kernel() {
     println!("unsent and unacknowledged: {held:?} bytes");
     assert!(held[0] <= UNSENT + MORE, "{held:?}");
     assert!(held[1] > UNSENT + MORE, "nothing is measured: {held:?}");
-}
-
-/// Bytes that were written to sockets of a local port and not acknowledged, the most of any, as
-/// [proc(5)](https://man7.org/linux/man-pages/man5/proc_net.5.html) has it in `tx_queue`.
-fn send_queue(port: u16) -> usize {
-    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
-    let of_port = format!(":{port:04X}");
-    let queues = table.lines().filter_map(|line| {
-        let mut words = line.split_whitespace().skip(1);
-        let (local, _peer, _state) = (words.next()?, words.next()?, words.next()?);
-        let (sent, _received) = words.next()?.split_once(':')?;
-        local
-            .ends_with(&of_port)
-            .then(|| usize::from_str_radix(sent, 16).unwrap())
-    });
-    queues.max().unwrap_or_default()
 }

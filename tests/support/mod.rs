@@ -15,6 +15,7 @@
 //! | [`chromium`] | a browser without a window |
 //! | [`Nginx`] | a private nginx, with the shipped files or its own |
 //! | [`Answer`] | one HTTP request and its answer |
+//! | [`send_queue`], [`receive_queue`] | what waits in sockets |
 //! | [`seed`] | choices at random that can be made again |
 //! | [`eventually`] | the one place that waits by the clock |
 //!
@@ -55,6 +56,7 @@ mod http;
 mod link;
 pub mod nginx;
 mod process;
+mod queues;
 mod redis;
 mod seed;
 mod sentinel;
@@ -69,6 +71,7 @@ pub use http::{Answer, Headers, connect, exchange};
 pub use link::Link;
 pub use nginx::{Nginx, free_address, program};
 pub use process::{Directory, Lines, Output, Process, binary, environment, run, run_with};
+pub use queues::{receive_queue, send_queue};
 pub use redis::{Redis, server_program};
 pub use seed::{choices, seed};
 pub use sentinel::Watched;

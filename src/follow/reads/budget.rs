@@ -1,7 +1,7 @@
 //! How many bytes of pages may be in memory before further reads wait.
 //!
-//! A page lives until the last stream that shares it was shown it, or has let it go because its client
-//! takes nothing. So what is held is what clients are being shown at this moment. A read reserves room for the
+//! A page lives until the last stream that shares it was shown it, or has let it go: its client has taken nothing for a
+//! while, or takes nothing at this moment and a read waits for room. So what is held is what clients are being shown. A read reserves room for the
 //! most that it may bring before it is asked of the log, and where there is none it waits for others to be done.
 //!
 //! A stream of many topics shows nothing before it has a page of each, and one answer of the log may bring a part
@@ -13,7 +13,7 @@ use crate::log::{Held, Page, Reading};
 use crate::metrics::Metrics;
 use crate::sse::Frame;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::{Mutex, Notify};
 
@@ -34,8 +34,29 @@ pub(super) struct PageBudget {
     /// Bytes that are reserved for a page: twice as many as the last ones had, about.
     page: AtomicI64,
     freed: Notify,
+    /// Reads that wait for room.
+    waiting: AtomicUsize,
+    /// One has begun to wait.
+    wanted: Notify,
     /// Whoever goes on next without room.
     next: Mutex<()>,
+}
+
+/// A read that waits for room.
+struct Waiting<'a>(&'a PageBudget);
+
+impl<'a> Waiting<'a> {
+    fn begin(budget: &'a PageBudget) -> Self {
+        budget.waiting.fetch_add(1, Ordering::AcqRel);
+        budget.wanted.notify_one();
+        Self(budget)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 /// Room for what a read may bring, until it has come.
@@ -84,6 +105,8 @@ impl PageBudget {
             reserved: AtomicI64::new(0),
             page: AtomicI64::new(bytes(PAGE_BYTES)),
             freed: Notify::new(),
+            waiting: AtomicUsize::new(0),
+            wanted: Notify::new(),
             next: Mutex::new(()),
         }
     }
@@ -122,6 +145,19 @@ impl PageBudget {
         bytes(pages).saturating_mul(self.page.load(Ordering::Relaxed))
     }
 
+    /// Whether a read waits for room.
+    pub(super) fn is_short(&self) -> bool {
+        self.waiting.load(Ordering::Acquire) > 0
+    }
+
+    /// Waits until a read has begun to wait for room since the last call.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub(super) async fn wanted(&self) {
+        self.wanted.notified().await;
+    }
+
     /// Waits until there is room for so many pages, or until it is this read's turn to go on without.
     ///
     /// # Cancel safety
@@ -133,6 +169,7 @@ impl PageBudget {
             return Some(room);
         }
         self.metrics.page_waits.inc();
+        let _waiting = Waiting::begin(self);
         let free = async {
             loop {
                 // Told of before the look: what is freed in between is not missed.
@@ -254,8 +291,12 @@ mod tests {
         let budget = budget(2);
         let first = has_room(&budget, 1).await.unwrap();
         let second = has_room(&budget, 8).await.unwrap();
+        assert!(!budget.is_short());
         assert!(has_room(&budget, 1).await.is_none());
         assert_eq!(budget.metrics.page_waits.get(), 1);
+        // Told to whoever holds pages that nobody takes, though it waits no more.
+        budget.wanted().await;
+        assert!(!budget.is_short());
         // Who holds a part of what it needs has the rest without waiting.
         let rest = budget.take(8);
         drop(first);
@@ -278,6 +319,19 @@ mod tests {
         let mut whole = reading();
         budget.hold(&mut whole, 0, None);
         assert!(has_room(&budget, 1).await.is_some());
+    }
+
+    #[tokio::test]
+    async fn as_long_as_a_read_waits_there_is_a_shortage() {
+        let budget = budget(1);
+        let held = has_room(&budget, 1).await.unwrap();
+        let mut room = std::pin::pin!(budget.room(1));
+        let first = std::future::poll_fn(|cx| Poll::Ready(room.as_mut().poll(cx).is_ready()));
+        assert!(!first.await);
+        assert!(budget.is_short());
+        drop(held);
+        assert!(room.await.is_some());
+        assert!(!budget.is_short());
     }
 
     /// It may be held by streams that wait for this very read.

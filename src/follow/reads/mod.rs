@@ -93,6 +93,20 @@ impl Reads {
         self.0.budget.set_most(bytes);
     }
 
+    /// Whether a read waits for room: then nobody holds pages that its client does not take.
+    #[must_use]
+    pub fn is_short_of_room(&self) -> bool {
+        self.0.budget.is_short()
+    }
+
+    /// Waits until a read has begun to wait for room since the last call.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn room_wanted(&self) {
+        self.0.budget.wanted().await;
+    }
+
     /// Other numbers of reads at the same time, in all and of one address. Those that are under way go on.
     pub fn set_places(&self, most: usize, each_max: usize) {
         self.0.places.set_most(most, each_max);

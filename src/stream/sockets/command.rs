@@ -17,6 +17,8 @@ pub(super) enum Command {
     Opened(Key, Box<Stream>),
     /// The answer to a wait of this number.
     Pages(u64, LogRead, Arc<Reading>),
+    /// Let the pages go that are held for peers who take nothing now: a read waits for room.
+    ReleasePages,
     /// Offer the connections from this number on to a list, some at a time.
     List(usize, Top, oneshot::Sender<Top>),
     /// End: the streams that are left are cut.

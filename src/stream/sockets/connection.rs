@@ -285,7 +285,7 @@ impl Connection {
 
     /// Writes pieces. What the socket does not take waits; the pieces' bytes are shared with the
     /// window, so that waiting costs no copy of them.
-    pub(super) fn write(&mut self, pieces: &mut Vec<Span>) -> Written {
+    pub(super) fn write(&mut self, pieces: &mut Vec<Span>, now: CoarseInstant) -> Written {
         let sent = match pieces.as_slice() {
             [] => return Written::All,
             [piece] => send(|| Ok(rustix::net::send(&self.socket, piece, SendFlags::empty())?)),
@@ -302,20 +302,24 @@ impl Connection {
             pieces.clear();
             return Written::All;
         }
-        let mut rest = Rest::new(self.guard.metrics());
+        let mut rest = Rest::new(self.guard.metrics(), now);
         pieces
             .drain(..)
             .for_each(|piece| rest.push(piece.into_bytes()));
         rest.drop_front(sent);
         self.rest = Some(Box::new(rest));
         // Edge-triggered: only a call that would block has the kernel tell when it would not.
-        let written = self.flush();
-        if matches!(written, Written::Blocked)
-            && let State::Live(stream) = &mut self.state
-        {
+        self.flush()
+    }
+
+    /// Lets the pages go that its stream holds, if it has been blocked since this time. Whether that is so.
+    pub(super) fn release_pages(&mut self, since: CoarseInstant) -> bool {
+        let is_blocked = self.rest.as_ref().is_some_and(|rest| rest.since == since);
+        if is_blocked && let State::Live(stream) = &mut self.state {
             stream.release_pages();
+            return true;
         }
-        written
+        false
     }
 
     /// Writes what waits for the socket, as far as it takes it.
@@ -335,13 +339,13 @@ impl Connection {
     }
 
     /// It is over: what waits is written first, then the end, if it is a clean one.
-    pub(super) fn end(&mut self, ending: Ending) -> Written {
+    pub(super) fn end(&mut self, ending: Ending, now: CoarseInstant) -> Written {
         self.close(ending.reason());
         if matches!(ending, Ending::Clean(_)) {
             let metrics = self.guard.metrics();
             let rest = self
                 .rest
-                .get_or_insert_with(|| Box::new(Rest::new(metrics)));
+                .get_or_insert_with(|| Box::new(Rest::new(metrics, now)));
             rest.push(Bytes::from_static(chunk::LAST));
         }
         self.state = State::Over(ending);

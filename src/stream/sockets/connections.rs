@@ -8,6 +8,7 @@ use super::beat::Beat;
 use super::command::Command;
 use super::connection::{Connection, Written};
 use super::handoff::HandedOff;
+use super::held::Held;
 use super::mailbox::Mailbox;
 use super::run_queue::{Batch, RunQueue};
 use super::table::{Key, Table};
@@ -53,6 +54,7 @@ pub(super) struct Connections {
     all: Table<Connection>,
     queue: RunQueue,
     waits: Waits,
+    held: Held,
     /// Of the connection that came last: tells those apart that had the same number.
     serial: u32,
     /// The time of this round. All that is done in it is done at one time.
@@ -76,6 +78,7 @@ impl Connections {
             mailbox,
             all: Table::new(),
             waits: Waits::default(),
+            held: Held::default(),
             serial: 0,
             now,
             out: Out::chunked(),
@@ -92,6 +95,28 @@ impl Connections {
     pub(super) fn begin_round(&mut self) {
         self.now = CoarseInstant::now();
         self.tally.read_clock();
+        while let Some((since, key)) = self.held.next_due(self.now) {
+            self.release_pages(since, key);
+        }
+    }
+
+    /// A connection that has been blocked since this time lets its pages go.
+    fn release_pages(&mut self, since: CoarseInstant, key: Key) {
+        if self.get(key).is_some_and(|it| it.release_pages(since)) {
+            self.held.released(key, self.now);
+        }
+    }
+
+    /// A connection is blocked now. What it holds it keeps for a while, unless somebody waits for the room.
+    fn blocked(&mut self, number: u32) {
+        let Some(key) = self.all.get(number).map(Connection::key) else {
+            return;
+        };
+        if self.shared.reads.is_short_of_room() {
+            self.release_pages(self.now, key);
+        } else {
+            self.held.hold(key, self.now);
+        }
     }
 
     /// All are advanced whose group was woken, whose time has come, or who had more to write.
@@ -176,6 +201,11 @@ impl Connections {
                     if self.get(key).is_some_and(|it| it.resume(&reading)) {
                         self.queue.put_again(key.number);
                     }
+                }
+            }
+            Command::ReleasePages => {
+                for (since, key) in self.held.take_all() {
+                    self.release_pages(since, key);
                 }
             }
             Command::List(from, top, reply) => self.list(from, top, reply),
@@ -280,7 +310,7 @@ impl Connections {
         if let Some(ending) = connection.overdue(self.now, &self.shared.settings) {
             // A reader that has stopped is not waited for.
             let was_blocked = connection.is_blocked();
-            if connection.end(ending) != Written::Blocked || was_blocked {
+            if connection.end(ending, self.now) != Written::Blocked || was_blocked {
                 self.remove(number);
             }
         } else if connection.is_blocked() {
@@ -307,7 +337,13 @@ impl Connections {
             let turn = connection.turn(now, &self.shared.settings, &mut self.out);
             connection.guard.add_bytes(self.out.bytes as u64);
             self.tally.add(&mut self.out);
-            let written = connection.write(&mut self.out.pieces);
+            let written = connection.write(&mut self.out.pieces, self.now);
+            if let Turn::Wait(until) = turn {
+                connection.due = until;
+            }
+            if written == Written::Blocked {
+                self.blocked(number);
+            }
             match (turn, written) {
                 (_, Written::Gone(reason)) => return self.lose(number, reason),
                 (Turn::More, Written::All) => {}
@@ -315,10 +351,7 @@ impl Connections {
                 (Turn::More | Turn::Read(_), Written::Blocked) => {
                     return self.schedule_blocked(number);
                 }
-                (Turn::Wait(until), _) => {
-                    connection.due = until;
-                    return self.schedule(number);
-                }
+                (Turn::Wait(_), _) => return self.schedule(number),
                 (Turn::Read(request), _) => return self.read(number, request),
                 (Turn::Over(ending), _) => return self.end(number, ending),
             }
@@ -329,7 +362,7 @@ impl Connections {
     /// Ends a connection whose socket still takes something: it goes once its last bytes are out.
     fn end(&mut self, number: u32, ending: Ending) {
         if let Some(connection) = self.all.get_mut(number)
-            && connection.end(ending) != Written::Blocked
+            && connection.end(ending, self.now) != Written::Blocked
         {
             self.remove(number);
         }
@@ -340,6 +373,10 @@ impl Connections {
         let Some(connection) = self.all.get_mut(number) else {
             return;
         };
+        if let Some(at) = self.held.reads_at(connection.key(), self.now) {
+            connection.due = at;
+            return self.schedule(number);
+        }
         let (shared, mailbox) = (&self.shared, &self.mailbox);
         let (key, metrics) = (connection.key(), &shared.settings.metrics);
         let name = connection.guard.network();

@@ -12,6 +12,7 @@
 //! | `connection`, `send` | one connection: its states, and writing without blocking |
 //! | `mailbox`, `command`, `groups` | how others wake a thread: by a command, or by an event of a topic |
 //! | `run_queue` | which connections are to be advanced, and when the thread must wake for the next |
+//! | `held` | pages of connections that are blocked: how long they are held, and when they are read again |
 //! | `waits`, `timer_wheel`, `table` | pages that several wait for; times; the list in order of sockets |
 //! | `cores` | which core a thread stays on |
 //! | `beat`, `watch` | whether each thread goes on, and what becomes of one that does not |
@@ -67,6 +68,7 @@ mod cores;
 mod gate;
 mod groups;
 mod handoff;
+mod held;
 mod mailbox;
 mod run_queue;
 mod send;
@@ -108,6 +110,7 @@ pub struct Sockets {
     found: Arc<Found>,
     helper: AbortHandle,
     nudger: AbortHandle,
+    releaser: AbortHandle,
 }
 
 impl Sockets {
@@ -151,6 +154,7 @@ impl Sockets {
         let mailboxes: Arc<[_]> = mailboxes.into();
         let adopted = Arc::new(Notify::new());
         let nudge = nudge_all(mailboxes.clone(), adopted.clone());
+        let release = release_pages(mailboxes.clone(), reads.clone());
         let watch = Watch::begin(beats, patience, settings.metrics.clone())?;
         Ok(Self {
             mailboxes,
@@ -160,6 +164,7 @@ impl Sockets {
             watch: Mutex::new(Some(watch)),
             helper: runtime.spawn(help_all(workers, help)).abort_handle(),
             nudger: runtime.spawn(nudge).abort_handle(),
+            releaser: runtime.spawn(release).abort_handle(),
         })
     }
 
@@ -212,6 +217,17 @@ impl Sockets {
         watch.unwrap_or_else(PoisonError::into_inner).take();
         self.helper.abort();
         self.nudger.abort();
+        self.releaser.abort();
+    }
+}
+
+/// Has the threads let go what they hold for peers that take nothing, whenever a read waits for room.
+async fn release_pages(mailboxes: Arc<[Arc<Mailbox>]>, reads: Reads) {
+    loop {
+        reads.room_wanted().await;
+        for mailbox in &*mailboxes {
+            mailbox.send(Command::ReleasePages);
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Writing to a socket that does not block, and what it did not take.
 
 use crate::metrics::{Behind, Counted, Metrics};
+use crate::time::CoarseInstant;
 use bytes::Bytes;
 use mio::net::TcpStream;
 use socket2::SockRef;
@@ -16,13 +17,16 @@ const SLICES_MAX: usize = 512;
 pub(super) struct Rest {
     /// Pieces in the order in which they are to be written.
     pieces: VecDeque<Bytes>,
+    /// Since when it waits.
+    pub(super) since: CoarseInstant,
     _counted: Counted,
 }
 
 impl Rest {
-    pub(super) fn new(metrics: &Metrics) -> Self {
+    pub(super) fn new(metrics: &Metrics, since: CoarseInstant) -> Self {
         Self {
             pieces: VecDeque::new(),
+            since,
             _counted: metrics.behind(Behind::Blocked),
         }
     }

@@ -1,7 +1,7 @@
 //! A list of what a thread owns, in the order of its sockets.
 
 /// Names a connection: its number, and which of those that had the number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Key {
     pub(super) number: u32,
     pub(super) serial: u32,
