@@ -1,8 +1,9 @@
 //! The whole configuration, and what parts of the program make of it.
 
+use super::auth::Auth;
 use super::redis::RedisConfig;
 use super::sections::{
-    self, Auth, Drain, Engine, Ingest, Limits, Log, Logging, Ops, Publish, Repair, Replica, Stream,
+    self, Drain, Engine, Ingest, Limits, Log, Logging, Ops, Publish, Repair, Replica, Stream,
 };
 use super::server::Server;
 use super::settled::Settled;

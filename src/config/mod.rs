@@ -5,6 +5,7 @@
 
 mod address;
 mod all;
+mod auth;
 mod redis;
 mod reload;
 mod sections;
@@ -14,11 +15,11 @@ mod source;
 
 pub use address::PerAddress;
 pub use all::Config;
+pub use auth::{Auth, OPEN_PUBLISHING};
 pub use redis::RedisConfig;
 pub use reload::{RELOADABLE, Reload};
 pub use sections::{
-    Auth, Drain, Engine, Ingest, Limits, Log, Logging, OPEN_PUBLISHING, Ops, Publish, Repair,
-    Replica, Stream,
+    Drain, Engine, Ingest, Limits, Log, Logging, Ops, Publish, Repair, Replica, Stream,
 };
 pub use server::{FORWARDED, Server, names_host};
 pub use source::{Faults, Flags};

@@ -1,6 +1,7 @@
 //! `GET /events` and `GET /events/{topic}`: from a request to an open stream.
 
 use super::accept::{HandoffSlot, end_of_carrier};
+use super::gate::{Caller, Subscribe, Unjudged};
 use super::gateway::Gateway;
 use super::name::Name;
 use super::problem::Problem;
@@ -72,23 +73,26 @@ const AGE_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// `GET /events?topic=a&topic=b`: one stream of several topics; without any, of `events`.
 pub(super) async fn many(
+    caller: Caller<Subscribe>,
     State(gateway): State<Arc<Gateway>>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
     way: Way,
 ) -> Response {
-    subscribe(gateway, None, query.as_deref(), &headers, way).await
+    subscribe(gateway, &caller, None, query.as_deref(), &headers, way).await
 }
 
 /// `GET /events/{topic}`: a stream of one topic.
 pub(super) async fn one(
+    caller: Caller<Subscribe>,
     State(gateway): State<Arc<Gateway>>,
     Name(topic): Name,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
     way: Way,
 ) -> Response {
-    subscribe(gateway, Some(&topic), query.as_deref(), &headers, way).await
+    let query = query.as_deref();
+    subscribe(gateway, &caller, Some(&topic), query, &headers, way).await
 }
 
 /// Which way out a connection has, and whom it leads to.
@@ -118,13 +122,14 @@ impl<S: Sync> FromRequestParts<S> for Way {
 }
 
 /// HEAD tells what GET would, and opens nothing.
-pub(super) async fn head() -> Response {
+pub(super) async fn head(_: Unjudged) -> Response {
     // A body of unknown length, as GET has: it is not sent, and no `Content-Length` is.
     stream_headers(Body::new(super::cut::CutAfter::new(Bytes::new())))
 }
 
 async fn subscribe(
     gateway: Arc<Gateway>,
+    caller: &Caller<Subscribe>,
     topic: Option<&str>,
     query: Option<&str>,
     headers: &HeaderMap,
@@ -134,6 +139,14 @@ async fn subscribe(
         Ok(request) => request,
         Err(problem) => {
             gateway.metrics.refused(Refusal::BadRequest);
+            return problem.into_response();
+        }
+    };
+    // Before anything is said of this replica, taken of it, or wanted.
+    let request = match caller.clear(&gateway, request) {
+        Ok(request) => request,
+        Err(problem) => {
+            gateway.metrics.refused(Subscribe::refusal(&problem));
             return problem.into_response();
         }
     };
@@ -195,7 +208,7 @@ async fn subscribe(
         gateway.reads.clone(),
         gateway.streams.clone(),
         task_waker.clone(),
-        request,
+        request.into_inner(),
         room,
         name,
     );

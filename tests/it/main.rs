@@ -22,6 +22,7 @@ mod support;
 
 mod acl;
 mod addresses;
+mod auth;
 mod bodies;
 mod cli;
 mod config;

@@ -21,9 +21,11 @@ use super::gateway::Gateway;
 use super::problem::Problem;
 use super::shown::Shown;
 use crate::address::Client;
+use crate::auth::{Action, Authority, bearer};
 use crate::config::Server;
 use crate::metrics::RequestRefusal;
 use axum::extract::{Request, State};
+use axum::http::{HeaderMap, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use std::net::SocketAddr;
@@ -80,7 +82,8 @@ impl Guard {
             return Err(RequestRefusal::Path);
         }
         let rules = self.gateway.rules.get();
-        let is_trusting = self.is_on_loopback && (self.is_keyless || !rules.auth.has_key());
+        let asks = rules.auth.authority.asks(Action::Publish);
+        let is_trusting = self.is_on_loopback && (self.is_keyless || !asks);
         let is_ours = || host.is_none_or(|host| host::is_ours(host, &self.hosts));
         // By the PROXY protocol. It begins a connection, which no page can do; a field it may set.
         let peer = request.extensions().get::<Peer>();
@@ -90,7 +93,7 @@ impl Guard {
         }
         let is_passed_on = is_trusting
             && !self.is_keyless
-            && !rules.auth.is_open()
+            && !rules.auth.is_open
             && (is_remote || forwarded::is_from_elsewhere(headers));
         if is_passed_on {
             self.note_proxy();
@@ -98,8 +101,7 @@ impl Guard {
         if request.method().is_safe() {
             return Ok(());
         }
-        // No browser sends a key that it was not given.
-        let has_key = rules.auth.has_key() && rules.auth.may_publish(headers).is_ok();
+        let has_key = asks && has_key(&rules.auth.authority, headers);
         if !has_key && origin::is_foreign(headers, host, &self.origins) {
             return Err(RequestRefusal::CrossSite);
         }
@@ -148,6 +150,14 @@ impl Guard {
             "a request was refused; of more like it, those within 10 s are counted alone"
         );
     }
+}
+
+/// Whether it has a key that no browser sends by itself. Where there are tokens, any text may be one: if it is none, the
+/// gate says so, and does not look at a cookie beside it.
+fn has_key(authority: &Authority, headers: &HeaderMap) -> bool {
+    let text = headers.get(header::AUTHORIZATION);
+    let text = text.and_then(|value| bearer(value.to_str().ok()?));
+    text.is_some_and(|text| authority.has_tokens() || authority.key_grant(text).is_some())
 }
 
 /// Asks all that is asked of a request's head; whether its path is let through.
