@@ -8,6 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::digest;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// In whose name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -132,6 +133,13 @@ impl Grant {
     #[must_use]
     pub fn has_credential(&self) -> bool {
         self.has_credential
+    }
+
+    /// The same, since the Unix epoch.
+    #[must_use]
+    pub fn ends(&self) -> Option<Duration> {
+        let seconds = u64::try_from(self.expires_at?).unwrap_or_default();
+        Some(Duration::from_secs(seconds))
     }
 
     /// When the rights end, in seconds since 1970; none if they do not.

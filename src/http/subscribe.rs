@@ -135,7 +135,7 @@ async fn subscribe(
     headers: &HeaderMap,
     way: Way,
 ) -> Response {
-    let request = match request(&gateway, topic, query, headers) {
+    let mut request = match request(&gateway, topic, query, headers) {
         Ok(request) => request,
         Err(problem) => {
             gateway.metrics.refused(Refusal::BadRequest);
@@ -143,6 +143,7 @@ async fn subscribe(
         }
     };
     // Before anything is said of this replica, taken of it, or wanted.
+    request.expires_at = caller.grant().ends();
     let request = match caller.clear(&gateway, request) {
         Ok(request) => request,
         Err(problem) => {
@@ -201,7 +202,7 @@ async fn subscribe(
             WayOut::Body
         },
     });
-    let ends_at = request.ends_at;
+    let (ends_at, expires_at) = (request.ends_at, request.expires_at);
     let task_waker = Arc::new(TaskWaker::default());
     let opening = open(
         gateway.hub.clone(),
@@ -221,7 +222,11 @@ async fn subscribe(
     }
     if let Some(slot) = slot {
         let guard = guard.on_socket();
-        return stream_headers(slot.leave(Handoff { opened, guard }));
+        return stream_headers(slot.leave(Handoff {
+            opened,
+            guard,
+            expires_at,
+        }));
     }
     let body = StreamBody::new(
         &gateway.bodies,
@@ -234,6 +239,7 @@ async fn subscribe(
             peer: address,
             end_of_carrier: end_of_carrier(),
             ends_at,
+            expires_at,
         },
     );
     stream_headers(body.into_axum())
@@ -314,6 +320,7 @@ fn request(
         ends_at: query
             .duration("max_age", "")?
             .map(|age| CoarseInstant::now() + age.min(AGE_MAX)),
+        expires_at: None,
         heartbeat_events,
         envelope,
         ignored,

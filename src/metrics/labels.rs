@@ -50,6 +50,8 @@ label! {
         Limit = "limit",
         /// It was open for `stream.age_max`, and is cut so that its client goes elsewhere.
         Age = "age",
+        /// The right to it has ended, as its client was told before.
+        Expired = "expired",
         /// All of its topics have ended.
         Ended = "ended",
         /// This replica is going, and the stream's slice of the drain has come.

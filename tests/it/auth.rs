@@ -4,7 +4,8 @@
 //! Method: the real binary over both brokers, tokens signed here, and exact answers.
 
 use crate::support::{
-    Answer, Directory, End, Gateway, NDJSON, Redis, Sse, connect, eventually, over_both_brokers,
+    Answer, Directory, End, Event, Gateway, NDJSON, Redis, Sse, connect, eventually,
+    over_both_brokers,
 };
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
 use serde_json::{Value, json};
@@ -856,5 +857,117 @@ fn a_secret_that_all_may_read_is_warned_of() {
         let gateway = Gateway::start(&[("auth.token_secret_file", &path.to_string_lossy())]);
         let said = gateway.logged("every user of this machine may read this secret; chmod o-r");
         assert_eq!(!said.is_empty(), is_warned, "{mode:o}");
+    }
+}
+
+/// Told before, and then cut: while it shows events, and while it is quiet.
+#[test]
+fn a_stream_ends_with_its_token() {
+    let redis = Redis::start();
+    for sockets in ["true", "false"] {
+        let config = [
+            TOKENS,
+            ("auth.leeway", "0s"),
+            ("engine.sockets", sockets),
+            ("auth.publish_key", "key"),
+            ("stream.heartbeat", "1s"),
+            ("stream.open_wait", "1ms"),
+        ];
+        let gateway = Gateway::over(&redis, &config);
+        let short = || {
+            token(&json!({"tidegate": {"subscribe": ["a", "quiet", "new:*"]}, "exp": now() + 3}))
+        };
+        let (token, other) = (short(), short());
+        let mut busy = open(&gateway, "/events/a", &token);
+        let mut quiet = open(&gateway, "/events/quiet", &other);
+        let seconds = quiet.next_of("tidegate.expiring").json()["seconds"]
+            .as_f64()
+            .unwrap();
+        assert!((0.0..=3.0).contains(&seconds), "{seconds}");
+        let ended = |stream: &mut Sse| {
+            let (rest, end) = stream.rest();
+            assert_eq!(end, End::Cut, "{sockets}");
+            rest
+        };
+        let publisher = std::thread::scope(|scope| {
+            let published = scope.spawn(|| {
+                let mut count = 0;
+                while gateway.metric("tidegate_open_connections", &[]) > 0.0 {
+                    ask(&gateway, "POST", "/events/a", "key", "x").id();
+                    count += 1;
+                }
+                count
+            });
+            let told = |rest: &[Event]| {
+                rest.iter()
+                    .filter(|event| event.event == "tidegate.expiring")
+                    .count()
+            };
+            assert_eq!(told(&ended(&mut busy)), 1, "{sockets}");
+            assert_eq!(told(&ended(&mut quiet)), 0, "it was told once");
+            published.join().unwrap()
+        });
+        assert!(publisher > 0);
+        gateway.wait_for_metric(
+            "tidegate_connections_closed_total",
+            &[("reason", "expired")],
+            2.0,
+        );
+        eventually("the token is over", || {
+            get(&gateway, "/topics/a/events", &token).status == 401
+        });
+        assert_refused(&gateway, "expired", 1.0);
+    }
+}
+
+#[test]
+fn a_reader_that_stops_is_let_go_with_its_token() {
+    for sockets in ["true", "false"] {
+        let config = [
+            TOKENS,
+            ("auth.leeway", "0s"),
+            ("engine.sockets", sockets),
+            ("auth.publish_key", "key"),
+        ];
+        let gateway = Gateway::start(&config);
+        let short = token(&json!({"tidegate": {"subscribe": ["a"]}, "exp": now() + 3}));
+        let stream = open(&gateway, "/events/a", &short);
+        let event = "x".repeat(60_000);
+        // More than the kernel takes for it.
+        for _ in 0..200 {
+            ask(&gateway, "POST", "/events/a", "key", &event).id();
+        }
+        let expired = [("reason", "expired")];
+        gateway.wait_for_metric("tidegate_connections_closed_total", &expired, 1.0);
+        gateway.wait_for_metric("tidegate_open_connections", &[], 0.0);
+        drop(stream);
+    }
+}
+
+#[test]
+fn a_stream_that_could_not_begin_ends_with_its_token() {
+    for sockets in ["true", "false"] {
+        let mut redis = Redis::start();
+        let config = [
+            TOKENS,
+            ("auth.leeway", "0s"),
+            ("engine.sockets", sockets),
+            ("stream.heartbeat", "1s"),
+            ("stream.open_wait", "1ms"),
+        ];
+        let gateway = Gateway::over(&redis, &config);
+        redis.kill();
+        gateway.wait_for_metric("tidegate_redis_up", &[("role", "live")], 0.0);
+        let short = token(&json!({"tidegate": {"subscribe": ["a"]}, "exp": now() + 2}));
+        let bearer = bearer(&short);
+        let mut stream = gateway.open("/events/a", &[("Authorization", &bearer)]);
+        assert_eq!(stream.status(), 200);
+        let (shown, end) = stream.rest();
+        assert_eq!((shown.len(), end), (0, End::Cut), "{sockets}");
+        gateway.wait_for_metric(
+            "tidegate_connections_closed_total",
+            &[("reason", "expired")],
+            1.0,
+        );
     }
 }
