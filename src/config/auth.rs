@@ -329,6 +329,10 @@ fn key_entry(s: &mut Source) -> Option<KeyEntry> {
             return None;
         }
     };
+    let has_secret = |key: &Key| key.algorithm().secret_bytes_min().is_some();
+    if s.has("file") && keys.iter().any(has_secret) {
+        note_readable(&s.said("file").unwrap_or_default(), &mut readable);
+    }
     let named = keys.into_iter().map(|key| {
         let own = key.id().map(str::to_owned);
         key.called(id.as_deref().or(own.as_deref()))

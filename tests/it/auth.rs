@@ -412,10 +412,13 @@ fn a_right_is_judged_before_a_body_is_read() {
     let gateway = Gateway::start(&[TOKENS, ("publish.bodies_max", "1")]);
     let writer = granting(&json!({"publish": ["mine"]}));
     let mut waiting = Vec::new();
+    let reader = granting(&json!({"subscribe": ["*"]}));
+    let batch = "Content-Type: application/x-ndjson\r\nAuthorization";
     for (authorization, status) in [
         (String::new(), 401),
         ("Authorization: Bearer nonsense\r\n".to_owned(), 401),
         (format!("Authorization: {}\r\n", bearer(&writer)), 403),
+        (format!("{batch}: {}\r\n", bearer(&reader)), 403),
     ] {
         for target in ["/events/yours", "/events"] {
             let head = format!(

@@ -150,14 +150,18 @@ impl<A: Doing> Caller<A> {
         let Some((action, topic)) = denied else {
             return Ok(Cleared::new(wanted));
         };
-        let refused = Refused {
-            reason: self.why_not(),
-            action,
-            topic: Some(topic.as_str()),
-        };
-        note(gateway, &refused);
-        let rules = gateway.rules.get();
-        Err(problem(&refused, &rules.auth, &HeaderMap::new()))
+        Err(self.refuse(gateway, action, Some(topic.as_str())))
+    }
+
+    /// Whether there is any topic to which the caller may do it: asked before a body that names topics is read.
+    ///
+    /// # Errors
+    /// 403.
+    pub(in crate::http) fn may_do_any(&self, gateway: &Gateway) -> Result<(), Problem> {
+        if self.grant.has_any(A::ACTION) {
+            return Ok(());
+        }
+        Err(self.refuse(gateway, A::ACTION, None))
     }
 
     /// The topic of a path, for what the caller is to do.
@@ -171,12 +175,20 @@ impl<A: Doing> Caller<A> {
         Ok(cleared.into_inner().1)
     }
 
-    fn why_not(&self) -> AuthRefusal {
-        if self.grant.has_credential() {
+    fn refuse(&self, gateway: &Gateway, action: Action, topic: Option<&str>) -> Problem {
+        let reason = if self.grant.has_credential() {
             AuthRefusal::Denied
         } else {
             AuthRefusal::Missing
-        }
+        };
+        let refused = Refused {
+            reason,
+            action,
+            topic,
+        };
+        note(gateway, &refused);
+        let rules = gateway.rules.get();
+        problem(&refused, &rules.auth, &HeaderMap::new())
     }
 
     /// What the caller may do.
