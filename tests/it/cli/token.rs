@@ -45,6 +45,39 @@ fn a_token_that_was_made_is_taken() {
 }
 
 #[test]
+fn commands_read_with_a_token() {
+    let gateway = Gateway::start(&[("auth.token_secret", SECRET)]);
+    let made = [
+        "token",
+        "new",
+        "--subscribe",
+        "a",
+        "--list",
+        "a",
+        "--publish",
+        "a",
+    ];
+    let token = done(run(&made, &CONFIG));
+    let with = [("TIDEGATE_TOKEN", token.trim())];
+    let url = gateway.url();
+    let ask = |words: &[&str]| run(&[words, &["--url", &url]].concat(), &with);
+    done(ask(&["publish", "a", "hello"]));
+    assert_eq!(done(ask(&["topics"])), "a");
+    done(ask(&["topics", "show", "a"]));
+    assert!(done(ask(&["topics", "history", "a"])).contains("hello"));
+    let tail = ["tail", "a", "--since", "earliest", "--limit", "1"];
+    assert_eq!(done(ask(&tail)), "hello");
+    let without = run(&["tail", "a", "--url", &url], &[]);
+    assert_eq!(without.code, Some(1));
+    assert!(without.stderr.contains("TIDEGATE_TOKEN"), "{without:?}");
+    let other = ask(&["tail", "b"]);
+    assert!(
+        other.stderr.contains("does not grant subscribe"),
+        "{other:?}"
+    );
+}
+
+#[test]
 fn a_token_that_is_refused_is_explained_and_not_shown() {
     let make = |more: &[&str], secret: &str| {
         let args = [&["token", "new", "--sub", "alice"], more].concat();
