@@ -11,8 +11,10 @@ use crate::topic::Topic;
 
 /// Topics of one page, at most.
 pub(super) const LIST_MAX: usize = 1000;
-/// Names that are read at once: mostly all that begin as one pattern does.
+/// Names that are read at once.
 const READ: usize = 256;
+/// The same at first, of what begins as a pattern does: mostly there are few.
+const READ_FIRST: usize = 16;
 /// Names that one request looks through.
 const LOOKED_MAX: usize = 20 * LIST_MAX;
 
@@ -39,13 +41,19 @@ pub(super) async fn page(
     let mut looked = 0;
     for prefix in prefixes.unwrap_or_else(|| vec![String::new()]) {
         let mut from = before(&prefix).max(after.to_owned());
+        let mut most = if prefix.is_empty() {
+            limit.max(READ)
+        } else {
+            READ_FIRST
+        };
         loop {
             if looked >= LOOKED_MAX {
                 listing.is_complete = false;
                 return Ok(listing);
             }
-            let names = gateway.broker.topics(&from, READ).await?;
-            let is_last = names.len() < READ;
+            let names = gateway.broker.topics(&from, most).await?;
+            let is_last = names.len() < most;
+            most = most.max(READ);
             looked += names.len();
             for topic in names {
                 if topic.as_str() > prefix.as_str() && !topic.as_str().starts_with(&prefix) {

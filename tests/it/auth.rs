@@ -366,6 +366,51 @@ fn a_page_of_topics_has_no_name_that_its_reader_may_not_know() {
 }
 
 #[test]
+fn topics_are_listed_beyond_what_is_read_at_once() {
+    over_both_brokers(&[TOKENS], |broker, gateway| {
+        let names: Vec<String> = ["a", "b", "c"]
+            .iter()
+            .flat_map(|team| (100..400).map(move |n| format!("{team}:{n}")))
+            .collect();
+        let lines = names
+            .iter()
+            .map(|topic| json!({"topic": topic, "data": "x"}).to_string());
+        let lines: Vec<String> = lines.collect();
+        let bearer = bearer(&granting(&json!({"publish": ["*"]})));
+        let fields = [NDJSON, ("Authorization", &bearer)];
+        assert_eq!(
+            gateway
+                .post("/events", &fields, lines.join("\n"))
+                .ids()
+                .len(),
+            900
+        );
+        let table = [
+            (json!(["b:*"]), 1000, 300),
+            (json!(["*:399"]), 1000, 3),
+            (json!(["*"]), 1000, 900),
+            (json!(["a:*", "c:1*"]), 1000, 400),
+            (json!(["b:*", "b:100", "nothing", "c:399"]), 7, 301),
+        ];
+        for (patterns, limit, expected) in table {
+            let reader = granting(&json!({"subscribe": patterns}));
+            let (mut listed, mut after) = (Vec::new(), String::new());
+            loop {
+                let target = format!("/topics?limit={limit}&after={after}");
+                let page = get(gateway, &target, &reader).json();
+                listed.extend(page["topics"].as_array().unwrap().clone());
+                let Some(next) = page["next"].as_str() else {
+                    break;
+                };
+                next.clone_into(&mut after);
+            }
+            assert_eq!(listed.len(), expected, "{broker} {patterns}");
+            assert!(listed.is_sorted_by(|one, other| one.as_str() < other.as_str()));
+        }
+    });
+}
+
+#[test]
 fn a_batch_is_judged_line_by_line() {
     over_both_brokers(&[TOKENS], |broker, gateway| {
         let writer = granting(&json!({"publish": ["mine:*"], "end": ["mine:job"]}));
