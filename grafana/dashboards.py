@@ -639,9 +639,12 @@ def replica():
                     lines(
                         "Without the right, by reason",
                         """Requests that had not the right to what they asked for. missing and expired are usual: pages that
-                        come for a token. key, signature: a key was replaced at one side only, or somebody tries.""",
+                        come for a token. key, signature: a key was replaced at one side only, or somebody tries. tokens known: verified
+                        before, and not verified again.""",
                         ("sum by (reason) (rate(tidegate_auth_refused_total{}[r]))", "{{reason}}"),
+                        ("sum(tidegate_tokens_known{})", "tokens known"),
                         unit="cps",
+                        right=("tokens known", "none"),
                     ),
                     lines(
                         "Held back by address, by limit",

@@ -7,6 +7,7 @@ use super::grant::{Grant, Who};
 use super::jws::Jws;
 use super::key::Key;
 use super::keyring::Keyring;
+use super::known::{Known, hash_of};
 use super::publisher::{self, KEY_PREFIX, Publisher};
 use super::rights::Rights;
 use super::rule::ClaimRule;
@@ -44,6 +45,8 @@ pub struct Settings {
     pub tokens: Tokens,
     /// What the world may do, if anything is said of it.
     pub anonymous: Option<Arc<Rights>>,
+    /// Tokens that are remembered once they were verified, at most.
+    pub tokens_known_max: usize,
 }
 
 /// Judges credentials. A credential that is there and not good is refused, whatever the world may do: who sent it takes
@@ -56,6 +59,7 @@ pub struct Authority {
     open: Grant,
     /// Of whom nothing is known.
     nobody: Grant,
+    known: Arc<Known>,
 }
 
 /// A token that is good.
@@ -79,6 +83,7 @@ impl Authority {
             open: Grant::new(Who::Anyone, all.clone(), None),
             nobody: Grant::new(Who::Anyone, Arc::default(), everyones),
             all,
+            known: Arc::new(Known::new(settings.tokens_known_max)),
             settings,
         }
     }
@@ -113,6 +118,12 @@ impl Authority {
         &self.settings.tokens
     }
 
+    /// Tokens that are remembered.
+    #[must_use]
+    pub fn tokens_known(&self) -> usize {
+        self.known.count()
+    }
+
     /// Publishers by name.
     #[must_use]
     pub fn publishers(&self) -> &[Publisher] {
@@ -137,6 +148,10 @@ impl Authority {
         if !self.has_tokens() || text.starts_with(KEY_PREFIX) {
             return Err(AuthRefusal::PublishKey);
         }
+        let hash = hash_of(text);
+        if let Some(grant) = self.known.get(&hash, now) {
+            return Ok(grant);
+        }
         let accepted = self.settings.tokens.judge(text, now)?;
         let Claims {
             subject,
@@ -152,8 +167,9 @@ impl Authority {
             issued_at,
         };
         let everyones = self.settings.anonymous.clone();
-        let grant = Grant::new(who, Arc::new(accepted.rights), everyones);
-        Ok(grant.until(accepted.until))
+        let grant = Grant::new(who, Arc::new(accepted.rights), everyones).until(accepted.until);
+        self.known.put(hash, grant.clone());
+        Ok(grant)
     }
 
     /// What a key for publishers grants; none if it is none.

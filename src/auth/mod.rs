@@ -4,7 +4,7 @@
 //! Authorization, cookie, query -> credentials: the one that counts
 //!   a key of publishers        -> publisher: whose it is
 //!   a token                    -> jws: its parts -> keyring: its key -> claims: for whom, until when
-//!                              -> claims, rule: what it grants
+//!                              -> claims, rule: what it grants; known: what was verified before
 //!                              -> Grant: may this be done to this topic?
 //! ```
 //!
@@ -21,7 +21,7 @@
 //! 7. A secret is in no `Debug`, no error and no reason.
 //!
 //! What it costs is bounded: bytes of a token (`auth.token_bytes_max`), how deep its JSON is, keys that it is tried with,
-//! patterns that it grants (`auth.patterns_max`).
+//! patterns that it grants (`auth.patterns_max`), tokens that are remembered (`auth.tokens_known_max`).
 
 mod action;
 mod algorithm;
@@ -36,6 +36,7 @@ mod jwk;
 mod jws;
 mod key;
 mod keyring;
+mod known;
 mod mint;
 mod publisher;
 mod rights;

@@ -577,6 +577,38 @@ fn what_is_asked_follows_from_what_is_known() {
 }
 
 #[test]
+fn a_token_that_is_known_grants_what_it_did_and_ends_when_it_does() {
+    let authority = Authority::new(Settings {
+        tokens: tokens(vec![secret()]),
+        tokens_known_max: 4,
+        ..Settings::default()
+    });
+    let of = |name: &str| token(&claims(&json!({"tidegate": {"subscribe": [name]}})));
+    let ask = |text: &str, now| {
+        let place = Place::Given;
+        authority.grant(Some(Credential { place, text }), now)
+    };
+    for name in ["a", "b", "a", "c", "d", "a", "e", "f", "a"] {
+        let grant = ask(&of(name), NOW).unwrap();
+        for topic in ["a", "b", "c"] {
+            let is_own = topic == name;
+            let topic = Topic::parse(topic).unwrap();
+            assert_eq!(grant.allows(Action::Subscribe, &topic), is_own, "{name}");
+        }
+        assert!(authority.tokens_known() <= 4);
+    }
+    assert!(ask(&of("a"), NOW + 89).is_ok());
+    assert_eq!(ask(&of("a"), NOW + 90).unwrap_err(), AuthRefusal::Expired);
+    let before = authority.tokens_known();
+    assert!(ask("nonsense", NOW).is_err());
+    assert_eq!(
+        authority.tokens_known(),
+        before,
+        "what is not good is not kept"
+    );
+}
+
+#[test]
 fn a_key_is_told_from_a_token() {
     let key = new_key().unwrap();
     let publisher = Publisher {
@@ -595,6 +627,7 @@ fn a_key_is_told_from_a_token() {
             &[pattern("public:*").unwrap()],
             &[Action::Subscribe],
         ))),
+        ..Settings::default()
     });
     let ask = |text: &str| {
         let place = Place::Given;

@@ -59,6 +59,7 @@ impl Auth {
                 publish_key: key.map(Into::into),
                 publishers,
                 tokens,
+                tokens_known_max: s.count("auth.tokens_known_max", "10000"),
                 anonymous: (!anonymous.is_empty())
                     .then(|| Arc::new(Rights::of(&anonymous, &[Action::Subscribe, Action::List]))),
             },

@@ -5,7 +5,7 @@ use super::source::Faults;
 
 /// Keys that a reload takes: who may read and write, the way to Redis, the limits of requests, what the log keeps, and
 /// what is logged. All others are taken at the start.
-pub const RELOADABLE: [&str; 47] = [
+pub const RELOADABLE: [&str; 48] = [
     "auth.publish_key",
     "auth.publish_key_file",
     "auth.open_publishing",
@@ -20,6 +20,7 @@ pub const RELOADABLE: [&str; 47] = [
     "auth.token_life_max",
     "auth.token_bytes_max",
     "auth.patterns_max",
+    "auth.tokens_known_max",
     "auth.claim",
     "auth.rules",
     "auth.anonymous",

@@ -91,6 +91,8 @@ pub(super) async fn metrics(
         .metrics
         .addresses
         .set(gauge(gateway.addresses.known()));
+    let tokens = gateway.rules.get().auth.authority.tokens_known();
+    gateway.metrics.tokens_known.set(gauge(tokens));
     gateway.broker.count_connections();
     let (text, kind) = gateway.metrics.text();
     Ok(([(header::CONTENT_TYPE, kind)], text))

@@ -863,6 +863,20 @@ fn a_publisher_does_what_its_key_grants_and_is_named() {
 }
 
 #[test]
+fn tokens_that_are_known_are_counted_and_bounded() {
+    let gateway = Gateway::start(&[TOKENS, ("auth.tokens_known_max", "4")]);
+    for n in 0..20 {
+        let reader = token(&json!({"tidegate": {"subscribe": ["a"]}, "sub": n.to_string()}));
+        for _ in 0..2 {
+            assert_eq!(get(&gateway, "/topics/a/events", &reader).status, 200);
+            assert_eq!(get(&gateway, "/topics/b/events", &reader).status, 403);
+        }
+        assert!(gateway.metric("tidegate_tokens_known", &[]) <= 4.0);
+    }
+    assert!(gateway.metric("tidegate_tokens_known", &[]) >= 2.0);
+}
+
+#[test]
 fn another_publisher_is_taken_at_sighup() {
     let keys = [(); 2].map(|()| new_key().unwrap());
     let file = |key: &String| {
