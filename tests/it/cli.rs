@@ -7,6 +7,7 @@
 mod help;
 mod publish;
 mod tail;
+mod token;
 mod topics;
 
 use crate::support::{Gateway, Output, run};
