@@ -278,6 +278,13 @@ def overview():
                         stack=True,
                     ),
                     lines(
+                        "Published over HTTP, by publisher",
+                        """A name of auth.publishers, publish_key, token, or anyone where no key is asked for.""",
+                        ("sum by (publisher) (rate(tidegate_published_by_total{}[r]))", "{{publisher}}"),
+                        unit="cps",
+                        stack=True,
+                    ),
+                    lines(
                         "Publishing refused, by reason",
                         """unavailable, busy, limit and internal are ours; the others are what publishers got wrong. busy: more are under way
                         than this replica takes at a time.""",
@@ -631,6 +638,16 @@ def replica():
                         ("max(tidegate_forwarded_without_key{})", "reached from elsewhere without a key"),
                         ("sum(rate(tidegate_http2_floods_total{}[r]))", "floods over HTTP/2"),
                         unit="cps",
+                    ),
+                    lines(
+                        "Without the right, by reason",
+                        """Requests that had not the right to what they asked for. missing and expired are usual: pages that
+                        come for a token. key, signature: a key was replaced at one side only, or somebody tries. tokens known: verified
+                        before, and not verified again.""",
+                        ("sum by (reason) (rate(tidegate_auth_refused_total{}[r]))", "{{reason}}"),
+                        ("sum(tidegate_tokens_known{})", "tokens known"),
+                        unit="cps",
+                        right=("tokens known", "none"),
                     ),
                     lines(
                         "Held back by address, by limit",

@@ -14,6 +14,7 @@ mod supervisor;
 
 use self::background::Background;
 use self::supervisor::{Inherited, State};
+use crate::auth::Authority;
 use crate::config::{Config, Engine, Origins};
 use crate::follow::reads::Reads;
 use crate::http::accept::Listener;
@@ -295,6 +296,15 @@ fn state_of(gateway: Arc<Gateway>) -> impl Fn() -> State {
 
 /// What metrics are held against.
 fn say_limits(config: &Config, metrics: &Metrics) {
+    for publisher in config.auth.settings.publishers.iter() {
+        metrics.published_by(&publisher.name, 0);
+    }
+    for file in &config.auth.readable_by_all {
+        tracing::warn!(
+            file,
+            "every user of this machine may read this secret; chmod o-r"
+        );
+    }
     let gauge = |limit: usize| i64::try_from(limit).unwrap_or(i64::MAX);
     metrics
         .connections_limit
@@ -330,7 +340,12 @@ fn start_sockets(
 
 fn rules(config: &Config) -> Rules {
     Rules {
-        auth: Auth::new(config.auth.publish_key.clone(), config.auth.open_publishing),
+        auth: Auth {
+            authority: Authority::new(config.auth.settings.clone()),
+            is_open: config.auth.open_publishing,
+            cookie: config.auth.cookie.clone(),
+            query_token: config.auth.query_token,
+        },
         limits: config.limits.clone(),
         address: config.address_limits(),
     }

@@ -30,6 +30,21 @@ pub fn ndjson(bytes: &[u8]) {
     crate::http::fuzz::ndjson(bytes);
 }
 
+/// A token.
+pub fn token(bytes: &[u8]) {
+    crate::auth::fuzz::token(bytes);
+}
+
+/// Fields of a request that say who it is.
+pub fn credentials(bytes: &[u8]) {
+    crate::auth::fuzz::fields(bytes);
+}
+
+/// Keys of tokens, in a file.
+pub fn keys(bytes: &[u8]) {
+    crate::auth::fuzz::keys(bytes);
+}
+
 /// A message on the channel of a topic, or of ticks.
 pub fn live_frame(bytes: &[u8]) {
     decode::tick(bytes);
@@ -146,11 +161,14 @@ mod tests {
     use super::*;
     use std::fs;
 
-    const TARGETS: [(&str, fn(&[u8])); 7] = [
+    const TARGETS: [(&str, fn(&[u8])); 10] = [
         ("head", head),
         ("query", query),
         ("cursor", cursor),
         ("ndjson", ndjson),
+        ("token", token),
+        ("credentials", credentials),
+        ("keys", keys),
         ("live_frame", live_frame),
         ("log_entry", log_entry),
         ("inbox_entry", inbox_entry),

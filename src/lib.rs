@@ -18,14 +18,15 @@
 //! ```
 //!
 //! The words ([`address`], [`id`], [`topic`], [`event`], [`cursor`], [`sse`], [`log`], [`gap`], [`time`],
-//! [`swap`], [`stderr`], `sync`) know nothing of their users. Above them stand [`limits`], [`hub`] and [`broker`], which do
-//! not know one another; [`follow`] brings the two together; [`stream`] takes what it shows from the
+//! [`swap`], [`stderr`], `sync`) know nothing of their users. Above them stand [`limits`], [`auth`], [`hub`] and [`broker`], which
+//! do not know one another; [`follow`] brings the two together; [`stream`] takes what it shows from the
 //! hub, and what it is behind by from [`follow`]; [`ingest`] brings raw publishes to the broker. Then
 //! comes [`http`], and [`app`] starts and stops it all for [`cli`], whose commands speak to a gateway through
 //! [`client`]. `tests/tidy_arrows.rs` holds the direction.
 
 pub mod address;
 pub mod app;
+pub mod auth;
 pub mod broker;
 pub mod cli;
 pub mod client;

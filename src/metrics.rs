@@ -10,15 +10,16 @@ mod machine;
 mod register;
 
 pub use labels::{
-    AddressLimit, AppendOutcome, Behind, CloseReason, Discarded, IngestRefusal, PoolState,
-    ProxyRefusal, PublishRefusal, RedisFailure, RedisSave, Refusal, ReloadOutcome, ReplaySource,
-    RequestRefusal, Role, Source, WayOut,
+    AddressLimit, AppendOutcome, AuthRefusal, Behind, CloseReason, Discarded, IngestRefusal,
+    PoolState, ProxyRefusal, PublishRefusal, RedisFailure, RedisSave, Refusal, ReloadOutcome,
+    ReplaySource, RequestRefusal, Role, Source, WayOut,
 };
 
 use crate::sse::GapReason;
 use machine::Machine;
 use prometheus::{
-    Encoder, Gauge, Histogram, IntCounter, IntGauge, IntGaugeVec, Registry, TextEncoder,
+    Encoder, Gauge, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
+    TextEncoder,
 };
 use register::{Family, Register};
 use std::net::SocketAddr;
@@ -100,6 +101,9 @@ pub struct Metrics {
     address_limited: Family<AddressLimit, IntCounter>,
     proxy_refused: Family<ProxyRefusal, IntCounter>,
     requests_refused: Family<RequestRefusal, IntCounter>,
+    auth_refused: Family<AuthRefusal, IntCounter>,
+    pub tokens_known: IntGauge,
+    published_by: IntCounterVec,
     pub forwarded_without_key: IntGauge,
     discarded: Family<Discarded, IntCounter>,
     pub http2_floods: IntCounter,
@@ -122,6 +126,8 @@ const SHORT: [f64; 15] = [
     0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128,
     0.25, 1.0, 5.0,
 ];
+/// Who publishes and has no name of its own.
+const PUBLISHER_KINDS: [&str; 3] = ["anyone", "publish_key", "token"];
 /// A stream lives from a second to a day.
 const AGE: [f64; 11] = [
     1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 1800.0, 3600.0, 7200.0, 21_600.0, 86_400.0,
@@ -152,6 +158,13 @@ impl Metrics {
             option_env!("TIDEGATE_REVISION").unwrap_or("unknown"),
         ])
         .set(1);
+        let published_by: IntCounterVec = r.add(IntCounterVec::new(
+            Register::opts("published_by_total", "Events published over HTTP, by publisher: a name of auth.publishers, publish_key, token, or anyone where nothing is asked."),
+            &["publisher"],
+        ));
+        for name in PUBLISHER_KINDS {
+            published_by.with_label_values(&[name]);
+        }
         let metrics = Self {
             machine: Machine::new(&r),
             open_connections: r.gauges("open_connections", "Streams that are open now, by the way out: on a socket that one of the stream threads owns, or as an ordinary body (HTTP/2, limit, max_age).", "way"),
@@ -220,6 +233,9 @@ impl Metrics {
             address_limited: r.counters("address_limited_total", "Times that an address had as much as one may, by the limit. replays: a read of the log waited. The others: a stream or a publish was refused.", "limit"),
             proxy_refused: r.counters("proxy_protocol_refused_total", "Connections refused for want of a PROXY header from a trusted proxy (server.proxy_protocol), by reason.", "reason"),
             requests_refused: r.counters("requests_refused_total", "Requests refused for what they are, before any handler saw them, by reason. cross_site and host: a page that a browser shows would publish or read here.", "reason"),
+            auth_refused: r.counters("auth_refused_total", "Requests that had not the right to what they asked for, by reason. Many by expired: pages that do not fetch new tokens. By key or signature: keys that were replaced at one side only, or somebody who tries.", "reason"),
+            tokens_known: r.gauge("tokens_known", "Tokens that were verified and are remembered until they end. auth.tokens_known_max at most; at it, some are verified again."),
+            published_by,
             forwarded_without_key: r.gauge("forwarded_without_key", "1 once a request came from beyond this machine through a proxy, while the gateway listens on loopback and has no publish key. Writes of that kind are refused."),
             discarded: r.counters("discarded_bodies_total", "Bodies of requests that were answered before they were read, by what became of the rest. bytes and time: the connection was closed, and its client may not have seen the answer.", "outcome"),
             http2_floods: r.counter("http2_floods_total", "Connections of HTTP/2 that were closed because more frames that ask for nothing came than server.http2_control_frames_max allows."),
@@ -304,6 +320,17 @@ impl Metrics {
     /// A publish over HTTP was refused.
     pub fn publish_refused(&self, reason: PublishRefusal) {
         self.publish_refused.inc(reason);
+    }
+
+    /// A request has not the right to what it asks for.
+    pub fn auth_refused(&self, reason: AuthRefusal) {
+        self.auth_refused.inc(reason);
+    }
+
+    /// So many events were published over HTTP in this name: that of a publisher, or one of `PUBLISHER_KINDS`.
+    pub fn published_by(&self, name: &str, count: usize) {
+        let events = self.published_by.with_label_values(&[name]);
+        events.inc_by(u64::try_from(count).unwrap_or(u64::MAX));
     }
 
     /// A request was refused before any handler saw it.

@@ -44,6 +44,15 @@ impl Pattern {
         Ok(Self(text.into()))
     }
 
+    /// As [`Pattern::parse`], of topics of the gateway's own as well.
+    ///
+    /// # Errors
+    /// As [`Topic::parse`].
+    pub fn parse_any(text: &str) -> Result<Self, BadTopic> {
+        Topic::parse(&text.replace('*', "x"))?;
+        Ok(Self(text.into()))
+    }
+
     /// The pattern.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -68,6 +77,25 @@ impl Pattern {
             }
         }
         rest.ends_with(end)
+    }
+
+    /// Whether a topic fits, where those of the gateway's own are meant by no pattern but one that begins as they do.
+    #[must_use]
+    pub fn covers(&self, topic: &Topic) -> bool {
+        let is_meant = !topic.is_reserved() || self.0.starts_with(Topic::RESERVED);
+        is_meant && self.fits(topic)
+    }
+
+    /// What every topic that fits begins with.
+    #[must_use]
+    pub fn prefix(&self) -> &str {
+        self.0.split('*').next().unwrap_or_default()
+    }
+
+    /// Whether only the topic of this very name fits.
+    #[must_use]
+    pub fn is_exact(&self) -> bool {
+        !self.0.contains('*')
     }
 }
 

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | no test is ignored | what is not run holds nothing |
 //! | no test sleeps | a time that is long enough here is too short there; tests wait for conditions |
+//! | the gate alone makes routes | a handler that begins with no judgement does not compile there, and would elsewhere |
 //! | guards, old rules and scenarios that documents name are there | a promise without its test is only hoped for |
 //! | links between pages lead somewhere, and the README lists all pages | what nobody finds is not written |
 
@@ -146,6 +147,20 @@ fn no_test_sleeps() {
         .flat_map(|source| places(source, source.test_code(), &sleeps))
         .collect::<Vec<_>>();
     assert_none("tests wait for conditions, never for time", &faults);
+}
+
+// --- routes ---------------------------------------------------------------------------------------------------------
+
+#[test]
+fn the_gate_alone_makes_routes() {
+    let makes = ["axum::routing", "MethodRouter", "_service("];
+    let faults = sources(&["src"])
+        .iter()
+        .filter(|source| !source.path.starts_with("src/http/gate/"))
+        .flat_map(|source| places(source, source.code(), &makes))
+        .filter(|fault| !fault.ends_with("use axum::routing::MethodFilter;"))
+        .collect::<Vec<_>>();
+    assert_none("routes begin with a judgement", &faults);
 }
 
 // --- documents --------------------------------------------------------------------------------------------------------

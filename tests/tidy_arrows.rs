@@ -21,35 +21,41 @@ use std::fs;
 use std::path::Path;
 
 /// The rooms, and what each may know. `words` are the files at the bottom; `lib` names all.
-const ROOMS: [(&str, &[&str]); 14] = [
+const ROOMS: [(&str, &[&str]); 15] = [
     ("words", &[]),
     ("metrics", &["words"]),
     ("hub", &["words"]),
     ("broker", &["words", "metrics"]),
     ("limits", &["words", "metrics"]),
+    ("auth", &["words", "metrics"]),
     ("follow", &["words", "metrics", "limits", "hub", "broker"]),
     (
         "stream",
         &["words", "metrics", "limits", "hub", "broker", "follow"],
     ),
     ("ingest", &["metrics", "broker", "follow"]),
-    ("config", &["words", "limits", "hub", "broker"]),
+    ("config", &["words", "limits", "auth", "hub", "broker"]),
     (
         "http",
         &[
-            "words", "metrics", "limits", "hub", "broker", "follow", "stream", "config",
+            "words", "metrics", "limits", "auth", "hub", "broker", "follow", "stream", "config",
         ],
     ),
     (
         "app",
         &[
-            "words", "metrics", "limits", "hub", "broker", "follow", "stream", "ingest", "config",
-            "http",
+            "words", "metrics", "limits", "auth", "hub", "broker", "follow", "stream", "ingest",
+            "config", "http",
         ],
     ),
     ("client", &[]),
-    ("cli", &["words", "broker", "config", "app", "client"]),
-    ("fuzz", &["words", "broker", "http"]),
+    (
+        "cli",
+        &[
+            "words", "metrics", "auth", "broker", "config", "app", "client",
+        ],
+    ),
+    ("fuzz", &["words", "auth", "broker", "http"]),
 ];
 /// What the words are.
 const WORDS: [&str; 12] = [

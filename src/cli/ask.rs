@@ -19,12 +19,27 @@ pub(super) struct GatewayArgs {
         default_value = HERE
     )]
     pub(super) url: Base,
+    /// A token, where reading needs one. Others see it in the list of processes: the variable is better.
+    #[arg(
+        long,
+        global = true,
+        value_name = "TOKEN",
+        env = "TIDEGATE_TOKEN",
+        hide_env_values = true
+    )]
+    token: Option<String>,
 }
 
 impl GatewayArgs {
-    /// A client without a key.
+    /// A client that reads.
     pub(super) fn client(self) -> Client {
-        Client::new(self.url, None)
+        Client::new(self.url, self.token.as_deref())
+    }
+
+    /// A client that writes, by this key, or else by the token.
+    pub(super) fn client_with(&self, key: &KeyArgs) -> Client {
+        let key = key.key.as_deref().or(self.token.as_deref());
+        Client::new(self.url.clone(), key)
     }
 }
 

@@ -73,6 +73,17 @@ Examples:
   tidegate doctor --url https://example.com
   tidegate doctor --json";
 
+pub(super) const KEY: &str = "\
+Examples:
+  tidegate key new";
+
+pub(super) const TOKEN: &str = "\
+A token is read from a file or from standard input, never from the command line, and is never printed.
+
+Examples:
+  tidegate token new --sub alice
+  tidegate token explain token.txt";
+
 pub(super) const COMPLETIONS: &str = "\
 Examples:
   source <(tidegate completions bash)

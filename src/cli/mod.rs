@@ -6,11 +6,13 @@ mod doctor;
 mod functions;
 mod health;
 mod help;
+mod key;
 mod log;
 mod output;
 mod publish;
 mod serve;
 mod tail;
+mod token;
 mod topics;
 
 use args::ServeArgs;
@@ -72,6 +74,12 @@ enum Command {
     /// Checks this machine, Redis, replicas and the way through the proxy, and says what to change.
     #[command(after_help = help::DOCTOR)]
     Doctor(doctor::DoctorArgs),
+    /// Makes keys for publishers.
+    #[command(after_help = help::KEY)]
+    Key(key::KeyArgs),
+    /// Makes tokens to try things with, and says why one is refused.
+    #[command(after_help = help::TOKEN)]
+    Token(token::TokenArgs),
     /// Prints a script that lets a shell complete commands and flags.
     #[command(after_help = help::COMPLETIONS)]
     Completions(CompletionsArgs),
@@ -98,6 +106,8 @@ pub fn main() -> ExitCode {
         Command::Healthcheck(args) => ask::run(health::healthcheck(args)),
         Command::Functions(args) => ask::run(functions::run(args)),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Key(args) => finish(key::run(&args)),
+        Command::Token(args) => finish(token::run(&args)),
         Command::Completions(args) => finish(completions(args.shell)),
     }
 }

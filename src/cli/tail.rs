@@ -146,6 +146,10 @@ impl Printer {
                 complain(format_args!("topic {topic} was deleted here"));
                 Ok(())
             }
+            "tidegate.expiring" => {
+                complain("the token of this stream ends soon, and the stream with it");
+                Ok(())
+            }
             _ if self.json => say(shown_json(&event.data)),
             "" if self.names.is_some() => match serde_json::from_str(&event.data) {
                 Ok(envelope) => self.enveloped(&envelope),

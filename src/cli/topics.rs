@@ -85,7 +85,7 @@ pub(super) async fn topics(args: TopicsArgs) -> Result<(), Fault> {
         Some(TopicsCommand::Show(of)) => show(&client, &of).await,
         Some(TopicsCommand::History(of)) => history(&client, of).await,
         Some(TopicsCommand::Delete(of)) => {
-            let client = Client::new(args.gateway.url, of.key.key.as_deref());
+            let client = args.gateway.client_with(&of.key);
             delete(&client, &of).await
         }
     }

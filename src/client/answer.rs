@@ -20,7 +20,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client of this gateway, with the publish key if there is one.
+    /// A client of this gateway, with a key or token if there is one.
     #[must_use]
     pub fn new(base: Base, key: Option<&str>) -> Self {
         Self {
@@ -70,6 +70,7 @@ impl Client {
     ) -> Result<Response<Incoming>, Error> {
         let mut headers = vec![("accept", "text/event-stream")];
         headers.extend(last_event_id.map(|id| ("last-event-id", id)));
+        headers.extend(self.bearer.as_deref().map(|key| ("authorization", key)));
         let url = self.base.url(path);
         send(&self.authorities, "GET", &url, &headers, Bytes::new()).await
     }
@@ -152,7 +153,7 @@ impl Answer {
         }
         match self.detail() {
             Some(detail) if status == StatusCode::UNAUTHORIZED => format!(
-                "{detail} ({status}); give the key as --key, or better in TIDEGATE_PUBLISH_KEY"
+                "{detail} ({status}); give a key as --key, or better in TIDEGATE_PUBLISH_KEY; give a token for reading in TIDEGATE_TOKEN"
             ),
             Some(detail) => format!("{detail} ({status})"),
             None => format!("{url} answers {status}, which is no answer of Tidegate: check --url"),

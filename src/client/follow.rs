@@ -238,7 +238,15 @@ impl Connection {
 
 /// What the gateway says of the stream itself, rather than of a topic that was asked for.
 fn is_notice(kind: &str) -> bool {
-    let notices = ["open", "live", "cursor", "heartbeat", "gap", "deleted"];
+    let notices = [
+        "open",
+        "live",
+        "cursor",
+        "heartbeat",
+        "gap",
+        "deleted",
+        "expiring",
+    ];
     let kind = kind.strip_prefix("tidegate.");
     kind.is_some_and(|kind| notices.contains(&kind))
 }

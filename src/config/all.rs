@@ -1,10 +1,11 @@
 //! The whole configuration, and what parts of the program make of it.
 
+use super::auth::Auth;
 use super::cors::Cors;
 use super::ingest::Ingest;
 use super::redis::RedisConfig;
 use super::sections::{
-    self, Auth, Drain, Engine, Limits, Log, Logging, Ops, Publish, Repair, Replica, Stream,
+    self, Drain, Engine, Limits, Log, Logging, Ops, Publish, Repair, Replica, Stream,
 };
 use super::server::Server;
 use super::settled::Settled;

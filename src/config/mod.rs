@@ -5,6 +5,7 @@
 
 mod address;
 mod all;
+mod auth;
 mod cors;
 mod ingest;
 mod redis;
@@ -16,13 +17,11 @@ mod source;
 
 pub use address::PerAddress;
 pub use all::Config;
+pub use auth::{Auth, OPEN_PUBLISHING};
 pub use cors::{Allowed, Cors, Origins};
 pub use ingest::Ingest;
 pub use redis::RedisConfig;
 pub use reload::{RELOADABLE, Reload};
-pub use sections::{
-    Auth, Drain, Engine, Limits, Log, Logging, OPEN_PUBLISHING, Ops, Publish, Repair, Replica,
-    Stream,
-};
+pub use sections::{Drain, Engine, Limits, Log, Logging, Ops, Publish, Repair, Replica, Stream};
 pub use server::{FORWARDED, Server, names_host};
 pub use source::{Faults, Flags};

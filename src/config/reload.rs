@@ -3,12 +3,29 @@
 use super::all::Config;
 use super::source::Faults;
 
-/// Keys that a reload takes: who may publish, the way to Redis, the limits of requests, what the log keeps, and
+/// Keys that a reload takes: who may read and write, the way to Redis, the limits of requests, what the log keeps, and
 /// what is logged. All others are taken at the start.
-pub const RELOADABLE: [&str; 32] = [
+pub const RELOADABLE: [&str; 49] = [
     "auth.publish_key",
     "auth.publish_key_file",
     "auth.open_publishing",
+    "auth.publishers",
+    "auth.token_secret",
+    "auth.token_secret_file",
+    "auth.keys",
+    "auth.issuers",
+    "auth.audiences",
+    "auth.token_type",
+    "auth.leeway",
+    "auth.token_life_max",
+    "auth.token_bytes_max",
+    "auth.patterns_max",
+    "auth.tokens_known_max",
+    "auth.claim",
+    "auth.rules",
+    "auth.anonymous",
+    "auth.cookie",
+    "auth.query_token",
     "redis.url",
     "redis.url_file",
     "redis.sentinel_username",

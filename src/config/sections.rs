@@ -7,12 +7,8 @@ use crate::broker::{Bounds, Rule};
 use crate::hub::window::{WindowBounds, Windows};
 use crate::time::millis;
 use crate::topic::Pattern;
-use secrecy::SecretString;
 use std::net::SocketAddr;
 use std::time::Duration;
-
-/// What a config must say, word for word, to let anyone publish beyond loopback.
-pub const OPEN_PUBLISHING: &str = "anyone who can reach this address may publish";
 
 /// `ops`: a listener of its own for what operators ask, so that clients cannot.
 #[derive(Clone, Debug)]
@@ -126,15 +122,6 @@ pub struct Limits {
     pub history_events_max: usize,
     /// What one address may take of it.
     pub address: PerAddress,
-}
-
-/// `auth`: who may publish. Reading is open to all.
-#[derive(Clone, Debug)]
-pub struct Auth {
-    /// The key that publishers send as `Authorization: Bearer`.
-    pub publish_key: Option<SecretString>,
-    /// Whether anyone may publish beyond loopback, on purpose.
-    pub open_publishing: bool,
 }
 
 /// `drain`: the orderly stop.
@@ -357,42 +344,6 @@ impl Limits {
             );
         }
         limits
-    }
-}
-
-impl Auth {
-    /// `listen` decides how much must be said: beyond loopback, publishing has a key or is open on
-    /// purpose.
-    pub(super) fn take(s: &mut Source, listen: SocketAddr) -> Self {
-        let file_key = s.file("auth.publish_key_file");
-        let key = s.optional::<String>("auth.publish_key").or(file_key);
-        let open = s.optional::<String>("auth.open_publishing");
-        let is_open = open.as_deref() == Some(OPEN_PUBLISHING);
-        if open.is_some() && !is_open {
-            s.fault(
-                "auth.open_publishing",
-                &format!("must be exactly \"{OPEN_PUBLISHING}\""),
-            );
-        }
-        let auth = Self {
-            publish_key: key.map(SecretString::from),
-            open_publishing: is_open,
-        };
-        if let Err(why) = auth.check(listen) {
-            s.fault("server.listen", &why);
-        }
-        auth
-    }
-
-    /// Whether this is enough to listen at an address.
-    pub(super) fn check(&self, listen: SocketAddr) -> Result<(), String> {
-        if listen.ip().is_loopback() || self.publish_key.is_some() || self.open_publishing {
-            return Ok(());
-        }
-        Err(format!(
-            "{listen} is beyond loopback: set auth.publish_key or auth.publish_key_file, \
-             or say auth.open_publishing = \"{OPEN_PUBLISHING}\""
-        ))
     }
 }
 

@@ -295,6 +295,11 @@ impl Source {
         value.is_some_and(|value| value.into_string().is_ok_and(|text| !text.is_empty()))
     }
 
+    /// What a key says, as text.
+    pub(super) fn said(&self, key: &str) -> Option<String> {
+        self.values.get(key)?.clone().into_string().ok()
+    }
+
     /// The contents of a file in PEM, which must hold something of this kind.
     pub(super) fn pem(&mut self, key: &'static str, kind: &str) -> Option<String> {
         let text = self.file(key)?;

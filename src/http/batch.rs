@@ -1,11 +1,12 @@
 //! `POST /events`: a batch of events as NDJSON, or one event of the topic `events`.
 
 use super::answer::Json;
+use super::gate::{Caller, Cleared, Publish};
 use super::gateway::Gateway;
 use super::problem::Problem;
 use super::publish::{
-    IDEMPOTENCY_KEY, Published, check_key, counted, held_to_share, may_publish, publish,
-    publish_one, read_in_time, topic_of, type_of,
+    IDEMPOTENCY_KEY, One as OneEvent, Published, check_key, counted, held_to_share, publish,
+    publish_one, read_in_time, topic_of, type_of, within_rate,
 };
 use super::query::{NOTHING, Query};
 use super::shown::Shown;
@@ -68,6 +69,7 @@ const FAULT_SHOWN_MAX: usize = 160;
 
 /// `POST /events`. What it is, its `Content-Type` says alone: data may look like anything.
 pub(super) async fn many(
+    caller: Caller<Publish>,
     State(gateway): State<Arc<Gateway>>,
     Extension(client): Extension<Client>,
     RawQuery(query): RawQuery,
@@ -76,9 +78,9 @@ pub(super) async fn many(
 ) -> Response {
     let query = query.as_deref();
     let done = if is_batch(&headers) {
-        publish_batch(&gateway, &client, query, &headers, body).await
+        publish_batch(&gateway, &caller, &client, query, &headers, body).await
     } else {
-        publish_to_default(&gateway, &client, query, &headers, body).await
+        publish_to_default(&gateway, &caller, &client, query, &headers, body).await
     };
     counted(&gateway, done)
 }
@@ -98,12 +100,13 @@ fn is_batch(headers: &HeaderMap) -> bool {
 
 async fn publish_to_default(
     gateway: &Gateway,
+    caller: &Caller<Publish>,
     client: &Client,
     query: Option<&str>,
     headers: &HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    may_publish(gateway, client, headers)?;
+    within_rate(gateway, client)?;
     let query = Query::read(query, &ONE)?;
     let topic = topic_of(Topic::DEFAULT)?;
     let vet = |data: &[u8]| {
@@ -117,7 +120,14 @@ async fn publish_to_default(
             Topic::DEFAULT
         )))
     };
-    publish_one(gateway, client, topic, &query, headers, body, vet).await
+    let request = OneEvent {
+        caller,
+        client,
+        topic,
+        query: &query,
+        headers,
+    };
+    publish_one(gateway, request, body, vet).await
 }
 
 /// Whether the first line is an object with a topic.
@@ -193,12 +203,13 @@ enum LineAnswer {
 /// All lines are published or none, unless `?partial` asks for line by line.
 async fn publish_batch(
     gateway: &Gateway,
+    caller: &Caller<Publish>,
     client: &Client,
     query: Option<&str>,
     headers: &HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    may_publish(gateway, client, headers)?;
+    within_rate(gateway, client)?;
     let query = Query::read(query, &BATCH)?;
     // One key cannot name several events, and a key that is passed over would protect nobody.
     if headers.contains_key(IDEMPOTENCY_KEY) {
@@ -206,6 +217,8 @@ async fn publish_batch(
             "Idempotency-Key: a batch does not take this header; each line can have its own idempotency_key",
         ));
     }
+    // Which topics it names only its lines say: who may publish to none needs not send them.
+    caller.may_do_any(gateway)?;
     let most = gateway.publish.batch_bytes_max;
     let mut place = gateway.intake.enter(held_to_share(gateway, client))?;
     let mut bytes = Vec::new();
@@ -232,41 +245,60 @@ async fn publish_batch(
         .iter()
         .map(|&(number, line)| (number, read_line(line, most)));
     if query.switch("partial") {
-        return line_by_line(gateway, read.collect()).await;
+        return line_by_line(gateway, caller, read.collect()).await;
     }
     let batch = read
         .map(|(number, line)| {
-            line.map_err(|why| Problem::bad_request(format!("line {number}: {why}")))
+            let line = line.map_err(Problem::bad_request);
+            let cleared = line.and_then(|line| clear(gateway, caller, line));
+            cleared.map_err(|problem| problem.at(&format!("line {number}")))
         })
         .collect::<Result<Vec<_>, _>>()?;
-    let ids = publish(gateway, &batch).await?;
-    let events: Vec<Published<'_>> = batch
+    let topics: Vec<Topic> = batch.iter().map(|item| item.topic.clone()).collect();
+    let ids = publish(gateway, caller, batch).await?;
+    let events: Vec<Published<'_>> = topics
         .iter()
         .zip(ids)
-        .map(|(item, id)| Published {
-            topic: item.topic.as_str(),
+        .map(|(topic, id)| Published {
+            topic: topic.as_str(),
             id,
         })
         .collect();
     Ok(Json(serde_json::json!({ "events": events })).into_response())
 }
 
+/// Lets a line through if its publisher has the right to it.
+fn clear(
+    gateway: &Gateway,
+    caller: &Caller<Publish>,
+    mut line: Publication,
+) -> Result<Cleared<Publication>, Problem> {
+    let key = line.idempotency_key.take();
+    line.idempotency_key = key.map(|key| caller.grant().scoped(key));
+    caller.clear(gateway, line)
+}
+
 /// Publishes each line by itself. Once the log is away, the rest is not tried: each line would wait
 /// for its own time-out.
 async fn line_by_line(
     gateway: &Gateway,
+    caller: &Caller<Publish>,
     lines: Vec<(usize, Result<Publication, String>)>,
 ) -> Result<Response, Problem> {
     let mut answers = Vec::with_capacity(lines.len());
     let mut away: Option<Problem> = None;
     let mut published = 0;
     for (line, read) in lines {
-        let done = match (read, &away) {
-            (Err(why), _) => Err(Problem::bad_request(why)),
+        let read = read.map_err(Problem::bad_request);
+        let cleared = read.and_then(|item| clear(gateway, caller, item));
+        let done = match (cleared, &away) {
+            (Err(problem), _) => Err(problem),
             (Ok(_), Some(away)) => Err(away.clone()),
-            (Ok(item), None) => publish(gateway, std::slice::from_ref(&item))
-                .await
-                .map(|ids| (item.topic, ids)),
+            (Ok(item), None) => {
+                let topic = item.topic.clone();
+                let ids = publish(gateway, caller, vec![item]).await;
+                ids.map(|ids| (topic, ids))
+            }
         };
         answers.push(match done {
             Ok((topic, ids)) => {

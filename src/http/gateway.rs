@@ -1,8 +1,8 @@
 //! What the handlers share.
 
 use super::answers::Answers;
-use super::auth::Auth;
 use super::intake::Intake;
+use crate::auth::Authority;
 use crate::broker::Broker;
 use crate::config::{Limits, Publish};
 use crate::follow::reads::Reads;
@@ -18,6 +18,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::Semaphore;
+
+/// Who may do what, and where a request says who it is.
+#[derive(Clone, Debug)]
+pub struct Auth {
+    /// Judges credentials.
+    pub authority: Authority,
+    /// Anyone may publish, on purpose.
+    pub is_open: bool,
+    /// The cookie that may hold a token; empty for none.
+    pub cookie: String,
+    /// Whether a token may stand in the query.
+    pub query_token: bool,
+}
 
 /// What requests are judged by. A reload of the configuration replaces it.
 #[derive(Clone, Debug)]

@@ -1,5 +1,6 @@
 //! `/healthz`, `/readyz`, `/metrics`.
 
+use super::gate::Unjudged;
 use super::gateway::Gateway;
 use super::problem::Problem;
 use super::query::{NOTHING, Query};
@@ -21,6 +22,7 @@ const READYZ: Vocabulary = Vocabulary {
 /// The process answers, and every thread that writes streams goes on. It says nothing of Redis: a restart
 /// would not help against that.
 pub(super) async fn healthz(
+    _: Unjudged,
     State(gateway): State<Arc<Gateway>>,
     RawQuery(query): RawQuery,
 ) -> Result<&'static str, Problem> {
@@ -40,6 +42,7 @@ fn nobody_stands(gateway: &Gateway) -> Result<(), Problem> {
 /// An outage of Redis does not take every replica out at once. With `?delivery` a probe goes the
 /// way of an event, for alerts.
 pub(super) async fn readyz(
+    _: Unjudged,
     State(gateway): State<Arc<Gateway>>,
     RawQuery(query): RawQuery,
 ) -> Result<&'static str, Problem> {
@@ -68,6 +71,7 @@ async fn deliver_probe(gateway: &Gateway) -> Result<(), Problem> {
 
 /// All metrics in Prometheus' text format. What is known only when asked is asked first.
 pub(super) async fn metrics(
+    _: Unjudged,
     State(gateway): State<Arc<Gateway>>,
     RawQuery(query): RawQuery,
 ) -> Result<impl IntoResponse, Problem> {
@@ -87,6 +91,8 @@ pub(super) async fn metrics(
         .metrics
         .addresses
         .set(gauge(gateway.addresses.known()));
+    let tokens = gateway.rules.get().auth.authority.tokens_known();
+    gateway.metrics.tokens_known.set(gauge(tokens));
     gateway.broker.count_connections();
     let (text, kind) = gateway.metrics.text();
     Ok(([(header::CONTENT_TYPE, kind)], text))

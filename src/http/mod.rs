@@ -11,16 +11,17 @@ pub mod accept;
 mod address;
 mod answer;
 mod answers;
-mod auth;
 mod batch;
 mod cors;
 mod cut;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
+mod gate;
 mod gateway;
 mod guard;
 mod health;
 mod intake;
+mod listing;
 mod name;
 mod nowhere;
 mod problem;
@@ -34,8 +35,7 @@ mod topics;
 mod vocabulary;
 
 pub use answers::Answers;
-pub use auth::Auth;
-pub use gateway::{Gateway, Rules};
+pub use gateway::{Auth, Gateway, Rules};
 pub use guard::Guard;
 pub use intake::Intake;
 pub use routes::{ops_router, router};

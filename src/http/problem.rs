@@ -12,7 +12,7 @@ use std::time::Duration;
 /// What the caller is told. The detail of what the caller can mend names the part of the request, what was given
 /// ([`super::shown`]) and what would be right. It holds no payload and no key.
 #[derive(Clone, Debug)]
-pub struct Problem {
+pub(super) struct Problem {
     status: StatusCode,
     title: &'static str,
     detail: String,
@@ -31,40 +31,67 @@ struct Body<'a> {
 impl Problem {
     /// 400: the request can never succeed as it is.
     #[must_use]
-    pub fn bad_request(detail: impl Into<String>) -> Self {
+    pub(super) fn bad_request(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "bad request", detail)
     }
 
     /// 401, with the scheme that is asked for.
     #[must_use]
-    pub fn unauthorized(detail: impl Into<String>) -> Self {
+    pub(super) fn unauthorized(detail: impl Into<String>) -> Self {
         Self {
             header: Some((header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))),
             ..Self::new(StatusCode::UNAUTHORIZED, "unauthorized", detail)
         }
     }
 
+    /// 401: there is a credential, and it is not good. `told` is for programs, without quotes.
+    #[must_use]
+    pub(super) fn bad_token(detail: impl Into<String>, told: &'static str) -> Self {
+        Self {
+            header: challenge("invalid_token", told),
+            ..Self::new(StatusCode::UNAUTHORIZED, "unauthorized", detail)
+        }
+    }
+
+    /// 400: it cannot be told which credential counts.
+    #[must_use]
+    pub(super) fn bad_credential(detail: impl Into<String>) -> Self {
+        Self {
+            header: challenge("invalid_request", "two credentials"),
+            ..Self::bad_request(detail)
+        }
+    }
+
+    /// 403: the credential is good, and does not grant this.
+    #[must_use]
+    pub(super) fn not_granted(detail: impl Into<String>) -> Self {
+        Self {
+            header: challenge("insufficient_scope", "not granted"),
+            ..Self::forbidden(detail)
+        }
+    }
+
     /// 403: not from there.
     #[must_use]
-    pub fn forbidden(detail: impl Into<String>) -> Self {
+    pub(super) fn forbidden(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::FORBIDDEN, "forbidden", detail)
     }
 
     /// 404: no such path, topic or log.
     #[must_use]
-    pub fn not_found(detail: impl Into<String>) -> Self {
+    pub(super) fn not_found(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, "not found", detail)
     }
 
     /// 405: the path is there, for other methods.
     #[must_use]
-    pub fn method_not_allowed(detail: impl Into<String>) -> Self {
+    pub(super) fn method_not_allowed(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "method not allowed", detail)
     }
 
     /// 408, and the connection closes: the rest of the request did not come in time.
     #[must_use]
-    pub fn timed_out(detail: impl Into<String>) -> Self {
+    pub(super) fn timed_out(detail: impl Into<String>) -> Self {
         Self {
             header: Some((header::CONNECTION, HeaderValue::from_static("close"))),
             ..Self::new(StatusCode::REQUEST_TIMEOUT, "request timeout", detail)
@@ -73,7 +100,7 @@ impl Problem {
 
     /// 413: more bytes than are allowed.
     #[must_use]
-    pub fn too_large(what: &str, most: usize) -> Self {
+    pub(super) fn too_large(what: &str, most: usize) -> Self {
         Self::new(
             StatusCode::PAYLOAD_TOO_LARGE,
             "too large",
@@ -83,7 +110,7 @@ impl Problem {
 
     /// 421: meant for another server, by its name.
     #[must_use]
-    pub fn misdirected(detail: impl Into<String>) -> Self {
+    pub(super) fn misdirected(detail: impl Into<String>) -> Self {
         Self::new(
             StatusCode::MISDIRECTED_REQUEST,
             "misdirected request",
@@ -93,7 +120,7 @@ impl Problem {
 
     /// 500: our own fault.
     #[must_use]
-    pub fn internal() -> Self {
+    pub(super) fn internal() -> Self {
         Self::new(
             StatusCode::INTERNAL_SERVER_ERROR,
             "internal error",
@@ -103,7 +130,7 @@ impl Problem {
 
     /// 429: as much as one may, with the whole seconds after which there may be more.
     #[must_use]
-    pub fn too_many(detail: impl Into<String>, wait: Duration) -> Self {
+    pub(super) fn too_many(detail: impl Into<String>, wait: Duration) -> Self {
         let seconds = wait.as_secs().saturating_add(1);
         let detail = format!("{}; try again in {seconds} s", detail.into());
         Self {
@@ -114,7 +141,7 @@ impl Problem {
 
     /// 503 with `Retry-After`, in whole seconds, jittered.
     #[must_use]
-    pub fn unavailable(detail: impl Into<String>) -> Self {
+    pub(super) fn unavailable(detail: impl Into<String>) -> Self {
         let seconds = HeaderValue::from(rand::random_range(1_u16..=3));
         Self {
             header: Some((header::RETRY_AFTER, seconds)),
@@ -124,7 +151,7 @@ impl Problem {
 
     /// The same for what is more than this replica does at a time.
     #[must_use]
-    pub fn busy(detail: impl Into<String>) -> Self {
+    pub(super) fn busy(detail: impl Into<String>) -> Self {
         Self {
             is_busy: true,
             ..Self::unavailable(detail)
@@ -143,28 +170,44 @@ impl Problem {
 
     /// The sentence that names what is wrong, for a line of a batch.
     #[must_use]
-    pub fn detail(&self) -> &str {
+    pub(super) fn detail(&self) -> &str {
         &self.detail
+    }
+
+    /// The same, of a part of the request.
+    #[must_use]
+    pub(super) fn at(self, part: &str) -> Self {
+        Self {
+            detail: format!("{part}: {}", self.detail),
+            ..self
+        }
     }
 
     /// Whether there was too much of something.
     #[must_use]
-    pub fn is_too_large(&self) -> bool {
+    pub(super) fn is_too_large(&self) -> bool {
         self.status == StatusCode::PAYLOAD_TOO_LARGE
     }
 
     /// Whether the same request may succeed a little later.
     #[must_use]
-    pub fn is_unavailable(&self) -> bool {
+    pub(super) fn is_unavailable(&self) -> bool {
         let header = self.header.as_ref();
         header.is_some_and(|(name, _)| *name == header::RETRY_AFTER)
     }
 
+    /// Whether it is a matter of rights that are not there.
+    #[must_use]
+    pub(super) fn is_forbidden(&self) -> bool {
+        self.status == StatusCode::FORBIDDEN
+    }
+
     /// Under what a refused publish is counted.
     #[must_use]
-    pub fn refusal(&self) -> PublishRefusal {
+    pub(super) fn refusal(&self) -> PublishRefusal {
         match self.status {
             StatusCode::UNAUTHORIZED => PublishRefusal::Unauthorized,
+            StatusCode::FORBIDDEN => PublishRefusal::Forbidden,
             StatusCode::PAYLOAD_TOO_LARGE => PublishRefusal::TooLarge,
             StatusCode::REQUEST_TIMEOUT => PublishRefusal::Timeout,
             StatusCode::CONFLICT => PublishRefusal::Ended,
@@ -176,6 +219,13 @@ impl Problem {
             _ => PublishRefusal::Invalid,
         }
     }
+}
+
+/// What a refused credential is answered ([RFC 6750, section 3](https://www.rfc-editor.org/rfc/rfc6750#section-3)).
+fn challenge(error: &str, told: &str) -> Option<(HeaderName, HeaderValue)> {
+    let text = format!("Bearer error=\"{error}\", error_description=\"{told}\"");
+    let value = HeaderValue::try_from(text).ok()?;
+    Some((header::WWW_AUTHENTICATE, value))
 }
 
 impl From<BrokerError> for Problem {

@@ -1,6 +1,7 @@
 //! `POST /events/{topic}`, and what it shares with batches.
 
 use super::answer::Json;
+use super::gate::{Caller, Cleared, Publish};
 use super::gateway::Gateway;
 use super::intake::Place;
 use super::name::Name;
@@ -43,6 +44,7 @@ const ONE: Vocabulary = Vocabulary {
 
 /// `POST /events/{topic}?type=TYPE&end`: the body is the data, verbatim.
 pub(super) async fn one(
+    caller: Caller<Publish>,
     State(gateway): State<Arc<Gateway>>,
     Extension(client): Extension<Client>,
     Name(topic): Name,
@@ -51,39 +53,65 @@ pub(super) async fn one(
     body: Body,
 ) -> Response {
     let query = query.as_deref();
-    let done = publish_below(&gateway, &client, &topic, query, &headers, body).await;
+    let done = publish_below(&gateway, &caller, &client, &topic, query, &headers, body).await;
     counted(&gateway, done)
 }
 
 async fn publish_below(
     gateway: &Gateway,
+    caller: &Caller<Publish>,
     client: &Client,
     topic: &str,
     query: Option<&str>,
     headers: &HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    may_publish(gateway, client, headers)?;
+    within_rate(gateway, client)?;
     let topic = topic_of(topic)?;
     let query = Query::read(query, &ONE)?;
     query.has_no_topic_beside(topic.as_str())?;
-    publish_one(gateway, client, topic, &query, headers, body, |_| Ok(())).await
+    let request = One {
+        caller,
+        client,
+        topic,
+        query: &query,
+        headers,
+    };
+    publish_one(gateway, request, body, |_| Ok(())).await
+}
+
+/// A request to publish one event, but for its body.
+#[derive(Clone, Debug)]
+pub(super) struct One<'a> {
+    pub(super) caller: &'a Caller<Publish>,
+    pub(super) client: &'a Client,
+    pub(super) topic: Topic,
+    pub(super) query: &'a Query,
+    pub(super) headers: &'a HeaderMap,
 }
 
 /// Reads and publishes one event. `vet` sees what has come of its data, all of it or all that may come.
 pub(super) async fn publish_one(
     gateway: &Gateway,
-    client: &Client,
-    topic: Topic,
-    query: &Query,
-    headers: &HeaderMap,
+    request: One<'_>,
     body: Body,
     vet: impl Fn(&[u8]) -> Result<(), Problem>,
 ) -> Result<Response, Problem> {
-    let event_type = type_of(query.first("type"), query.first("event"))?;
-    let idempotency_key = idempotency_key(headers)?;
+    let (caller, query) = (request.caller, request.query);
+    // All but its data, which is not read before it was judged.
+    let publication = caller.clear(
+        gateway,
+        Publication {
+            topic: request.topic,
+            event_type: type_of(query.first("type"), query.first("event"))?,
+            data: String::new(),
+            end: query.switch("end"),
+            idempotency_key: idempotency_key(caller, request.headers)?,
+        },
+    )?;
     let most = gateway.publish.event_bytes_max;
-    let mut place = gateway.intake.enter(held_to_share(gateway, client))?;
+    let name = held_to_share(gateway, request.client);
+    let mut place = gateway.intake.enter(name)?;
     let mut data = Vec::new();
     let read = read_in_time(gateway, &mut place, body, &mut data, "an event", most).await;
     if read.as_ref().err().is_none_or(Problem::is_too_large) {
@@ -96,29 +124,19 @@ pub(super) async fn publish_one(
             "data: an event must be UTF-8, and what follows byte {at} is not"
         ))
     })?;
-    let publication = Publication {
-        topic,
-        event_type,
-        data,
-        end: query.switch("end"),
-        idempotency_key,
-    };
-    let ids = publish(gateway, std::slice::from_ref(&publication)).await?;
+    let topic = publication.topic.clone();
+    let publication = publication.with_data(data);
+    let ids = publish(gateway, caller, vec![publication]).await?;
     let published = Published {
-        topic: publication.topic.as_str(),
+        topic: topic.as_str(),
         id: ids.first().copied().flatten(),
     };
     Ok(Json(published).into_response())
 }
 
-/// Whether the request may publish: by its key, then by its address.
-pub(super) fn may_publish(
-    gateway: &Gateway,
-    client: &Client,
-    headers: &HeaderMap,
-) -> Result<(), Problem> {
+/// Whether the address of the request may publish now. Asked once its key was judged.
+pub(super) fn within_rate(gateway: &Gateway, client: &Client) -> Result<(), Problem> {
     let rules = gateway.rules.get();
-    rules.auth.may_publish(headers)?;
     let counted = gateway.addresses.publish(client, &rules.address);
     counted.map_err(|wait| {
         Problem::too_many(
@@ -137,16 +155,21 @@ pub(super) fn held_to_share(gateway: &Gateway, client: &Client) -> Option<Networ
 /// Publishes all of a batch, or nothing.
 pub(super) async fn publish(
     gateway: &Gateway,
-    batch: &[Publication],
+    caller: &Caller<Publish>,
+    batch: Vec<Cleared<Publication>>,
 ) -> Result<Vec<Option<Id>>, Problem> {
+    let batch: Vec<Publication> = batch.into_iter().map(Cleared::into_inner).collect();
     let _place = gateway.publishing.try_acquire().map_err(|_| {
         Problem::busy("too many publishes wait for the log (publish.in_flight_max)")
     })?;
     let took = gateway.metrics.publish_time.start_timer();
-    let done = gateway.broker.publish(batch).await;
+    let done = gateway.broker.publish(&batch).await;
     took.observe_duration();
     let ids = done?;
     gateway.metrics.published(Source::Http, ids.len());
+    let publisher = caller.grant().who().name();
+    gateway.metrics.published_by(publisher, ids.len());
+    tracing::debug!(publisher, events = ids.len(), "published over HTTP");
     Ok(ids)
 }
 
@@ -179,12 +202,17 @@ pub(super) fn type_of(name: Option<&str>, old: Option<&str>) -> Result<EventType
         .map_err(|why| Problem::bad_request(format!("type {}: {why}", Shown(text))))
 }
 
-fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+/// As the log is to know it: those of one publisher are not another's.
+fn idempotency_key(
+    caller: &Caller<Publish>,
+    headers: &HeaderMap,
+) -> Result<Option<String>, Problem> {
     let Some(value) = headers.get(IDEMPOTENCY_KEY) else {
         return Ok(None);
     };
     let key = String::from_utf8_lossy(value.as_bytes());
-    check_key(IDEMPOTENCY_KEY.as_str(), key.into_owned()).map(Some)
+    let key = check_key(IDEMPOTENCY_KEY.as_str(), key.into_owned())?;
+    Ok(Some(caller.grant().scoped(key)))
 }
 
 /// Checks an idempotency key; `name` is what it is called where it stands.

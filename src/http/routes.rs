@@ -1,17 +1,18 @@
 //! Which handler answers what, and what surrounds all of them.
 
+use super::gate::{Methods, Unjudged, WithoutGate, get};
 use super::gateway::Gateway;
 use super::guard::{Guard, guarded};
 use super::nowhere::{OPS_PATHS, PATHS, no_method, no_path};
 use super::problem::Problem;
 use super::{batch, cors, health, publish, streams, subscribe, topics};
 use crate::address::Client;
-use axum::Router;
 use axum::extract::Request;
 use axum::http::{HeaderName, HeaderValue, StatusCode, Uri, header};
 use axum::middleware::from_fn_with_state;
 use axum::response::{Html, IntoResponse, Response};
-use axum::routing::{MethodRouter, get};
+use axum::routing::MethodFilter;
+use axum::{Extension, Router};
 use std::any::Any;
 use std::sync::Arc;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -24,17 +25,30 @@ use tower_http::trace::{DefaultOnFailure, TraceLayer};
 
 /// Everything that the main listener serves.
 pub fn router(gateway: Arc<Gateway>, guard: Guard, with_ops: bool) -> Router {
-    let stream = |methods: MethodRouter<Arc<Gateway>>| methods.head(subscribe::head).options(allow);
+    let stream = |methods: Methods| {
+        methods
+            .and(MethodFilter::HEAD, subscribe::head)
+            .and(MethodFilter::OPTIONS, allow)
+    };
+    let and_post = MethodFilter::POST;
     let mut router = Router::new()
-        .route("/", get(page))
-        .route("/events", stream(get(subscribe::many).post(batch::many)))
+        .route("/", get(page).into())
+        .route(
+            "/events",
+            stream(get(subscribe::many).and(and_post, batch::many)).into(),
+        )
         .route(
             "/events/{topic}",
-            stream(get(subscribe::one).post(publish::one)),
+            stream(get(subscribe::one).and(and_post, publish::one)).into(),
         )
-        .route("/topics", get(topics::list))
-        .route("/topics/{topic}", get(topics::show).delete(topics::delete))
-        .route("/topics/{topic}/events", get(topics::events));
+        .route("/topics", get(topics::list).into())
+        .route(
+            "/topics/{topic}",
+            get(topics::show)
+                .and(MethodFilter::DELETE, topics::delete)
+                .into(),
+        )
+        .route("/topics/{topic}/events", get(topics::events).into());
     let mut paths = PATHS.to_vec();
     if with_ops {
         router = router.merge(ops_routes());
@@ -45,15 +59,17 @@ pub fn router(gateway: Arc<Gateway>, guard: Guard, with_ops: bool) -> Router {
 
 /// What operators ask, for a listener of their own.
 pub fn ops_router(gateway: Arc<Gateway>, guard: Guard) -> Router {
-    layered(ops_routes(), gateway, guard, OPS_PATHS.to_vec())
+    // Whoever reaches this listener is an operator.
+    let routes = ops_routes().layer(Extension(WithoutGate));
+    layered(routes, gateway, guard, OPS_PATHS.to_vec())
 }
 
 fn ops_routes() -> Router<Arc<Gateway>> {
     Router::new()
-        .route("/healthz", get(health::healthz))
-        .route("/readyz", get(health::readyz))
-        .route("/metrics", get(health::metrics))
-        .route("/streams", get(streams::list))
+        .route("/healthz", get(health::healthz).into())
+        .route("/readyz", get(health::readyz).into())
+        .route("/metrics", get(health::metrics).into())
+        .route("/streams", get(streams::list).into())
 }
 
 /// Routes in all that surrounds them; `paths` are told to whoever asks for another.
@@ -125,12 +141,12 @@ fn caught(_: Box<dyn Any + Send>) -> Response {
     Problem::internal().into_response()
 }
 
-async fn allow() -> Response {
+async fn allow(_: Unjudged) -> Response {
     let methods = HeaderValue::from_static("GET, HEAD, POST, OPTIONS");
     (StatusCode::NO_CONTENT, [(header::ALLOW, methods)]).into_response()
 }
 
-async fn page() -> impl IntoResponse {
+async fn page(_: Unjudged) -> impl IntoResponse {
     let policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
     (
         [(header::CONTENT_SECURITY_POLICY, policy)],

@@ -1,6 +1,7 @@
 //! `GET /streams`: which streams are open here, the slowest first. For operators.
 
 use super::answer::Json;
+use super::gate::{Caller, Operate};
 use super::gateway::Gateway;
 use super::problem::Problem;
 use super::query::{NOTHING, Query};
@@ -58,6 +59,7 @@ impl From<Row> for Listing {
 }
 
 pub(super) async fn list(
+    _: Caller<Operate>,
     State(gateway): State<Arc<Gateway>>,
     RawQuery(query): RawQuery,
 ) -> Result<Json<Listed>, Problem> {

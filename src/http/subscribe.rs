@@ -1,6 +1,7 @@
 //! `GET /events` and `GET /events/{topic}`: from a request to an open stream.
 
 use super::accept::{HandoffSlot, end_of_carrier};
+use super::gate::{Caller, Subscribe, Unjudged};
 use super::gateway::Gateway;
 use super::name::Name;
 use super::problem::Problem;
@@ -72,23 +73,26 @@ const AGE_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// `GET /events?topic=a&topic=b`: one stream of several topics; without any, of `events`.
 pub(super) async fn many(
+    caller: Caller<Subscribe>,
     State(gateway): State<Arc<Gateway>>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
     way: Way,
 ) -> Response {
-    subscribe(gateway, None, query.as_deref(), &headers, way).await
+    subscribe(gateway, &caller, None, query.as_deref(), &headers, way).await
 }
 
 /// `GET /events/{topic}`: a stream of one topic.
 pub(super) async fn one(
+    caller: Caller<Subscribe>,
     State(gateway): State<Arc<Gateway>>,
     Name(topic): Name,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
     way: Way,
 ) -> Response {
-    subscribe(gateway, Some(&topic), query.as_deref(), &headers, way).await
+    let query = query.as_deref();
+    subscribe(gateway, &caller, Some(&topic), query, &headers, way).await
 }
 
 /// Which way out a connection has, and whom it leads to.
@@ -118,22 +122,32 @@ impl<S: Sync> FromRequestParts<S> for Way {
 }
 
 /// HEAD tells what GET would, and opens nothing.
-pub(super) async fn head() -> Response {
+pub(super) async fn head(_: Unjudged) -> Response {
     // A body of unknown length, as GET has: it is not sent, and no `Content-Length` is.
     stream_headers(Body::new(super::cut::CutAfter::new(Bytes::new())))
 }
 
 async fn subscribe(
     gateway: Arc<Gateway>,
+    caller: &Caller<Subscribe>,
     topic: Option<&str>,
     query: Option<&str>,
     headers: &HeaderMap,
     way: Way,
 ) -> Response {
-    let request = match request(&gateway, topic, query, headers) {
+    let mut request = match request(&gateway, topic, query, headers) {
         Ok(request) => request,
         Err(problem) => {
             gateway.metrics.refused(Refusal::BadRequest);
+            return problem.into_response();
+        }
+    };
+    // Before anything is said of this replica, taken of it, or wanted.
+    request.expires_at = caller.grant().ends();
+    let request = match caller.clear(&gateway, request) {
+        Ok(request) => request,
+        Err(problem) => {
+            gateway.metrics.refused(Subscribe::refusal(&problem));
             return problem.into_response();
         }
     };
@@ -188,14 +202,14 @@ async fn subscribe(
             WayOut::Body
         },
     });
-    let ends_at = request.ends_at;
+    let (ends_at, expires_at) = (request.ends_at, request.expires_at);
     let task_waker = Arc::new(TaskWaker::default());
     let opening = open(
         gateway.hub.clone(),
         gateway.reads.clone(),
         gateway.streams.clone(),
         task_waker.clone(),
-        request,
+        request.into_inner(),
         room,
         name,
     );
@@ -212,7 +226,11 @@ async fn subscribe(
     }
     if let Some(slot) = slot {
         let guard = guard.on_socket();
-        return stream_headers(slot.leave(Handoff { opened, guard }));
+        return stream_headers(slot.leave(Handoff {
+            opened,
+            guard,
+            expires_at,
+        }));
     }
     let body = StreamBody::new(
         &gateway.bodies,
@@ -225,6 +243,7 @@ async fn subscribe(
             peer: address,
             end_of_carrier: end_of_carrier(),
             ends_at,
+            expires_at,
         },
     );
     stream_headers(body.into_axum())
@@ -305,6 +324,7 @@ fn request(
         ends_at: query
             .duration("max_age", "")?
             .map(|age| CoarseInstant::now() + age.min(AGE_MAX)),
+        expires_at: None,
         heartbeat_events,
         envelope,
         ignored,

@@ -1,10 +1,12 @@
 //! `GET /topics`, `GET /topics/{topic}`, `GET /topics/{topic}/events`, `DELETE /topics/{topic}`.
 
 use super::answer::Json;
+use super::gate::{Caller, Delete, List, Subscribe};
 use super::gateway::Gateway;
+use super::listing::{self, LIST_MAX};
 use super::name::Name;
 use super::problem::Problem;
-use super::publish::{may_publish, topic_of};
+use super::publish::within_rate;
 use super::query::{NOTHING, Query};
 use super::shown::Shown;
 use super::vocabulary::Vocabulary;
@@ -16,14 +18,10 @@ use crate::log::ReadRequest;
 use crate::sse::Gap;
 use axum::Extension;
 use axum::extract::{RawQuery, State};
-use axum::http::HeaderMap;
 use axum::response::Response;
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
-
-/// Topics of one page of `GET /topics`, at most.
-const LIST_MAX: usize = 1000;
 
 /// What turns a page, of topics and of events.
 const PAGE: Vocabulary = Vocabulary {
@@ -41,8 +39,9 @@ async fn place(gateway: &Gateway, client: &Client) -> Result<Option<Place>, Prob
         .map_err(late)
 }
 
-/// Topics that have a log, `?after=` a name, `?limit=` at most.
+/// Topics that have a log and that the caller may know, `?after=` a name, `?limit=` at most.
 pub(super) async fn list(
+    caller: Caller<List>,
     State(gateway): State<Arc<Gateway>>,
     Extension(client): Extension<Client>,
     RawQuery(query): RawQuery,
@@ -53,25 +52,28 @@ pub(super) async fn list(
         .unwrap_or(LIST_MAX as u64);
     let limit = usize::try_from(limit).unwrap_or(LIST_MAX);
     let place = place(&gateway, &client).await?;
-    let topics = gateway
-        .broker
-        .topics(query.first("after").unwrap_or_default(), limit)
-        .await?;
+    let after = query.first("after").unwrap_or_default();
+    let listing = listing::page(&gateway, caller.grant(), after, limit).await?;
     drop(place);
-    let next = topics.last().filter(|_| topics.len() == limit).cloned();
-    let page = json!({ "topics": topics, "next": next });
+    let topics = listing.topics;
+    let is_cut = topics.len() == limit || !listing.is_complete;
+    let mut page = json!({ "topics": topics, "next": topics.last().filter(|_| is_cut) });
+    if let Some(members) = page.as_object_mut().filter(|_| !listing.is_complete) {
+        members.insert("complete".to_owned(), false.into());
+    }
     Ok(gateway.answers.json(client.network, &page))
 }
 
 /// What the log holds of a topic, and who reads it.
 pub(super) async fn show(
+    caller: Caller<List>,
     State(gateway): State<Arc<Gateway>>,
     Extension(client): Extension<Client>,
     Name(name): Name,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Problem> {
     Query::read(query.as_deref(), &NOTHING)?;
-    let topic = topic_of(&name)?;
+    let topic = caller.topic(&gateway, &name)?;
     let here = gateway
         .hub
         .feed(&topic)
@@ -107,12 +109,13 @@ struct Retained {
 
 /// Retained events `?after=` an id, `?limit=` at most; a gap is told as a stream would.
 pub(super) async fn events(
+    caller: Caller<Subscribe>,
     State(gateway): State<Arc<Gateway>>,
     Extension(client): Extension<Client>,
     Name(name): Name,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Problem> {
-    let topic = topic_of(&name)?;
+    let topic = caller.topic(&gateway, &name)?;
     let query = Query::read(query.as_deref(), &PAGE)?;
     let after = match query.first("after") {
         Some(text) => Some(
@@ -160,15 +163,15 @@ pub(super) async fn events(
 
 /// Deletes a topic's log; its streams are told, and the next publish opens it anew.
 pub(super) async fn delete(
+    caller: Caller<Delete>,
     State(gateway): State<Arc<Gateway>>,
     Extension(client): Extension<Client>,
     Name(name): Name,
     RawQuery(query): RawQuery,
-    headers: HeaderMap,
 ) -> Result<Json<Value>, Problem> {
-    may_publish(&gateway, &client, &headers)?;
+    within_rate(&gateway, &client)?;
     Query::read(query.as_deref(), &NOTHING)?;
-    let topic = topic_of(&name)?;
+    let topic = caller.topic(&gateway, &name)?;
     match gateway.broker.delete(&topic).await? {
         Some(id) => Ok(Json(json!({ "topic": topic, "id": id }))),
         None => Err(Problem::not_found(format!(

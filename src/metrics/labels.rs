@@ -50,6 +50,8 @@ label! {
         Limit = "limit",
         /// It was open for `stream.age_max`, and is cut so that its client goes elsewhere.
         Age = "age",
+        /// The right to it has ended, as its client was told before.
+        Expired = "expired",
         /// All of its topics have ended.
         Ended = "ended",
         /// This replica is going, and the stream's slice of the drain has come.
@@ -72,6 +74,10 @@ label! {
         Address = "address",
         /// It wants topics that nobody reads here, and `limits.feeds_max` are followed.
         Feeds = "feeds",
+        /// 401: it must say who it is, or what it says is not good.
+        Unauthorized = "unauthorized",
+        /// 403: it may not read one of its topics.
+        Forbidden = "forbidden",
     }
 }
 
@@ -156,8 +162,10 @@ label! {
         Timeout = "timeout",
         /// 409: its topic has ended.
         Ended = "ended",
-        /// 401: no key, or another one.
+        /// 401: no key or token, or another one.
         Unauthorized = "unauthorized",
+        /// 403: its key or token does not grant it.
+        Forbidden = "forbidden",
         /// 429: its address publishes as much as one may, or has its share of what is on its way.
         Address = "address",
         /// 503: the log is away, or does not keep up.
@@ -184,6 +192,52 @@ label! {
         CrossSite = "cross_site",
         /// A proxy passes a write on, from beyond this machine, and no key is asked for.
         Forwarded = "forwarded",
+    }
+}
+
+label! {
+    /// Why a request has not the right to what it asks for.
+    AuthRefusal {
+        /// It brought no credential, and what everybody may is not enough.
+        Missing = "missing",
+        /// It brought two credentials that were both sent on purpose, or two cookies.
+        TwoTokens = "two_tokens",
+        /// A cookie would write, and no page says where it is from.
+        Origin = "origin",
+        /// It is no publish key, and no key of a publisher.
+        PublishKey = "publish_key",
+        /// The token is longer than `auth.token_bytes_max`.
+        TooLong = "too_long",
+        /// It is no token, or what it says is not what it must be.
+        Malformed = "malformed",
+        /// Its header has extensions that must be understood.
+        Critical = "critical",
+        /// No key is called as it says, or too many could be meant.
+        Key = "key",
+        /// It says another algorithm than its key has.
+        Algorithm = "algorithm",
+        /// It was not signed with that key, or was changed since.
+        Signature = "signature",
+        /// It is of another type than `auth.token_type`.
+        Type = "type",
+        /// Another issuer has made it.
+        Issuer = "issuer",
+        /// It is for somebody else.
+        Audience = "audience",
+        /// It says no time at which it ends.
+        NoExpiry = "no_expiry",
+        /// Its time is over.
+        Expired = "expired",
+        /// Its time has not come.
+        NotYet = "not_yet",
+        /// It would be good for longer than `auth.token_life_max`.
+        LongLife = "long_life",
+        /// One of its grants cannot be read.
+        Grant = "grant",
+        /// It grants more patterns than `auth.patterns_max`.
+        Rights = "rights",
+        /// It is good, and does not grant this.
+        Denied = "denied",
     }
 }
 

@@ -105,12 +105,20 @@ pub struct Outside {
     pub end_of_carrier: Option<CancellationToken>,
     /// As in the request, for as long as there is no stream that knows of it.
     pub ends_at: Option<CoarseInstant>,
+    /// As in the request, likewise.
+    pub expires_at: Option<Duration>,
 }
 
 impl Outside {
     /// This time, or the end that the client wants, if that comes first.
     fn not_after_end(&self, time: Instant) -> Instant {
         self.ends_at.map_or(time, |end| end.instant().min(time))
+    }
+
+    /// How the stream is over, if the right to it has ended before it could begin.
+    fn expired(&self) -> Option<Ending> {
+        let is_expired = self.expires_at.is_some_and(|at| clock() >= at);
+        is_expired.then_some(Ending::Cut(CloseReason::Expired))
     }
 }
 
@@ -267,8 +275,10 @@ impl Outlet {
         match &self.state {
             State::Live(stream) | State::Reading(stream, ..) => stream.overdue(Now::read().instant),
             State::Opening(_) => {
-                let drains = self.settings.drain.has_begun();
-                drains.then_some(Ending::Cut(CloseReason::Drain))
+                if self.settings.drain.has_begun() {
+                    return Some(Ending::Cut(CloseReason::Drain));
+                }
+                self.outside.expired()
             }
             State::Flushing | State::Cut => Some(Ending::Cut(self.guard.reason)),
             State::Over => Some(Ending::Clean(self.guard.reason)),
@@ -363,6 +373,10 @@ impl Outlet {
                 .is_some_and(|end| end <= CoarseInstant::now())
             {
                 self.end(Ending::Clean(CloseReason::Limit));
+                return Poll::Ready(());
+            }
+            if let Some(ending) = self.outside.expired() {
+                self.end(ending);
                 return Poll::Ready(());
             }
             self.settings.metrics.heartbeats.inc();

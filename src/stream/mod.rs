@@ -5,7 +5,7 @@
 //! | [`request`] | what a subscriber asks for, checked |
 //! | [`open`] | how a stream begins: a state machine that waits for history, subscription and clock, and its future |
 //! | [`turn`] | the life of one stream as a state machine: what to write next, what to read, when to wake |
-//! | `greeting`, `options`, `cursor`, [`out`] | its parts: what is written first, what few ask for, what the client knows, what is to be written |
+//! | `greeting`, `options`, `expiry`, `cursor`, [`out`] | its parts: what is written first, what few ask for, the end of its right, what the client knows, what is to be written |
 //! | [`settings`] | what all streams of this replica go by, and the drain |
 //! | [`registry`] | how many are open, and what is said at their end |
 //! | [`listing`] | the list of them for operators |
@@ -17,6 +17,7 @@
 
 pub mod body;
 mod cursor;
+mod expiry;
 mod greeting;
 pub mod listing;
 pub mod open;

@@ -16,6 +16,7 @@
 //! Time comes in as an argument, and so does chance ([`Jitter`]).
 
 use super::cursor::{Refresh, SentCursor};
+use super::expiry::Expiry;
 use super::greeting::Greeting;
 use super::options::{StreamOptions, Watch};
 use super::out::Out;
@@ -105,7 +106,10 @@ pub struct Stream {
     options: Option<Box<StreamOptions>>,
     greeting: Option<Box<Greeting>>,
     next_heartbeat: CoarseInstant,
-    cut_by_age: CoarseInstant,
+    /// When it is looked at whether it has come of age, or its right has ended.
+    life_at: CoarseInstant,
+    /// The end of its right, if that has one.
+    expiry: Option<Box<Expiry>>,
     held_since: Option<CoarseInstant>,
     sent: SentCursor,
     /// Events shown.
@@ -144,6 +148,11 @@ impl Stream {
         jitter: &Jitter,
         now: Now,
     ) -> Self {
+        let aged_at = now.instant + settings.age_max.mul_f64(1.0 - jitter.age / 4.0);
+        let expiry = request.expires_at.map(|at| {
+            let expiry = Expiry::new(at, aged_at, jitter.heartbeat, (now.instant, now.wall));
+            Box::new(expiry)
+        });
         let now = now.instant;
         let replay = match request.begin {
             Begin::Live | Begin::Unreadable => Replay::None,
@@ -156,7 +165,10 @@ impl Stream {
         sent.behind = u32::from(!settings.open_event);
         Self {
             next_heartbeat: now + settings.heartbeat.mul_f64(jitter.heartbeat),
-            cut_by_age: now + settings.age_max.mul_f64(1.0 - jitter.age / 4.0),
+            life_at: expiry
+                .as_ref()
+                .map_or(aged_at, |expiry| expiry.look_at(now + settings.heartbeat)),
+            expiry,
             drain_slot: jitter.drain_slot,
             options: StreamOptions::of(request, reader.hub(), waker),
             held_since: None,
@@ -274,7 +286,8 @@ impl Stream {
         for block in self.take_blocks() {
             out.push(block);
         }
-        if let Some(ending) = self.overdue(now.instant) {
+        let ending = self.overdue(now.instant);
+        if let Some(ending) = ending.or_else(|| self.look_at_life(now, out)) {
             return self.leave(ending, out, &mut others);
         }
         let begun = out.bytes;
@@ -365,7 +378,28 @@ impl Stream {
         if self.ends_at().is_some_and(|at| now >= at) {
             return Some(Ending::Clean(CloseReason::Limit));
         }
-        (now >= self.cut_by_age).then_some(Ending::Cut(CloseReason::Age))
+        if now < self.life_at {
+            return None;
+        }
+        match &self.expiry {
+            Some(expiry) => expiry.cut(now).map(Ending::Cut),
+            None => Some(Ending::Cut(CloseReason::Age)),
+        }
+    }
+
+    /// Looks at the end of its right, if it is time to: the client is told of it, or the stream is over.
+    fn look_at_life(&mut self, now: Now, out: &mut Out) -> Option<Ending> {
+        if now.instant < self.life_at {
+            return None;
+        }
+        let expiry = self.expiry.as_mut()?;
+        let told = expiry.look(now.instant, now.wall);
+        self.life_at = expiry.look_at(now.instant + self.settings.heartbeat);
+        let ending = expiry.cut(now.instant).map(Ending::Cut);
+        if let Some(block) = told.filter(|_| ending.is_none()) {
+            out.push(block);
+        }
+        ending
     }
 
     fn ends_at(&self) -> Option<CoarseInstant> {
@@ -379,7 +413,7 @@ impl Stream {
             .map(|since| since + self.settings.repair_time);
         let times = [
             Some(self.next_heartbeat),
-            Some(self.cut_by_age),
+            Some(self.life_at),
             self.ends_at(),
             drain,
             held,

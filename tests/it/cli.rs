@@ -8,6 +8,7 @@ mod help;
 mod liar;
 mod publish;
 mod tail;
+mod token;
 mod topics;
 
 use crate::support::{Gateway, Output, run};

@@ -264,6 +264,70 @@ fn a_fault_is_one_clear_sentence() {
             "logging.queue_bytes (in FILE): must be at least 16384",
         ),
         (
+            "[auth]\ntoken_secret = 'short'",
+            "auth.token_secret (in FILE): a secret for HS256 has at least 32 bytes, and this one has 5",
+        ),
+        (
+            "[[auth.keys]]\nid = 'a'",
+            "auth.keys, entry 1: file: a key has one of secret, secret_file and file",
+        ),
+        (
+            "[[auth.keys]]\nalgorithm = 'none'\nsecret = '0123456789abcdef0123456789abcdef'",
+            "auth.keys, entry 1: algorithm (in FILE): \"none\" is not one of HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, EdDSA",
+        ),
+        (
+            "[[auth.keys]]\nalgorithm = 'HS512'\nsecret = '0123456789abcdef0123456789abcdef'",
+            "auth.keys, entry 1: secret (in FILE): a secret for HS512 has at least 64 bytes, and this one has 32",
+        ),
+        (
+            "[auth]\nissuers = ['https://login.example.com']",
+            "auth.issuers (in FILE): needs a key of tokens: auth.token_secret or auth.keys",
+        ),
+        (
+            "[auth]\nquery_token = true",
+            "auth.query_token (in FILE): needs a key of tokens: auth.token_secret or auth.keys",
+        ),
+        (
+            "[auth]\ntoken_secret = '0123456789abcdef0123456789abcdef'\n[[auth.rules]]\ntopics = 'user:{sub'",
+            "auth.rules, entry 1: topics (in FILE): \"user:{sub\" is not a rule: a { has no }",
+        ),
+        (
+            "[auth]\nanonymous = ['a,b']",
+            "auth.anonymous (in FILE): \"a,b\" is not a pattern: a topic has no control character and none of # * ,",
+        ),
+        (
+            "[auth]\nleeway = '11m'",
+            "auth.leeway (in FILE): must be at most 10m",
+        ),
+        (
+            "[auth]\ntoken_bytes_max = 65537",
+            "auth.token_bytes_max (in FILE): must be at most 65536",
+        ),
+        (
+            "[auth]\npatterns_max = 1001",
+            "auth.patterns_max (in FILE): must be at most 1000: each request goes through them",
+        ),
+        (
+            "[auth]\ncookie = 'a b'",
+            "auth.cookie (in FILE): \"a b\" is not a cookie's name",
+        ),
+        (
+            "[[auth.publishers]]\nname = 'token'\nhash = 'sha256:2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881'\ntopics = ['a']",
+            "auth.publishers, entry 1: name (in FILE): must not be one of anyone, publish_key, token: they stand for others",
+        ),
+        (
+            "[[auth.publishers]]\nname = 'p'\nhash = 'x'\ntopics = ['a']",
+            "auth.publishers, entry 1: hash (in FILE): must be the hash that tidegate key new prints",
+        ),
+        (
+            "[[auth.publishers]]\nname = 'p'\nhash = 'sha256:2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881'",
+            "auth.publishers, entry 1: topics: must name at least one pattern",
+        ),
+        (
+            "[[auth.publishers]]\nname = 'p'\nhash = 'sha256:2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881'\ntopics = ['a']\nactions = ['write']",
+            "auth.publishers, entry 1: actions (in FILE): \"write\" is not one of subscribe, publish, end, delete, list, disconnect, operate",
+        ),
+        (
             "[stream]\nheartbeat = '15'",
             "stream.heartbeat (in FILE): \"15\" is not a duration such as 500ms, 15s or 24h",
         ),
@@ -649,6 +713,10 @@ fn secrets_are_never_printed() {
         "[auth]\npublish_key = s3cr3t\n",
         "[auth]\npublish_key = [\"s3cr3t\"]\n",
         "[auth]\npublish_ky = \"s3cr3t\"\n",
+        "[auth]\ntoken_secret = \"s3cr3t\"\n",
+        "[[auth.keys]]\nsecret = \"s3cr3t\"\n",
+        "[[auth.keys]]\nalgorithm = \"RS256\"\nsecret = \"s3cr3t, which is long enough for any\"\n",
+        "[[auth.publishers]]\nname = \"p\"\nhash = \"s3cr3t\"\ntopics = [\"a\"]\n",
         "[auth.publish_key]\nvalue = \"s3cr3t\"\n",
         "[redis]\nurl = \"redis://user:s3cr3t@host:port\"\n",
         "[redis]\nurl = \"redis://user:s3cr3t@host:99999\"\n",
@@ -661,7 +729,7 @@ fn secrets_are_never_printed() {
         assert!(!said.contains(SECRET), "{text}{said}");
     }
     let good = format!(
-        "[auth]\npublish_key = '{SECRET}'\n[redis]\nurl = 'redis://u:{SECRET}@127.0.0.1'\n"
+        "[auth]\npublish_key = '{SECRET}'\ntoken_secret = '{SECRET}, which is long enough for HS256'\n[redis]\nurl = 'redis://u:{SECRET}@127.0.0.1'\n"
     );
     assert!(!loaded(&good).contains(SECRET), "{}", loaded(&good));
 }

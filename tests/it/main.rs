@@ -23,6 +23,7 @@ mod support;
 mod acl;
 mod addresses;
 mod ahead;
+mod auth;
 mod bodies;
 mod cli;
 mod config;

@@ -436,11 +436,14 @@ fn threads_and_the_runtime_are_measured() {
     let busy = "tidegate_runtime_busy_seconds_total";
     let before = gateway.metric(busy, &[]);
     eventually("work takes time", || gateway.metric(busy, &[]) > before);
-    let text = gateway.get("/metrics").text();
-    let threads = text
-        .lines()
-        .filter(|line| line.starts_with("tidegate_stream_thread_busy_seconds_total{thread="));
-    assert_eq!(threads.count(), 3);
+    let threads = || {
+        let text = gateway.get("/metrics").text();
+        let lines = text.lines();
+        let of_thread = "tidegate_stream_thread_busy_seconds_total{thread=";
+        lines.filter(|line| line.starts_with(of_thread)).count()
+    };
+    // A thread is there once it has begun.
+    eventually("all are measured", || threads() == 3);
 }
 
 #[test]

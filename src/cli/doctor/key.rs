@@ -20,7 +20,7 @@ pub(super) enum Key {
 /// configuration, which goes to this machine and to `server.hosts` alone. Neither goes over a network
 /// without TLS.
 pub(super) fn key_for(url: &str, given: Option<&str>, config: &Config) -> Key {
-    let own = config.auth.publish_key.as_ref();
+    let own = config.auth.settings.publish_key.as_ref();
     let Some(key) = given.or(own.map(ExposeSecret::expose_secret)) else {
         return Key::None;
     };

@@ -22,7 +22,7 @@ pub(super) use args::PublishArgs;
 
 use super::ask::HERE;
 use super::output::{Fault, complain, say, shown};
-use crate::client::{Client, encode};
+use crate::client::encode;
 use lines::Wanted;
 use progress::Progress;
 use redis::{Event, Straight};
@@ -59,7 +59,7 @@ async fn publish_one(args: &PublishArgs, topic: &str, data: &str) -> Result<(), 
         .into_iter()
         .map(|key| ("idempotency-key", key))
         .collect();
-    let client = Client::new(args.gateway.url.clone(), args.key.key.as_deref());
+    let client = args.gateway.client_with(&args.key);
     let answer = client.ask("POST", &path, &headers, data.to_owned()).await?;
     match answer.json().get("id") {
         Some(id) if answer.status.is_success() => id.as_str().map_or(Ok(()), |id| say(shown(id))),
@@ -83,10 +83,7 @@ async fn publish_lines(args: &PublishArgs) -> Result<(), Fault> {
     };
     let to = match &args.redis {
         Some(url) => Target::Redis(Straight::connect(url, args).await?),
-        None => Target::Gateway(Client::new(
-            args.gateway.url.clone(),
-            args.key.key.as_deref(),
-        )),
+        None => Target::Gateway(args.gateway.client_with(&args.key)),
     };
     let form = args.topic.as_ref().map_or(Form::Json, |topic| Form::Data {
         topic: topic.clone(),

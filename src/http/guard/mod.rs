@@ -5,7 +5,7 @@
 //! | one `Host` | everywhere | 400 |
 //! | a path with one meaning | everywhere | 400 |
 //! | a host that means this gateway | on loopback, where no key is asked for | 421 |
-//! | a write is of this origin, or has the key | everywhere | 403 |
+//! | a write is of this origin or one of `cors.origins`, or has a key | everywhere | 403 |
 //! | a write is of this machine | on loopback, where no key is asked for | 403 |
 //!
 //! On loopback the machine itself is the key: whoever can connect may publish. Two go round that. A browser
@@ -16,14 +16,18 @@ mod host;
 mod origin;
 mod path;
 
+use self::origin::Page;
 use super::accept::Peer;
+use super::gate::OfAnyPage;
 use super::gateway::Gateway;
 use super::problem::Problem;
 use super::shown::Shown;
 use crate::address::Client;
+use crate::auth::{Action, Authority, bearer};
 use crate::config::{Origins, Server};
 use crate::metrics::RequestRefusal;
 use axum::extract::{Request, State};
+use axum::http::{HeaderMap, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use std::net::SocketAddr;
@@ -78,7 +82,8 @@ impl Guard {
         &self.origins
     }
 
-    fn judge(&self, request: &Request) -> Result<(), RequestRefusal> {
+    /// Lets a request through, and says whose page it is of.
+    fn judge(&self, request: &Request) -> Result<Page, RequestRefusal> {
         let headers = request.headers();
         let host =
             host::of(request.uri(), headers).map_err(|host::TwoHosts| RequestRefusal::TwoHosts)?;
@@ -86,7 +91,8 @@ impl Guard {
             return Err(RequestRefusal::Path);
         }
         let rules = self.gateway.rules.get();
-        let is_trusting = self.is_on_loopback && (self.is_keyless || !rules.auth.has_key());
+        let asks = rules.auth.authority.asks(Action::Publish);
+        let is_trusting = self.is_on_loopback && (self.is_keyless || !asks);
         let is_ours = || host.is_none_or(|host| host::is_ours(host, &self.hosts));
         // By the PROXY protocol. It begins a connection, which no page can do; a field it may set.
         let peer = request.extensions().get::<Peer>();
@@ -96,23 +102,23 @@ impl Guard {
         }
         let is_passed_on = is_trusting
             && !self.is_keyless
-            && !rules.auth.is_open()
+            && !rules.auth.is_open
             && (is_remote || forwarded::is_from_elsewhere(headers));
         if is_passed_on {
             self.note_proxy();
         }
         if request.method().is_safe() {
-            return Ok(());
+            return Ok(Page::Ours);
         }
-        // No browser sends a key that it was not given.
-        let has_key = rules.auth.has_key() && rules.auth.may_publish(headers).is_ok();
-        if !has_key && origin::is_foreign(headers, host, &self.origins) {
+        let has_key = asks && has_key(&rules.auth.authority, headers);
+        let page = origin::page(headers, host, &self.origins);
+        if !has_key && page == Page::Foreign {
             return Err(RequestRefusal::CrossSite);
         }
         if is_passed_on {
             return Err(RequestRefusal::Forwarded);
         }
-        Ok(())
+        Ok(page)
     }
 
     /// Says once that this machine is not all that can reach the gateway.
@@ -156,6 +162,14 @@ impl Guard {
     }
 }
 
+/// Whether it has a key that no browser sends by itself. Where there are tokens, any text may be one: if it is none, the
+/// gate says so, and does not look at a cookie beside it.
+fn has_key(authority: &Authority, headers: &HeaderMap) -> bool {
+    let text = headers.get(header::AUTHORIZATION);
+    let text = text.and_then(|value| bearer(value.to_str().ok()?));
+    text.is_some_and(|text| authority.has_tokens() || authority.key_grant(text).is_some())
+}
+
 /// Asks all that is asked of a request's head; whether its path is let through.
 #[cfg(any(test, fuzzing))]
 pub(super) fn let_through<B>(request: &axum::http::Request<B>) -> bool {
@@ -163,9 +177,9 @@ pub(super) fn let_through<B>(request: &axum::http::Request<B>) -> bool {
     let names = ["events.example.com", "*.example.com"].map(str::to_owned);
     let host = host::of(request.uri(), headers).unwrap_or_default();
     let is_ours = host.is_none_or(|host| host::is_ours(host, &names));
-    let is_foreign = origin::is_foreign(headers, host, &Origins::of(&["https://*.example.com"]));
+    let page = origin::page(headers, host, &Origins::of(&["https://*.example.com"]));
     let is_passed_on = forwarded::is_from_elsewhere(headers) && forwarded::says_a_proxy(headers);
-    std::hint::black_box((is_ours, is_foreign, is_passed_on));
+    std::hint::black_box((is_ours, page, is_passed_on));
     path::has_one_meaning(request.uri().path())
 }
 
@@ -204,11 +218,16 @@ fn problem(reason: RequestRefusal, request: &Request) -> Problem {
 /// Has the guard judge a request before its handler does.
 pub(super) async fn guarded(
     State(guard): State<Arc<Guard>>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Response {
     match guard.judge(&request) {
-        Ok(()) => next.run(request).await,
+        Ok(page) => {
+            if page != Page::Ours {
+                request.extensions_mut().insert(OfAnyPage);
+            }
+            next.run(request).await
+        }
         Err(reason) => {
             guard.note(reason, &request);
             problem(reason, &request).into_response()

@@ -25,6 +25,7 @@ use crate::stream::open::{MaybeOpen, Opening};
 use crate::stream::out::Out;
 use crate::stream::registry::StreamGuard;
 use crate::stream::settings::StreamSettings;
+use crate::stream::tally::clock;
 use crate::stream::turn::{Ending, Now, Stream, Turn};
 use crate::time::CoarseInstant;
 use bytes::Bytes;
@@ -33,6 +34,7 @@ use rustix::net::SendFlags;
 use smallvec::SmallVec;
 use std::io::{self, Read as _};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::task::AbortHandle;
 
 /// Bytes that a peer may send on an event stream before it is taken for something else.
@@ -45,8 +47,11 @@ const CHATTER_MAX: u32 = 64 * 1024;
     reason = "the large one is the usual one, and stands in the list itself"
 )]
 enum State {
-    /// It cannot begin yet; the task that waits for it.
-    Opening(AbortHandle),
+    /// It cannot begin yet; the task that waits for it, and when the right to it ends.
+    Opening {
+        task: AbortHandle,
+        expires_at: Option<Duration>,
+    },
     /// It writes whenever there is something.
     Live(Stream),
     /// It waits for pages of the log. Few do at a time, so the stream goes behind a pointer.
@@ -81,7 +86,7 @@ pub(super) struct Connection {
 
 /// What a quiet stream costs in the list of its thread: it must not grow unnoticed.
 #[cfg(target_pointer_width = "64")]
-const _: () = assert!(size_of::<Option<Connection>>() <= 376);
+const _: () = assert!(size_of::<Option<Connection>>() <= 384);
 
 /// What a write came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,14 +110,22 @@ impl Connection {
         let HandedOff {
             socket,
             place,
-            handoff: Handoff { opened, guard },
+            handoff:
+                Handoff {
+                    opened,
+                    guard,
+                    expires_at,
+                },
         } = handed_off;
         Self {
             socket: TcpStream::from_std(socket),
             key,
             state: match opened {
                 MaybeOpen::Open(stream) => State::Live(stream),
-                MaybeOpen::Opening(opening) => State::Opening(wait(opening)),
+                MaybeOpen::Opening(opening) => State::Opening {
+                    task: wait(opening),
+                    expires_at,
+                },
             },
             memberships: SmallVec::new(),
             guard,
@@ -134,7 +147,7 @@ impl Connection {
     }
 
     pub(super) fn is_opening(&self) -> bool {
-        matches!(self.state, State::Opening(_))
+        matches!(self.state, State::Opening { .. })
     }
 
     pub(super) fn is_over(&self) -> bool {
@@ -162,7 +175,7 @@ impl Connection {
         match &self.state {
             State::Live(stream) => Some(stream),
             State::Reading { stream, .. } => Some(stream),
-            State::Opening(_) | State::Over(_) | State::Moving => None,
+            State::Opening { .. } | State::Over(_) | State::Moving => None,
         }
     }
 
@@ -202,10 +215,13 @@ impl Connection {
 
     /// How it is over, if its time has come, whether or not its socket takes anything.
     pub(super) fn overdue(&self, now: CoarseInstant, settings: &StreamSettings) -> Option<Ending> {
-        if self.is_opening() {
+        if let State::Opening { expires_at, .. } = self.state {
             // It has no slot of the drain's time yet, and nothing to show.
-            let is_drained = settings.drain.has_begun();
-            return is_drained.then_some(Ending::Cut(CloseReason::Drain));
+            if settings.drain.has_begun() {
+                return Some(Ending::Cut(CloseReason::Drain));
+            }
+            let is_expired = expires_at.is_some_and(|at| clock() >= at);
+            return is_expired.then_some(Ending::Cut(CloseReason::Expired));
         }
         self.stream().and_then(|stream| stream.overdue(now))
     }
@@ -215,7 +231,7 @@ impl Connection {
         match &mut self.state {
             State::Live(stream) => stream.turn(now, out),
             // While the log is waited for, the client still hears that it is connected.
-            State::Opening(_) | State::Reading { .. } if self.due <= now.instant => {
+            State::Opening { .. } | State::Reading { .. } if self.due <= now.instant => {
                 settings.metrics.heartbeats.inc();
                 out.push(HEARTBEAT);
                 Turn::Wait(now.instant + settings.heartbeat)
@@ -233,7 +249,7 @@ impl Connection {
             way: WayOut::Socket,
             state: match self.state {
                 _ if self.is_blocked() => StreamState::Blocked,
-                State::Opening(_) => StreamState::Opening,
+                State::Opening { .. } => StreamState::Opening,
                 State::Live(_) => StreamState::Live,
                 State::Reading { .. } => StreamState::Reading,
                 State::Over(_) | State::Moving => StreamState::Over,
@@ -365,7 +381,7 @@ impl Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         match &self.state {
-            State::Opening(task) => task.abort(),
+            State::Opening { task, .. } => task.abort(),
             State::Over(Ending::Clean(_)) => {
                 // The peer reads the end before it hears that the connection is closed.
                 drop(self.socket.shutdown(std::net::Shutdown::Write));

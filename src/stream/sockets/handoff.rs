@@ -5,6 +5,7 @@ use crate::stream::open::MaybeOpen;
 use crate::stream::registry::StreamGuard;
 use bytes::Bytes;
 use std::net::TcpStream;
+use std::time::Duration;
 
 /// What a request handler leaves for whoever takes the connection over.
 pub struct Handoff {
@@ -12,6 +13,8 @@ pub struct Handoff {
     pub opened: MaybeOpen,
     /// Its place among the open streams.
     pub guard: StreamGuard,
+    /// As in the request, for as long as there is no stream that knows of it.
+    pub expires_at: Option<Duration>,
 }
 
 impl Handoff {

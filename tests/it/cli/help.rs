@@ -5,7 +5,7 @@ use crate::support::{Gateway, binary, eventually, free_address, run};
 use std::process::Command;
 
 /// Every command.
-const COMMANDS: [&[&str]; 14] = [
+const COMMANDS: [&[&str]; 19] = [
     &[],
     &["serve"],
     &["publish"],
@@ -19,6 +19,11 @@ const COMMANDS: [&[&str]; 14] = [
     &["healthcheck"],
     &["functions"],
     &["doctor"],
+    &["key"],
+    &["key", "new"],
+    &["token"],
+    &["token", "new"],
+    &["token", "explain"],
     &["completions"],
 ];
 

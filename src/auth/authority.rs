@@ -1,0 +1,263 @@
+//! Who a request is of, and what that one may do.
+
+use super::action::Action;
+use super::claims::{self, Claims, Expected, Seconds};
+use super::credentials::Credential;
+use super::grant::{Grant, Who};
+use super::jws::Jws;
+use super::key::Key;
+use super::keyring::Keyring;
+use super::known::{Known, hash_of};
+use super::publisher::{self, KEY_PREFIX, Publisher};
+use super::rights::Rights;
+use super::rule::ClaimRule;
+use crate::metrics::AuthRefusal;
+use secrecy::{ExposeSecret as _, SecretString};
+use serde_json::{Map, Value};
+use std::sync::Arc;
+use subtle::ConstantTimeEq as _;
+
+/// How tokens are judged.
+#[derive(Clone, Debug, Default)]
+pub struct Tokens {
+    /// What they are signed with. None: there are no tokens.
+    pub keys: Keyring,
+    /// What they must say.
+    pub expected: Expected,
+    /// Bytes of one, at most.
+    pub bytes_max: usize,
+    /// Patterns that one grants, at most.
+    pub patterns_max: usize,
+    /// The claim that grants by itself.
+    pub claim: String,
+    /// What other claims grant.
+    pub rules: Arc<[ClaimRule]>,
+}
+
+/// All that is known of who may do what. Made of the configuration, and anew with it.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// Who has it may do everything.
+    pub publish_key: Option<SecretString>,
+    /// Publishers by name.
+    pub publishers: Arc<[Publisher]>,
+    /// Tokens.
+    pub tokens: Tokens,
+    /// What the world may do, if anything is said of it.
+    pub anonymous: Option<Arc<Rights>>,
+    /// Tokens that are remembered once they were verified, at most.
+    pub tokens_known_max: usize,
+}
+
+/// Judges credentials. A credential that is there and not good is refused, whatever the world may do: who sent it takes
+/// itself for somebody.
+#[derive(Clone, Debug)]
+pub struct Authority {
+    settings: Settings,
+    all: Arc<Rights>,
+    /// Of whom nothing is asked.
+    open: Grant,
+    /// Of whom nothing is known.
+    nobody: Grant,
+    known: Arc<Known>,
+}
+
+/// A token that is good.
+#[derive(Clone, Debug)]
+pub struct Accepted {
+    /// What it grants.
+    pub rights: Rights,
+    /// The registered claims.
+    pub claims: Claims,
+    /// Until when.
+    pub until: Seconds,
+}
+
+impl Authority {
+    /// By these settings.
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        let all = Arc::new(Rights::all());
+        let everyones = settings.anonymous.clone();
+        Self {
+            open: Grant::new(Who::Anyone, all.clone(), None),
+            nobody: Grant::new(Who::Anyone, Arc::default(), everyones),
+            all,
+            known: Arc::new(Known::new(settings.tokens_known_max)),
+            settings,
+        }
+    }
+
+    /// Whether anything is asked of whoever would do this. If not, everybody may, and no credential is looked at.
+    ///
+    /// Reading is open unless tokens are known, or it is said what the world may read.
+    #[must_use]
+    pub fn asks(&self, action: Action) -> bool {
+        if action.is_read() {
+            self.has_tokens() || self.settings.anonymous.is_some()
+        } else {
+            self.has_tokens() || self.has_keys()
+        }
+    }
+
+    /// Whether there are keys for publishers.
+    #[must_use]
+    pub fn has_keys(&self) -> bool {
+        self.settings.publish_key.is_some() || !self.settings.publishers.is_empty()
+    }
+
+    /// Whether tokens are known.
+    #[must_use]
+    pub fn has_tokens(&self) -> bool {
+        !self.settings.tokens.keys.is_empty()
+    }
+
+    /// How tokens are judged.
+    #[must_use]
+    pub fn tokens(&self) -> &Tokens {
+        &self.settings.tokens
+    }
+
+    /// Tokens that are remembered.
+    #[must_use]
+    pub fn tokens_known(&self) -> usize {
+        self.known.count()
+    }
+
+    /// Publishers by name.
+    #[must_use]
+    pub fn publishers(&self) -> &[Publisher] {
+        &self.settings.publishers
+    }
+
+    /// Who this is, at this time.
+    ///
+    /// # Errors
+    /// Why the credential is not good.
+    pub fn grant(
+        &self,
+        credential: Option<Credential<'_>>,
+        now: Seconds,
+    ) -> Result<Grant, AuthRefusal> {
+        let Some(Credential { text, .. }) = credential else {
+            return Ok(self.nobody.clone());
+        };
+        if let Some(grant) = self.key_grant(text) {
+            return Ok(grant);
+        }
+        if !self.has_tokens() || text.starts_with(KEY_PREFIX) {
+            return Err(AuthRefusal::PublishKey);
+        }
+        let hash = hash_of(text);
+        if let Some(grant) = self.known.get(&hash, now) {
+            return Ok(grant);
+        }
+        let accepted = self.settings.tokens.judge(text, now)?;
+        let Claims {
+            subject,
+            issuer,
+            id,
+            issued_at,
+            ..
+        } = accepted.claims;
+        let who = Who::Bearer {
+            subject,
+            issuer,
+            token_id: id,
+            issued_at,
+        };
+        let everyones = self.settings.anonymous.clone();
+        let grant = Grant::new(who, Arc::new(accepted.rights), everyones).until(accepted.until);
+        self.known.put(hash, grant.clone());
+        Ok(grant)
+    }
+
+    /// What a key for publishers grants; none if it is none.
+    #[must_use]
+    pub fn key_grant(&self, text: &str) -> Option<Grant> {
+        let everyones = self.settings.anonymous.clone();
+        let own = self.settings.publish_key.as_ref();
+        let is_own = own.is_some_and(|key| {
+            let key = key.expose_secret().as_bytes();
+            key.ct_eq(text.as_bytes()).into()
+        });
+        if is_own {
+            return Some(Grant::new(Who::KeyHolder, self.all.clone(), everyones));
+        }
+        if !text.starts_with(KEY_PREFIX) {
+            return None;
+        }
+        let publisher = publisher::find(&self.settings.publishers, text)?;
+        let who = Who::Publisher(publisher.name.clone());
+        Some(Grant::new(who, publisher.rights.clone(), everyones))
+    }
+
+    /// What everybody may of whom nothing is asked.
+    #[must_use]
+    pub fn open(&self) -> Grant {
+        self.open.clone()
+    }
+}
+
+impl Tokens {
+    /// Judges a token: its form, its key, its signature, its time, and what it grants, in this order. Nothing that it says
+    /// is told of before its signature is good.
+    ///
+    /// # Errors
+    /// The first that is wrong.
+    pub fn judge(&self, token: &str, now: Seconds) -> Result<Accepted, AuthRefusal> {
+        let jws = Jws::read(token, self.bytes_max)?;
+        let key = self.signer(&jws)?;
+        if !fits_kind(self.expected.kind.as_deref(), jws.kind.as_deref()) {
+            return Err(AuthRefusal::Type);
+        }
+        let members = jws.claims()?;
+        let claims = Claims::read(&members)?;
+        if key.issuer.is_some() && key.issuer.as_deref() != claims.issuer.as_deref() {
+            return Err(AuthRefusal::Issuer);
+        }
+        claims.judge(&self.expected, now)?;
+        Ok(Accepted {
+            rights: self.rights(&members, claims.issuer.as_deref())?,
+            until: claims.holds_until(&self.expected),
+            claims,
+        })
+    }
+
+    /// The key that the token is signed with.
+    fn signer(&self, jws: &Jws<'_>) -> Result<&Key, AuthRefusal> {
+        let keys = self.keys.find(jws.key_id.as_deref(), jws.algorithm)?;
+        let mut keys = keys.into_iter();
+        let signed = keys.find(|key| key.verifies(jws.signed, &jws.signature));
+        signed.ok_or(AuthRefusal::Signature)
+    }
+
+    fn rights(
+        &self,
+        members: &Map<String, Value>,
+        issuer: Option<&str>,
+    ) -> Result<Rights, AuthRefusal> {
+        let mut rights = Rights::default();
+        if let Some(value) = members.get(&self.claim) {
+            claims::grant(value, self.patterns_max, &mut rights)?;
+        }
+        for rule in self.rules.iter() {
+            rule.apply(members, issuer, self.patterns_max, &mut rights)?;
+            if rights.count() > self.patterns_max {
+                return Err(AuthRefusal::Rights);
+            }
+        }
+        Ok(rights)
+    }
+}
+
+/// Whether the type of a token is the one that is asked for, with or without `application/` ([RFC 7515, section
+/// 4.1.9](https://www.rfc-editor.org/rfc/rfc7515#section-4.1.9)).
+fn fits_kind(expected: Option<&str>, said: Option<&str>) -> bool {
+    let bare = |kind: &str| {
+        let kind = kind.to_ascii_lowercase();
+        kind.strip_prefix("application/")
+            .map_or(kind.clone(), str::to_owned)
+    };
+    expected.is_none_or(|expected| said.map(bare) == Some(bare(expected)))
+}

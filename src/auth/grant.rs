@@ -1,0 +1,260 @@
+//! What one request, or one stream, may do, and in whose name.
+
+use super::action::Action;
+use super::claims::Seconds;
+use super::rights::Rights;
+use crate::topic::{Pattern, Topic};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ring::digest;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// In whose name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Who {
+    /// Whoever can reach the gateway.
+    Anyone,
+    /// Who has `auth.publish_key`.
+    KeyHolder,
+    /// One of `auth.publishers`.
+    Publisher(Arc<str>),
+    /// Who has a token.
+    Bearer {
+        /// Whom it is about (`sub`).
+        subject: Option<String>,
+        /// Who has made it (`iss`).
+        issuer: Option<String>,
+        /// What it is called (`jti`).
+        token_id: Option<String>,
+        /// When it was made (`iat`), in seconds since 1970.
+        issued_at: Option<Seconds>,
+    },
+}
+
+impl Who {
+    /// The name for the log: a publisher's, or the kind of all others. Subjects are people, and stay out of it.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Anyone => "anyone",
+            Self::KeyHolder => "publish_key",
+            Self::Publisher(name) => name,
+            Self::Bearer { .. } => "token",
+        }
+    }
+}
+
+/// Rights that hold until a time. Cloning shares them, and takes no lock. [`Who`] is shared as well: what a stream keeps
+/// of it is eight bytes.
+#[derive(Clone, Debug)]
+pub struct Grant {
+    who: Arc<Who>,
+    own: Arc<Rights>,
+    everyones: Option<Arc<Rights>>,
+    expires_at: Option<Seconds>,
+    has_credential: bool,
+}
+
+impl Grant {
+    /// Of whom with these rights, and with those of everyone.
+    #[must_use]
+    pub(super) fn new(who: Who, own: Arc<Rights>, everyones: Option<Arc<Rights>>) -> Self {
+        Self {
+            has_credential: who != Who::Anyone,
+            who: Arc::new(who),
+            own,
+            everyones,
+            expires_at: None,
+        }
+    }
+
+    /// The same until a time.
+    #[must_use]
+    pub(super) fn until(mut self, time: Seconds) -> Self {
+        self.expires_at = Some(time);
+        self
+    }
+
+    /// Whether this may be done to this topic.
+    #[must_use]
+    pub fn allows(&self, action: Action, topic: &Topic) -> bool {
+        let everyones = self.everyones.as_ref();
+        self.own.allow(action, topic) || everyones.is_some_and(|all| all.allow(action, topic))
+    }
+
+    /// Whether there is any topic to which this may be done.
+    #[must_use]
+    pub fn has_any(&self, action: Action) -> bool {
+        let has = |rights: &Arc<Rights>| rights.is_all() || !rights.patterns(action).is_empty();
+        has(&self.own) || self.everyones.as_ref().is_some_and(has)
+    }
+
+    /// Whether what operators ask is answered.
+    #[must_use]
+    pub fn allows_operating(&self) -> bool {
+        let everyones = self.everyones.as_ref();
+        self.own.allow_operate() || everyones.is_some_and(|all| all.allow_operate())
+    }
+
+    /// Whether the topic is listed to whom this is of: whatever may be read, and what may be listed besides.
+    #[must_use]
+    pub fn lists(&self, topic: &Topic) -> bool {
+        self.allows(Action::List, topic) || self.allows(Action::Subscribe, topic)
+    }
+
+    /// What the names of all topics begin with that are listed; none if it can be anything.
+    #[must_use]
+    pub fn listed_prefixes(&self) -> Option<Vec<String>> {
+        let rights = || std::iter::once(&self.own).chain(&self.everyones);
+        if rights().any(|rights| rights.is_all()) {
+            return None;
+        }
+        let patterns = rights().flat_map(|rights| {
+            let read = rights.patterns(Action::Subscribe).iter();
+            read.chain(rights.patterns(Action::List))
+        });
+        let mut prefixes: Vec<&str> = patterns.map(Pattern::prefix).collect();
+        prefixes.sort_unstable();
+        prefixes.dedup_by(|longer, shorter| longer.starts_with(*shorter));
+        if prefixes.first().is_some_and(|prefix| prefix.is_empty()) {
+            return None;
+        }
+        Some(prefixes.into_iter().map(str::to_owned).collect())
+    }
+
+    /// In whose name.
+    #[must_use]
+    pub fn who(&self) -> &Arc<Who> {
+        &self.who
+    }
+
+    /// Whether the request brought something that says who it is.
+    #[must_use]
+    pub fn has_credential(&self) -> bool {
+        self.has_credential
+    }
+
+    /// The same, since the Unix epoch.
+    #[must_use]
+    pub fn ends(&self) -> Option<Duration> {
+        let seconds = u64::try_from(self.expires_at?).unwrap_or_default();
+        Some(Duration::from_secs(seconds))
+    }
+
+    /// When the rights end, in seconds since 1970; none if they do not.
+    #[must_use]
+    pub fn expires_at(&self) -> Option<Seconds> {
+        self.expires_at
+    }
+
+    /// An idempotency key as the log knows it. Keys of one publisher are not those of another: each would take the other's
+    /// event for its own, and publish nothing.
+    ///
+    /// Where there is one key or none, it stays as it was sent, as earlier builds have stored it. Otherwise it is a hash of
+    /// its parts, each with its length before it, and begins with a character that no key has which is sent over HTTP. So
+    /// it has a bounded length, and no two parts run together.
+    #[must_use]
+    pub fn scoped(&self, key: String) -> String {
+        let parts: [&str; 3] = match &*self.who {
+            Who::Anyone | Who::KeyHolder => return key,
+            Who::Publisher(name) => ["publisher", name, ""],
+            Who::Bearer {
+                subject, issuer, ..
+            } => [
+                if subject.is_some() {
+                    "subject"
+                } else {
+                    "token"
+                },
+                subject.as_deref().unwrap_or_default(),
+                issuer.as_deref().unwrap_or_default(),
+            ],
+        };
+        let mut hash = digest::Context::new(&digest::SHA256);
+        for part in parts.into_iter().chain([key.as_str()]) {
+            hash.update(&(part.len() as u64).to_be_bytes());
+            hash.update(part.as_bytes());
+        }
+        format!("\u{1e}{}", URL_SAFE_NO_PAD.encode(hash.finish().as_ref()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::rights::pattern;
+
+    fn grant(who: Who, patterns: &[&str], everyones: &[&str]) -> Grant {
+        let rights = |texts: &[&str]| {
+            let patterns: Vec<_> = texts.iter().map(|text| pattern(text).unwrap()).collect();
+            Arc::new(Rights::of(&patterns, &[Action::Subscribe]))
+        };
+        Grant::new(who, rights(patterns), Some(rights(everyones)))
+    }
+
+    fn bearer(subject: Option<&str>, issuer: Option<&str>) -> Who {
+        Who::Bearer {
+            subject: subject.map(str::to_owned),
+            issuer: issuer.map(str::to_owned),
+            token_id: None,
+            issued_at: None,
+        }
+    }
+
+    #[test]
+    fn what_everyone_may_adds_to_what_a_token_grants() {
+        let grant = grant(bearer(None, None), &["user:a"], &["public:*"]);
+        for (name, expected) in [("user:a", true), ("public:x", true), ("user:b", false)] {
+            let topic = Topic::parse(name).unwrap();
+            assert_eq!(grant.allows(Action::Subscribe, &topic), expected, "{name}");
+            assert_eq!(grant.lists(&topic), expected, "{name}");
+            assert!(!grant.allows(Action::Publish, &topic), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_listed_begins_with_one_of_few() {
+        let table: [(&[&str], Option<&[&str]>); 5] = [
+            (&["a:*", "a:b:*", "b"], Some(&["a:", "b"])),
+            (&["b", "a", "ab"], Some(&["a", "b"])),
+            (&["*:x", "a"], None),
+            (&["*"], None),
+            (&[], Some(&[])),
+        ];
+        for (patterns, expected) in table {
+            let found = grant(Who::Anyone, patterns, &[]).listed_prefixes();
+            let expected = expected.map(|all| all.iter().map(|p| (*p).to_owned()).collect());
+            assert_eq!(found, expected, "{patterns:?}");
+        }
+        let all = Grant::new(Who::KeyHolder, Arc::new(Rights::all()), None);
+        assert_eq!(all.listed_prefixes(), None);
+    }
+
+    #[test]
+    fn keys_of_one_are_not_keys_of_another() {
+        let publisher = |name: &str| Who::Publisher(name.into());
+        let table = [
+            (Who::Anyone, "k"),
+            (publisher("a"), "k"),
+            (publisher("a"), "bk"),
+            (publisher("ab"), "k"),
+            (bearer(Some("a"), None), "k"),
+            (bearer(Some("a"), Some("")), "\u{20}k"),
+            (bearer(Some("a"), Some("b")), "k"),
+            (bearer(Some("ab"), None), "k"),
+            (bearer(Some(""), None), "k"),
+            (bearer(None, None), "k"),
+        ];
+        let mut seen = Vec::new();
+        for (who, key) in table {
+            let scoped = grant(who, &[], &[]).scoped(key.to_owned());
+            assert!(scoped.len() <= 44, "{scoped:?}");
+            assert!(!seen.contains(&scoped), "{scoped:?}");
+            seen.push(scoped);
+        }
+        // As it was stored before.
+        let holder = grant(Who::KeyHolder, &[], &[]);
+        assert_eq!(holder.scoped("k".to_owned()), "k");
+    }
+}

@@ -1,0 +1,62 @@
+//! Who may do what: from a credential to a [`Grant`], which is asked once for each topic.
+//!
+//! ```text
+//! Authorization, cookie, query -> credentials: the one that counts
+//!   a key of publishers        -> publisher: whose it is
+//!   a token                    -> jws: its parts -> keyring: its key -> claims: for whom, until when
+//!                              -> claims, rule: what it grants; known: what was verified before
+//!                              -> Grant: may this be done to this topic?
+//! ```
+//!
+//! There is no HTTP in it, no time and no input or output: who asks brings the time along, and keys are known before.
+//!
+//! What holds:
+//!
+//! 1. The algorithm belongs to the key. What a token says of it must be the same, and chooses nothing.
+//! 2. Nothing that a token says is looked at before its signature is good, but its header.
+//! 3. Half of a token is none: one grant that cannot be read, one member that stands twice, and it is refused.
+//! 4. What a claim says stays in its place within a topic (see `rule`).
+//! 5. `*` does not mean the gateway's own topics.
+//! 6. No action follows from another.
+//! 7. A secret is in no `Debug`, no error and no reason.
+//!
+//! What it costs is bounded: bytes of a token (`auth.token_bytes_max`), how deep its JSON is, keys that it is tried with,
+//! patterns that it grants (`auth.patterns_max`), tokens that are remembered (`auth.tokens_known_max`).
+
+mod action;
+mod algorithm;
+mod authority;
+mod claims;
+mod credentials;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
+mod grant;
+mod json;
+mod jwk;
+mod jws;
+mod key;
+mod keyring;
+mod known;
+mod mint;
+mod publisher;
+mod rights;
+mod rule;
+mod spki;
+#[cfg(test)]
+mod tests;
+
+pub use action::Action;
+pub use algorithm::Algorithm;
+pub use authority::{Accepted, Authority, Settings, Tokens};
+pub use claims::{Claims, Expected, Seconds};
+pub use credentials::{Credential, Fields, Place, bearer};
+pub use grant::{Grant, Who};
+pub use jwk::key_set;
+pub use jws::Jws;
+pub use key::Key;
+pub use keyring::Keyring;
+pub use mint::mint;
+pub use publisher::{KeyHash, PUBLISHERS_MAX, Publisher, check_name, new_key};
+pub use rights::{Rights, pattern};
+pub use rule::ClaimRule;
+pub use spki::public_keys;
