@@ -302,7 +302,7 @@ impl Stream {
                 .max(now.instant + self.settings.heartbeat.mul_f64(0.5));
         }
         if self.options.as_ref().is_some_and(|o| o.limit == Some(0)) {
-            return Turn::Over(Ending::Clean(CloseReason::Limit));
+            return self.leave(Ending::Clean(CloseReason::Limit), out, &mut others);
         }
         self.caught_up |= step == Step::Idle;
         let goes_on = match step {
