@@ -4,6 +4,7 @@
 //! stream looks at a feed through a `View`: one lock, the window, and up to where the topic is
 //! complete as of that moment.
 
+mod hole;
 mod known;
 mod late;
 mod pending;
@@ -323,11 +324,6 @@ impl Feed {
         self.publish_late(&state);
         self.settle(&mut state);
         repaired
-    }
-
-    /// Whether nothing is missing here, as far as is known.
-    pub(super) fn is_live(&self) -> bool {
-        self.state().track.wants().is_none()
     }
 
     /// Where it is broken, and up to where streams may have gone past what is missing, untold; none if they have

@@ -7,11 +7,13 @@
 //! |---|---|---|
 //! | opening | the state of the log was read, after the subscription was confirmed | live, from the clock of that reading on |
 //! | live | a frame that names the last known entry as its previous one | live |
-//! | live | a frame whose previous entry is unknown, or one that cannot be read | broken after the last known entry; the frame waits |
+//! | live | a frame whose previous entry is unknown, or one that cannot be read | broken after the last known entry; the frame waits. If streams may have gone past that previous entry, they are told at once |
 //! | live | a frame that begins a log, although the last known entry had time to live | broken after that entry; the log must be told |
 //! | live | a frame at or below where streams may be: a log that went back gives its ids out once more | broken after the last known entry; the frame waits |
 //! | live | the live path breaks, or shows a frame of a log that was not told of this one | broken after the last id that was heard |
-//! | broken | a frame | broken; the frame waits. A deletion empties the window at once: what it deletes is shown no more |
+//! | live, broken | a frame that is not above what was heard, or a new one where the topic is complete: a log that went back | as the other rows say; all streams are told that they may have gone past it |
+//! | broken | a new frame where the topic is complete | broken after the last known entry; the frame waits |
+//! | broken | any other frame | broken; the frame waits. A deletion empties the window at once: what it deletes is shown no more |
 //! | broken | a page that was cut short | broken further on |
 //! | broken | a page whose first entry names one between the last known entry and the page | broken after the last known entry: there was an older hole |
 //! | broken | a page whose first entry follows one before the last known entry, of a log that was not told of this one | broken, as before; the log must be told |
@@ -24,10 +26,11 @@
 //!
 //! Frames that waited may show the next hole; then the topic is broken again at once.
 
+use super::hole::Hole;
 use super::known::{Known, LastKnown};
 use super::late::{LateFinds, Stretch};
 use super::pending::{Pending, Waiting};
-use crate::gap::{self, Missing};
+use crate::gap;
 use crate::hub::partition::Generation;
 use crate::hub::window::{Window, WindowBounds};
 use crate::id::Id;
@@ -72,51 +75,6 @@ pub(super) enum Health {
     },
     /// Frames heard meanwhile wait until the log was read.
     Broken(Hole),
-}
-
-/// Where a topic is broken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Hole {
-    /// Complete up to here.
-    pub(super) at: Id,
-    /// Streams may have gone on to here before the hole showed.
-    pub(super) shown: Id,
-    /// What was read since, and streams may have gone past.
-    pub(super) passed: Option<Stretch>,
-    /// Up to here streams were told of what they have gone past; zero if of nothing.
-    pub(super) told: Id,
-}
-
-impl Hole {
-    /// What streams may have gone past, and were not told, this page included: entries found, and entries that the
-    /// log has lost or dropped before they could be found. The topic is complete up to `at`.
-    fn passed_with(&self, at: Id, missing: Option<Missing>, page: &Page) -> Option<Stretch> {
-        let from = at.max(self.told);
-        let found = page.frames.iter().map(|frame| frame.id);
-        let found = found.filter(|id| from < *id && *id <= self.shown).max();
-        let gone = missing.map(|gap| gap.to.min(self.shown));
-        let gone = gone.filter(|to| from < *to);
-        let reason = match (missing, found) {
-            (Some(gap), None) => gap.reason,
-            (_, Some(_)) | (None, None) => GapReason::Late,
-        };
-        let stretch = found.max(gone).map(|to| Stretch {
-            from: at,
-            to,
-            reason,
-        });
-        self.passed.into_iter().chain(stretch).reduce(Stretch::and)
-    }
-
-    /// A hole after `at`, of which nothing was read and nobody was told.
-    pub(super) fn new(at: Id, shown: Id) -> Self {
-        Self {
-            at,
-            shown,
-            passed: None,
-            told: Id::ZERO,
-        }
-    }
 }
 
 /// What became of a live frame.
@@ -255,14 +213,12 @@ impl Track {
     /// Takes a frame from the live path; `heard` is what the partition has heard before it, `serial` the hub's next
     /// serial number.
     pub(super) fn hear(&mut self, frame: Frame, heard: Id, serial: impl Fn() -> u64) -> Taken {
-        let (complete, shown) = match self.health {
-            Health::Live { base } => (base.max(heard), base.max(heard)),
-            Health::Broken(hole) => (hole.at, hole.shown.max(heard)),
-            Health::Opening => (Id::ZERO, heard),
-        };
+        let complete = self.complete(heard).unwrap_or_default();
+        let shown = self.hole().map_or(complete, |hole| hole.shown.max(heard));
         // An ordered live path shows nothing at or below what was heard, and nothing new where the log was read.
-        let chain = self.chain();
-        if frame.id <= heard || (chain < frame.id && frame.id <= complete) {
+        let is_new = self.chain() < frame.id;
+        if self.health != Health::Opening && (frame.id <= heard || (is_new && frame.id <= complete))
+        {
             self.note_below(&frame, shown.max(complete), serial());
         }
         self.take(frame, heard, shown, &serial)
@@ -271,9 +227,6 @@ impl Track {
     /// The log has gone back: a frame stands where streams may have gone past. All of them are told, those too that
     /// began above it.
     fn note_below(&mut self, frame: &Frame, shown: Id, serial: u64) {
-        if self.health == Health::Opening {
-            return;
-        }
         let prev = frame.prev;
         let mut known = self.window.after(prev.just_before());
         let is_known = prev.is_position() || known.next().is_some_and(|known| known.id == prev);
@@ -458,7 +411,7 @@ impl Track {
             Health::Broken(_) if self.was_deleted_after(horizon) => return Repaired::More,
             Health::Broken(hole) => {
                 let chain = self.chain();
-                if is_behind_older_hole(page, chain, hole.at) {
+                if hole.is_older(page, chain) {
                     // Nothing had shown that hole before the path broke.
                     self.health = Health::Broken(Hole { at: chain, ..hole });
                     return Repaired::More;
@@ -568,12 +521,4 @@ impl Track {
         }
         Repaired::More
     }
-}
-
-/// Whether the page's first entry follows one that is missing between the last known entry and the
-/// page: a hole that no frame had shown.
-fn is_behind_older_hole(page: &Page, chain: Id, at: Id) -> bool {
-    page.frames
-        .first()
-        .is_some_and(|first| !first.prev.is_position() && chain < first.prev && first.prev <= at)
 }

@@ -1,7 +1,8 @@
 //! The rules of one topic's health, one step at a time.
 
+use super::hole::Hole;
 use super::known::LastKnown;
-use super::repair::{Health, Hole, Repaired, Taken, Track};
+use super::repair::{Health, Repaired, Taken, Track};
 use crate::hub::partition::Generation;
 use crate::hub::window::WindowBounds;
 use crate::id::Id;

@@ -80,7 +80,7 @@ impl Part {
     /// Up to where nothing can still come, as far as is known; none while a topic lacks something.
     pub(super) fn whole_to(&self) -> Option<Id> {
         let mut sources = self.sources.iter();
-        let is_whole = sources.all(|source| source.feed.is_live());
+        let is_whole = sources.all(|source| source.feed.wants().is_none());
         self.limit().filter(|_| is_whole)
     }
 
