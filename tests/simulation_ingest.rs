@@ -550,17 +550,10 @@ impl<'a> World<'a> {
                 let hears = maps::is_common(channel) || map.heard().has(channel.as_bytes());
                 assert_eq!(taken, usize::from(hears), "deliveries on {channel}");
             }
-            Sent::Told(text) => match Told::read(text).expect("it is understood") {
-                Told::Start {
-                    epoch,
-                    by,
-                    run,
-                    maps,
-                } => life.ear.hear_start(epoch, by, run, maps, now),
-                Told::Done { epoch, by, done } => life.ear.hear_done(epoch, &done, by),
-                Told::Leave { ear } => life.ear.hear_leave(ear),
-                Told::Other => panic!("{text}"),
-            },
+            Sent::Told(text) => {
+                let told = Told::read(text).expect("it is understood");
+                assert!(life.ear.hear_told(told, now), "{text}");
+            }
         }
     }
 

@@ -6,6 +6,7 @@
 //! classes (`counting`).
 
 use super::counting::{Counted, Counting};
+use super::told::Told;
 use crate::broker::channels::Heard;
 use crate::broker::raw::Class;
 pub use crate::broker::raw::{Append, Item, Outcome, Positions, Unfit};
@@ -182,6 +183,22 @@ impl Ear {
     pub fn cut(&mut self) {
         self.node = None;
         self.counting = None;
+    }
+
+    /// What ears tell one another. False if this build does not understand it.
+    pub fn hear_told(&mut self, told: Told<'_>, now: Instant) -> bool {
+        match told {
+            Told::Start {
+                epoch,
+                by,
+                run,
+                maps,
+            } => self.hear_start(epoch, by, run, maps, now),
+            Told::Done { epoch, by, done } => self.hear_done(epoch, &done, by),
+            Told::Leave { ear } => self.hear_leave(ear),
+            Told::Other => return false,
+        }
+        true
     }
 
     /// `start`: an epoch begins here in the order of publishes, by an ear with a map of that name. `maps`

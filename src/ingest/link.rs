@@ -280,16 +280,8 @@ impl Link {
     fn hear_told(&mut self, payload: &[u8]) -> Option<()> {
         let now = Instant::now();
         let text = String::from_utf8_lossy(payload);
-        match Told::read(&text)? {
-            Told::Start {
-                epoch,
-                by,
-                run,
-                maps,
-            } => self.ear.hear_start(epoch, by, run, maps, now),
-            Told::Done { epoch, by, done } => self.ear.hear_done(epoch, &done, by),
-            Told::Leave { ear } => self.ear.hear_leave(ear),
-            Told::Other => self.redis.metrics().unreadable.inc(),
+        if !self.ear.hear_told(Told::read(&text)?, now) {
+            self.redis.metrics().unreadable.inc();
         }
         Some(())
     }
