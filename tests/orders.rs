@@ -22,6 +22,8 @@ mod passed;
 mod readers;
 #[path = "orders/records.rs"]
 mod records;
+#[path = "orders/streams.rs"]
+mod streams;
 #[path = "orders/visits.rs"]
 mod visits;
 
@@ -229,6 +231,12 @@ fn gaps(frames: &[tidegate::sse::Frame]) -> usize {
 /// The live path says that it hears the topic.
 fn confirmed(hub: &Hub) -> Live {
     Live::Confirmed(vec![(topic(), hub.feed(&topic()).unwrap().number())])
+}
+/// The live path says that it hears all topics that are read.
+fn all_confirmed(hub: &Hub) -> Live {
+    let feeds = hub.feeds();
+    let named = feeds.iter().map(|f| (f.topic().clone(), f.number()));
+    Live::Confirmed(named.collect())
 }
 /// The live path shows frames.
 fn hear(core: &mut FollowerCore, frames: Vec<(Topic, tidegate::sse::Frame)>, now: Instant) {

@@ -1,6 +1,6 @@
 //! What envelopes cost in memory.
 
-use super::held::{at, stream};
+use super::streams::{at, stream};
 use super::*;
 use tidegate::stream::out::Out;
 use tidegate::stream::request::StreamRequest;

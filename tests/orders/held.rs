@@ -1,67 +1,11 @@
 //! When a stream ends: by a hole that nobody mends, by the end that its client wants.
 
+use super::streams::{REPAIR, at, stream};
 use super::*;
-use tidegate::metrics::{CloseReason, Metrics};
-use tidegate::stream::open::{Opened, Opener};
+use tidegate::metrics::CloseReason;
 use tidegate::stream::out::Out;
 use tidegate::stream::request::StreamRequest;
-use tidegate::stream::settings::{Drain, Jitter, StreamSettings};
-use tidegate::stream::turn::{Ending, Now, Stream, Turn};
-use tidegate::swap::Swap;
-use tidegate::time::CoarseInstant;
-
-const REPAIR: Duration = Duration::from_secs(30);
-
-fn stream_settings() -> Arc<StreamSettings> {
-    Arc::new(StreamSettings {
-        replica: "r".into(),
-        heartbeat: Duration::from_secs(15),
-        retry: Duration::from_secs(3),
-        age_max: Duration::from_secs(1 << 20),
-        open_event: false,
-        repair_time: REPAIR,
-        retention: Swap::new(retention(100)),
-        drain: Arc::new(Drain::new(Duration::from_secs(1))),
-        metrics: Metrics::new(),
-    })
-}
-
-pub(super) fn at(begun: Instant, seconds: u64) -> Now {
-    Now {
-        instant: CoarseInstant::from(begun + Duration::from_secs(seconds)),
-        wall: Duration::from_secs(100 + seconds),
-    }
-}
-
-/// A stream that is open.
-pub(super) fn stream(
-    hub: &Arc<Hub>,
-    core: &mut FollowerCore,
-    l: &mut Ledger,
-    request: StreamRequest,
-    now: Instant,
-) -> Stream {
-    let jitter = Jitter {
-        heartbeat: 0.5,
-        age: 0.0,
-        retry: 0.5,
-        drain_slot: 0.0,
-    };
-    let waker = Waker::noop().clone();
-    let mut opener = Opener::new(hub.clone(), stream_settings(), request, jitter, waker);
-    for _ in 0..10 {
-        match opener.step(at(now, 0)) {
-            Opened::Wait => {
-                core.hub_wants(now);
-                drive(core, l, 100_002, now);
-            }
-            Opened::Read(asked) => drop(read(l, hub, &asked, 100_003)),
-            Opened::History(..) => panic!("it asked for none"),
-            Opened::Stream(stream) => return *stream,
-        }
-    }
-    panic!("it does not open")
-}
+use tidegate::stream::turn::{Ending, Turn};
 
 /// Its page is let go while it waits, and read again: that took it for one that goes on.
 #[test]

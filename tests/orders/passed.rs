@@ -1,16 +1,12 @@
 //! Events below where streams stand: found late, given out once more by a log that went back, or missing still
 //! when a stream ends. And what a topic's end, and the word that a stream is live, are worth meanwhile.
 
+use super::records::{is_written_down, lost_its_tail};
+use super::streams::{at, stream, stream_beside, text};
 use super::*;
-use tidegate::log::{ClockName, Followed};
-use tidegate::metrics::Metrics;
-use tidegate::stream::open::{Opened, Opener};
 use tidegate::stream::out::Out;
 use tidegate::stream::request::{Begin, StreamRequest};
-use tidegate::stream::settings::{Drain, Jitter, StreamSettings};
-use tidegate::stream::turn::{Ending, Now, Stream, Turn};
-use tidegate::swap::Swap;
-use tidegate::time::CoarseInstant;
+use tidegate::stream::turn::{Ending, Turn};
 
 /// Whether a stream was shown an event, or told a gap that begins below it.
 fn told(seen: &[String], id: Id) -> bool {
@@ -23,13 +19,6 @@ fn told(seen: &[String], id: Id) -> bool {
                 Id::new(ms.parse().unwrap(), seq.parse().unwrap()) < id
             }
     })
-}
-
-/// All topics that are read are confirmed.
-fn all(hub: &Hub) -> Live {
-    let feeds = hub.feeds();
-    let named = feeds.iter().map(|f| (f.topic().clone(), f.number()));
-    Live::Confirmed(named.collect())
 }
 
 fn event(topic: &str, end: bool) -> Publication {
@@ -82,69 +71,6 @@ fn a_topic_that_has_ended_stays_so_when_a_loss_is_written_down() {
     );
 }
 
-fn stream_settings(open_event: bool) -> Arc<StreamSettings> {
-    Arc::new(StreamSettings {
-        replica: "r".into(),
-        heartbeat: Duration::from_secs(15),
-        retry: Duration::from_secs(3),
-        age_max: Duration::from_secs(1 << 20),
-        open_event,
-        repair_time: Duration::from_secs(30),
-        retention: Swap::new(retention(100)),
-        drain: Arc::new(Drain::new(Duration::from_secs(1))),
-        metrics: Metrics::new(),
-    })
-}
-fn moment(begun: Instant, seconds: u64) -> Now {
-    Now {
-        instant: CoarseInstant::from(begun + Duration::from_secs(seconds)),
-        wall: Duration::from_secs(100 + seconds),
-    }
-}
-fn stream_of(
-    hub: &Arc<Hub>,
-    core: &mut FollowerCore,
-    l: &mut Ledger,
-    request: StreamRequest,
-    open_event: bool,
-    now: Instant,
-) -> Stream {
-    let jitter = Jitter {
-        heartbeat: 0.5,
-        age: 0.0,
-        retry: 0.5,
-        drain_slot: 0.0,
-    };
-    let waker = Waker::noop().clone();
-    let mut opener = Opener::new(
-        hub.clone(),
-        stream_settings(open_event),
-        request,
-        jitter,
-        waker,
-    );
-    for _ in 0..10 {
-        match opener.step(moment(now, 0)) {
-            Opened::Wait => {
-                core.hub_wants(now);
-                drive(core, l, 100_002, now);
-            }
-            Opened::Read(asked) => drop(read(l, hub, &asked, 100_003)),
-            Opened::History(..) => panic!(),
-            Opened::Stream(stream) => return *stream,
-        }
-    }
-    panic!("it does not open")
-}
-fn text(out: &mut Out) -> String {
-    let bytes: Vec<u8> = out
-        .pieces
-        .drain(..)
-        .flat_map(|piece| piece.to_vec())
-        .collect();
-    String::from_utf8(bytes).unwrap()
-}
-
 #[test]
 fn a_stream_that_is_cut_for_being_held_is_told_of_the_hole_that_it_has_passed() {
     let now = Instant::now();
@@ -158,8 +84,8 @@ fn a_stream_that_is_cut_for_being_held_is_told_of_the_hole_that_it_has_passed() 
         topics: topics.clone(),
         ..StreamRequest::default()
     };
-    let mut one = stream_of(&hub, &mut core, &mut l, request, false, now);
-    let _there = stream_of(
+    let mut one = stream(&hub, &mut core, &mut l, request, now);
+    let _there = stream(
         &other,
         &mut other_core,
         &mut l,
@@ -167,7 +93,6 @@ fn a_stream_that_is_cut_for_being_held_is_told_of_the_hole_that_it_has_passed() 
             topics: topics.clone(),
             ..StreamRequest::default()
         },
-        false,
         now,
     );
     // The first of b vanishes on its way to this replica; a goes past it.
@@ -179,7 +104,7 @@ fn a_stream_that_is_cut_for_being_held_is_told_of_the_hole_that_it_has_passed() 
     hear(&mut other_core, a1.clone(), now);
     hear(&mut core, a1, now);
     let mut out = Out::default();
-    assert!(matches!(one.turn(moment(now, 1), &mut out), Turn::Wait(_)));
+    assert!(matches!(one.turn(at(now, 1), &mut out), Turn::Wait(_)));
     let shown = text(&mut out);
     assert!(shown.contains(&format!("id: {a1_id}")), "{shown}");
     // The second of b shows the hole. The log does not answer.
@@ -192,7 +117,7 @@ fn a_stream_that_is_cut_for_being_held_is_told_of_the_hole_that_it_has_passed() 
     assert!(core.next_ask().is_some(), "it asks, and nobody answers");
     let mut ending = None;
     for second in 2..60 {
-        if let Turn::Over(over) = one.turn(moment(now, second), &mut out) {
+        if let Turn::Over(over) = one.turn(at(now, second), &mut out) {
             ending = Some(over);
             break;
         }
@@ -221,7 +146,7 @@ fn live_is_said_only_when_all_up_to_the_head_was_shown() {
         topics: topics.clone(),
         ..StreamRequest::default()
     };
-    let _there = stream_of(&hub, &mut core, &mut l, request, true, now);
+    let _there = stream(&hub, &mut core, &mut l, request, now);
     let cursor = Cursor::One(hub.partition(0).heard());
     // One of b that is there and cannot be read; then the clock.
     let b1 = publish_to(&mut l, "b", 1, 100_100)[0].1.id;
@@ -233,31 +158,12 @@ fn live_is_said_only_when_all_up_to_the_head_was_shown() {
         begin: Begin::After(cursor),
         ..StreamRequest::default()
     };
-    let jitter = Jitter {
-        heartbeat: 0.5,
-        age: 0.0,
-        retry: 0.5,
-        drain_slot: 0.0,
-    };
-    let mut opener = Opener::new(
-        hub.clone(),
-        stream_settings(true),
-        request,
-        jitter,
-        Waker::noop().clone(),
-    );
-    let mut one = loop {
-        match opener.step(moment(now, 0)) {
-            Opened::Read(asked) => drop(read(&mut l, &hub, &asked, 100_201)),
-            Opened::Stream(stream) => break *stream,
-            _ => panic!(),
-        }
-    };
+    let mut one = stream_beside(&hub, &mut l, request, now, 100_201);
     let mut out = Out::default();
-    one.turn(moment(now, 1), &mut out);
+    one.turn(at(now, 1), &mut out);
     let first = text(&mut out);
     drive(&mut core, &mut l, 100_300, now);
-    one.turn(moment(now, 2), &mut out);
+    one.turn(at(now, 2), &mut out);
     let second = text(&mut out);
     let live_at = first.find("tidegate.live");
     assert!(
@@ -278,7 +184,7 @@ fn live_is_said_only_when_the_topic_was_read() {
         topics: vec![topic()],
         ..StreamRequest::default()
     };
-    let _there = stream_of(&hub, &mut core, &mut l, request, true, now);
+    let _there = stream(&hub, &mut core, &mut l, request, now);
     let cursor = Cursor::One(hub.partition(0).heard());
     core.hear(Live::Down, now);
     let missed = publish(&mut l, 3, 100_100);
@@ -296,28 +202,9 @@ fn live_is_said_only_when_the_topic_was_read() {
         begin: Begin::After(cursor),
         ..StreamRequest::default()
     };
-    let jitter = Jitter {
-        heartbeat: 0.5,
-        age: 0.0,
-        retry: 0.5,
-        drain_slot: 0.0,
-    };
-    let mut opener = Opener::new(
-        hub.clone(),
-        stream_settings(true),
-        request,
-        jitter,
-        Waker::noop().clone(),
-    );
-    let mut one = loop {
-        match opener.step(moment(now, 0)) {
-            Opened::Read(asked) => drop(read(&mut l, &hub, &asked, 100_201)),
-            Opened::Stream(stream) => break *stream,
-            _ => panic!(),
-        }
-    };
+    let mut one = stream_beside(&hub, &mut l, request, now, 100_201);
     let mut out = Out::default();
-    one.turn(moment(now, 1), &mut out);
+    one.turn(at(now, 1), &mut out);
     let first = text(&mut out);
     assert!(
         !first.contains("tidegate.live") || first.contains(&format!("id: {}", missed[2].1.id)),
@@ -329,22 +216,11 @@ fn live_is_said_only_when_the_topic_was_read() {
 /// knows more than 256 topics.
 #[test]
 fn a_loss_is_written_down_although_another_part_of_the_report_came_first() {
-    let mut l = Ledger::new(retention(100), 100_000);
-    publish_to(&mut l, "b", 1, 100_001);
-    let before = l.clone();
-    let lost = publish_to(&mut l, "a", 1, 100_010)[0].1.id;
-    let heard = l.tick(100_900).id;
-    let followed = Followed::by(ClockName::of(&l.horizon(100_900)), heard);
-    l = before;
-    publish_to(&mut l, "b", 1, 100_500);
+    let (mut l, followed, lost) = lost_its_tail();
     let mut told = l.report(followed, &[(named("b"), Id::new(100_001, 1))], 100_600);
     told.extend(l.report(followed, &[(named("a"), lost)], 100_600));
-    let covers = |(topic, frame): &(Topic, tidegate::sse::Frame)| {
-        *topic == named("a")
-            && matches!(frame.mark, Mark::Gap { from, lost: to } if from < lost && lost <= to)
-    };
     assert!(
-        told.iter().any(covers),
+        is_written_down(&told, lost),
         "{lost} of a is told by nobody: {told:?}"
     );
 }
@@ -422,7 +298,7 @@ fn an_event_below_what_was_heard_is_told_although_another_topic_showed_that_firs
     assert_eq!(drive(&mut core, &mut l, 100_601, now), 1, "it begins anew");
     core.hear(Live::Down, now);
     core.hear(up(0), now);
-    core.hear(all(&hub), now);
+    core.hear(all_confirmed(&hub), now);
     drive(&mut core, &mut l, 100_700, now);
     let mut seen = shown_by(&mut one, &mut l, &hub, 100_701, 100, false);
     hear(&mut core, publish_to(&mut l, "b", 1, 102_000), now);
@@ -458,6 +334,41 @@ fn an_event_with_an_id_that_was_shown_is_told() {
     assert!(seen.iter().any(|s| s.starts_with("GAP")), "{seen:?}");
 }
 
+/// A reader of two topics that has been shown one of `a`, and so has gone past one of `b` that vanished.
+fn gone_past(now: Instant) -> (Ledger, Arc<Hub>, FollowerCore, Reader, Id) {
+    let mut l = Ledger::new(retention(100), 100_000);
+    let (hub, mut core) = replica(100, up(0), now);
+    let mut one = hub.reader(&[named("a"), named("b")], Waker::noop(), |_| Start::Live);
+    core.hub_wants(now);
+    drive(&mut core, &mut l, 100_002, now);
+    open(&mut l, &hub, &mut one, 100_003);
+    let vanished = publish_to(&mut l, "b", 1, 100_100)[0].1.id;
+    hear(&mut core, publish_to(&mut l, "a", 1, 100_200), now);
+    let seen = shown_by(&mut one, &mut l, &hub, 100_201, 100, false);
+    assert_eq!(seen.len(), 1);
+    (l, hub, core, one, vanished)
+}
+
+/// The reader has `seen` what followed, and goes; whoever comes back with its cursor is told of the event, if it was not.
+fn assert_told_again(
+    hub: &Arc<Hub>,
+    l: &mut Ledger,
+    one: Reader,
+    mut seen: Vec<String>,
+    event: Id,
+) {
+    let last = one.oldest().unwrap();
+    drop(one);
+    let topics = [named("a"), named("b")];
+    let mut again = hub.reader(&topics, Waker::noop(), |_| Start::After(last));
+    open(l, hub, &mut again, 100_600);
+    seen.extend(shown_by(&mut again, l, hub, 100_601, 100, false));
+    assert!(
+        told(&seen, event),
+        "{event} of b is told by nobody: {seen:?}, resumed at {last}"
+    );
+}
+
 /// Lets others run once.
 struct Between<F>(Vec<String>, Option<F>);
 impl<F: FnOnce()> Sink for Between<F> {
@@ -483,17 +394,7 @@ impl<F: FnOnce()> Sink for Between<F> {
 #[test]
 fn the_cursor_does_not_pass_a_find_that_was_not_told() {
     let now = Instant::now();
-    let mut l = Ledger::new(retention(100), 100_000);
-    let (hub, mut core) = replica(100, up(0), now);
-    let topics = [named("a"), named("b")];
-    let mut one = hub.reader(&topics, Waker::noop(), |_| Start::Live);
-    core.hub_wants(now);
-    drive(&mut core, &mut l, 100_002, now);
-    open(&mut l, &hub, &mut one, 100_003);
-    let b1 = publish_to(&mut l, "b", 1, 100_100)[0].1.id;
-    hear(&mut core, publish_to(&mut l, "a", 1, 100_200), now);
-    let mut seen = shown_by(&mut one, &mut l, &hub, 100_201, 100, false);
-    assert_eq!(seen.len(), 1);
+    let (mut l, hub, mut core, mut one, b1) = gone_past(now);
     hear(&mut core, publish_to(&mut l, "a", 1, 100_300), now);
     let mut sink = Between(
         vec![],
@@ -504,46 +405,21 @@ fn the_cursor_does_not_pass_a_find_that_was_not_told() {
         }),
     );
     one.step(&mut sink);
-    seen.extend(sink.0);
-    let last = one.oldest().unwrap();
-    drop(one);
-    let mut again = hub.reader(&topics, Waker::noop(), |_| Start::After(last));
-    open(&mut l, &hub, &mut again, 100_500);
-    seen.extend(shown_by(&mut again, &mut l, &hub, 100_501, 100, false));
-    assert!(
-        told(&seen, b1),
-        "{b1} of b is told by nobody: {seen:?}, resumed at {last}"
-    );
+    let seen = sink.0;
+    assert_told_again(&hub, &mut l, one, seen, b1);
 }
 
 /// A quiet stream whose cursor is refreshed between the find and the next look.
 #[test]
 fn a_refresh_does_not_pass_a_find_that_was_not_told() {
     let now = Instant::now();
-    let mut l = Ledger::new(retention(100), 100_000);
-    let (hub, mut core) = replica(100, up(0), now);
-    let topics = [named("a"), named("b")];
-    let mut one = hub.reader(&topics, Waker::noop(), |_| Start::Live);
-    core.hub_wants(now);
-    drive(&mut core, &mut l, 100_002, now);
-    open(&mut l, &hub, &mut one, 100_003);
-    let b1 = publish_to(&mut l, "b", 1, 100_100)[0].1.id;
-    hear(&mut core, publish_to(&mut l, "a", 1, 100_200), now);
-    let mut seen = shown_by(&mut one, &mut l, &hub, 100_201, 100, false);
+    let (mut l, hub, mut core, mut one, b1) = gone_past(now);
     core.hear(Live::Unreadable(named("b")), now);
     drive(&mut core, &mut l, 100_400, now);
     core.hear(Live::Tick(0, l.tick(100_500)), now);
     let mut nothing = Seen(vec![]);
     assert!(!one.refresh(&mut nothing), "the cursor has moved");
-    let last = one.oldest().unwrap();
-    drop(one);
-    let mut again = hub.reader(&topics, Waker::noop(), |_| Start::After(last));
-    open(&mut l, &hub, &mut again, 100_600);
-    seen.extend(shown_by(&mut again, &mut l, &hub, 100_601, 100, false));
-    assert!(
-        told(&seen, b1),
-        "{b1} of b is told by nobody: {seen:?}, resumed at {last}"
-    );
+    assert_told_again(&hub, &mut l, one, Vec::new(), b1);
 }
 
 #[test]
@@ -571,7 +447,7 @@ fn envelopes_stay_within_the_bound_of_all_windows() {
         envelope: true,
         ..StreamRequest::default()
     };
-    let mut one = stream_of(&hub, &mut core, &mut l, request, false, now);
+    let mut one = stream(&hub, &mut core, &mut l, request, now);
     let large = Publication {
         data: "x".repeat(DATA),
         ..event("a", false)
@@ -583,7 +459,7 @@ fn envelopes_stay_within_the_bound_of_all_windows() {
     );
     assert!(hub.window_bytes() <= 5 * DATA);
     let mut out = Out::default();
-    while one.turn(moment(now, 1), &mut out) == Turn::More {}
+    while one.turn(at(now, 1), &mut out) == Turn::More {}
     assert!(
         hub.window_bytes() <= 5 * DATA,
         "{} of {}",

@@ -1,6 +1,7 @@
 //! Losses, and whether somebody writes them down.
 
 use super::*;
+use tidegate::log::{ClockName, Followed};
 
 /// A loss that was written down, and a second one at greater ids: both records go, and only the second is
 /// written down again.
@@ -73,10 +74,9 @@ fn what_waited_is_looked_for_when_the_topic_opens() {
     );
 }
 
-/// The clock is behind; a process that goes on has lost its tail, and has published since.
-#[test]
-fn a_loss_below_what_was_published_since_is_written_down() {
-    use tidegate::log::{ClockName, Followed};
+/// A log whose clock is behind, of a process that goes on, has lost its tail, and has published since. What a
+/// replica followed of it, and an event of `a` that is lost.
+pub(super) fn lost_its_tail() -> (Ledger, Followed, Id) {
     let mut l = Ledger::new(retention(100), 100_000);
     publish_to(&mut l, "b", 1, 100_001);
     let before = l.clone();
@@ -87,17 +87,27 @@ fn a_loss_below_what_was_published_since_is_written_down() {
     l = before;
     publish_to(&mut l, "b", 1, 100_500);
     assert!(l.last() < heard && lost < l.last());
+    (l, followed, lost)
+}
+
+/// Whether gap entries tell that this event of `a` is lost.
+pub(super) fn is_written_down(told: &[(Topic, tidegate::sse::Frame)], event: Id) -> bool {
+    told.iter().any(|(topic, frame)| {
+        *topic == named("a")
+            && matches!(frame.mark, Mark::Gap { from, lost } if from < event && event <= lost)
+    })
+}
+
+#[test]
+fn a_loss_below_what_was_published_since_is_written_down() {
+    let (mut l, followed, lost) = lost_its_tail();
     let told = l.report(
         followed,
         &[(named("a"), lost), (named("b"), Id::new(100_001, 1))],
         100_600,
     );
-    let covers = |(topic, frame): &(Topic, tidegate::sse::Frame)| {
-        *topic == named("a")
-            && matches!(frame.mark, Mark::Gap { from, lost: to } if from < lost && lost <= to)
-    };
     assert!(
-        told.iter().any(covers),
+        is_written_down(&told, lost),
         "{lost} of a is told by nobody: {told:?}"
     );
 }
@@ -123,17 +133,9 @@ fn a_log_that_was_not_told_is_not_taken_for_the_one_that_was() {
     let mut l2 = Ledger::new(retention(100), 100_950);
     core.hear(Live::Tick(0, l2.tick(100_960)), now);
     assert_eq!(drive(&mut core, &mut l2, 100_961, now), 1);
-    let all = |hub: &Hub| {
-        Live::Confirmed(
-            hub.feeds()
-                .iter()
-                .map(|f| (f.topic().clone(), f.number()))
-                .collect(),
-        )
-    };
     core.hear(Live::Down, now);
     core.hear(up(0), now);
-    core.hear(all(&hub), now);
+    core.hear(all_confirmed(&hub), now);
     let Some(Ask::Settle {
         connection,
         reports,
@@ -159,7 +161,7 @@ fn a_log_that_was_not_told_is_not_taken_for_the_one_that_was() {
         if drive(&mut core, &mut l3, at, now + Duration::from_secs(1 + round)) > 0 {
             core.hear(Live::Down, now);
             core.hear(up(0), now);
-            core.hear(all(&hub), now);
+            core.hear(all_confirmed(&hub), now);
             drive(&mut core, &mut l3, at + 10, now);
         }
         core.hear(

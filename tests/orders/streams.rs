@@ -1,0 +1,95 @@
+//! Whole streams, as clients have them: what the other orders open, turn and read.
+
+use super::*;
+use tidegate::metrics::Metrics;
+use tidegate::stream::open::{Opened, Opener};
+use tidegate::stream::out::Out;
+use tidegate::stream::request::StreamRequest;
+use tidegate::stream::settings::{Drain, Jitter, StreamSettings};
+use tidegate::stream::turn::{Now, Stream};
+use tidegate::swap::Swap;
+use tidegate::time::CoarseInstant;
+
+pub(super) const REPAIR: Duration = Duration::from_secs(30);
+
+pub(super) fn at(begun: Instant, seconds: u64) -> Now {
+    Now {
+        instant: CoarseInstant::from(begun + Duration::from_secs(seconds)),
+        wall: Duration::from_secs(100 + seconds),
+    }
+}
+
+fn opener(hub: &Arc<Hub>, request: StreamRequest, open_event: bool) -> Opener {
+    let settings = Arc::new(StreamSettings {
+        replica: "r".into(),
+        heartbeat: Duration::from_secs(15),
+        retry: Duration::from_secs(3),
+        age_max: Duration::from_secs(1 << 20),
+        open_event,
+        repair_time: REPAIR,
+        retention: Swap::new(retention(100)),
+        drain: Arc::new(Drain::new(Duration::from_secs(1))),
+        metrics: Metrics::new(),
+    });
+    let jitter = Jitter {
+        heartbeat: 0.5,
+        age: 0.0,
+        retry: 0.5,
+        drain_slot: 0.0,
+    };
+    Opener::new(
+        hub.clone(),
+        settings,
+        request,
+        jitter,
+        Waker::noop().clone(),
+    )
+}
+
+/// A stream that is open, without `tidegate.open`.
+pub(super) fn stream(
+    hub: &Arc<Hub>,
+    core: &mut FollowerCore,
+    l: &mut Ledger,
+    request: StreamRequest,
+    now: Instant,
+) -> Stream {
+    let mut opener = opener(hub, request, false);
+    for _ in 0..10 {
+        match opener.step(at(now, 0)) {
+            Opened::Wait => {
+                core.hub_wants(now);
+                drive(core, l, 100_002, now);
+            }
+            Opened::Read(asked) => drop(read(l, hub, &asked, 100_003)),
+            Opened::History(..) => panic!("it asked for none"),
+            Opened::Stream(stream) => return *stream,
+        }
+    }
+    panic!("it does not open")
+}
+
+/// A stream of topics that others read here; the follower does nothing meanwhile.
+pub(super) fn stream_beside(
+    hub: &Arc<Hub>,
+    l: &mut Ledger,
+    request: StreamRequest,
+    now: Instant,
+    now_ms: u64,
+) -> Stream {
+    let mut opener = opener(hub, request, true);
+    loop {
+        match opener.step(at(now, 0)) {
+            Opened::Read(asked) => drop(read(l, hub, &asked, now_ms)),
+            Opened::Stream(stream) => return *stream,
+            Opened::Wait | Opened::History(..) => panic!("all is known that it needs"),
+        }
+    }
+}
+
+/// What was written, which is taken.
+pub(super) fn text(out: &mut Out) -> String {
+    let pieces = out.pieces.drain(..);
+    let bytes: Vec<u8> = pieces.flat_map(|piece| piece.to_vec()).collect();
+    String::from_utf8(bytes).unwrap()
+}
