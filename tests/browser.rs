@@ -334,7 +334,9 @@ fn a_page_from_a_file_reads_and_writes_if_its_origin_is_configured() {
     browser.until("seen.length === 3");
     let seen = browser.evaluate("seen.sort()");
     assert_eq!(seen, json!(["hello", "published", "resumed"]));
-    open(&mut browser, &Gateway::start(&[]));
+    // It lives until the page was refused: of a gateway that is gone the page hears no refusal and tries for ever.
+    let refusing = Gateway::start(&[]);
+    open(&mut browser, &refusing);
     browser.until("seen.includes('closed')");
     assert_eq!(browser.evaluate("seen"), json!(["closed"]));
 }
