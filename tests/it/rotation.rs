@@ -201,7 +201,7 @@ fn a_wrong_password_is_told_changes_nothing_and_is_taken_once_it_is_right() {
         fleet.reach_by(&redis.url_of("first", "wr0ng"), REFUSED);
         for replica in &fleet.replicas {
             replica.wait_for_metric("tidegate_redis_access_refused", &[], 1.0);
-            let line = &replica.logged(REFUSED)[0];
+            let line = &replica.logged_at_least(1, REFUSED)[0];
             assert!(
                 line.contains("authentication failed") && !line.contains("wr0ng"),
                 "{line}"
@@ -211,7 +211,7 @@ fn a_wrong_password_is_told_changes_nothing_and_is_taken_once_it_is_right() {
         set_user(&redis, "first", "wr0ng");
         for replica in &fleet.replicas {
             replica.wait_for_metric("tidegate_redis_access_refused", &[], 0.0);
-            assert_eq!(replica.logged(TAKEN).len(), 1);
+            assert_eq!(replica.logged_at_least(1, TAKEN).len(), 1);
         }
         redis.run::<()>(&["ACL", "SETUSER", "first", "<one"]);
     });
@@ -233,7 +233,7 @@ fn a_user_who_may_call_no_function_is_not_taken() {
         fleet.reach_by(&redis.url_of("idle", "two"), REFUSED);
         for replica in &fleet.replicas {
             replica.wait_for_metric("tidegate_redis_access_refused", &[], 1.0);
-            let line = &replica.logged(REFUSED)[0];
+            let line = &replica.logged_at_least(1, REFUSED)[0];
             assert!(line.contains("fcall_ro"), "{line}");
         }
     });

@@ -236,6 +236,15 @@ impl Gateway {
         lines
     }
 
+    /// Waits for so many lines with this message, and returns all that there are. Nothing waits for whoever reads the
+    /// log, so lines come a moment after what they are about.
+    pub fn logged_at_least(&self, count: usize, message: &str) -> Vec<String> {
+        eventually(&format!("{count} lines: {message}"), || {
+            self.logged(message).len() >= count
+        });
+        self.logged(message)
+    }
+
     /// Waits for a log line with this message; none if the process ended without it.
     pub fn wait_for_log(&self, message: &str) -> Option<String> {
         let find = |line: &str| says(line, message).then(|| line.to_owned());
