@@ -68,6 +68,25 @@ impl Broker {
         either!(self, broker => broker.read(partition, requests).await)
     }
 
+    /// The same for a stream or a client that is behind. Few of these calls are under way at the same time: each keeps
+    /// the log's server busy for long, and publishers wait behind them.
+    ///
+    /// # Errors
+    /// As [`Broker::read`].
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn replay(
+        &self,
+        partition: PartitionNo,
+        requests: &[ReadRequest],
+    ) -> Result<Reading, BrokerError> {
+        match self {
+            Self::Memory(memory) => memory.read(partition, requests).await,
+            Self::Redis(redis) => redis.replay(partition, requests).await,
+        }
+    }
+
     /// The position just before the history that a first visit asks for, in each partition of these
     /// topics.
     ///

@@ -133,7 +133,7 @@ pub(super) async fn events(
     };
     let partition = topic.partition(gateway.hub.partitions());
     let place = place(&gateway, &client).await?;
-    let reading = gateway.broker.read(partition, &[request]).await?;
+    let reading = gateway.broker.replay(partition, &[request]).await?;
     drop(place);
     let Some(page) = reading.pages.into_iter().next() else {
         return Err(Problem::internal());

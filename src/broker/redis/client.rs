@@ -11,11 +11,14 @@ use crate::topic::PartitionNo;
 use std::collections::HashMap;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::Instant;
 
 /// Live events that may wait for the hub; the bound in bytes is `live_queue_bytes`.
 const LIVE_QUEUE: usize = 8192;
+/// Calls under way that may take the server a millisecond each. Redis does one after the other: a publish waits for all
+/// that came before it. With one alone, a reply that is lost would hold up all others for `redis.command_timeout`.
+const LONG_CALLS: usize = 2;
 
 /// A log in Redis. Cloning shares its connections.
 #[derive(Clone, Debug)]
@@ -42,6 +45,8 @@ pub(super) struct Shared {
     pub(super) refused: Mutex<HashMap<String, Instant>>,
     /// Until when commands count as refused, whatever else succeeds.
     pub(super) refused_until: Mutex<Option<Instant>>,
+    /// Who asks for much of the log takes turns, [`LONG_CALLS`] at a time.
+    pub(super) long_calls: Semaphore,
     /// When libraries that nobody uses are looked for again.
     pub(super) tidy_at: Mutex<Instant>,
 }
@@ -71,6 +76,7 @@ impl Redis {
             prepared: AtomicBool::new(false),
             refused: Mutex::default(),
             refused_until: Mutex::default(),
+            long_calls: Semaphore::new(LONG_CALLS),
             tidy_at: Mutex::new(Instant::now()),
         })))
     }

@@ -87,6 +87,22 @@ impl Redis {
         Ok(reading)
     }
 
+    /// [`Redis::read`] when it is its turn.
+    pub(in crate::broker) async fn replay(
+        &self,
+        partition: PartitionNo,
+        requests: &[ReadRequest],
+    ) -> Result<Reading, BrokerError> {
+        let _turn = self.0.long_calls.acquire().await;
+        self.read(partition, requests).await
+    }
+
+    /// Calls a function that may take the server long, when it is its turn.
+    async fn call_in_turn(&self, cmd: &Cmd) -> Result<Value, BrokerError> {
+        let _turn = self.0.long_calls.acquire().await;
+        Ok(self.call(cmd).await?)
+    }
+
     pub(in crate::broker) async fn history(
         &self,
         topics: &[Topic],
@@ -111,7 +127,7 @@ impl Redis {
                     .arg(topic.limit);
             }
             let indexes: Vec<usize> = asked.iter().map(|asked| asked.index).collect();
-            let answer = self.call(&cmd).await?;
+            let answer = self.call_in_turn(&cmd).await?;
             if search.take(&indexes, &answer) != Ok(true) {
                 return Err(self.unreadable());
             }
@@ -177,7 +193,7 @@ impl Redis {
                 cmd.arg(partition)
                     .arg(&from)
                     .arg((limit - here).min(LISTED_AT_ONCE));
-                let answer = self.call(&cmd).await?;
+                let answer = self.call_in_turn(&cmd).await?;
                 let Ok([next, names @ ..]) = decode::list(&answer) else {
                     return Err(self.unreadable());
                 };

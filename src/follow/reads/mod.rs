@@ -256,7 +256,10 @@ async fn carry_out(shared: Arc<Shared>, read: LogRead) {
                 return;
             }
         }
-        let answer = shared.broker.read(read.partition(), read.requests()).await;
+        let answer = shared
+            .broker
+            .replay(read.partition(), read.requests())
+            .await;
         drop(place);
         let mut reading = match answer {
             Ok(reading) => reading,
