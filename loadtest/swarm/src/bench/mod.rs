@@ -22,11 +22,13 @@ pub mod process;
 pub mod publisher;
 pub mod publishing;
 pub mod relay;
+pub mod rights;
 pub mod servers;
 pub mod slow;
 pub mod stopped;
 pub mod storm;
 pub mod swarm;
+pub mod tokens;
 pub mod topics;
 pub mod wire;
 
@@ -87,6 +89,7 @@ enum Place {
 const GROUPS: &[(&[Measurement], Place, Run)] = &[
     (fan_out::ALL, Place::Apart, fan_out::run),
     (envelope::ALL, Place::Apart, envelope::run),
+    (rights::ALL, Place::Apart, rights::run),
     (topics::ALL, Place::Together, topics::run),
     (latency::ALL, Place::Together, latency::run),
     (publishing::ALL, Place::Together, publishing::run),

@@ -24,6 +24,8 @@ pub enum Way {
 pub struct Publisher {
     socket: TcpStream,
     way: Way,
+    /// What it says of who it is: a field, or nothing.
+    authorization: String,
     /// What is not written yet, from `written` on.
     out: Vec<u8>,
     written: usize,
@@ -54,6 +56,7 @@ impl Publisher {
         Ok(Self {
             socket,
             way,
+            authorization: String::new(),
             out: Vec::new(),
             written: 0,
             unread: Vec::new(),
@@ -61,6 +64,11 @@ impl Publisher {
             acknowledged: 0,
             answer: Vec::new(),
         })
+    }
+
+    /// From now on it sends this token, over HTTP.
+    pub fn authorize(&mut self, token: &str) {
+        self.authorization = format!("Authorization: Bearer {token}\r\n");
     }
 
     /// Sends an event of `size` bytes of data. Answers are not waited for.
@@ -82,7 +90,10 @@ impl Publisher {
         let (host, bytes) = ("Host: localhost", topic.len());
         let head = match self.way {
             Way::Http => {
-                format!("POST /events/{topic} HTTP/1.1\r\n{host}\r\nContent-Length: {size}\r\n\r\n")
+                let who = &self.authorization;
+                format!(
+                    "POST /events/{topic} HTTP/1.1\r\n{host}\r\n{who}Content-Length: {size}\r\n\r\n"
+                )
             }
             Way::Raw => {
                 let bytes = bytes + "events:".len();

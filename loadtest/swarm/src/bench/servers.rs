@@ -22,6 +22,14 @@ pub enum Contender {
     Memory,
     /// The same, with streams that ask for envelopes.
     Enveloped,
+    /// The same, with tokens of ES256 that it has seen before.
+    KnownTokens,
+    /// The same, with tokens that it has never seen.
+    NewTokens,
+    /// The gateway that asks for tokens, while somebody sends bad ones.
+    BadTokens,
+    /// The same, while somebody asks as often for `/healthz`.
+    BesideHealth,
     /// A gateway over Redis, published to by raw `PUBLISH`.
     RedisRaw,
     /// A gateway over Redis, published to by the function.
@@ -53,7 +61,13 @@ impl Contender {
     pub const fn is_gateway(self) -> bool {
         matches!(
             self,
-            Self::Memory | Self::Enveloped | Self::RedisRaw | Self::RedisFunction | Self::RedisHttp
+            Self::Memory
+                | Self::Enveloped
+                | Self::KnownTokens
+                | Self::BadTokens
+                | Self::RedisRaw
+                | Self::RedisFunction
+                | Self::RedisHttp
         )
     }
 
@@ -61,9 +75,15 @@ impl Contender {
     #[must_use]
     pub const fn way(self) -> Way {
         match self {
-            Self::Floor | Self::Memory | Self::Enveloped | Self::RedisHttp | Self::Nginx => {
-                Way::Http
-            }
+            Self::Floor
+            | Self::Memory
+            | Self::Enveloped
+            | Self::KnownTokens
+            | Self::NewTokens
+            | Self::BadTokens
+            | Self::BesideHealth
+            | Self::RedisHttp
+            | Self::Nginx => Way::Http,
             Self::RedisRaw | Self::Redis => Way::Raw,
             Self::RedisFunction | Self::Relay | Self::Undisturbed => Way::Function,
         }
@@ -76,6 +96,10 @@ impl fmt::Display for Contender {
             Self::Floor => "floor",
             Self::Memory => "memory broker",
             Self::Enveloped => "memory broker, envelopes",
+            Self::KnownTokens => "memory broker, tokens",
+            Self::NewTokens => "memory broker, new tokens",
+            Self::BadTokens => "memory broker, beside bad tokens",
+            Self::BesideHealth => "memory broker, beside /healthz",
             Self::RedisRaw => "Redis, raw PUBLISH",
             Self::RedisFunction => "Redis, function",
             Self::RedisHttp => "Redis, HTTP",
@@ -118,6 +142,18 @@ impl Programs {
     /// # Errors
     /// It does not start.
     pub fn gateway(&self, redis: Option<SocketAddr>) -> io::Result<Process> {
+        self.gateway_with(redis, None)
+    }
+
+    /// The same with a file of configuration.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn gateway_with(
+        &self,
+        redis: Option<SocketAddr>,
+        configuration: Option<&Path>,
+    ) -> io::Result<Process> {
         let address = free_address()?;
         let mut gateway = Process::start(
             &self.tidegate,
@@ -138,6 +174,9 @@ impl Programs {
                     // Readers that stop are weighed, not cut.
                     .env("TIDEGATE__SERVER__WRITE_TIMEOUT", "30m")
                     .env_remove("TIDEGATE__REDIS__URL");
+                if let Some(file) = configuration {
+                    command.arg("--config").arg(file);
+                }
                 if let Some(redis) = redis {
                     command.args(["--redis-url", &format!("redis://{redis}")]);
                 }

@@ -48,6 +48,8 @@ pub struct Plan<'a> {
     pub is_enveloped: bool,
     /// The cursor that they come back with, and how many events they are behind; without it they are live.
     pub behind: Option<(&'a str, u64)>,
+    /// Tokens; stream n sends the n-th, all send the last if there are fewer, and none if there is none.
+    pub tokens: &'a [String],
     /// Receive buffer of each socket, in bytes; without it the kernel's default.
     pub receive_buffer: Option<usize>,
 }
@@ -64,8 +66,17 @@ impl<'a> Plan<'a> {
             each: None,
             is_enveloped: false,
             behind: None,
+            tokens: &[],
             receive_buffer: None,
         }
+    }
+
+    /// What the n-th stream says of who it is: a field, or nothing.
+    fn authorization(&self, number: usize) -> String {
+        let token = self.tokens.get(number).or(self.tokens.last());
+        token.map_or_else(String::new, |token| {
+            format!("Authorization: Bearer {token}\r\n")
+        })
     }
 
     /// What the n-th stream asks for.
@@ -259,6 +270,13 @@ impl Swarm {
         Ok(())
     }
 
+    /// From now on what is published over HTTP says who publishes.
+    pub fn publish_as(&mut self, token: &str) {
+        for publisher in &mut self.publishers {
+            publisher.authorize(token);
+        }
+    }
+
     /// Opens streams, and returns when all are live; says how long that took.
     ///
     /// # Errors
@@ -309,8 +327,9 @@ impl Swarm {
         let target = plan.target(number);
         let cursor = plan.behind;
         let cursor = cursor.map_or_else(String::new, |(id, _)| format!("Last-Event-ID: {id}\r\n"));
+        let authorization = plan.authorization(number);
         let request = format!(
-            "GET {target} HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n{cursor}\r\n"
+            "GET {target} HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n{cursor}{authorization}\r\n"
         );
         self.streams.push(Stream {
             socket,
