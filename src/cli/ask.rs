@@ -19,7 +19,7 @@ pub(super) struct GatewayArgs {
         default_value = HERE
     )]
     pub(super) url: Base,
-    /// A token, where reading needs one. Others see it in the list of processes: the variable is better.
+    /// A token, if the gateway asks for one. Others see it in the list of processes: the variable is better.
     #[arg(
         long,
         global = true,

@@ -153,7 +153,7 @@ impl Answer {
         }
         match self.detail() {
             Some(detail) if status == StatusCode::UNAUTHORIZED => format!(
-                "{detail} ({status}); give a key as --key, or better in TIDEGATE_PUBLISH_KEY; give a token for reading in TIDEGATE_TOKEN"
+                "{detail} ({status}); give a token in TIDEGATE_TOKEN; who publishes or deletes with a key gives it in TIDEGATE_PUBLISH_KEY"
             ),
             Some(detail) => format!("{detail} ({status})"),
             None => format!("{url} answers {status}, which is no answer of Tidegate: check --url"),
