@@ -20,7 +20,7 @@ prefixes := CARGO_ RUST K6_
 
 .PHONY: help
 help: ## lists these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "    %-14s %s\n", $$1, $$2 }' deploy/local/cluster.mk $(filter-out %/cluster.mk,$(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "    %-16s %s\n", $$1, $$2 }' deploy/local/cluster.mk $(filter-out %/cluster.mk,$(MAKEFILE_LIST))
 
 # --- the local cluster ------------------------------------------------------------------------------------------------
 
