@@ -92,6 +92,12 @@ impl Pattern {
         self.0.split('*').next().unwrap_or_default()
     }
 
+    /// Whether every topic that begins as the pattern does fits, but for the gateway's own.
+    #[must_use]
+    pub fn is_prefix(&self) -> bool {
+        self.0.find('*') == self.0.len().checked_sub(1)
+    }
+
     /// Whether only the topic of this very name fits.
     #[must_use]
     pub fn is_exact(&self) -> bool {

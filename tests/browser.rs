@@ -106,6 +106,29 @@ fn the_page_resumes_on_another_replica_and_shows_each_event_once() {
     assert_eq!(browser.faults(), json!([]));
 }
 
+/// A stream that waits for Redis has a good head, and heartbeats. That it began is said only when it did.
+#[test]
+fn the_page_says_why_no_stream_begins_while_redis_is_away() {
+    let Some(mut browser) = Chromium::start() else {
+        return;
+    };
+    let mut redis = Redis::start();
+    let gateway = Gateway::over(&redis, &[]);
+    redis.kill();
+    gateway.wait_for_metric("tidegate_redis_up", &[], 0.0);
+    browser.open(&gateway.url());
+    fill(&mut browser, "#topics", "news");
+    click(&mut browser, "#toggle");
+    browser.until("document.querySelector('#why').textContent.includes('Redis may be away')");
+    let state = "document.querySelector('#status').dataset.state";
+    assert_eq!(browser.evaluate(state), json!("connecting"));
+    redis.restart();
+    browser.until(LIVE);
+    redis.publish("news", "at last", &[]);
+    browser.until("document.querySelectorAll('#log .row .data').length === 1");
+    assert_eq!(browser.faults(), json!([]));
+}
+
 /// A parser of the browser's would round the numbers, and merge the names.
 #[test]
 fn the_page_shows_data_as_it_was_published() {

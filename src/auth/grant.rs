@@ -45,6 +45,38 @@ impl Who {
     }
 }
 
+/// A stretch of the alphabet in which names of topics lie that are listed.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Stretch {
+    /// What all of them begin with.
+    pub begin: String,
+    /// Which of those that begin so.
+    pub lists: Lists,
+}
+
+/// Which names of a [`Stretch`] are listed. The wider comes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Lists {
+    /// Each.
+    All,
+    /// Those that also fit the rest of a pattern.
+    Some,
+    /// The one that is no longer.
+    One,
+}
+
+impl Stretch {
+    fn of(pattern: &Pattern) -> Self {
+        let lists = match (pattern.is_exact(), pattern.is_prefix()) {
+            (true, _) => Lists::One,
+            (_, true) => Lists::All,
+            _ => Lists::Some,
+        };
+        let begin = pattern.prefix().to_owned();
+        Self { begin, lists }
+    }
+}
+
 /// Rights that hold until a time. Cloning shares them, and takes no lock. [`Who`] is shared as well: what a stream keeps
 /// of it is eight bytes.
 #[derive(Clone, Debug)]
@@ -103,24 +135,35 @@ impl Grant {
         self.allows(Action::List, topic) || self.allows(Action::Subscribe, topic)
     }
 
-    /// What the names of all topics begin with that are listed; none if it can be anything.
+    /// Where the names of topics lie that are listed, ascending, and no two overlap.
     #[must_use]
-    pub fn listed_prefixes(&self) -> Option<Vec<String>> {
+    pub fn listed(&self) -> Vec<Stretch> {
+        self.stretches(|_| true)
+    }
+
+    /// The same of those patterns of which nothing but the beginning of a name decides.
+    #[must_use]
+    pub fn listed_wholly(&self) -> Vec<Stretch> {
+        self.stretches(|stretch| stretch.lists != Lists::Some)
+    }
+
+    fn stretches(&self, counts: impl Fn(&Stretch) -> bool) -> Vec<Stretch> {
         let rights = || std::iter::once(&self.own).chain(&self.everyones);
         if rights().any(|rights| rights.is_all()) {
-            return None;
+            let (begin, lists) = (String::new(), Lists::All);
+            return vec![Stretch { begin, lists }];
         }
         let patterns = rights().flat_map(|rights| {
             let read = rights.patterns(Action::Subscribe).iter();
             read.chain(rights.patterns(Action::List))
         });
-        let mut prefixes: Vec<&str> = patterns.map(Pattern::prefix).collect();
-        prefixes.sort_unstable();
-        prefixes.dedup_by(|longer, shorter| longer.starts_with(*shorter));
-        if prefixes.first().is_some_and(|prefix| prefix.is_empty()) {
-            return None;
-        }
-        Some(prefixes.into_iter().map(str::to_owned).collect())
+        let mut stretches: Vec<_> = patterns.map(Stretch::of).filter(counts).collect();
+        stretches.sort_unstable();
+        stretches.dedup_by(|later, earlier| {
+            let is_within = later.begin.starts_with(&earlier.begin);
+            is_within && (earlier.lists != Lists::One || later == earlier)
+        });
+        stretches
     }
 
     /// In whose name.
@@ -214,21 +257,38 @@ mod tests {
     }
 
     #[test]
-    fn what_is_listed_begins_with_one_of_few() {
-        let table: [(&[&str], Option<&[&str]>); 5] = [
-            (&["a:*", "a:b:*", "b"], Some(&["a:", "b"])),
-            (&["b", "a", "ab"], Some(&["a", "b"])),
-            (&["*:x", "a"], None),
-            (&["*"], None),
-            (&[], Some(&[])),
+    fn what_is_listed_lies_in_few_stretches() {
+        let table: [(&[&str], &[(&str, Lists)], usize); 8] = [
+            (
+                &["a:*", "a:b:*", "b"],
+                &[("a:", Lists::All), ("b", Lists::One)],
+                2,
+            ),
+            (
+                &["b", "a", "ab"],
+                &[("a", Lists::One), ("ab", Lists::One), ("b", Lists::One)],
+                3,
+            ),
+            (&["a", "a*", "a"], &[("a", Lists::All)], 1),
+            (&["*:x", "a"], &[("", Lists::Some)], 1),
+            (&["*:x", "*"], &[("", Lists::All)], 1),
+            (
+                &["a:*:x", "a:b:*", "c"],
+                &[("a:", Lists::Some), ("c", Lists::One)],
+                2,
+            ),
+            (&["*"], &[("", Lists::All)], 1),
+            (&[], &[], 0),
         ];
-        for (patterns, expected) in table {
-            let found = grant(Who::Anyone, patterns, &[]).listed_prefixes();
-            let expected = expected.map(|all| all.iter().map(|p| (*p).to_owned()).collect());
+        for (patterns, expected, wholly) in table {
+            let grant = grant(Who::Anyone, patterns, &[]);
+            let found = grant.listed();
+            let found: Vec<_> = found.iter().map(|it| (&*it.begin, it.lists)).collect();
             assert_eq!(found, expected, "{patterns:?}");
+            assert_eq!(grant.listed_wholly().len(), wholly, "{patterns:?}");
         }
         let all = Grant::new(Who::KeyHolder, Arc::new(Rights::all()), None);
-        assert_eq!(all.listed_prefixes(), None);
+        assert_eq!(all.listed()[0].lists, Lists::All);
     }
 
     #[test]

@@ -50,7 +50,7 @@ pub use algorithm::Algorithm;
 pub use authority::{Accepted, Authority, Settings, Tokens};
 pub use claims::{Claims, Expected, Seconds};
 pub use credentials::{Credential, Fields, Place, bearer};
-pub use grant::{Grant, Who};
+pub use grant::{Grant, Lists, Stretch, Who};
 pub use jwk::key_set;
 pub use jws::Jws;
 pub use key::Key;

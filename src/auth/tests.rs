@@ -736,9 +736,11 @@ fn is_as_the_model_says(
         );
     }
     if grant.lists(&topic) {
-        let prefixes = grant.listed_prefixes();
-        let is_below = |all: Vec<String>| all.iter().any(|begin| name.starts_with(begin.as_str()));
-        assert!(prefixes.is_none_or(is_below), "{name}");
+        let lies_in = |stretch: &Stretch| match stretch.lists {
+            Lists::One => name == stretch.begin,
+            Lists::All | Lists::Some => name.starts_with(&stretch.begin),
+        };
+        assert!(grant.listed().iter().any(lies_in), "{name}");
     }
 }
 

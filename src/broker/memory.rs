@@ -147,6 +147,14 @@ impl Memory {
         clippy::unused_async,
         reason = "the same shape as the broker that has to wait"
     )]
+    pub(super) async fn topics_count(&self) -> Result<usize, BrokerError> {
+        Ok(self.ledger().topics_count())
+    }
+
+    #[expect(
+        clippy::unused_async,
+        reason = "the same shape as the broker that has to wait"
+    )]
     pub(super) async fn topic(&self, topic: &Topic) -> Result<Option<TopicState>, BrokerError> {
         Ok(self.ledger().topic(topic, now_ms()))
     }

@@ -154,6 +154,14 @@ impl Broker {
         either!(self, broker => broker.topics(after, limit).await)
     }
 
+    /// How many topics have a log, or had one a moment ago.
+    ///
+    /// # Errors
+    /// As [`Broker::read`].
+    pub async fn topics_count(&self) -> Result<usize, BrokerError> {
+        either!(self, broker => broker.topics_count().await)
+    }
+
     /// What the log holds of one topic; none if it holds nothing.
     ///
     /// # Errors

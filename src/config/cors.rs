@@ -60,6 +60,10 @@ enum Pattern {
     },
 }
 
+/// Of an origin. A host's name has 253 at most (RFC 1035, section 2.3.4), and scheme and port need some. It is sent back:
+/// a proxy takes a replica for broken whose heads are longer than its buffer.
+const ORIGIN_BYTES_MAX: usize = 300;
+
 impl Pattern {
     fn parse(text: &str) -> Option<Self> {
         let text = text.to_ascii_lowercase();
@@ -123,6 +127,9 @@ impl Origins {
     /// Whether this origin, as a browser writes it, is one of them, and how.
     #[must_use]
     pub fn allow(&self, origin: &str) -> Option<Allowed> {
+        if origin.len() > ORIGIN_BYTES_MAX {
+            return None;
+        }
         let origin = origin.to_ascii_lowercase();
         let mut fits = self.0.iter().filter(|pattern| pattern.has(&origin));
         let first = fits.next()?;
@@ -144,6 +151,11 @@ mod tests {
         use Allowed::{AsAny, ByName};
         let own = &["https://app.example.com", "http://localhost:3000"][..];
         let below = &["https://*.example.com", "https://*.dev.example.org:8443"][..];
+        let long = |bytes: usize| {
+            let (scheme, domain) = ("https://", ".example.com");
+            let label = "a".repeat(bytes - scheme.len() - domain.len());
+            format!("{scheme}{label}{domain}")
+        };
         let table = [
             (own, "https://app.example.com", Some(ByName)),
             (own, "HTTPS://App.Example.com", Some(ByName)),
@@ -178,6 +190,9 @@ mod tests {
                 Some(ByName),
             ),
             (&[], "https://any.example", None),
+            (below, &long(300), Some(ByName)),
+            (below, &long(301), None),
+            (&["*"], &long(301), None),
         ];
         for (set, origin, expected) in table {
             assert_eq!(

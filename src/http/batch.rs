@@ -5,8 +5,8 @@ use super::gate::{Caller, Cleared, Publish};
 use super::gateway::Gateway;
 use super::problem::Problem;
 use super::publish::{
-    IDEMPOTENCY_KEY, One as OneEvent, Published, check_key, counted, held_to_share, publish,
-    publish_one, read_in_time, topic_of, type_of, within_rate,
+    IDEMPOTENCY_KEY, One as OneEvent, Published, beyond_rate, check_key, counted, held_to_share,
+    publish, publish_one, read_in_time, topic_of, type_of, within_rate,
 };
 use super::query::{NOTHING, Query};
 use super::shown::Shown;
@@ -239,7 +239,8 @@ async fn publish_batch(
     // It was let in as one, and is paid off before the next.
     let limits = gateway.rules.get().address;
     let more = lines.len().saturating_sub(1);
-    gateway.addresses.publish_more(client, more, &limits);
+    let counted = gateway.addresses.publish_more(client, more, &limits);
+    counted.map_err(beyond_rate)?;
     let most = gateway.publish.event_bytes_max;
     let read = lines
         .iter()

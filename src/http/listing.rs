@@ -1,12 +1,15 @@
 //! `GET /topics`: names of topics that have a log, to whom may know them.
 //!
 //! A page has no name that its caller may neither read nor list, `next` included. Names are looked through in order, and
-//! only where those that may be listed can lie: behind what their patterns begin with. A pattern that begins with `*` may
-//! lie anywhere; then so many names are looked through and no more, and the page says that there may be others.
+//! only where those that may be listed can lie: behind what their patterns begin with.
+//!
+//! A pattern that goes on after its first `*` is found only by looking through names that the caller may not know. How far
+//! that goes must not depend on them, or a page would tell where they lie. So all are looked through, or none: where more
+//! topics have a log than [`LOOKED_MAX`], such patterns are left out, and every page says that it is not complete.
 
 use super::gateway::Gateway;
 use super::problem::Problem;
-use crate::auth::Grant;
+use crate::auth::{Grant, Lists, Stretch};
 use crate::topic::Topic;
 
 /// Topics of one page, at most.
@@ -15,14 +18,14 @@ pub(super) const LIST_MAX: usize = 1000;
 const READ: usize = 256;
 /// The same at first, of what begins as a pattern does: mostly there are few.
 const READ_FIRST: usize = 16;
-/// Names that one request looks through.
+/// Topics of a log that one request looks through for those that it may list.
 const LOOKED_MAX: usize = 20 * LIST_MAX;
 
 /// One page of names.
 #[derive(Debug, Default)]
 pub(super) struct Listing {
     pub(super) topics: Vec<Topic>,
-    /// Whether there is nothing between these that was not looked at.
+    /// Whether all patterns of the caller were looked for.
     pub(super) is_complete: bool,
 }
 
@@ -33,47 +36,58 @@ pub(super) async fn page(
     after: &str,
     limit: usize,
 ) -> Result<Listing, Problem> {
-    let prefixes = grant.listed_prefixes();
-    let mut listing = Listing {
-        topics: Vec::new(),
-        is_complete: true,
-    };
-    let mut looked = 0;
-    for prefix in prefixes.unwrap_or_else(|| vec![String::new()]) {
-        let mut from = before(&prefix).max(after.to_owned());
-        let mut most = if prefix.is_empty() {
+    let mut stretches = grant.listed();
+    let mut is_complete = true;
+    let is_searched = |lists| lists == Lists::Some;
+    if stretches.iter().any(|stretch| is_searched(stretch.lists))
+        && gateway.broker.topics_count().await? > LOOKED_MAX
+    {
+        stretches = grant.listed_wholly();
+        is_complete = false;
+    }
+    let (mut topics, mut looked) = (Vec::new(), 0);
+    'all: for Stretch { begin, lists } in stretches {
+        let mut from = before(&begin).max(after.to_owned());
+        let mut most = if begin.is_empty() {
             limit.max(READ)
         } else {
             READ_FIRST
         };
         loop {
-            if looked >= LOOKED_MAX {
-                listing.is_complete = false;
-                return Ok(listing);
+            // So many have come since they were counted.
+            if looked > 2 * LOOKED_MAX && is_searched(lists) {
+                is_complete = false;
+                break 'all;
             }
             let names = gateway.broker.topics(&from, most).await?;
             let is_last = names.len() < most;
             most = most.max(READ);
             looked += names.len();
+            let mut is_past = false;
             for topic in names {
-                if topic.as_str() > prefix.as_str() && !topic.as_str().starts_with(&prefix) {
-                    from.clear();
+                let name = topic.as_str();
+                let is_within = name.starts_with(&begin);
+                is_past = name > begin.as_str() && (!is_within || lists == Lists::One);
+                if is_past {
                     break;
                 }
-                topic.as_str().clone_into(&mut from);
-                if topic.as_str().starts_with(&prefix) && grant.lists(&topic) {
-                    listing.topics.push(topic);
-                    if listing.topics.len() == limit {
-                        return Ok(listing);
+                name.clone_into(&mut from);
+                if is_within && grant.lists(&topic) {
+                    topics.push(topic);
+                    if topics.len() == limit {
+                        break 'all;
                     }
                 }
             }
-            if is_last || from.is_empty() {
+            if is_last || is_past {
                 break;
             }
         }
     }
-    Ok(listing)
+    Ok(Listing {
+        topics,
+        is_complete,
+    })
 }
 
 /// A text below every name that begins so, and above all but a few of the others.

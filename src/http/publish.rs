@@ -23,6 +23,7 @@ use axum::response::{IntoResponse, Response};
 use http_body_util::BodyExt as _;
 use serde::Serialize;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub(super) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
@@ -138,12 +139,13 @@ pub(super) async fn publish_one(
 pub(super) fn within_rate(gateway: &Gateway, client: &Client) -> Result<(), Problem> {
     let rules = gateway.rules.get();
     let counted = gateway.addresses.publish(client, &rules.address);
-    counted.map_err(|wait| {
-        Problem::too_many(
-            "this address has reached its limit of publishes (limits.address)",
-            wait,
-        )
-    })
+    counted.map_err(beyond_rate)
+}
+
+/// The answer to an address that must wait before it publishes.
+pub(super) fn beyond_rate(wait: Duration) -> Problem {
+    let why = "this address has reached its limit of publishes (limits.address)";
+    Problem::too_many(why, wait)
 }
 
 /// The address of a publisher, where addresses are known apart.

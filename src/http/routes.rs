@@ -9,7 +9,7 @@ use super::{batch, cors, health, publish, streams, subscribe, topics};
 use crate::address::Client;
 use axum::extract::Request;
 use axum::http::{HeaderName, HeaderValue, StatusCode, Uri, header};
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn_with_state, map_request};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::MethodFilter;
 use axum::{Extension, Router};
@@ -105,11 +105,30 @@ fn layered(
                 // Whoever finds a fault says so once; an answer of 503 is no error of this process.
                 .on_failure(DefaultOnFailure::new().level(tracing::Level::DEBUG)),
         )
-        .layer(SetRequestIdLayer::new(request_id, RandomIds))
+        .layer(SetRequestIdLayer::new(request_id.clone(), RandomIds))
+        .layer(map_request(move |request| {
+            std::future::ready(without_odd_id(request, &request_id))
+        }))
         .layer(SetSensitiveRequestHeadersLayer::new([
             header::AUTHORIZATION,
             header::COOKIE,
         ]))
+}
+
+/// Bytes of a request's name.
+const REQUEST_ID_MAX: usize = 128;
+
+/// The request, without a name that is too long. It is sent back and logged, and a proxy takes a replica for broken whose
+/// heads are longer than its buffer.
+fn without_odd_id(mut request: Request, name: &HeaderName) -> Request {
+    let headers = request.headers_mut();
+    if headers
+        .get(name)
+        .is_some_and(|id| id.len() > REQUEST_ID_MAX)
+    {
+        headers.remove(name);
+    }
+    request
 }
 
 /// Names requests that come without a name: 32 hexadecimal digits, as nginx's `$request_id`. They

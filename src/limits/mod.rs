@@ -104,11 +104,21 @@ impl Addresses {
     }
 
     /// It was so many events beyond the first. They are owed, and the next publish waits for them.
-    pub fn publish_more(&self, client: &Client, events: usize, limits: &AddressLimits) {
-        if let Some(network) = client.network.filter(|_| limits.publishes_per_second > 0) {
-            let now = self.began.elapsed();
-            self.table().owe(network, events, limits, now);
-        }
+    ///
+    /// # Errors
+    /// As [`Addresses::publish`]: others came first that were let in at the same time.
+    pub fn publish_more(
+        &self,
+        client: &Client,
+        events: usize,
+        limits: &AddressLimits,
+    ) -> Result<(), Duration> {
+        let Some(network) = client.network.filter(|_| limits.publishes_per_second > 0) else {
+            return Ok(());
+        };
+        let now = self.began.elapsed();
+        let counted = self.table().publish_more(network, events, limits, now);
+        counted.inspect_err(|_| self.metrics.address_limited(AddressLimit::PublishRate))
     }
 
     /// How many addresses are known. Looks for some that need not be.

@@ -143,18 +143,27 @@ impl Table {
         Ok(true)
     }
 
-    /// Counts events that are published in any case: the next one waits until they are paid for.
-    pub(super) fn owe(
+    /// Counts more events of a publish that was let in as one. If it alone is owed then, the next one waits until it is paid
+    /// for. Of several side by side, each let in as one, the first takes what there is.
+    ///
+    /// # Errors
+    /// How long it must wait.
+    pub(super) fn publish_more(
         &mut self,
         network: Network,
         events: usize,
         limits: &AddressLimits,
         now: Duration,
-    ) {
+    ) -> Result<(), Duration> {
         let now = micros(now);
-        if let Some(entry) = self.entry(network, limits, now) {
-            entry.published = after(entry.published, events, limits.publishes_per_second, now);
+        let rate = limits.publishes_per_second;
+        if let Some(entry) = self.entry(network, limits, now).filter(|_| events > 0) {
+            if let Some(wait) = overdrawn(entry.published, now) {
+                return Err(wait);
+            }
+            entry.published = after(entry.published, events, rate, now);
         }
+        Ok(())
     }
 
     /// How many are known. Looks for some that need not be.
@@ -220,6 +229,12 @@ fn wait(paid: u64, rate: usize, now: u64) -> Option<Duration> {
     let may_lie = now.saturating_add(micros(BURST));
     let would_lie = paid.max(now).saturating_add(pause);
     (pause > 0 && would_lie > may_lie).then(|| Duration::from_micros(would_lie - may_lie))
+}
+
+/// How long until no more is owed than may be, if more is.
+fn overdrawn(paid: u64, now: u64) -> Option<Duration> {
+    let may_lie = now.saturating_add(micros(BURST));
+    (paid > may_lie).then(|| Duration::from_micros(paid - may_lie))
 }
 
 /// Up to when it is paid for, with so many more.
@@ -308,7 +323,10 @@ mod tests {
         let mut publish = |ms, more| {
             let done = table.publish(network(1), &limits, at(ms));
             if done.is_ok() {
-                table.owe(network(1), more, &limits, at(ms));
+                assert_eq!(
+                    table.publish_more(network(1), more, &limits, at(ms)),
+                    Ok(())
+                );
             }
             done
         };
@@ -316,6 +334,24 @@ mod tests {
         assert_eq!(publish(0, 0), Err(at(90_100)));
         assert_eq!(publish(90_000, 0), Err(at(100)));
         assert_eq!(publish(90_100, 0), Ok(true));
+    }
+
+    /// Each is let in before any of them is read.
+    #[test]
+    fn of_batches_side_by_side_one_is_taken() {
+        let limits = AddressLimits {
+            publishes_per_second: 10,
+            ..NONE
+        };
+        let mut table = Table::default();
+        for _ in 0..50 {
+            assert_eq!(table.publish(network(1), &limits, at(0)), Ok(true));
+        }
+        let mut more = |events| table.publish_more(network(1), events, &limits, at(0));
+        assert_eq!(more(999), Ok(()));
+        assert_eq!(more(0), Ok(()), "it has no more events than were counted");
+        assert_eq!(more(999), Err(at(94_900)));
+        assert_eq!(more(1), Err(at(94_900)));
     }
 
     #[test]

@@ -233,6 +233,46 @@ fn an_address_publishes_as_much_as_it_may_over_a_connection_that_others_use() {
     );
 }
 
+/// Each is let in as one event before its lines are read.
+#[test]
+fn of_batches_that_one_address_sends_side_by_side_one_is_taken() {
+    let config = [TRUSTED, OPEN, ("limits.address.publishes_per_second", "2")];
+    let gateway = Gateway::start(&config);
+    let batch = "{\"topic\":\"news\",\"data\":1}\n".repeat(100);
+    let request = format!(
+        "POST /events HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: 192.0.2.1\r\n{}: {}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{batch}",
+        NDJSON.0,
+        NDJSON.1,
+        batch.len()
+    );
+    let (most, last) = request.as_bytes().split_at(request.len() - 1);
+    let mut sockets: Vec<TcpStream> = (0..8).map(|_| gateway.connect()).collect();
+    for socket in &mut sockets {
+        socket.write_all(most).unwrap();
+    }
+    gateway.wait_for_metric("tidegate_publish_bodies", &[], 8.0);
+    let mut answers = Vec::new();
+    for mut socket in sockets {
+        socket.write_all(last).unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).unwrap();
+        answers.push(answer);
+    }
+    let begin = |status: &str| {
+        let begin = format!("HTTP/1.1 {status}");
+        answers
+            .iter()
+            .filter(|answer| answer.starts_with(&begin))
+            .count()
+    };
+    assert_eq!((begin("200"), begin("429")), (1, 7), "{answers:?}");
+    assert_eq!(gateway.get("/topics/news").json()["length"], 100);
+    assert!(limited(&gateway, "publish_rate") > 6.5);
+    gateway
+        .post("/events/news", &[("X-Forwarded-For", "192.0.2.2")], "x")
+        .id();
+}
+
 #[test]
 fn slow_bodies_of_an_address_leave_room_for_others() {
     let gateway = Gateway::start(&[TRUSTED, OPEN, ("publish.bodies_max", "8")]);

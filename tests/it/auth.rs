@@ -410,6 +410,50 @@ fn topics_are_listed_beyond_what_is_read_at_once() {
     });
 }
 
+/// How far was looked would tell where names lie that the caller may not know.
+#[test]
+fn whether_a_page_is_complete_tells_nothing_of_secret_names() {
+    over_both_brokers(&[TOKENS], |broker, gateway| {
+        let bearer = bearer(&granting(&json!({"publish": ["*"]})));
+        let fields = [NDJSON, ("Authorization", &bearer)];
+        let publish = |names: &mut dyn Iterator<Item = String>| {
+            let lines = names.map(|topic| json!({"topic": topic, "data": ""}).to_string());
+            let lines: Vec<String> = lines.collect();
+            gateway.post("/events", &fields, lines.join("\n")).ids();
+        };
+        publish(
+            &mut ["a:public", "m:secret", "own", "zz:public"]
+                .map(str::to_owned)
+                .into_iter(),
+        );
+        let reader = granting(&json!({"subscribe": ["*:public", "own"]}));
+        let page = |query: &str| get(gateway, &format!("/topics{query}"), &reader).json();
+        let all = json!(["a:public", "own", "zz:public"]);
+        assert_eq!(page(""), json!({"topics": all, "next": null}), "{broker}");
+        for thousand in 0..20 {
+            publish(&mut (0..1000).map(|number| format!("z:{thousand}:{number}")));
+        }
+        // Of more topics none is looked through, wherever the page begins.
+        for (after, topics) in [
+            ("", json!(["own"])),
+            ("m:secre", json!(["own"])),
+            ("own", json!([])),
+        ] {
+            let next = topics.as_array().unwrap().last().cloned();
+            let expected = json!({"topics": topics, "next": next, "complete": false});
+            assert_eq!(
+                page(&format!("?after={after}")),
+                expected,
+                "{broker} {after}"
+            );
+        }
+        let whole = granting(&json!({"subscribe": ["z:19:*"]}));
+        let page = get(gateway, "/topics?limit=1000", &whole).json();
+        assert_eq!(page["topics"].as_array().unwrap().len(), 1000, "{broker}");
+        assert_eq!(page["complete"], Value::Null, "{broker}");
+    });
+}
+
 #[test]
 fn a_batch_is_judged_line_by_line() {
     over_both_brokers(&[TOKENS], |broker, gateway| {

@@ -69,6 +69,22 @@ fn every_answer_tells_an_origin_that_is_configured_and_no_other() {
     }
 }
 
+/// What is sent back makes no head longer than a proxy's buffer: nginx would take the replica for broken.
+#[test]
+fn what_is_sent_back_is_short() {
+    let gateway = gateway(&[]);
+    let origin = format!("https://{}.example.org", "a".repeat(3000));
+    let answer = ask(&gateway, "GET", "/topics", &[("Origin", &origin)]);
+    assert_eq!(answer.status, 200);
+    assert_eq!(field(&answer, ALLOW_ORIGIN), None);
+    for (given, is_kept) in [("a".repeat(128), true), ("a".repeat(129), false)] {
+        let answer = ask(&gateway, "GET", "/topics", &[("X-Request-Id", &given)]);
+        let told = field(&answer, "x-request-id").unwrap();
+        assert_eq!(told == given, is_kept);
+        assert!(is_kept || told.len() == 32, "{told}");
+    }
+}
+
 #[test]
 fn a_stream_is_told_and_so_is_one_that_is_sent_away() {
     let gateway = gateway(&[("limits.streams_max", "1")]);

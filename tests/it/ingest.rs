@@ -408,6 +408,28 @@ fn topics_and_keys_of_what_is_refused_are_shown_to_no_reader() {
     assert!(!lines.contains("private3"), "{lines}");
 }
 
+/// The keys of publishers over HTTP are hashes behind a character that no other key has. Who could write one would have
+/// another's event be taken for a repetition.
+#[test]
+fn an_entry_of_the_inbox_has_no_key_that_is_another_publishers() {
+    let redis = Redis::start();
+    let replicas = fleet(&redis, 1, &[]);
+    let gateway = &replicas[0];
+    let mut stream = gateway.listen(&["tidegate.refused"]);
+    for key in ["\u{1e}abc", "k\u{7f}", "schlüssel"] {
+        let fields = ["topic", "news", "data", "x", "key", key];
+        redis.run::<String>(&[&["XADD", "tidegate:inbox", "*"], &fields[..]].concat());
+        let told = stream.next_event().json();
+        let reason = told["reason"].as_str().unwrap();
+        assert!(reason.starts_with("TGINVALID "), "{key:?}: {reason}");
+    }
+    let fields = ["topic", "news", "data", "x", "key", "any ~ key!"];
+    redis.run::<String>(&[&["XADD", "tidegate:inbox", "*"], &fields[..]].concat());
+    eventually("it is published", || {
+        gateway.get("/topics/news").status == 200
+    });
+}
+
 /// Where Redis sends it, every ear hears it, and nobody's publishes are lost with it.
 #[test]
 fn a_publish_beyond_all_measure_is_counted_and_deafens_no_ear() {

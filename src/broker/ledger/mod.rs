@@ -380,6 +380,12 @@ impl Ledger {
             .collect()
     }
 
+    /// How many topics have a log.
+    #[must_use]
+    pub fn topics_count(&self) -> usize {
+        self.logs.len()
+    }
+
     /// One topic's log.
     pub fn topic(&mut self, topic: &Topic, now_ms: u64) -> Option<TopicState> {
         self.expire(now_ms);

@@ -899,7 +899,10 @@ local function inbox_refusal(item, most)
     return refuse('TGINVALID', 'an entry of the inbox has at most ' .. INBOX_FIELDS .. ' fields, and this one has ' .. int(item.fields))
   end
   if item.twice then return refuse('TGINVALID', 'type and event: both are the type of the event, event by its old name; an entry has type alone') end
-  if #item.key > 255 then return refuse('TGINVALID', 'an idempotency key has at most 255 bytes') end
+  -- Keys of publishers over HTTP are hashes that begin with a character beyond these: nobody else can write one.
+  if #item.key > 255 or string.find(item.key, '[^\32-\126]') then
+    return refuse('TGINVALID', 'an idempotency key has at most 255 printable ASCII characters')
+  end
 end
 
 -- Publishes one entry, unless an earlier build has done so. Such builds delete an entry later than they

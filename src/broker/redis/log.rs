@@ -213,6 +213,17 @@ impl Redis {
         Ok(found.into_iter().take(limit).collect())
     }
 
+    /// [ZCARD](https://redis.io/docs/latest/commands/zcard/) of each partition's index.
+    pub(in crate::broker) async fn topics_count(&self) -> Result<usize, BrokerError> {
+        let mut count: u64 = 0;
+        for partition in 0..self.partitions() {
+            let key = self.key(&format!("{{{partition}}}:topics"));
+            let answer = self.command(redis::cmd("ZCARD").arg(key)).await?;
+            count += decode::number(&answer).map_err(|_| self.unreadable())?;
+        }
+        Ok(usize::try_from(count).unwrap_or(usize::MAX))
+    }
+
     pub(in crate::broker) async fn topic(
         &self,
         topic: &Topic,
