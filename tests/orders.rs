@@ -24,6 +24,8 @@ mod readers;
 mod records;
 #[path = "orders/streams.rs"]
 mod streams;
+#[path = "orders/unseen.rs"]
+mod unseen;
 #[path = "orders/visits.rs"]
 mod visits;
 
