@@ -99,7 +99,7 @@ impl Known {
         self.note_gap(frame);
     }
 
-    /// The window's last entry came with a page that a stream has read.
+    /// The last entry of a page that a stream has read.
     pub(super) fn see(&mut self, last: Option<Id>) {
         self.last.entry = self.last.entry.max(last.unwrap_or_default());
     }

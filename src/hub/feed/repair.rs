@@ -7,7 +7,7 @@
 //! |---|---|---|
 //! | opening | the state of the log was read, after the subscription was confirmed | live, from the clock of that reading on |
 //! | live | a frame that names the last known entry as its previous one | live |
-//! | live | a frame whose previous entry is unknown, or one that cannot be read | broken after the last known entry; the frame waits. If streams may have gone past that previous entry, they are told at once |
+//! | live | a frame whose previous entry is unknown, or one that cannot be read | broken after the last known entry; the frame waits. A deletion empties the window. If streams may have gone past that previous entry, they are told at once |
 //! | live | a frame that begins a log, although the last known entry had time to live | broken after that entry; the log must be told |
 //! | live | a frame at or below where streams may be: a log that went back gives its ids out once more | broken after the last known entry; the frame waits |
 //! | live | the live path breaks, or shows a frame of a log that was not told of this one | broken after the last id that was heard |
@@ -259,7 +259,7 @@ impl Track {
         if log_lost || frame.id <= shown {
             // Streams may have gone past it, which the log gives out once more.
             self.health = self.broken_after_chain(base, heard);
-            self.pending.keep(frame);
+            self.wait(frame);
             return if log_lost {
                 Taken::LogLost
             } else {
@@ -278,7 +278,7 @@ impl Track {
             } else {
                 self.broken_after_chain(base, heard)
             };
-            self.pending.keep(frame);
+            self.wait(frame);
             return Taken::Hole;
         }
         self.append(frame);
@@ -373,11 +373,13 @@ impl Track {
             && gap::judge(page.after, horizon, page.floor).is_none();
         if reaches && whole {
             self.window.prepend(page.after, &page.frames, room);
-            self.known.see(self.window.last());
         }
-        // The log has forgotten an end that stands here still: it expired, or its key was removed.
-        if page.ended.is_none() && self.ended.is_some_and(|end| end <= horizon.last) {
-            self.ended = None;
+        // A stream is shown it, whether or not it stands here, and whether or not the live path ever brings it.
+        self.known.see(page.frames.last().map(|frame| frame.id));
+        // The log has forgotten an end that stands here still: it expired, or its key was removed. Or the topic was
+        // opened anew, and has ended once more.
+        if let Some(end) = self.ended.filter(|end| *end <= horizon.last) {
+            self.ended = page.ended.map(|of_log| of_log.max(end));
         }
     }
 
