@@ -312,6 +312,7 @@ impl FollowerCore {
 
     /// What this replica knows up to now, of every partition.
     fn reports(&self) -> Vec<Report> {
+        self.hub.begin_report();
         let report = |partition| Report {
             partition,
             followed: self.hub.partition(partition).followed(),

@@ -175,6 +175,11 @@ impl Hub {
         self.state().feeds.values().cloned().collect()
     }
 
+    /// A report is made of what is known now ([`Hub::last_entries`]): of that the log was told, once it has answered.
+    pub fn begin_report(&self) {
+        self.state().swept.note_reported();
+    }
+
     /// What this replica knows of each topic of a partition, in the order of topics: what a log that may have
     /// gone back is told. That is the last entry, zero for none. The topic stands there once more for an entry
     /// that was heard while it had a hole; and for what was lost before, since the log may have lost its record

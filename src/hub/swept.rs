@@ -18,6 +18,8 @@ pub(super) struct Swept {
     told: usize,
     /// How many were ever dropped.
     dropped: u64,
+    /// How many of these by the time when the report was made that is under way, or was the last.
+    reported: u64,
 }
 
 #[derive(Debug)]
@@ -55,13 +57,23 @@ impl Swept {
             .map(|(topic, known)| (topic, known.last.clone()))
     }
 
+    /// A report is made of all that is known now. What is dropped until the log has answered may have been heard since.
+    pub(super) fn note_reported(&mut self) {
+        self.reported = self.dropped;
+    }
+
     /// The log was told. It may go back again, to before that: all is kept for one more report.
     pub(super) fn were_told(&mut self) {
         self.forget(self.told);
+        let reported = self.reported;
         for known in self.known.values_mut() {
-            known.last.note_told();
+            if known.number <= reported {
+                known.last.note_told();
+            }
         }
-        self.told = self.order.len();
+        self.told = self
+            .order
+            .partition_point(|(_, number)| *number <= reported);
     }
 
     fn forget(&mut self, many: usize) {
@@ -92,13 +104,17 @@ mod tests {
             ..LastKnown::default()
         };
         let mut swept = Swept::default();
+        let tell = |swept: &mut Swept| {
+            swept.note_reported();
+            swept.were_told();
+        };
         swept.remember(topic.clone(), heard(1));
-        swept.were_told();
+        tell(&mut swept);
         assert_eq!(swept.take(&topic).entry, heard(1).entry);
         swept.remember(topic.clone(), heard(2));
-        swept.were_told();
+        tell(&mut swept);
         assert_eq!(swept.iter().count(), 1);
-        swept.were_told();
+        tell(&mut swept);
         assert_eq!(swept.iter().count(), 0);
     }
 }
