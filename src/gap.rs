@@ -63,6 +63,9 @@ pub fn rewound(cursor: Id, horizon: &Horizon) -> Option<Missing> {
 /// What was gone already when a first visit asked for what is retained: it does not miss that, on whatever page.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Forgiven {
+    /// Up to where the topic was known when the visit began. What came later it misses, however long its first page
+    /// takes.
+    head: Id,
     /// Where the newest seam ends, or the clock begins if there is none: what a seam lacks the visit never saw.
     seam: Id,
     /// Where the topic's log began.
@@ -70,14 +73,23 @@ pub struct Forgiven {
 }
 
 impl Forgiven {
-    /// What the log lacked that was read first.
+    /// Nothing, as long as the log was not read for a visit that began with its topic known up to `head`.
     #[must_use]
-    pub fn of(horizon: &Horizon, floor: Floor) -> Self {
-        let seam = horizon.seams.last();
+    pub fn from_head(head: Id) -> Self {
         Self {
-            seam: seam.map_or(horizon.born, |seam| seam.after),
-            floor: floor.position().unwrap_or_default(),
+            head,
+            ..Self::default()
         }
+    }
+
+    /// The log was read for the first time: this is what it lacked.
+    pub fn note(&mut self, horizon: &Horizon, floor: Floor) {
+        // A log that has begun since lacks all that came between.
+        if horizon.born <= self.head {
+            let seam = horizon.seams.last();
+            self.seam = seam.map_or(horizon.born, |seam| seam.after);
+        }
+        self.floor = floor.position().unwrap_or_default().min(self.head);
     }
 }
 

@@ -197,7 +197,7 @@ impl Reader {
         })
     }
 
-    /// The stream ends before holes that are known are filled: tells what it may have gone past, and was not told.
+    /// The stream ends, before holes that are known are filled: tells what it may have gone past, and was not told.
     pub fn tell_untold(&mut self, sink: &mut impl Sink) {
         let Some(cursor) = self.cursor() else { return };
         let mut showing = Showing {
@@ -208,7 +208,7 @@ impl Reader {
         };
         for part in &mut self.parts {
             showing.partition = part.partition.number();
-            part.tell_untold(&mut showing);
+            part.tell_untold(self.serial, &mut showing);
         }
     }
 

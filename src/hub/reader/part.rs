@@ -84,12 +84,26 @@ impl Part {
         self.limit().filter(|_| is_whole)
     }
 
-    /// Tells, of each topic that lacks something, what the stream may have gone past: it ends now, and may come
-    /// back to a replica that lacks nothing.
-    pub(super) fn tell_untold(&mut self, showing: &mut Showing<'_, impl Sink>) {
-        for source in self.sources.iter_mut().filter(|_| self.opening.is_none()) {
-            let began = if self.resumed { Id::ZERO } else { self.since };
+    /// Tells, of each topic, what was found late, and, if it lacks something, what the stream may have gone past: it
+    /// ends now, and may come back to a replica that lacks nothing.
+    pub(super) fn tell_untold(&mut self, serial: u64, showing: &mut Showing<'_, impl Sink>) {
+        if !self.has_begun() {
+            return;
+        }
+        let teller = self.teller(serial);
+        let began = if self.resumed { Id::ZERO } else { self.since };
+        for source in &mut self.sources {
+            // It ends whether or not there is room.
+            let _is_full = source.tell_late(&teller, showing);
             source.tell_untold(self.cursor, began, showing);
+        }
+    }
+
+    fn teller(&self, serial: u64) -> Teller {
+        Teller {
+            since: self.since,
+            resumed: self.resumed,
+            serial,
         }
     }
 
@@ -182,11 +196,7 @@ impl Part {
                     }
                 }
             }
-            Start::History(_) => {
-                for source in &mut self.sources {
-                    source.history = true;
-                }
-            }
+            Start::History(_) => self.sources.iter_mut().for_each(Source::begin_history),
             Start::Live => {}
         }
         OpenStep::Open
@@ -244,11 +254,7 @@ impl Part {
     }
 
     fn merge(&mut self, serial: u64, showing: &mut Showing<'_, impl Sink>) -> Step {
-        let teller = Teller {
-            since: self.since,
-            resumed: self.resumed,
-            serial,
-        };
+        let teller = self.teller(serial);
         if self.tell_late(&teller, showing) == Flow::Full {
             return Step::Full;
         }

@@ -22,7 +22,7 @@ pub(super) struct Source {
     late_seen: u32,
     /// The log was not read yet for a first visit that asks for history.
     pub(super) history: bool,
-    /// What was gone when it was.
+    /// What was gone when it was, of what was there when the visit began.
     forgiven: Option<Box<Forgiven>>,
     pub(super) page: Option<Box<PageCursor>>,
 }
@@ -138,6 +138,13 @@ impl Source {
         }
     }
 
+    /// It begins a first visit that asks for history.
+    pub(super) fn begin_history(&mut self) {
+        let head = self.feed.complete().unwrap_or_default();
+        self.forgiven = Some(Box::new(Forgiven::from_head(head)));
+        self.history = true;
+    }
+
     /// Everything at or below this was shown, or is never shown to this stream.
     pub(super) fn position(&self, cursor: Id) -> Id {
         cursor.max(self.done)
@@ -199,8 +206,11 @@ impl Source {
         // Only what was gone where the stream began, and when: what is trimmed while it reads is missed like
         // anything else. This very log was asked where a first visit begins, so what stands there is shown,
         // though it lies in a seam.
-        if std::mem::take(&mut self.history) && page.after == since {
-            self.forgiven = Some(Box::new(Forgiven::of(&reading.horizon, page.floor)));
+        if std::mem::take(&mut self.history)
+            && page.after == since
+            && let Some(forgiven) = &mut self.forgiven
+        {
+            forgiven.note(&reading.horizon, page.floor);
         }
         let forgiven = self.forgiven.as_deref().copied().unwrap_or_default();
         let gap = gap::judge_visit(page.after, &reading.horizon, page.floor, forgiven)
