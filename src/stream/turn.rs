@@ -491,8 +491,9 @@ impl Stream {
             Step::Ended => true,
             // What is shown now is all that is known: not all there is, if a topic lacks something.
             Step::Idle => self.reader.is_whole_to(head),
-            Step::Full | Step::Held => self.reader.has_reached(head),
-            Step::Behind(_) | Step::Opening => false,
+            // However soon its window moves on again.
+            Step::Full | Step::Held | Step::Behind(_) => self.reader.has_reached(head),
+            Step::Opening => false,
         };
         if is_live {
             self.greeting = None;
