@@ -633,9 +633,17 @@ impl World {
         }
         let held = self.server.held(&client.topics);
         let mut known = std::mem::take(&mut client.history);
-        known.extend(client.history_until..self.published.len());
+        // What comes once it is open is due in any case.
+        let opened_at = client
+            .open
+            .as_ref()
+            .map_or(usize::MAX, |open| open.opened_at);
+        let until = opened_at
+            .min(self.published.len())
+            .max(client.history_until);
+        known.extend(client.history_until..until);
         client.history = known.intersection(&held).copied().collect();
-        client.history_until = self.published.len();
+        client.history_until = until;
     }
 
     /// The stream goes on as far as it can, if there is a reason to look.
@@ -789,9 +797,32 @@ impl World {
             .as_ref()
             .map_or(0, |open| open.asked_at);
         self.has_ended(index, asked_at);
+        self.has_nothing_left(index);
         say!(self, "client {index}: over for good");
         self.clients[index].leave(&self.published);
         self.clients[index].stays_away = true;
+    }
+
+    /// Whoever is told to stay away has nothing to come for: what was published before it asked, and is in the log
+    /// still, above its cursor, it would have been shown.
+    fn has_nothing_left(&mut self, index: usize) {
+        let client = &self.clients[index];
+        let held = self.server.held(&client.topics);
+        let asked = client.open.as_ref().map_or(0, |open| open.published);
+        for number in held.into_iter().filter(|number| *number < asked) {
+            let event = &self.published[number];
+            let at = client
+                .cursor
+                .as_ref()
+                .and_then(|cursor| cursor.position(event.partition));
+            let is_wanted = event.typed || !client.filters;
+            assert!(
+                at >= Some(event.id) || !is_wanted || client.seen.contains(&number),
+                "client {index} is told to stay away at {at:?}, and {number} of {} at {} is in the log",
+                event.topic,
+                event.id
+            );
+        }
     }
 
     /// A stream may end only if every topic of it had ended, in the log, at this step or later.
