@@ -322,6 +322,14 @@ impl Outlet {
         };
     }
 
+    /// Ends a stream that has begun.
+    fn over(&mut self, stream: &Stream, ending: Ending) {
+        let address = self.address();
+        let standing = stream.standing();
+        self.guard.say_closed(ending.reason(), standing, address);
+        self.end(ending);
+    }
+
     /// One step of whatever state it is in. `Pending` only with every wake-up arranged.
     fn advance(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         // Registered before the hub is read: what comes in between wakes this task again.
@@ -336,6 +344,16 @@ impl Outlet {
                     Poll::Ready(())
                 }
                 Poll::Pending => {
+                    let ending = if self.settings.drain.has_begun() {
+                        Some(Ending::Cut(CloseReason::Drain))
+                    } else {
+                        stream.overdue(Now::read().instant)
+                    };
+                    if let Some(ending) = ending {
+                        stream.break_off(&mut self.out);
+                        self.over(&stream, ending);
+                        return Poll::Ready(());
+                    }
                     self.state = State::Reading(stream, reading, counted);
                     self.heartbeat_meanwhile(cx)
                 }
@@ -362,10 +380,6 @@ impl Outlet {
 
     /// While the log is waited for, the client still hears that it is connected.
     fn heartbeat_meanwhile(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.settings.drain.has_begun() {
-            self.end(Ending::Cut(CloseReason::Drain));
-            return Poll::Ready(());
-        }
         if self.sleep.as_mut().poll(cx).is_ready() {
             if self
                 .outside
@@ -406,12 +420,7 @@ impl Outlet {
                     self.settings.metrics.behind(Behind::Reading),
                 );
             }
-            Turn::Over(ending) => {
-                let address = self.address();
-                self.guard
-                    .say_closed(ending.reason(), stream.standing(), address);
-                self.end(ending);
-            }
+            Turn::Over(ending) => self.over(&stream, ending),
             Turn::Wait(until) => {
                 self.state = State::Live(stream);
                 self.sleep.as_mut().reset(until.instant());

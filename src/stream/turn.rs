@@ -425,6 +425,11 @@ impl Stream {
             .unwrap_or(self.next_heartbeat)
     }
 
+    /// It ends although it waits for pages: tells what it may have gone past, and was not told.
+    pub fn break_off(&mut self, out: &mut Out) {
+        self.write(out, &mut || (), Reader::tell_untold);
+    }
+
     /// Ends while the log may still be asked for what is missing here.
     fn leave(&mut self, ending: Ending, out: &mut Out, others: &mut impl FnMut()) -> Turn {
         self.write(out, others, Reader::tell_untold);

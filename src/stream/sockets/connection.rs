@@ -213,6 +213,23 @@ impl Connection {
         }
     }
 
+    /// From reading to live, without what it waits for. False if it does not wait, or its socket takes nothing.
+    pub(super) fn stop_reading(&mut self) -> bool {
+        if self.is_blocked() {
+            return false;
+        }
+        match std::mem::replace(&mut self.state, State::Moving) {
+            State::Reading { stream, .. } => {
+                self.state = State::Live(*stream);
+                true
+            }
+            other => {
+                self.state = other;
+                false
+            }
+        }
+    }
+
     /// How it is over, if its time has come, whether or not its socket takes anything.
     pub(super) fn overdue(&self, now: CoarseInstant, settings: &StreamSettings) -> Option<Ending> {
         if let State::Opening { expires_at, .. } = self.state {

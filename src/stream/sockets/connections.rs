@@ -308,6 +308,11 @@ impl Connections {
             return;
         }
         if let Some(ending) = connection.overdue(self.now, &self.shared.settings) {
+            if connection.stop_reading() {
+                // In its turn it tells what it may have gone past, and ends.
+                self.turn(number);
+                return;
+            }
             // A reader that has stopped is not waited for.
             let was_blocked = connection.is_blocked();
             if connection.end(ending, self.now) != Written::Blocked || was_blocked {
