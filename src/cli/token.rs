@@ -289,6 +289,9 @@ fn sentence(reason: AuthRefusal) -> &'static str {
         }
         AuthRefusal::Critical => "its header has crit: extensions that this gateway does not know",
         AuthRefusal::Key => "no key is called as its kid says, or too many keys could be meant",
+        AuthRefusal::KeysAway => {
+            "no key that is there fits, and a key set of auth.keys cannot be fetched; a replica refuses nobody for that, and says to come back"
+        }
         AuthRefusal::Algorithm => "its alg is not the algorithm of the key",
         AuthRefusal::Signature => "it was not signed with this key, or was changed since",
         AuthRefusal::Type => "its typ is not auth.token_type",

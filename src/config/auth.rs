@@ -1,6 +1,7 @@
 //! The section `auth`: who may read, and who may write.
 
 use super::source::Source;
+use crate::auth::jwks::KeySets;
 use crate::auth::{
     Action, Algorithm, ClaimRule, Expected, Key, KeyHash, Keyring, PUBLISHERS_MAX, Publisher,
     Rights, Settings, Tokens, check_name, key_set, pattern, public_keys,
@@ -210,6 +211,7 @@ fn publisher(s: &mut Source) -> Option<Publisher> {
 fn tokens(s: &mut Source, readable_by_all: &mut Vec<String>) -> Tokens {
     let tokens = Tokens {
         keys: keyring(s, readable_by_all),
+        sets: KeySets::default(),
         expected: Expected {
             issuers: s.list("auth.issuers"),
             audiences: s.list("auth.audiences"),
