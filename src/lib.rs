@@ -22,7 +22,7 @@
 //! do not know one another; [`follow`] brings the two together; [`stream`] takes what it shows from the
 //! hub, and what it is behind by from [`follow`]; [`ingest`] brings raw publishes to the broker. Then
 //! comes [`http`], and [`app`] starts and stops it all for [`cli`], whose commands speak to a gateway through
-//! [`client`], which connects to it through [`dial`]. `tests/tidy_arrows.rs` holds the direction.
+//! [`client`]. That and [`app`] connect to others through [`dial`]. `tests/tidy_arrows.rs` holds the direction.
 
 pub mod address;
 pub mod app;

@@ -35,7 +35,10 @@ const ROOMS: [(&str, &[&str]); 16] = [
         &["words", "metrics", "limits", "hub", "broker", "follow"],
     ),
     ("ingest", &["metrics", "broker", "follow"]),
-    ("config", &["words", "limits", "auth", "hub", "broker"]),
+    (
+        "config",
+        &["words", "dial", "limits", "auth", "hub", "broker"],
+    ),
     (
         "http",
         &[
@@ -45,8 +48,8 @@ const ROOMS: [(&str, &[&str]); 16] = [
     (
         "app",
         &[
-            "words", "metrics", "limits", "auth", "hub", "broker", "follow", "stream", "ingest",
-            "config", "http",
+            "words", "metrics", "dial", "limits", "auth", "hub", "broker", "follow", "stream",
+            "ingest", "config", "http",
         ],
     ),
     ("client", &["dial"]),
