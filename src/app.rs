@@ -10,7 +10,7 @@
 mod background;
 mod broker;
 pub(crate) mod descriptors;
-mod jwks;
+pub(crate) mod jwks;
 mod supervisor;
 
 use self::background::Background;

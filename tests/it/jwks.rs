@@ -6,7 +6,8 @@
 
 use crate::support::identity::{Identity, Manner, Signer, answer, key_set};
 use crate::support::{
-    Answer, Directory, End, Gateway, Redis, Sse, eventually, free_address, over_both_brokers,
+    Answer, Directory, End, Gateway, Output, Redis, Sse, environment, eventually, free_address,
+    over_both_brokers, run, run_with,
 };
 use rcgen::{CertificateParams, Issuer, KeyPair};
 use rustls::ServerConfig;
@@ -471,6 +472,95 @@ fn sighup_keeps_what_was_fetched_and_lets_go_of_what_was_taken_out() {
         "{log}"
     );
     assert!(!metrics.contains("s3cr3t"));
+}
+
+#[test]
+fn commands_fetch_keys_and_try_a_token() {
+    let (one, other) = (Signer::create("one"), Signer::create("other"));
+    let provider = Identity::start(&[&one]);
+    let gateway = start(&provider, &[]);
+    wait_for_state(&gateway, "fresh");
+    let entries = keys(&[&provider.url()]);
+    let config = [("auth.keys", entries.as_str())];
+    let environment: Vec<(String, String)> = environment(&config).into_iter().collect();
+    let explain = |token: &str| {
+        let fields: Vec<(&str, &str)> = environment.iter().map(|(k, v)| (&**k, &**v)).collect();
+        run_with(&["token", "explain"], &fields, token)
+    };
+    let doctor = |token: &str| {
+        let mut fields: Vec<(&str, &str)> = environment.iter().map(|(k, v)| (&**k, &**v)).collect();
+        fields.push(("TIDEGATE_TOKEN", token));
+        let url = gateway.url();
+        run(
+            &["doctor", "--json", "--url", &url, "--watch", "1ms"],
+            &fields,
+        )
+    };
+    let finding = |output: &Output, check: &str| {
+        let report: Value = serde_json::from_str(&output.stdout).unwrap();
+        let mut findings = report["findings"].as_array().unwrap().iter();
+        let found = findings.find(|it| it["area"] == "token" && it["check"] == check);
+        found.map(|it| {
+            format!(
+                "{} {}",
+                it["level"].as_str().unwrap(),
+                it["found"].as_str().unwrap()
+            )
+        })
+    };
+    let (good, unknown) = (token(&one), token(&other));
+    let output = explain(&good);
+    assert_eq!(output.code, Some(0), "{output:?}");
+    assert!(
+        output
+            .stdout
+            .contains(&format!("keys    {}: 1\n", provider.url()))
+    );
+    let output = explain(&unknown);
+    assert!(
+        output.stderr.contains("the token is refused: key:"),
+        "{output:?}"
+    );
+    let output = doctor(&good);
+    assert_eq!(
+        finding(&output, "key_set").unwrap(),
+        format!("ok {}: keys: 1", provider.url())
+    );
+    assert!(
+        finding(&output, "judged")
+            .unwrap()
+            .starts_with("ok good for "),
+        "{output:?}"
+    );
+    assert_eq!(finding(&output, "answer").unwrap(), "ok 200 OK");
+    assert!(!output.stdout.contains(&good));
+    eventually("the gateway is sure", || status(&gateway, &unknown) == 401);
+    let output = doctor(&unknown);
+    assert!(
+        finding(&output, "judged")
+            .unwrap()
+            .starts_with("fault key: "),
+        "{output:?}"
+    );
+    assert!(
+        finding(&output, "answer")
+            .unwrap()
+            .starts_with("fault 401 Unauthorized: "),
+        "{output:?}"
+    );
+    provider.behaves(Manner::Says(Vec::new()));
+    let output = doctor(&good);
+    assert!(
+        finding(&output, "key_set").unwrap().contains("broke off"),
+        "{output:?}"
+    );
+    assert!(
+        finding(&output, "judged")
+            .unwrap()
+            .starts_with("fault keys_away: "),
+        "{output:?}"
+    );
+    assert_eq!(finding(&output, "answer").unwrap(), "ok 200 OK");
 }
 
 // --- the table of the documents ---------------------------------------------------------------------------------------

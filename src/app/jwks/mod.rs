@@ -13,6 +13,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+/// Fetches a set once, for a command; how many keys it has then.
+///
+/// # Errors
+/// Why it cannot be fetched, or is none.
+pub(crate) async fn fetch_once(set: &KeySet, settings: &Jwks) -> Result<usize, String> {
+    if let Next::Fetch(under_way) = set.next(Keeper::FIRST, passed()) {
+        let text = fetch(set.source().address.url(), settings).await?;
+        set.take(under_way, &text, passed(), 0.0)?;
+    }
+    Ok(set.count())
+}
+
 /// Fetches all key sets, one task each.
 #[derive(Debug)]
 pub(super) struct Fetching {
