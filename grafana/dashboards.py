@@ -650,6 +650,16 @@ def replica():
                         right=("tokens known", "none"),
                     ),
                     lines(
+                        "Key sets of identity providers, by state",
+                        """Of auth.keys with a url. stale: the last fetch failed, and the last good set serves. away: nothing serves,
+                        and streams with its tokens come back without end. age: of the oldest that serves.""",
+                        ("sum by (state) (tidegate_jwks_sets{})", "{{state}}"),
+                        ("sum(tidegate_jwks_tokens_waiting{})", "tokens waiting"),
+                        ("sum by (outcome) (increase(tidegate_jwks_refreshes_total{}[r]))", "fetched: {{outcome}}"),
+                        ("max(tidegate_jwks_age_seconds{})", "age"),
+                        right=("age", "s"),
+                    ),
+                    lines(
                         "Held back by address, by limit",
                         """An address had as much as one may (limits.address). replays: a read of the log waited. The others:
                         refused. not limited: more addresses came than are known.""",

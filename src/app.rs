@@ -10,11 +10,14 @@
 mod background;
 mod broker;
 pub(crate) mod descriptors;
+pub(crate) mod jwks;
 mod supervisor;
 
 use self::background::Background;
+use self::jwks::Fetching;
 use self::supervisor::{Inherited, State};
 use crate::auth::Authority;
+use crate::auth::jwks::KeySets;
 use crate::config::{Config, Engine, Origins};
 use crate::follow::reads::Reads;
 use crate::http::accept::Listener;
@@ -56,6 +59,7 @@ pub struct App {
     listeners: CancellationToken,
     tasks: TaskTracker,
     connections: TaskTracker,
+    fetching: Fetching,
     address: SocketAddr,
 }
 
@@ -116,7 +120,7 @@ impl App {
             streams,
             addresses: Addresses::new(metrics.clone()),
             metrics,
-            rules: Swap::new(rules(config)),
+            rules: Swap::new(rules(config, &KeySets::default())),
             publish: config.publish.clone(),
             publishing: Semaphore::new(config.publish.in_flight_max),
             intake,
@@ -129,6 +133,8 @@ impl App {
             reached,
             leaving: AtomicBool::new(false),
         });
+        let fetching = Fetching::new(gateway.metrics.clone(), tasks.clone(), &background);
+        fetching.begin(&key_sets(&gateway), &config.auth.jwks);
         let (stop, bodies) = (background.clone(), gateway.bodies.clone());
         tasks.spawn(async move { stop.run_until_cancelled(bodies.watch()).await });
         let listeners = CancellationToken::new();
@@ -176,6 +182,7 @@ impl App {
             listeners,
             tasks,
             connections,
+            fetching,
             address,
         })
     }
@@ -190,7 +197,9 @@ impl App {
     pub fn reload(&self, config: &Config) {
         let gateway = &self.gateway;
         say_limits(config, &gateway.metrics);
-        gateway.rules.set(rules(config));
+        // Sets that are fetched already serve on.
+        gateway.rules.set(rules(config, &key_sets(gateway)));
+        self.fetching.begin(&key_sets(gateway), &config.auth.jwks);
         // Whether it is so by the new rules is seen again by the next request.
         gateway.metrics.forwarded_without_key.set(0);
         let each_max = config.address_limits().replays_max;
@@ -338,10 +347,18 @@ fn start_sockets(
         .map_err(|why| format!("no threads for streams: {why}"))
 }
 
-fn rules(config: &Config) -> Rules {
+/// The key sets that are fetched.
+fn key_sets(gateway: &Gateway) -> KeySets {
+    gateway.rules.get().auth.authority.tokens().sets.clone()
+}
+
+/// Rules of a configuration, with what was fetched before of the same key sets.
+fn rules(config: &Config, fetched: &KeySets) -> Rules {
+    let mut settings = config.auth.settings.clone();
+    settings.tokens.sets = settings.tokens.sets.taking_over(fetched);
     Rules {
         auth: Auth {
-            authority: Authority::new(config.auth.settings.clone()),
+            authority: Authority::new(settings),
             is_open: config.auth.open_publishing,
             cookie: config.auth.cookie.clone(),
             query_token: config.auth.query_token,

@@ -22,7 +22,7 @@
 //! do not know one another; [`follow`] brings the two together; [`stream`] takes what it shows from the
 //! hub, and what it is behind by from [`follow`]; [`ingest`] brings raw publishes to the broker. Then
 //! comes [`http`], and [`app`] starts and stops it all for [`cli`], whose commands speak to a gateway through
-//! [`client`]. `tests/tidy_arrows.rs` holds the direction.
+//! [`client`]. That and [`app`] connect to others through [`dial`]. `tests/tidy_arrows.rs` holds the direction.
 
 pub mod address;
 pub mod app;
@@ -32,6 +32,7 @@ pub mod cli;
 pub mod client;
 pub mod config;
 pub mod cursor;
+pub mod dial;
 pub mod event;
 pub mod follow;
 #[cfg(any(test, fuzzing))]

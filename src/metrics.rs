@@ -11,8 +11,8 @@ mod register;
 
 pub use labels::{
     AddressLimit, AppendOutcome, AuthRefusal, Behind, CloseReason, Discarded, IngestRefusal,
-    PoolState, ProxyRefusal, PublishRefusal, RedisFailure, RedisSave, Refusal, ReloadOutcome,
-    ReplaySource, RequestRefusal, Role, Source, WayOut,
+    KeySetFetch, KeySetState, PoolState, ProxyRefusal, PublishRefusal, RedisFailure, RedisSave,
+    Refusal, ReloadOutcome, ReplaySource, RequestRefusal, Role, Source, WayOut,
 };
 
 use crate::sse::GapReason;
@@ -103,6 +103,10 @@ pub struct Metrics {
     requests_refused: Family<RequestRefusal, IntCounter>,
     auth_refused: Family<AuthRefusal, IntCounter>,
     pub tokens_known: IntGauge,
+    key_sets: Family<KeySetState, IntGauge>,
+    key_set_fetches: Family<KeySetFetch, IntCounter>,
+    key_sets_age: Gauge,
+    key_sets_waiting: IntGauge,
     published_by: IntCounterVec,
     pub forwarded_without_key: IntGauge,
     discarded: Family<Discarded, IntCounter>,
@@ -235,6 +239,10 @@ impl Metrics {
             requests_refused: r.counters("requests_refused_total", "Requests refused for what they are, before any handler saw them, by reason. cross_site and host: a page that a browser shows would publish or read here.", "reason"),
             auth_refused: r.counters("auth_refused_total", "Requests that had not the right to what they asked for, by reason. Many by expired: pages that do not fetch new tokens. By key or signature: keys that were replaced at one side only, or somebody who tries.", "reason"),
             tokens_known: r.gauge("tokens_known", "Tokens that were verified and are remembered until they end. auth.tokens_known_max at most; at it, some are verified again."),
+            key_sets: r.gauges("jwks_sets", "Key sets of auth.keys with a url, by how they stand: fresh, stale (the last fetch failed, and the last good set serves), away (nothing serves). Any away: whoever has a token of theirs is told to come back.", "state"),
+            key_set_fetches: r.counters("jwks_refreshes_total", "Fetches of key sets, by what they came to. failed: the log says why.", "outcome"),
+            key_sets_age: r.add(Gauge::with_opts(Register::opts("jwks_age_seconds", "Since the oldest key set that serves was asked for; 0 if none does. auth.jwks_refresh as a rule, auth.jwks_stale_max at most."))),
+            key_sets_waiting: r.gauge("jwks_tokens_waiting", "Tokens of unknown keys that wait until key sets are fetched. auth.jwks_unknown_max at most, twice for each address. Many: a key was replaced, or somebody makes them up."),
             published_by,
             forwarded_without_key: r.gauge("forwarded_without_key", "1 once a request came from beyond this machine through a proxy, while the gateway listens on loopback and has no publish key. Writes of that kind are refused."),
             discarded: r.counters("discarded_bodies_total", "Bodies of requests that were answered before they were read, by what became of the rest. bytes and time: the connection was closed, and its client may not have seen the answer.", "outcome"),
@@ -325,6 +333,23 @@ impl Metrics {
     /// A request has not the right to what it asks for.
     pub fn auth_refused(&self, reason: AuthRefusal) {
         self.auth_refused.inc(reason);
+    }
+
+    /// A key set was fetched, or was not.
+    pub fn key_set_fetched(&self, outcome: KeySetFetch) {
+        self.key_set_fetches.inc(outcome);
+    }
+
+    /// How all key sets stand that are fetched, how old the oldest is that serves, and how many tokens wait for them.
+    pub fn key_sets(&self, states: &[KeySetState], oldest: Duration, waiting: usize) {
+        for state in [KeySetState::Fresh, KeySetState::Stale, KeySetState::Away] {
+            let count = states.iter().filter(|it| **it == state).count();
+            self.key_sets
+                .set(state, i64::try_from(count).unwrap_or(i64::MAX));
+        }
+        self.key_sets_age.set(oldest.as_secs_f64());
+        self.key_sets_waiting
+            .set(i64::try_from(waiting).unwrap_or(i64::MAX));
     }
 
     /// So many events were published over HTTP in this name: that of a publisher, or one of `PUBLISHER_KINDS`.

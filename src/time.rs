@@ -50,6 +50,12 @@ impl Add<Duration> for CoarseInstant {
     }
 }
 
+/// Time since this process first looked, by a clock that does not jump.
+#[must_use]
+pub fn passed() -> Duration {
+    Instant::now().saturating_duration_since(*START)
+}
+
 /// Whole milliseconds, the most that fit if there are more.
 #[must_use]
 pub fn millis(duration: Duration) -> u64 {

@@ -21,9 +21,10 @@ use std::fs;
 use std::path::Path;
 
 /// The rooms, and what each may know. `words` are the files at the bottom; `lib` names all.
-const ROOMS: [(&str, &[&str]); 15] = [
+const ROOMS: [(&str, &[&str]); 16] = [
     ("words", &[]),
     ("metrics", &["words"]),
+    ("dial", &[]),
     ("hub", &["words"]),
     ("broker", &["words", "metrics"]),
     ("limits", &["words", "metrics"]),
@@ -34,7 +35,10 @@ const ROOMS: [(&str, &[&str]); 15] = [
         &["words", "metrics", "limits", "hub", "broker", "follow"],
     ),
     ("ingest", &["metrics", "broker", "follow"]),
-    ("config", &["words", "limits", "auth", "hub", "broker"]),
+    (
+        "config",
+        &["words", "dial", "limits", "auth", "hub", "broker"],
+    ),
     (
         "http",
         &[
@@ -44,15 +48,15 @@ const ROOMS: [(&str, &[&str]); 15] = [
     (
         "app",
         &[
-            "words", "metrics", "limits", "auth", "hub", "broker", "follow", "stream", "ingest",
-            "config", "http",
+            "words", "metrics", "dial", "limits", "auth", "hub", "broker", "follow", "stream",
+            "ingest", "config", "http",
         ],
     ),
-    ("client", &[]),
+    ("client", &["dial"]),
     (
         "cli",
         &[
-            "words", "metrics", "auth", "broker", "config", "app", "client",
+            "words", "metrics", "dial", "auth", "broker", "config", "app", "client",
         ],
     ),
     ("fuzz", &["words", "auth", "broker", "http"]),

@@ -1,12 +1,14 @@
 //! Who a request is of, and what that one may do.
 
 use super::action::Action;
+use super::algorithm::Algorithm;
 use super::claims::{self, Claims, Expected, Seconds};
 use super::credentials::Credential;
 use super::grant::{Grant, Who};
+use super::jwks::KeySets;
 use super::jws::Jws;
 use super::key::Key;
-use super::keyring::Keyring;
+use super::keyring::{Keyring, find};
 use super::known::{Known, hash_of};
 use super::publisher::{self, KEY_PREFIX, Publisher};
 use super::rights::Rights;
@@ -17,11 +19,16 @@ use serde_json::{Map, Value};
 use std::sync::Arc;
 use subtle::ConstantTimeEq as _;
 
+/// How often the key of one token is looked for, at most, while sets come in.
+const LOOKS_MAX: usize = 3;
+
 /// How tokens are judged.
 #[derive(Clone, Debug, Default)]
 pub struct Tokens {
-    /// What they are signed with. None: there are no tokens.
+    /// What they are signed with.
     pub keys: Keyring,
+    /// The same, fetched from addresses. Neither: there are no tokens.
+    pub sets: KeySets,
     /// What they must say.
     pub expected: Expected,
     /// Bytes of one, at most.
@@ -106,10 +113,10 @@ impl Authority {
         self.settings.publish_key.is_some() || !self.settings.publishers.is_empty()
     }
 
-    /// Whether tokens are known.
+    /// Whether tokens are known. They are if their keys could not be fetched yet, too: nothing is open for want of keys.
     #[must_use]
     pub fn has_tokens(&self) -> bool {
-        !self.settings.tokens.keys.is_empty()
+        self.settings.tokens.are_known()
     }
 
     /// How tokens are judged.
@@ -133,7 +140,7 @@ impl Authority {
     /// Who this is, at this time.
     ///
     /// # Errors
-    /// Why the credential is not good.
+    /// Why the credential is not good; [`AuthRefusal::KeysAway`] is no definite no.
     pub fn grant(
         &self,
         credential: Option<Credential<'_>>,
@@ -149,7 +156,8 @@ impl Authority {
             return Err(AuthRefusal::PublishKey);
         }
         let hash = hash_of(text);
-        if let Some(grant) = self.known.get(&hash, now) {
+        let keys = self.settings.tokens.sets.generation();
+        if let Some(grant) = self.known.get(&hash, now, keys) {
             return Ok(grant);
         }
         let accepted = self.settings.tokens.judge(text, now)?;
@@ -168,7 +176,7 @@ impl Authority {
         };
         let everyones = self.settings.anonymous.clone();
         let grant = Grant::new(who, Arc::new(accepted.rights), everyones).until(accepted.until);
-        self.known.put(hash, grant.clone());
+        self.known.put(hash, grant.clone(), keys);
         Ok(grant)
     }
 
@@ -200,6 +208,12 @@ impl Authority {
 }
 
 impl Tokens {
+    /// Whether there is anything that signs tokens.
+    #[must_use]
+    pub fn are_known(&self) -> bool {
+        !self.keys.is_empty() || !self.sets.is_empty()
+    }
+
     /// Judges a token: its form, its key, its signature, its time, and what it grants, in this order. Nothing that it says
     /// is told of before its signature is good.
     ///
@@ -207,13 +221,13 @@ impl Tokens {
     /// The first that is wrong.
     pub fn judge(&self, token: &str, now: Seconds) -> Result<Accepted, AuthRefusal> {
         let jws = Jws::read(token, self.bytes_max)?;
-        let key = self.signer(&jws)?;
+        let issuer = self.issuer_of_signer(&jws, token)?;
         if !fits_kind(self.expected.kind.as_deref(), jws.kind.as_deref()) {
             return Err(AuthRefusal::Type);
         }
         let members = jws.claims()?;
         let claims = Claims::read(&members)?;
-        if key.issuer.is_some() && key.issuer.as_deref() != claims.issuer.as_deref() {
+        if issuer.is_some() && issuer.as_deref() != claims.issuer.as_deref() {
             return Err(AuthRefusal::Issuer);
         }
         claims.judge(&self.expected, now)?;
@@ -224,12 +238,33 @@ impl Tokens {
         })
     }
 
-    /// The key that the token is signed with.
-    fn signer(&self, jws: &Jws<'_>) -> Result<&Key, AuthRefusal> {
-        let keys = self.keys.find(jws.key_id.as_deref(), jws.algorithm)?;
-        let mut keys = keys.into_iter();
-        let signed = keys.find(|key| key.verifies(jws.signed, &jws.signature));
-        signed.ok_or(AuthRefusal::Signature)
+    /// The one issuer that the key signs for that has signed the token; none if it signs for any.
+    fn issuer_of_signer(
+        &self,
+        jws: &Jws<'_>,
+        token: &str,
+    ) -> Result<Option<Box<str>>, AuthRefusal> {
+        for _ in 0..LOOKS_MAX {
+            let generation = self.sets.generation();
+            let sets = self.sets.keys();
+            let fetched = sets.iter().flat_map(|set| set.iter());
+            let keys: Vec<&Key> = self.keys.keys().iter().chain(fetched).collect();
+            let refusal = match signer(&keys, jws) {
+                Ok(key) => return Ok(key.issuer.clone()),
+                Err(refusal) => refusal,
+            };
+            if self.sets.is_empty() || !may_be_of_newer_key(&keys, jws) {
+                return Err(refusal);
+            }
+            if !self.sets.are_without_key(token) {
+                return Err(AuthRefusal::KeysAway);
+            }
+            // The fetch that has decided may have brought the key a moment after it was looked for.
+            if generation == self.sets.generation() {
+                return Err(refusal);
+            }
+        }
+        Err(AuthRefusal::KeysAway)
     }
 
     fn rights(
@@ -249,6 +284,23 @@ impl Tokens {
         }
         Ok(rights)
     }
+}
+
+/// The key that the token is signed with.
+fn signer<'a>(keys: &[&'a Key], jws: &Jws<'_>) -> Result<&'a Key, AuthRefusal> {
+    let fitting = find(keys.iter().copied(), jws.key_id.as_deref(), jws.algorithm)?;
+    let mut fitting = fitting.into_iter();
+    let signed = fitting.find(|key| key.verifies(jws.signed, &jws.signature));
+    signed.ok_or(AuthRefusal::Signature)
+}
+
+/// Whether a token that no key has signed may be of one that is not known yet. It is not, if the key is known that it
+/// names, or if it is signed with a secret: those are not fetched.
+fn may_be_of_newer_key(keys: &[&Key], jws: &Jws<'_>) -> bool {
+    let id = jws.key_id.as_deref();
+    let is_named = id.is_some() && keys.iter().any(|key| key.id() == id);
+    let is_public = |algorithm: Algorithm| algorithm.secret_bytes_min().is_none();
+    !is_named && jws.algorithm.is_some_and(is_public)
 }
 
 /// Whether the type of a token is the one that is asked for, with or without `application/` ([RFC 7515, section

@@ -6,6 +6,7 @@ use super::authority::Tokens;
 use super::claims::{Expected, Seconds};
 use super::credentials::Fields;
 use super::jwk::key_set;
+use super::jwks::KeySets;
 use super::key::Key;
 use super::keyring::Keyring;
 use super::rule::ClaimRule;
@@ -28,6 +29,7 @@ pub(crate) fn token(bytes: &[u8]) {
     let rules = rules.map(|rule| ClaimRule::parse(rule, vec![Action::Subscribe], None));
     let tokens = Tokens {
         keys: Keyring::new(vec![key.clone()]),
+        sets: KeySets::default(),
         expected: Expected {
             leeway: Duration::from_secs(30),
             life_max: Duration::from_secs(3600),

@@ -31,29 +31,29 @@ impl Keyring {
     pub fn keys(&self) -> &[Key] {
         &self.0
     }
+}
 
-    /// Keys that a token may be of by its header: those that are called so, and those that are called nothing; all, if
-    /// it names none. Their algorithm must be the one that it says.
-    ///
-    /// # Errors
-    /// [`AuthRefusal::Key`]: none is called so, or more fit than are tried. [`AuthRefusal::Algorithm`]: it says another
-    /// algorithm than the keys have.
-    pub fn find(
-        &self,
-        id: Option<&str>,
-        algorithm: Option<Algorithm>,
-    ) -> Result<Vec<&Key>, AuthRefusal> {
-        let is_called = |key: &&Key| id.is_none() || key.id().is_none() || key.id() == id;
-        let called: Vec<&Key> = self.0.iter().filter(is_called).collect();
-        if called.is_empty() {
-            return Err(AuthRefusal::Key);
-        }
-        let fits = |key: &&Key| Some(key.algorithm()) == algorithm;
-        let keys: Vec<&Key> = called.into_iter().filter(fits).collect();
-        match keys.len() {
-            0 => Err(AuthRefusal::Algorithm),
-            1..=TRIED_MAX => Ok(keys),
-            _ => Err(AuthRefusal::Key),
-        }
+/// Keys that a token may be of by its header: those that are called so, and those that are called nothing; all, if it
+/// names none. Their algorithm must be the one that it says.
+///
+/// # Errors
+/// [`AuthRefusal::Key`]: none is called so, or more fit than are tried. [`AuthRefusal::Algorithm`]: it says another
+/// algorithm than the keys have.
+pub(super) fn find<'a>(
+    keys: impl Iterator<Item = &'a Key>,
+    id: Option<&str>,
+    algorithm: Option<Algorithm>,
+) -> Result<Vec<&'a Key>, AuthRefusal> {
+    let is_called = |key: &&Key| id.is_none() || key.id().is_none() || key.id() == id;
+    let called: Vec<&Key> = keys.filter(is_called).collect();
+    if called.is_empty() {
+        return Err(AuthRefusal::Key);
+    }
+    let fits = |key: &&Key| Some(key.algorithm()) == algorithm;
+    let keys: Vec<&Key> = called.into_iter().filter(fits).collect();
+    match keys.len() {
+        0 => Err(AuthRefusal::Algorithm),
+        1..=TRIED_MAX => Ok(keys),
+        _ => Err(AuthRefusal::Key),
     }
 }

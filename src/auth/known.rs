@@ -6,6 +6,8 @@
 //!
 //! There are two generations, each with half of the room. When the young one is full it becomes the old one, and what was old
 //! is forgotten: it was not asked for since. Forgotten tokens are verified again.
+//!
+//! When keys are replaced that are fetched, all tokens are forgotten: one whose key went is good no more.
 
 use super::claims::Seconds;
 use super::grant::Grant;
@@ -25,6 +27,8 @@ pub(super) struct Known {
 
 #[derive(Default)]
 struct Generations {
+    /// Which keys all of them were verified with: another number is of other keys.
+    keys: u64,
     young: HashMap<TokenHash, Grant>,
     old: HashMap<TokenHash, Grant>,
 }
@@ -58,9 +62,11 @@ impl Known {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What the token grants, if it was verified before and still holds.
-    pub(super) fn get(&self, hash: &TokenHash, now: Seconds) -> Option<Grant> {
+    /// What the token grants, if it was verified before, with these keys or those that were there before, and still holds.
+    /// `keys` goes up with each change of keys.
+    pub(super) fn get(&self, hash: &TokenHash, now: Seconds, keys: u64) -> Option<Grant> {
         let mut generations = self.generations();
+        generations.begin(keys);
         let (grant, is_old) = match generations.young.get(hash) {
             Some(grant) => (grant.clone(), false),
             None => (generations.old.remove(hash)?, true),
@@ -75,9 +81,14 @@ impl Known {
         Some(grant)
     }
 
-    /// Remembers what a token grants.
-    pub(super) fn put(&self, hash: TokenHash, grant: Grant) {
-        self.keep(&mut self.generations(), hash, grant);
+    /// Remembers what a token grants that was verified with these keys, or later ones.
+    pub(super) fn put(&self, hash: TokenHash, grant: Grant, keys: u64) {
+        let mut generations = self.generations();
+        generations.begin(keys);
+        // Its key may have gone since.
+        if generations.keys == keys {
+            self.keep(&mut generations, hash, grant);
+        }
     }
 
     fn keep(&self, generations: &mut Generations, hash: TokenHash, grant: Grant) {
@@ -97,6 +108,18 @@ impl Known {
     }
 }
 
+impl Generations {
+    /// Forgets all that earlier keys have verified.
+    fn begin(&mut self, keys: u64) {
+        if keys > self.keys {
+            *self = Self {
+                keys,
+                ..Self::default()
+            };
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -111,11 +134,11 @@ mod tests {
     fn a_token_is_known_until_it_ends() {
         let known = Known::new(10);
         let hash = hash_of("a");
-        assert!(known.get(&hash, 0).is_none());
-        known.put(hash, grant(100));
-        assert!(known.get(&hash, 99).is_some());
-        assert!(known.get(&hash_of("b"), 99).is_none());
-        assert!(known.get(&hash, 100).is_none());
+        assert!(known.get(&hash, 0, 0).is_none());
+        known.put(hash, grant(100), 0);
+        assert!(known.get(&hash, 99, 0).is_some());
+        assert!(known.get(&hash_of("b"), 99, 0).is_none());
+        assert!(known.get(&hash, 100, 0).is_none());
         assert_eq!(known.count(), 0, "it is gone");
     }
 
@@ -123,14 +146,29 @@ mod tests {
     fn there_are_never_more_than_may_be_and_those_in_use_stay() {
         let known = Known::new(10);
         let used = hash_of("used");
-        known.put(used, grant(100));
+        known.put(used, grant(100), 0);
         for n in 0..1000 {
-            known.put(hash_of(&n.to_string()), grant(100));
+            known.put(hash_of(&n.to_string()), grant(100), 0);
             assert!(known.count() <= 10);
-            assert!(known.get(&used, 1).is_some(), "{n}");
+            assert!(known.get(&used, 1, 0).is_some(), "{n}");
         }
         let none = Known::new(0);
-        none.put(used, grant(100));
+        none.put(used, grant(100), 0);
         assert_eq!(none.count(), 0);
+    }
+
+    #[test]
+    fn with_other_keys_all_are_forgotten_and_none_comes_late() {
+        let known = Known::new(10);
+        let hash = hash_of("a");
+        known.put(hash, grant(100), 1);
+        assert!(known.get(&hash, 1, 1).is_some());
+        assert!(known.get(&hash, 1, 2).is_none());
+        // Verified with the keys before, and told after the change.
+        known.put(hash, grant(100), 1);
+        assert!(known.get(&hash, 1, 2).is_none());
+        assert!(known.get(&hash, 1, 1).is_none());
+        known.put(hash, grant(100), 2);
+        assert!(known.get(&hash, 1, 2).is_some());
     }
 }

@@ -8,7 +8,8 @@
 //!                              -> Grant: may this be done to this topic?
 //! ```
 //!
-//! There is no HTTP in it, no time and no input or output: who asks brings the time along, and keys are known before.
+//! There is no HTTP in it, no time and no input or output: who asks brings the time along, and keys are known before, or are
+//! brought by whoever fetches them ([`jwks`]).
 //!
 //! What holds:
 //!
@@ -19,6 +20,7 @@
 //! 5. `*` does not mean the gateway's own topics.
 //! 6. No action follows from another.
 //! 7. A secret is in no `Debug`, no error and no reason.
+//! 8. A token is refused for good only by keys that are newer than its first use; before that it is told to come back.
 //!
 //! What it costs is bounded: bytes of a token (`auth.token_bytes_max`), how deep its JSON is, keys that it is tried with,
 //! patterns that it grants (`auth.patterns_max`), tokens that are remembered (`auth.tokens_known_max`).
@@ -33,6 +35,7 @@ pub(crate) mod fuzz;
 mod grant;
 mod json;
 mod jwk;
+pub mod jwks;
 mod jws;
 mod key;
 mod keyring;

@@ -29,6 +29,7 @@ fn made(path: &str) -> String {
 fn tokens(keys: Vec<Key>) -> Tokens {
     Tokens {
         keys: Keyring::new(keys),
+        sets: jwks::KeySets::default(),
         expected: Expected {
             audiences: vec!["events".to_owned()],
             leeway: Duration::from_secs(30),

@@ -6,6 +6,7 @@ mod doctor;
 mod functions;
 mod health;
 mod help;
+mod judged;
 mod key;
 mod log;
 mod output;

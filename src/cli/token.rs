@@ -1,6 +1,7 @@
 //! `tidegate token`: makes tokens to try things with, and says why one is refused. It never prints one that it was given.
 
 use super::args::ServeArgs;
+use super::judged::{FetchedSet, judge, now};
 use super::output::{Fault, harmless, say};
 use crate::auth::{Accepted, Action, Authority, Jws, Key, Seconds, Tokens, mint, pattern};
 use crate::config::Config;
@@ -9,7 +10,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Map, Value};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 /// Bytes of what is read as a token, at most; longer ones are said to be too long.
 const READ_MAX: u64 = 1 << 20;
@@ -94,24 +95,19 @@ pub(super) fn run(args: &TokenArgs) -> Result<(), Fault> {
     }
 }
 
-fn authority(serve: &ServeArgs) -> Result<Authority, Fault> {
+fn authority(serve: &ServeArgs) -> Result<(Authority, Config), Fault> {
     let config = Config::load(&serve.flags()).map_err(|faults| faults.0.join("; "))?;
-    let authority = Authority::new(config.auth.settings);
+    let authority = Authority::new(config.auth.settings.clone());
     if authority.has_tokens() {
-        return Ok(authority);
+        return Ok((authority, config));
     }
     Err(Fault::Failed(
         "the configuration has no key of tokens: set auth.token_secret or auth.keys".into(),
     ))
 }
 
-fn now() -> Seconds {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    Seconds::try_from(now.unwrap_or_default().as_secs()).unwrap_or(Seconds::MAX)
-}
-
 fn new(args: &NewArgs) -> Result<(), Fault> {
-    let authority = authority(&args.serve)?;
+    let (authority, _) = authority(&args.serve)?;
     let tokens = authority.tokens();
     let is_meant = |key: &&Key| args.key_id.is_none() || key.id() == args.key_id.as_deref();
     let mut keys = tokens.keys.keys().iter().filter(is_meant);
@@ -208,10 +204,11 @@ fn given(file: Option<&Path>) -> Result<String, Fault> {
 }
 
 fn check(args: &GivenArgs) -> Result<(), Fault> {
-    let authority = authority(&args.serve)?;
+    let (authority, config) = authority(&args.serve)?;
     let token = given(args.file.as_deref())?;
+    let (_, judged) = judged(&authority, &config, &token)?;
     let now = now();
-    match authority.tokens().judge(&token, now) {
+    match judged {
         Ok(accepted) => say(format_args!(
             "the token is good for {}, and grants {} patterns",
             span(accepted.until.saturating_sub(now)),
@@ -221,17 +218,33 @@ fn check(args: &GivenArgs) -> Result<(), Fault> {
     }
 }
 
+/// The verdict, with key sets as they are now.
+fn judged(
+    authority: &Authority,
+    config: &Config,
+    token: &str,
+) -> Result<(Vec<FetchedSet>, Result<Accepted, AuthRefusal>), Fault> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|why| Fault::Failed(why.to_string()))?;
+    let judged = runtime.block_on(judge(authority, config, token));
+    // The name of a host may be looked up for long.
+    runtime.shutdown_background();
+    Ok(judged)
+}
+
 fn refused(reason: AuthRefusal) -> Fault {
     let (word, why) = (reason.as_str(), sentence(reason));
     Fault::Failed(format!("the token is refused: {word}: {why}"))
 }
 
 fn explain(args: &GivenArgs) -> Result<(), Fault> {
-    let authority = authority(&args.serve)?;
+    let (authority, config) = authority(&args.serve)?;
     let tokens = authority.tokens();
     let token = given(args.file.as_deref())?;
+    let (sets, judged) = judged(&authority, &config, &token)?;
     let now = now();
-    let judged = tokens.judge(&token, now);
     if let Ok(jws) = Jws::read(&token, tokens.bytes_max) {
         say_members("header", jws.header())?;
         if let Ok(claims) = jws.claims() {
@@ -244,6 +257,13 @@ fn explain(args: &GivenArgs) -> Result<(), Fault> {
             "key     {} kid {id}",
             key.algorithm().as_str()
         ))?;
+    }
+    for set in sets {
+        let came = match &set.keys {
+            Ok(count) => count.to_string(),
+            Err(why) => format!("not fetched: {why}"),
+        };
+        say(harmless(&format!("keys    {}: {came}", set.address)))?;
     }
     say(format_args!("now     {now}"))?;
     match judged {
@@ -275,13 +295,13 @@ fn say_accepted(accepted: &Accepted, now: Seconds) -> Result<(), Fault> {
     say(format_args!("the token is good for {left}"))
 }
 
-fn span(seconds: Seconds) -> String {
+pub(super) fn span(seconds: Seconds) -> String {
     let seconds = u64::try_from(seconds).unwrap_or_default();
     humantime::format_duration(Duration::from_secs(seconds)).to_string()
 }
 
 /// What a reason means, for whoever made the token.
-fn sentence(reason: AuthRefusal) -> &'static str {
+pub(super) fn sentence(reason: AuthRefusal) -> &'static str {
     match reason {
         AuthRefusal::TooLong => "it has more bytes than auth.token_bytes_max",
         AuthRefusal::Malformed => {
@@ -289,6 +309,9 @@ fn sentence(reason: AuthRefusal) -> &'static str {
         }
         AuthRefusal::Critical => "its header has crit: extensions that this gateway does not know",
         AuthRefusal::Key => "no key is called as its kid says, or too many keys could be meant",
+        AuthRefusal::KeysAway => {
+            "no key that is there fits, and a key set of auth.keys cannot be fetched; a replica refuses nobody for that, and says to come back"
+        }
         AuthRefusal::Algorithm => "its alg is not the algorithm of the key",
         AuthRefusal::Signature => "it was not signed with this key, or was changed since",
         AuthRefusal::Type => "its typ is not auth.token_type",

@@ -1,7 +1,8 @@
 //! A request to a gateway, and its answer.
 
 use super::base::Base;
-use super::connect::{Authorities, Error, send, text};
+use super::connect::{send, text};
+use crate::dial::{Authorities, Error};
 use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::{Response, StatusCode, header};

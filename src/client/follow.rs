@@ -2,8 +2,8 @@
 
 use super::answer::{Answer, Client};
 use super::base::encode;
-use super::connect::Error;
 use super::events::{Event, Item, Parser};
+use crate::dial::Error;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper::{Response, StatusCode, header};

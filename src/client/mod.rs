@@ -16,8 +16,9 @@ mod connect;
 mod events;
 mod follow;
 
+pub use crate::dial::{Authorities, Error, chosen_protocol};
 pub use answer::{Answer, Client};
 pub use base::{Base, encode};
-pub use connect::{Authorities, Error, chosen_protocol, send, text};
+pub use connect::{send, text};
 pub use events::{Endless, Event, Item, Parser};
 pub use follow::{Follower, Told};

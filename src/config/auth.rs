@@ -1,12 +1,15 @@
 //! The section `auth`: who may read, and who may write.
 
+use super::jwks::Jwks;
+use super::secret::secret_file;
 use super::source::Source;
+use super::token_keys::{TokenKeys, token_keys};
+use crate::auth::jwks::Timing;
 use crate::auth::{
-    Action, Algorithm, ClaimRule, Expected, Key, KeyHash, Keyring, PUBLISHERS_MAX, Publisher,
-    Rights, Settings, Tokens, check_name, key_set, pattern, public_keys,
+    Action, ClaimRule, Expected, KeyHash, PUBLISHERS_MAX, Publisher, Rights, Settings, Tokens,
+    check_name, pattern,
 };
 use crate::topic::Pattern;
-use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,8 +19,6 @@ pub const OPEN_PUBLISHING: &str = "anyone who can reach this address may publish
 
 /// Rules and patterns of one list, at most: each token, or each request, goes through them.
 const ENTRIES_MAX: usize = 64;
-/// Keys of tokens, at most.
-const KEYS_MAX: usize = 64;
 /// Clocks that differ by more are wrong.
 const LEEWAY_MAX: Duration = Duration::from_secs(600);
 
@@ -34,6 +35,8 @@ pub struct Auth {
     pub query_token: bool,
     /// Files with secrets that every user of the machine may read.
     pub readable_by_all: Vec<String>,
+    /// How key sets are kept that are fetched.
+    pub jwks: Jwks,
 }
 
 impl Auth {
@@ -52,7 +55,8 @@ impl Auth {
             );
         }
         let publishers = publishers(s);
-        let tokens = tokens(s, &mut readable_by_all);
+        let jwks = Jwks::take(s);
+        let tokens = tokens(s, jwks.timing, &mut readable_by_all);
         let anonymous = patterns(s, "auth.anonymous");
         let auth = Self {
             settings: Settings {
@@ -67,6 +71,7 @@ impl Auth {
             cookie: cookie(s),
             query_token: s.flag("auth.query_token", "false"),
             readable_by_all,
+            jwks,
         };
         auth.check_tokens(s);
         if let Err(why) = auth.check(listen) {
@@ -90,12 +95,12 @@ impl Auth {
         let settings = &self.settings;
         settings.publish_key.is_some()
             || !settings.publishers.is_empty()
-            || !settings.tokens.keys.is_empty()
+            || settings.tokens.are_known()
     }
 
     /// Who says what tokens must say means to ask for them: without a key, nothing would be asked of readers at all.
     fn check_tokens(&self, s: &mut Source) {
-        if !self.settings.tokens.keys.is_empty() {
+        if self.settings.tokens.are_known() {
             return;
         }
         let expected = &self.settings.tokens.expected;
@@ -109,26 +114,6 @@ impl Auth {
         for (key, _) in said.into_iter().filter(|(_, is_said)| *is_said) {
             s.fault(key, "needs a key of tokens: auth.token_secret or auth.keys");
         }
-    }
-}
-
-/// The contents of a file that holds a secret.
-fn secret_file(
-    s: &mut Source,
-    key: &'static str,
-    readable_by_all: &mut Vec<String>,
-) -> Option<String> {
-    let text = s.file(key)?;
-    let path = s.said(key).unwrap_or_default();
-    note_readable(&path, readable_by_all);
-    Some(text)
-}
-
-fn note_readable(path: &str, readable_by_all: &mut Vec<String>) {
-    use std::os::unix::fs::PermissionsExt as _;
-    let mode = std::fs::metadata(path).map(|data| data.permissions().mode());
-    if mode.is_ok_and(|mode| mode & 0o004 != 0) {
-        readable_by_all.push(path.to_owned());
     }
 }
 
@@ -207,9 +192,11 @@ fn publisher(s: &mut Source) -> Option<Publisher> {
     })
 }
 
-fn tokens(s: &mut Source, readable_by_all: &mut Vec<String>) -> Tokens {
+fn tokens(s: &mut Source, timing: Timing, readable_by_all: &mut Vec<String>) -> Tokens {
+    let TokenKeys { keys, sets } = token_keys(s, timing, readable_by_all);
     let tokens = Tokens {
-        keys: keyring(s, readable_by_all),
+        keys,
+        sets,
         expected: Expected {
             issuers: s.list("auth.issuers"),
             audiences: s.list("auth.audiences"),
@@ -251,97 +238,4 @@ fn rules(s: &mut Source) -> Arc<[ClaimRule]> {
     }
     s.settle(KEY, &format!("{rules:?}"));
     rules.into()
-}
-
-fn keyring(s: &mut Source, readable_by_all: &mut Vec<String>) -> Keyring {
-    const KEY: &str = "auth.keys";
-    let in_file = secret_file(s, "auth.token_secret_file", readable_by_all);
-    let said = s.optional::<String>("auth.token_secret");
-    let said_in = if said.is_some() {
-        "auth.token_secret"
-    } else {
-        "auth.token_secret_file"
-    };
-    let mut keys = Vec::new();
-    if let Some(secret) = said.or(in_file) {
-        match Key::secret(Algorithm::Hs256, secret.as_bytes()) {
-            Ok(key) => keys.push(key),
-            Err(why) => s.fault(said_in, &why),
-        }
-    }
-    let mut settled = String::new();
-    for entry in s.tables(KEY, key_entry) {
-        keys.extend(entry.keys);
-        readable_by_all.extend(entry.readable_by_all);
-        // Of what is secret a hash is kept, which no other process can compare with.
-        let _written = write!(settled, "{}\n\n", entry.settled);
-    }
-    if keys.len() > KEYS_MAX {
-        s.fault(KEY, &format!("must be at most {KEYS_MAX} in all"));
-    }
-    s.settle(KEY, &settled);
-    Keyring::new(keys)
-}
-
-/// What one of `auth.keys` comes to.
-struct KeyEntry {
-    keys: Vec<Key>,
-    settled: String,
-    readable_by_all: Option<String>,
-}
-
-fn key_entry(s: &mut Source) -> Option<KeyEntry> {
-    let id = s.optional::<String>("id");
-    let issuer = s.optional::<String>("issuer");
-    let word = s.optional::<String>("algorithm");
-    let algorithm = word.as_deref().and_then(Algorithm::parse);
-    if let Some(word) = word.as_deref().filter(|_| algorithm.is_none()) {
-        let all = Algorithm::words();
-        s.fault("algorithm", &format!("{word:?} is not one of {all}"));
-    }
-    let mut readable = Vec::new();
-    let secret = s.optional::<String>("secret");
-    let secret_in_file = secret_file(s, "secret_file", &mut readable);
-    let public = s.file("file");
-    let texts = [&secret, &secret_in_file, &public];
-    if ["secret", "secret_file", "file"]
-        .iter()
-        .filter(|key| s.has(key))
-        .count()
-        != 1
-    {
-        s.fault("file", "a key has one of secret, secret_file and file");
-    }
-    let settled = format!("{id:?} {issuer:?} {word:?} {texts:?}");
-    let made = match (secret.or(secret_in_file), public) {
-        (Some(secret), _) => {
-            let algorithm = algorithm.unwrap_or(Algorithm::Hs256);
-            Key::secret(algorithm, secret.as_bytes()).map(|key| vec![key])
-        }
-        (None, Some(text)) if text.starts_with('{') => key_set(&text, algorithm),
-        (None, Some(text)) => public_keys(&text, algorithm),
-        (None, None) => return None,
-    };
-    let keys = match made {
-        Ok(keys) => keys,
-        Err(why) => {
-            let key = if s.has("file") { "file" } else { "secret" };
-            s.fault(key, &why);
-            return None;
-        }
-    };
-    let has_secret = |key: &Key| key.algorithm().secret_bytes_min().is_some();
-    if s.has("file") && keys.iter().any(has_secret) {
-        note_readable(&s.said("file").unwrap_or_default(), &mut readable);
-    }
-    let named = keys.into_iter().map(|key| {
-        let own = key.id().map(str::to_owned);
-        key.called(id.as_deref().or(own.as_deref()))
-            .of_issuer(issuer.as_deref())
-    });
-    Some(KeyEntry {
-        keys: named.collect(),
-        settled,
-        readable_by_all: readable.pop(),
-    })
 }

@@ -5,7 +5,7 @@ use super::source::Faults;
 
 /// Keys that a reload takes: who may read and write, the way to Redis, the limits of requests, what the log keeps, and
 /// what is logged. All others are taken at the start.
-pub const RELOADABLE: [&str; 49] = [
+pub const RELOADABLE: [&str; 56] = [
     "auth.publish_key",
     "auth.publish_key_file",
     "auth.open_publishing",
@@ -13,6 +13,13 @@ pub const RELOADABLE: [&str; 49] = [
     "auth.token_secret",
     "auth.token_secret_file",
     "auth.keys",
+    "auth.jwks_ca_file",
+    "auth.jwks_refresh",
+    "auth.jwks_floor",
+    "auth.jwks_stale_max",
+    "auth.jwks_unknown_max",
+    "auth.jwks_time_max",
+    "auth.jwks_bytes_max",
     "auth.issuers",
     "auth.audiences",
     "auth.token_type",

@@ -5,6 +5,8 @@ use super::gateway::Gateway;
 use super::problem::Problem;
 use super::query::{NOTHING, Query};
 use super::vocabulary::Vocabulary;
+use crate::auth::jwks::State as KeySetStands;
+use crate::metrics::KeySetState;
 use axum::extract::{RawQuery, State};
 use axum::http::header;
 use axum::response::IntoResponse;
@@ -93,7 +95,23 @@ pub(super) async fn metrics(
         .set(gauge(gateway.addresses.known()));
     let tokens = gateway.rules.get().auth.authority.tokens_known();
     gateway.metrics.tokens_known.set(gauge(tokens));
+    tell_key_sets(&gateway);
     gateway.broker.count_connections();
     let (text, kind) = gateway.metrics.text();
     Ok(([(header::CONTENT_TYPE, kind)], text))
+}
+
+fn tell_key_sets(gateway: &Gateway) {
+    let rules = gateway.rules.get();
+    let (mut states, mut oldest, mut waiting) = (Vec::new(), Duration::ZERO, 0);
+    for set in rules.auth.authority.tokens().sets.iter() {
+        states.push(match set.state() {
+            KeySetStands::Fresh => KeySetState::Fresh,
+            KeySetStands::Stale => KeySetState::Stale,
+            KeySetStands::Away => KeySetState::Away,
+        });
+        oldest = oldest.max(set.age(crate::time::passed()).unwrap_or_default());
+        waiting += set.waiting();
+    }
+    gateway.metrics.key_sets(&states, oldest, waiting);
 }

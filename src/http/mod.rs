@@ -19,6 +19,7 @@ pub(crate) mod fuzz;
 mod gate;
 mod gateway;
 mod guard;
+mod head;
 mod health;
 mod intake;
 mod listing;

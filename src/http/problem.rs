@@ -17,8 +17,18 @@ pub(super) struct Problem {
     title: &'static str,
     detail: String,
     header: Option<(HeaderName, HeaderValue)>,
-    /// Of a 503: the log was not asked.
-    is_busy: bool,
+    lacks: Lacks,
+}
+
+/// Of a 503: what is not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lacks {
+    /// The log, or what it says.
+    Log,
+    /// Room on this replica. The log was not asked.
+    Room,
+    /// What would judge the request. The log was not asked.
+    Judge,
 }
 
 #[derive(Serialize)]
@@ -153,7 +163,16 @@ impl Problem {
     #[must_use]
     pub(super) fn busy(detail: impl Into<String>) -> Self {
         Self {
-            is_busy: true,
+            lacks: Lacks::Room,
+            ..Self::unavailable(detail)
+        }
+    }
+
+    /// The same for what cannot be judged now.
+    #[must_use]
+    pub(super) fn undecided(detail: impl Into<String>) -> Self {
+        Self {
+            lacks: Lacks::Judge,
             ..Self::unavailable(detail)
         }
     }
@@ -164,7 +183,7 @@ impl Problem {
             title,
             detail: detail.into(),
             header: None,
-            is_busy: false,
+            lacks: Lacks::Log,
         }
     }
 
@@ -212,8 +231,11 @@ impl Problem {
             StatusCode::REQUEST_TIMEOUT => PublishRefusal::Timeout,
             StatusCode::CONFLICT => PublishRefusal::Ended,
             StatusCode::TOO_MANY_REQUESTS => PublishRefusal::Address,
-            StatusCode::SERVICE_UNAVAILABLE if self.is_busy => PublishRefusal::Busy,
-            StatusCode::SERVICE_UNAVAILABLE => PublishRefusal::Unavailable,
+            StatusCode::SERVICE_UNAVAILABLE => match self.lacks {
+                Lacks::Log => PublishRefusal::Unavailable,
+                Lacks::Room => PublishRefusal::Busy,
+                Lacks::Judge => PublishRefusal::Undecided,
+            },
             StatusCode::INSUFFICIENT_STORAGE => PublishRefusal::Limit,
             StatusCode::INTERNAL_SERVER_ERROR => PublishRefusal::Internal,
             _ => PublishRefusal::Invalid,

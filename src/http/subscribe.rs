@@ -1,8 +1,9 @@
 //! `GET /events` and `GET /events/{topic}`: from a request to an open stream.
 
 use super::accept::{HandoffSlot, end_of_carrier};
-use super::gate::{Caller, Subscribe, Unjudged};
+use super::gate::{Caller, OpenStream, Unjudged};
 use super::gateway::Gateway;
+use super::head::{self, stream_headers};
 use super::name::Name;
 use super::problem::Problem;
 use super::query::{NOTHING, Query};
@@ -14,7 +15,6 @@ use crate::hub::TaskWaker;
 use crate::limits::Lease;
 use crate::log::History;
 use crate::metrics::{AddressLimit, CloseReason, Refusal, WayOut};
-use crate::sse::retry_line;
 use crate::stream::body::{Outside, StreamBody};
 use crate::stream::open::{MaybeOpen, open};
 use crate::stream::registry::{Opened, StreamGuard};
@@ -27,7 +27,7 @@ use axum::body::Body;
 use axum::extract::{FromRequestParts, RawQuery, State};
 use axum::http::Version;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use std::collections::BTreeSet;
@@ -73,7 +73,7 @@ const AGE_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// `GET /events?topic=a&topic=b`: one stream of several topics; without any, of `events`.
 pub(super) async fn many(
-    caller: Caller<Subscribe>,
+    caller: Caller<OpenStream>,
     State(gateway): State<Arc<Gateway>>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
@@ -84,7 +84,7 @@ pub(super) async fn many(
 
 /// `GET /events/{topic}`: a stream of one topic.
 pub(super) async fn one(
-    caller: Caller<Subscribe>,
+    caller: Caller<OpenStream>,
     State(gateway): State<Arc<Gateway>>,
     Name(topic): Name,
     RawQuery(query): RawQuery,
@@ -129,7 +129,7 @@ pub(super) async fn head(_: Unjudged) -> Response {
 
 async fn subscribe(
     gateway: Arc<Gateway>,
-    caller: &Caller<Subscribe>,
+    caller: &Caller<OpenStream>,
     topic: Option<&str>,
     query: Option<&str>,
     headers: &HeaderMap,
@@ -147,7 +147,7 @@ async fn subscribe(
     let request = match caller.clear(&gateway, request) {
         Ok(request) => request,
         Err(problem) => {
-            gateway.metrics.refused(Subscribe::refusal(&problem));
+            gateway.metrics.refused(OpenStream::refusal(&problem));
             return problem.into_response();
         }
     };
@@ -454,24 +454,5 @@ fn refuse(gateway: &Gateway, headers: &HeaderMap, reason: Refusal, detail: &str)
 /// A stream that is cut at once, with so many times the usual time to come back. Nobody tries another replica then.
 fn come_back(gateway: &Gateway, times: u64) -> Response {
     let retry_ms = gateway.streams.jittered_retry_ms().saturating_mul(times);
-    let retry = Bytes::from(retry_line(retry_ms));
-    stream_headers(Body::new(super::cut::CutAfter::new(retry)))
-}
-
-fn stream_headers(body: Body) -> Response {
-    let headers = [
-        (
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("text/event-stream"),
-        ),
-        (
-            header::CACHE_CONTROL,
-            HeaderValue::from_static("no-store, no-transform"),
-        ),
-        (
-            HeaderName::from_static("x-accel-buffering"),
-            HeaderValue::from_static("no"),
-        ),
-    ];
-    (headers, body).into_response()
+    head::come_back(retry_ms)
 }

@@ -78,6 +78,8 @@ label! {
         Unauthorized = "unauthorized",
         /// 403: it may not read one of its topics.
         Forbidden = "forbidden",
+        /// What would judge it is away: it is told to come back.
+        Undecided = "undecided",
     }
 }
 
@@ -172,6 +174,8 @@ label! {
         Unavailable = "unavailable",
         /// 503: as many publishes as may be are on their way already. The log was not asked.
         Busy = "busy",
+        /// 503: what would judge its token is away. The log was not asked.
+        Undecided = "undecided",
         /// 507: there are as many topics as may be.
         Limit = "limit",
         /// 500: a fault of this process or of the log.
@@ -214,6 +218,8 @@ label! {
         Critical = "critical",
         /// No key is called as it says, or too many could be meant.
         Key = "key",
+        /// It may be of a key that could not be fetched yet. This is no definite no.
+        KeysAway = "keys_away",
         /// It says another algorithm than its key has.
         Algorithm = "algorithm",
         /// It was not signed with that key, or was changed since.
@@ -238,6 +244,38 @@ label! {
         Rights = "rights",
         /// It is good, and does not grant this.
         Denied = "denied",
+    }
+}
+
+impl AuthRefusal {
+    /// Whether it stays so, whoever asks again with the same. If not, something is away by which it would be judged.
+    #[must_use]
+    pub const fn is_definite(self) -> bool {
+        !matches!(self, Self::KeysAway)
+    }
+}
+
+label! {
+    /// How a key set stands that is fetched.
+    KeySetState {
+        /// The last fetch was good.
+        Fresh = "fresh",
+        /// The last fetch failed, and the last good set serves.
+        Stale = "stale",
+        /// Nothing serves.
+        Away = "away",
+    }
+}
+
+label! {
+    /// What a fetch of a key set came to.
+    KeySetFetch {
+        /// Keys that serve from now on.
+        New = "new",
+        /// Those that serve already.
+        Same = "same",
+        /// Nothing that can serve.
+        Failed = "failed",
     }
 }
 

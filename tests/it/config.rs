@@ -269,7 +269,43 @@ fn a_fault_is_one_clear_sentence() {
         ),
         (
             "[[auth.keys]]\nid = 'a'",
-            "auth.keys, entry 1: file: a key has one of secret, secret_file and file",
+            "auth.keys, entry 1: file: a key has one of secret, secret_file, file and url",
+        ),
+        (
+            "[[auth.keys]]\nurl = 'https://a/'\nsecret = '0123456789abcdef0123456789abcdef'",
+            "auth.keys, entry 1: file: a key has one of secret, secret_file, file and url",
+        ),
+        (
+            "[[auth.keys]]\nurl = 'http://login.example.com/jwks.json?password=p4ss'",
+            "auth.keys, entry 1: url (in FILE): http is for this machine alone: whoever is on the way could answer with keys of their own, and sign every token; use https",
+        ),
+        (
+            "[[auth.keys]]\nurl = 'https://a/'\nid = 'x'",
+            "auth.keys, entry 1: id (in FILE): does not go with url: a set says what its keys are called",
+        ),
+        (
+            "[[auth.keys]]\nurl = 'https://a/'\nalgorithm = 'HS256'",
+            "auth.keys, entry 1: algorithm (in FILE): must be one with public keys, with url: who could fetch a secret could sign",
+        ),
+        (
+            "[[auth.keys]]\nurl = 'https://a/'\n[[auth.keys]]\nurl = 'https://a/'",
+            "auth.keys (in FILE): https://a/ stands twice",
+        ),
+        (
+            "[auth]\njwks_floor = '6m'",
+            "auth.jwks_floor (in FILE): must be at most auth.jwks_refresh",
+        ),
+        (
+            "[auth]\njwks_stale_max = '4m'",
+            "auth.jwks_stale_max (in FILE): must be at least auth.jwks_refresh: a set would be too old before it is fetched anew",
+        ),
+        (
+            "[auth]\njwks_stale_max = '32days'",
+            "auth.jwks_stale_max (in FILE): must be at most 31days",
+        ),
+        (
+            "[auth]\njwks_ca_file = '/nowhere'",
+            "auth.jwks_ca_file (in FILE): /nowhere cannot be read: No such file or directory (os error 2)",
         ),
         (
             "[[auth.keys]]\nalgorithm = 'none'\nsecret = '0123456789abcdef0123456789abcdef'",

@@ -40,6 +40,7 @@ mod hand_over;
 mod http2;
 mod ingest;
 mod interest;
+mod jwks;
 mod local;
 mod logs;
 mod make;

@@ -13,6 +13,7 @@
 //! | [`follow_until`] | a subscriber that comes back whenever its stream is cut |
 //! | [`Way`] | every way to publish |
 //! | [`chromium`] | a browser without a window |
+//! | [`identity`] | an identity provider that answers well or badly |
 //! | [`Nginx`] | a private nginx, with the shipped files or its own |
 //! | [`Answer`] | one HTTP request and its answer |
 //! | [`send_queue`], [`receive_queue`] | what waits in sockets |
@@ -53,6 +54,7 @@ mod fleet;
 mod follow;
 mod gateway;
 mod http;
+pub mod identity;
 mod link;
 pub mod nginx;
 mod process;

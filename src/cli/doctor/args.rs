@@ -24,6 +24,18 @@ pub(in crate::cli) struct DoctorArgs {
         hide_env_values = true
     )]
     pub(super) key: Option<String>,
+    /// A token to try: what this configuration makes of it, and with --url what the gateway answers. It is sent only over https
+    /// or to this machine. Others see it in the list of processes: the variable or a file is better.
+    #[arg(
+        long,
+        value_name = "TOKEN",
+        env = "TIDEGATE_TOKEN",
+        hide_env_values = true
+    )]
+    pub(super) token: Option<String>,
+    /// The file that the token is in.
+    #[arg(long, value_name = "FILE")]
+    pub(super) token_file: Option<PathBuf>,
     /// Trusts the certificate authorities in this file (PEM) instead of those of browsers.
     #[arg(long, value_name = "FILE")]
     pub(super) ca: Option<PathBuf>,

@@ -9,6 +9,7 @@ mod machine;
 mod probe;
 mod redis;
 mod replicas;
+mod token;
 mod watch;
 
 pub(super) use args::DoctorArgs;
@@ -69,6 +70,7 @@ pub(super) fn run(args: &DoctorArgs) -> ExitCode {
 async fn inspect(args: &DoctorArgs, config: &Config) -> Vec<Finding> {
     let mut all = machine::inspect(config);
     all.extend(redis::inspect(config).await);
+    all.extend(token::inspect(args, config).await);
     if !args.replica.is_empty() {
         all.extend(replicas::inspect(args).await);
     }

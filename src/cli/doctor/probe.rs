@@ -48,7 +48,7 @@ pub(super) async fn inspect(url: &str, args: &DoctorArgs, config: &Config) -> Ve
         base: url.trim_end_matches('/'),
         topic: format!("tidegate-doctor-{:08x}", rand::random::<u32>()),
         key,
-        authorities: Authorities(args.ca.clone()),
+        authorities: Authorities::from(args.ca.clone()),
         redis: config.redis.access.as_ref(),
         prefix: &config.redis.prefix,
     };

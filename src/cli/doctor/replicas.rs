@@ -38,7 +38,7 @@ impl Replica<'_> {
 
 pub(super) async fn inspect(args: &DoctorArgs) -> Vec<Finding> {
     let mut f = Findings::of("replicas");
-    let authorities = Authorities(args.ca.clone());
+    let authorities = Authorities::from(args.ca.clone());
     let (mut replicas, mut unreached) = (Vec::new(), Vec::new());
     for url in &args.replica {
         match ask(url.as_str(), &authorities).await {

@@ -1,12 +1,12 @@
 //! Who asks: the credential of a request, judged.
 
 use super::cleared::{Cleared, Wants};
-use super::refused::{Refused, problem};
+use super::refused::{Refusal, Refused, problem};
 use crate::auth::{Action, Credential, Fields, Grant, Place, Seconds};
 use crate::http::gateway::{Auth, Gateway};
 use crate::http::problem::Problem;
 use crate::http::shown::Shown;
-use crate::metrics::{AuthRefusal, Metrics, Refusal};
+use crate::metrics::{AuthRefusal, Metrics, Refusal as RefusedStream};
 use crate::topic::Topic;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
@@ -23,6 +23,8 @@ const ACCESS_TOKEN: &str = "access_token";
 pub(in crate::http) trait Doing: Send + Sync + 'static {
     /// What is asked of the grant first.
     const ACTION: Action;
+    /// Whether it opens a stream, which is never told 503.
+    const IS_STREAM: bool = false;
 
     /// Counts a request that was refused before its handler saw it, beside the reason.
     fn count(metrics: &Metrics, problem: &Problem);
@@ -46,8 +48,8 @@ macro_rules! doing {
 }
 
 doing! {
-    /// Reads events.
-    Subscribe, |metrics, problem| metrics.refused(Subscribe::refusal(problem))
+    /// Reads events, page by page.
+    Subscribe, |metrics, problem| metrics.refused(OpenStream::refusal(problem))
 }
 doing! {
     /// Publishes, and ends topics.
@@ -66,13 +68,28 @@ doing! {
     Operate, |_, _| ()
 }
 
-impl Subscribe {
+/// Reads events as they come.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::http) struct OpenStream;
+
+impl Doing for OpenStream {
+    const ACTION: Action = Action::Subscribe;
+    const IS_STREAM: bool = true;
+
+    fn count(metrics: &Metrics, problem: &Problem) {
+        metrics.refused(Self::refusal(problem));
+    }
+}
+
+impl OpenStream {
     /// Under what a refused stream is counted.
-    pub(in crate::http) fn refusal(problem: &Problem) -> Refusal {
+    pub(in crate::http) fn refusal(problem: &Problem) -> RefusedStream {
         if problem.is_forbidden() {
-            Refusal::Forbidden
+            RefusedStream::Forbidden
+        } else if problem.is_unavailable() {
+            RefusedStream::Undecided
         } else {
-            Refusal::Unauthorized
+            RefusedStream::Unauthorized
         }
     }
 }
@@ -105,12 +122,12 @@ impl<S: Sync> FromRequestParts<S> for Unjudged {
 }
 
 impl<A: Doing> FromRequestParts<Arc<Gateway>> for Caller<A> {
-    type Rejection = Problem;
+    type Rejection = Refusal;
 
     async fn from_request_parts(
         parts: &mut Parts,
         gateway: &Arc<Gateway>,
-    ) -> Result<Self, Problem> {
+    ) -> Result<Self, Refusal> {
         let rules = gateway.rules.get();
         let auth = &rules.auth;
         let in_query = take_from_query(parts, auth);
@@ -128,7 +145,11 @@ impl<A: Doing> FromRequestParts<Arc<Gateway>> for Caller<A> {
             note(gateway, &refused);
             let problem = problem(&refused, auth, &parts.headers);
             A::count(&gateway.metrics, &problem);
-            problem
+            if A::IS_STREAM && !reason.is_definite() {
+                Refusal::ComeBack(gateway.streams.jittered_retry_ms())
+            } else {
+                Refusal::Problem(problem)
+            }
         })
     }
 }

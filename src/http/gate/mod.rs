@@ -9,7 +9,8 @@
 //! So nothing is wanted of the hub, no lease is taken and no body read before it was judged. A route whose handler does
 //! not begin with a [`Caller`], or with [`Unjudged`] where nothing is to be judged, does not compile ([`Methods`]).
 //!
-//! Only a definite no is answered with 401 or 403.
+//! Only a definite no is answered with 401 or 403. If what would judge a request is away, a stream is told to come back, and
+//! all else is answered 503 ([`refused::Refusal`]).
 
 mod caller;
 mod cleared;
@@ -17,7 +18,7 @@ mod methods;
 mod refused;
 
 pub(super) use caller::{
-    Caller, Delete, List, OfAnyPage, Operate, Publish, Subscribe, Unjudged, WithoutGate,
+    Caller, Delete, List, OfAnyPage, OpenStream, Operate, Publish, Subscribe, Unjudged, WithoutGate,
 };
 pub(super) use cleared::Cleared;
 pub(super) use methods::{Methods, get};

@@ -3,10 +3,31 @@
 
 use crate::auth::Action;
 use crate::http::gateway::Auth;
+use crate::http::head::come_back;
 use crate::http::problem::Problem;
 use crate::http::shown::Shown;
 use crate::metrics::AuthRefusal;
 use axum::http::{HeaderMap, header};
+use axum::response::{IntoResponse, Response};
+
+/// How a request is answered that is not let through.
+#[derive(Debug)]
+pub(in crate::http) enum Refusal {
+    /// A definite no, or that it cannot be judged now.
+    Problem(Problem),
+    /// A stream that cannot be judged now. `EventSource` gives up for good on any status but 200, so it is cut at once and
+    /// comes back after so many milliseconds.
+    ComeBack(u64),
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        match self {
+            Self::Problem(problem) => problem.into_response(),
+            Self::ComeBack(retry_ms) => come_back(retry_ms),
+        }
+    }
+}
 
 /// A refusal, and what was asked.
 #[derive(Debug)]
@@ -51,6 +72,9 @@ pub(super) fn problem(refused: &Refused<'_>, auth: &Auth, headers: &HeaderMap) -
             };
             Problem::unauthorized(sentence(&there, refused.action, auth))
         }
+        AuthRefusal::KeysAway => Problem::undecided(
+            "Authorization: the token cannot be judged now, since keys of its kind are being fetched",
+        ),
         // What was given may be the key of another gateway.
         AuthRefusal::PublishKey => {
             Problem::bad_token(not_that(refused.action, auth), "not a key of this gateway")
