@@ -14,8 +14,9 @@ mod supervisor;
 
 use self::background::Background;
 use self::supervisor::{Inherited, State};
-use crate::auth::Authority;
+use crate::auth::{Authority, Revocations};
 use crate::config::{Config, Engine, Origins};
+use crate::follow::denials::Denials;
 use crate::follow::reads::Reads;
 use crate::http::accept::Listener;
 use crate::http::{Answers, Auth, Gateway, Guard, Intake, Rules, ops_router, router};
@@ -105,7 +106,18 @@ impl App {
             [(); 2].map(|()| Places::new(config.limits.replays_max, each_max, metrics.clone())),
             config.limits.page_bytes_max,
         );
-        let streams = Arc::new(stream_settings(config, &metrics));
+        let authority = Authority::new(config.auth.settings.clone());
+        let denials = Denials::new(Arc::new(Revocations::new(
+            authority.clone(),
+            config.stream.age_max,
+        )));
+        let streams = Arc::new(stream_settings(config, denials.revocations(), &metrics));
+        tasks.spawn(denials.clone().run(
+            broker.clone(),
+            hub.clone(),
+            metrics.clone(),
+            background.clone(),
+        ));
         let sockets = start_sockets(config.engine, &streams, &reads)?;
         let intake = Intake::new(&config.publish, metrics.clone());
         let answers = Answers::new(config.limits.answer_bytes_max, metrics.clone());
@@ -113,10 +125,11 @@ impl App {
             hub,
             broker,
             reads,
+            denials,
             streams,
             addresses: Addresses::new(metrics.clone()),
             metrics,
-            rules: Swap::new(rules(config)),
+            rules: Swap::new(rules(config, authority)),
             publish: config.publish.clone(),
             publishing: Semaphore::new(config.publish.in_flight_max),
             intake,
@@ -190,7 +203,11 @@ impl App {
     pub fn reload(&self, config: &Config) {
         let gateway = &self.gateway;
         say_limits(config, &gateway.metrics);
-        gateway.rules.set(rules(config));
+        let authority = Authority::new(config.auth.settings.clone());
+        gateway.rules.set(rules(config, authority.clone()));
+        // After the rules: a stream that is admitted meanwhile has not seen this edition.
+        gateway.denials.revocations().judge_by(authority);
+        gateway.hub.wake_all_streams();
         // Whether it is so by the new rules is seen again by the next request.
         gateway.metrics.forwarded_without_key.set(0);
         let each_max = config.address_limits().replays_max;
@@ -338,20 +355,25 @@ fn start_sockets(
         .map_err(|why| format!("no threads for streams: {why}"))
 }
 
-fn rules(config: &Config) -> Rules {
+fn rules(config: &Config, authority: Authority) -> Rules {
     Rules {
         auth: Auth {
-            authority: Authority::new(config.auth.settings.clone()),
+            authority,
             is_open: config.auth.open_publishing,
             cookie: config.auth.cookie.clone(),
             query_token: config.auth.query_token,
+            denied_max: config.auth.denied_max,
         },
         limits: config.limits.clone(),
         address: config.address_limits(),
     }
 }
 
-fn stream_settings(config: &Config, metrics: &Arc<Metrics>) -> StreamSettings {
+fn stream_settings(
+    config: &Config,
+    revocations: &Arc<Revocations>,
+    metrics: &Arc<Metrics>,
+) -> StreamSettings {
     StreamSettings {
         replica: config.replica.name.clone(),
         heartbeat: config.stream.heartbeat,
@@ -361,6 +383,7 @@ fn stream_settings(config: &Config, metrics: &Arc<Metrics>) -> StreamSettings {
         repair_time: config.repair.time,
         retention: Swap::new(config.retention()),
         drain: Arc::new(Drain::new(config.drain.time)),
+        revocations: revocations.clone(),
         metrics: metrics.clone(),
     }
 }

@@ -28,10 +28,15 @@ const ROOMS: [(&str, &[&str]); 15] = [
     ("broker", &["words", "metrics"]),
     ("limits", &["words", "metrics"]),
     ("auth", &["words", "metrics"]),
-    ("follow", &["words", "metrics", "limits", "hub", "broker"]),
+    (
+        "follow",
+        &["words", "metrics", "limits", "auth", "hub", "broker"],
+    ),
     (
         "stream",
-        &["words", "metrics", "limits", "hub", "broker", "follow"],
+        &[
+            "words", "metrics", "limits", "auth", "hub", "broker", "follow",
+        ],
     ),
     ("ingest", &["metrics", "broker", "follow"]),
     ("config", &["words", "limits", "auth", "hub", "broker"]),

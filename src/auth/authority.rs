@@ -4,16 +4,20 @@ use super::action::Action;
 use super::claims::{self, Claims, Expected, Seconds};
 use super::credentials::Credential;
 use super::grant::{Grant, Who};
+use super::holder::Holder;
 use super::jws::Jws;
 use super::key::Key;
 use super::keyring::Keyring;
 use super::known::{Known, hash_of};
+use super::mark::Mark;
 use super::publisher::{self, KEY_PREFIX, Publisher};
 use super::rights::Rights;
 use super::rule::ClaimRule;
 use crate::metrics::AuthRefusal;
+use crate::topic::Topic;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Map, Value};
+use std::collections::HashSet;
 use std::sync::Arc;
 use subtle::ConstantTimeEq as _;
 
@@ -60,6 +64,8 @@ pub struct Authority {
     /// Of whom nothing is known.
     nobody: Grant,
     known: Arc<Known>,
+    /// What rights may live by, but for the keys of tokens.
+    marks: HashSet<Mark>,
 }
 
 /// A token that is good.
@@ -71,6 +77,8 @@ pub struct Accepted {
     pub claims: Claims,
     /// Until when.
     pub until: Seconds,
+    /// What it was accepted and granted by.
+    basis: Vec<Mark>,
 }
 
 impl Authority {
@@ -80,10 +88,11 @@ impl Authority {
         let all = Arc::new(Rights::all());
         let everyones = settings.anonymous.clone();
         Self {
-            open: Grant::new(Who::Anyone, all.clone(), None),
-            nobody: Grant::new(Who::Anyone, Arc::default(), everyones),
+            open: Grant::new(Who::Anyone, Holder::default(), all.clone(), None),
+            nobody: Grant::new(Who::Anyone, Holder::default(), Arc::default(), everyones),
             all,
             known: Arc::new(Known::new(settings.tokens_known_max)),
+            marks: settings.marks().collect(),
             settings,
         }
     }
@@ -153,6 +162,7 @@ impl Authority {
             return Ok(grant);
         }
         let accepted = self.settings.tokens.judge(text, now)?;
+        let holder = Holder::of_token(&accepted.claims, accepted.basis, accepted.until);
         let Claims {
             subject,
             issuer,
@@ -167,7 +177,7 @@ impl Authority {
             issued_at,
         };
         let everyones = self.settings.anonymous.clone();
-        let grant = Grant::new(who, Arc::new(accepted.rights), everyones).until(accepted.until);
+        let grant = Grant::new(who, holder, Arc::new(accepted.rights), everyones);
         self.known.put(hash, grant.clone());
         Ok(grant)
     }
@@ -182,14 +192,39 @@ impl Authority {
             key.ct_eq(text.as_bytes()).into()
         });
         if is_own {
-            return Some(Grant::new(Who::KeyHolder, self.all.clone(), everyones));
+            let holder = Holder::of_key(publish_key_mark(text));
+            return Some(Grant::new(
+                Who::KeyHolder,
+                holder,
+                self.all.clone(),
+                everyones,
+            ));
         }
         if !text.starts_with(KEY_PREFIX) {
             return None;
         }
         let publisher = publisher::find(&self.settings.publishers, text)?;
         let who = Who::Publisher(publisher.name.clone());
-        Some(Grant::new(who, publisher.rights.clone(), everyones))
+        let holder = Holder::of_key(publisher.mark());
+        Some(Grant::new(who, holder, publisher.rights.clone(), everyones))
+    }
+
+    /// Whether a stream of these topics may go on: all that its right lives by is there still, and what it reads by
+    /// everybody's right everybody may read.
+    ///
+    /// It may be ended although another judgement would grant the same. Its client comes back, and is judged anew.
+    #[must_use]
+    pub(super) fn still_grants(&self, holder: &Holder, topics: &[Topic]) -> bool {
+        let may_all_read = |topic: &Topic| {
+            !self.asks(Action::Subscribe) || self.nobody.allows(Action::Subscribe, topic)
+        };
+        if holder.is_everybody() {
+            return topics.iter().all(may_all_read);
+        }
+        let keys = self.settings.tokens.keys.keys();
+        let is_there =
+            |mark: &Mark| self.marks.contains(mark) || keys.iter().any(|key| key.mark() == *mark);
+        holder.basis().iter().all(is_there) && holder.lent().iter().all(may_all_read)
     }
 
     /// What everybody may of whom nothing is asked.
@@ -199,7 +234,60 @@ impl Authority {
     }
 }
 
+impl Settings {
+    fn marks(&self) -> impl Iterator<Item = Mark> {
+        let own = self.publish_key.as_ref();
+        let own = own.map(|key| publish_key_mark(key.expose_secret()));
+        let publishers = self.publishers.iter().map(Publisher::mark);
+        own.into_iter().chain(publishers).chain(self.tokens.marks())
+    }
+}
+
+fn publish_key_mark(key: &str) -> Mark {
+    Mark::of("publish_key", &[key.as_bytes()])
+}
+
+/// Of what a token must say, and says; none where nothing is asked.
+fn said_mark(kind: &str, said: Option<&str>) -> Mark {
+    let parts = said.map(str::as_bytes);
+    Mark::of(kind, parts.as_slice())
+}
+
 impl Tokens {
+    /// What the right of a token may live by, but for its key.
+    fn marks(&self) -> Vec<Mark> {
+        let Expected {
+            issuers,
+            audiences,
+            kind,
+            ..
+        } = &self.expected;
+        let mut marks = vec![
+            said_mark("type", kind.as_deref()),
+            said_mark("claim", Some(&self.claim)),
+        ];
+        for (word, each) in [("issuer", issuers), ("audience", audiences)] {
+            if each.is_empty() {
+                marks.push(said_mark(word, None));
+            }
+            marks.extend(each.iter().map(|one| said_mark(word, Some(one))));
+        }
+        marks.extend(self.rules.iter().map(ClaimRule::mark));
+        marks
+    }
+
+    /// What a token with this key and these claims was accepted by.
+    fn basis(&self, key: &Key, claims: &Claims) -> Vec<Mark> {
+        let expected = &self.expected;
+        let issuer = claims.issuer.as_deref();
+        vec![
+            key.mark(),
+            said_mark("type", expected.kind.as_deref()),
+            said_mark("issuer", issuer.filter(|_| !expected.issuers.is_empty())),
+            said_mark("audience", claims.audience(expected)),
+        ]
+    }
+
     /// Judges a token: its form, its key, its signature, its time, and what it grants, in this order. Nothing that it says
     /// is told of before its signature is good.
     ///
@@ -217,10 +305,12 @@ impl Tokens {
             return Err(AuthRefusal::Issuer);
         }
         claims.judge(&self.expected, now)?;
+        let mut basis = self.basis(key, &claims);
         Ok(Accepted {
-            rights: self.rights(&members, claims.issuer.as_deref())?,
+            rights: self.rights(&members, claims.issuer.as_deref(), &mut basis)?,
             until: claims.holds_until(&self.expected),
             claims,
+            basis,
         })
     }
 
@@ -236,13 +326,19 @@ impl Tokens {
         &self,
         members: &Map<String, Value>,
         issuer: Option<&str>,
+        basis: &mut Vec<Mark>,
     ) -> Result<Rights, AuthRefusal> {
         let mut rights = Rights::default();
         if let Some(value) = members.get(&self.claim) {
             claims::grant(value, self.patterns_max, &mut rights)?;
+            basis.push(said_mark("claim", Some(&self.claim)));
         }
         for rule in self.rules.iter() {
+            let before = rights.count();
             rule.apply(members, issuer, self.patterns_max, &mut rights)?;
+            if rights.count() > before {
+                basis.push(rule.mark());
+            }
             if rights.count() > self.patterns_max {
                 return Err(AuthRefusal::Rights);
             }

@@ -308,6 +308,7 @@ fn sentence(reason: AuthRefusal) -> &'static str {
         | AuthRefusal::TwoTokens
         | AuthRefusal::Origin
         | AuthRefusal::PublishKey
+        | AuthRefusal::Revoked
         | AuthRefusal::Denied => "this is a matter of the request, and not of the token",
     }
 }
