@@ -660,6 +660,15 @@ def replica():
                         right=("age", "s"),
                     ),
                     lines(
+                        "Taken back",
+                        """Subjects, tokens and topics whose rights were taken back and are kept in Redis. age: how long ago each replica has
+                        read them. Above a second, streams that come with a token show nothing there.""",
+                        ("max(tidegate_denied_entries{})", "entries"),
+                        ("max by (instance) (tidegate_denied_read_age_seconds{})", "age {{instance}}"),
+                        unit="s",
+                        right=("entries", "none"),
+                    ),
+                    lines(
                         "Held back by address, by limit",
                         """An address had as much as one may (limits.address). replays: a read of the log waited. The others:
                         refused. not limited: more addresses came than are known.""",

@@ -16,9 +16,10 @@ mod supervisor;
 use self::background::Background;
 use self::jwks::Fetching;
 use self::supervisor::{Inherited, State};
-use crate::auth::Authority;
 use crate::auth::jwks::KeySets;
+use crate::auth::{Authority, Revocations};
 use crate::config::{Config, Engine, Origins};
+use crate::follow::denials::Denials;
 use crate::follow::reads::Reads;
 use crate::http::accept::Listener;
 use crate::http::{Answers, Auth, Gateway, Guard, Intake, Rules, ops_router, router};
@@ -109,7 +110,18 @@ impl App {
             [(); 2].map(|()| Places::new(config.limits.replays_max, each_max, metrics.clone())),
             config.limits.page_bytes_max,
         );
-        let streams = Arc::new(stream_settings(config, &metrics));
+        let authority = authority(config, &KeySets::default());
+        let denials = Denials::new(Arc::new(Revocations::new(
+            authority.clone(),
+            config.stream.age_max,
+        )));
+        let streams = Arc::new(stream_settings(config, denials.revocations(), &metrics));
+        tasks.spawn(denials.clone().run(
+            broker.clone(),
+            hub.clone(),
+            metrics.clone(),
+            background.clone(),
+        ));
         let sockets = start_sockets(config.engine, &streams, &reads)?;
         let intake = Intake::new(&config.publish, metrics.clone());
         let answers = Answers::new(config.limits.answer_bytes_max, metrics.clone());
@@ -117,10 +129,11 @@ impl App {
             hub,
             broker,
             reads,
+            denials,
             streams,
             addresses: Addresses::new(metrics.clone()),
             metrics,
-            rules: Swap::new(rules(config, &KeySets::default())),
+            rules: Swap::new(rules(config, authority)),
             publish: config.publish.clone(),
             publishing: Semaphore::new(config.publish.in_flight_max),
             intake,
@@ -133,7 +146,13 @@ impl App {
             reached,
             leaving: AtomicBool::new(false),
         });
-        let fetching = Fetching::new(gateway.metrics.clone(), tasks.clone(), &background);
+        let judged = gateway.clone();
+        let fetching = Fetching::new(
+            Arc::new(move || judge_streams(&judged)),
+            gateway.metrics.clone(),
+            tasks.clone(),
+            &background,
+        );
         fetching.begin(&key_sets(&gateway), &config.auth.jwks);
         let (stop, bodies) = (background.clone(), gateway.bodies.clone());
         tasks.spawn(async move { stop.run_until_cancelled(bodies.watch()).await });
@@ -198,7 +217,10 @@ impl App {
         let gateway = &self.gateway;
         say_limits(config, &gateway.metrics);
         // Sets that are fetched already serve on.
-        gateway.rules.set(rules(config, &key_sets(gateway)));
+        let authority = authority(config, &key_sets(gateway));
+        gateway.rules.set(rules(config, authority));
+        // After the rules: a stream that is admitted meanwhile has not seen this edition.
+        judge_streams(gateway);
         self.fetching.begin(&key_sets(gateway), &config.auth.jwks);
         // Whether it is so by the new rules is seen again by the next request.
         gateway.metrics.forwarded_without_key.set(0);
@@ -347,28 +369,44 @@ fn start_sockets(
         .map_err(|why| format!("no threads for streams: {why}"))
 }
 
+/// Ends the streams whose rights are gone by the rules in force.
+fn judge_streams(gateway: &Gateway) {
+    let authority = gateway.rules.get().auth.authority.clone();
+    gateway.denials.revocations().judge_by(authority);
+    gateway.hub.wake_all_streams();
+}
+
 /// The key sets that are fetched.
 fn key_sets(gateway: &Gateway) -> KeySets {
     gateway.rules.get().auth.authority.tokens().sets.clone()
 }
 
-/// Rules of a configuration, with what was fetched before of the same key sets.
-fn rules(config: &Config, fetched: &KeySets) -> Rules {
+/// Who may do what by a configuration, with what was fetched before of the same key sets.
+fn authority(config: &Config, fetched: &KeySets) -> Authority {
     let mut settings = config.auth.settings.clone();
     settings.tokens.sets = settings.tokens.sets.taking_over(fetched);
+    Authority::new(settings)
+}
+
+fn rules(config: &Config, authority: Authority) -> Rules {
     Rules {
         auth: Auth {
-            authority: Authority::new(settings),
+            authority,
             is_open: config.auth.open_publishing,
             cookie: config.auth.cookie.clone(),
             query_token: config.auth.query_token,
+            denied_max: config.auth.denied_max,
         },
         limits: config.limits.clone(),
         address: config.address_limits(),
     }
 }
 
-fn stream_settings(config: &Config, metrics: &Arc<Metrics>) -> StreamSettings {
+fn stream_settings(
+    config: &Config,
+    revocations: &Arc<Revocations>,
+    metrics: &Arc<Metrics>,
+) -> StreamSettings {
     StreamSettings {
         replica: config.replica.name.clone(),
         heartbeat: config.stream.heartbeat,
@@ -378,6 +416,7 @@ fn stream_settings(config: &Config, metrics: &Arc<Metrics>) -> StreamSettings {
         repair_time: config.repair.time,
         retention: Swap::new(config.retention()),
         drain: Arc::new(Drain::new(config.drain.time)),
+        revocations: revocations.clone(),
         metrics: metrics.clone(),
     }
 }

@@ -30,6 +30,12 @@ pub fn ndjson(bytes: &[u8]) {
     crate::http::fuzz::ndjson(bytes);
 }
 
+/// What is to be taken back: as a client sends it, and as a store keeps it.
+pub fn denial(bytes: &[u8]) {
+    crate::http::fuzz::disconnect(bytes);
+    crate::auth::fuzz::denial(bytes);
+}
+
 /// A token.
 pub fn token(bytes: &[u8]) {
     crate::auth::fuzz::token(bytes);
@@ -161,11 +167,12 @@ mod tests {
     use super::*;
     use std::fs;
 
-    const TARGETS: [(&str, fn(&[u8])); 10] = [
+    const TARGETS: [(&str, fn(&[u8])); 11] = [
         ("head", head),
         ("query", query),
         ("cursor", cursor),
         ("ndjson", ndjson),
+        ("denial", denial),
         ("token", token),
         ("credentials", credentials),
         ("keys", keys),

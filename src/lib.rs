@@ -23,6 +23,8 @@
 //! hub, and what it is behind by from [`follow`]; [`ingest`] brings raw publishes to the broker. Then
 //! comes [`http`], and [`app`] starts and stops it all for [`cli`], whose commands speak to a gateway through
 //! [`client`]. That and [`app`] connect to others through [`dial`]. `tests/tidy_arrows.rs` holds the direction.
+// Futures that hold the whole gateway are deeper than the compiler looks by default.
+#![recursion_limit = "256"]
 
 pub mod address;
 pub mod app;

@@ -44,6 +44,12 @@ impl Pattern {
         Ok(Self(text.into()))
     }
 
+    /// That of all topics, but for those of the gateway's own.
+    #[must_use]
+    pub fn all() -> Self {
+        Self("*".into())
+    }
+
     /// As [`Pattern::parse`], of topics of the gateway's own as well.
     ///
     /// # Errors
@@ -84,6 +90,22 @@ impl Pattern {
     pub fn covers(&self, topic: &Topic) -> bool {
         let is_meant = !topic.is_reserved() || self.0.starts_with(Topic::RESERVED);
         is_meant && self.fits(topic)
+    }
+
+    /// Whether each topic that the other covers is covered. False where it is not plain: this one must be the same, a
+    /// beginning and a `*`, or the other one a topic's name.
+    #[must_use]
+    pub fn includes(&self, other: &Self) -> bool {
+        if self == other {
+            return true;
+        }
+        if other.is_exact() {
+            return Topic::parse(other.as_str()).is_ok_and(|topic| self.covers(&topic));
+        }
+        let begin = self.0.trim_end_matches('*');
+        let is_beginning = begin.len() < self.0.len() && !begin.contains('*');
+        let of_own = |pattern: &Self| pattern.0.starts_with(Topic::RESERVED);
+        is_beginning && other.prefix().starts_with(begin) && (of_own(self) || !of_own(other))
     }
 
     /// What every topic that fits begins with.
@@ -245,6 +267,38 @@ mod tests {
         }
         for bad in ["", "a,b", "a#*", "tidegate.*"] {
             assert!(Pattern::parse(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_includes_what_plainly_lies_below_it() {
+        let table = [
+            ("*", "a", true),
+            ("*", "a*b", true),
+            ("*", "*", true),
+            ("*", "**", true),
+            ("**", "*", true),
+            ("team:*", "team:7:*", true),
+            ("team:*", "team:7", true),
+            ("team:*", "team:*", true),
+            ("team:*", "team:*:x", true),
+            ("team:*", "team*", false),
+            ("team:*", "*", false),
+            ("team:*", "teams", false),
+            ("a", "a", true),
+            ("a", "a*", false),
+            ("a*b", "a*b", true),
+            ("a*b", "axb", true),
+            // It is so, and not plain.
+            ("a*b", "ax*b", false),
+            ("*", "tidegate.*", false),
+            ("*", "tidegate.connections", false),
+            ("tide*", "tidegate.*", false),
+            ("tidegate.*", "tidegate.c*", true),
+        ];
+        for (one, other, expected) in table {
+            let [granted, wanted] = [one, other].map(|text| Pattern::parse_any(text).unwrap());
+            assert_eq!(granted.includes(&wanted), expected, "{one} {other}");
         }
     }
 

@@ -29,10 +29,15 @@ const ROOMS: [(&str, &[&str]); 16] = [
     ("broker", &["words", "metrics"]),
     ("limits", &["words", "metrics"]),
     ("auth", &["words", "metrics"]),
-    ("follow", &["words", "metrics", "limits", "hub", "broker"]),
+    (
+        "follow",
+        &["words", "metrics", "limits", "auth", "hub", "broker"],
+    ),
     (
         "stream",
-        &["words", "metrics", "limits", "hub", "broker", "follow"],
+        &[
+            "words", "metrics", "limits", "auth", "hub", "broker", "follow",
+        ],
     ),
     ("ingest", &["metrics", "broker", "follow"]),
     (

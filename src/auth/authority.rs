@@ -5,17 +5,21 @@ use super::algorithm::Algorithm;
 use super::claims::{self, Claims, Expected, Seconds};
 use super::credentials::Credential;
 use super::grant::{Grant, Who};
-use super::jwks::KeySets;
+use super::holder::Holder;
+use super::jwks::{KeySets, State};
 use super::jws::Jws;
 use super::key::Key;
 use super::keyring::{Keyring, find};
 use super::known::{Known, hash_of};
+use super::mark::Mark;
 use super::publisher::{self, KEY_PREFIX, Publisher};
 use super::rights::Rights;
 use super::rule::ClaimRule;
 use crate::metrics::AuthRefusal;
+use crate::topic::Topic;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Map, Value};
+use std::collections::HashSet;
 use std::sync::Arc;
 use subtle::ConstantTimeEq as _;
 
@@ -67,6 +71,8 @@ pub struct Authority {
     /// Of whom nothing is known.
     nobody: Grant,
     known: Arc<Known>,
+    /// What rights may live by, but for the keys of tokens.
+    marks: HashSet<Mark>,
 }
 
 /// A token that is good.
@@ -78,6 +84,8 @@ pub struct Accepted {
     pub claims: Claims,
     /// Until when.
     pub until: Seconds,
+    /// What it was accepted and granted by.
+    basis: Vec<Mark>,
 }
 
 impl Authority {
@@ -87,10 +95,11 @@ impl Authority {
         let all = Arc::new(Rights::all());
         let everyones = settings.anonymous.clone();
         Self {
-            open: Grant::new(Who::Anyone, all.clone(), None),
-            nobody: Grant::new(Who::Anyone, Arc::default(), everyones),
+            open: Grant::new(Who::Anyone, Holder::default(), all.clone(), None),
+            nobody: Grant::new(Who::Anyone, Holder::default(), Arc::default(), everyones),
             all,
             known: Arc::new(Known::new(settings.tokens_known_max)),
+            marks: settings.marks().collect(),
             settings,
         }
     }
@@ -161,6 +170,7 @@ impl Authority {
             return Ok(grant);
         }
         let accepted = self.settings.tokens.judge(text, now)?;
+        let holder = Holder::of_token(&accepted.claims, accepted.basis, accepted.until);
         let Claims {
             subject,
             issuer,
@@ -175,7 +185,7 @@ impl Authority {
             issued_at,
         };
         let everyones = self.settings.anonymous.clone();
-        let grant = Grant::new(who, Arc::new(accepted.rights), everyones).until(accepted.until);
+        let grant = Grant::new(who, holder, Arc::new(accepted.rights), everyones);
         self.known.put(hash, grant.clone(), keys);
         Ok(grant)
     }
@@ -190,14 +200,49 @@ impl Authority {
             key.ct_eq(text.as_bytes()).into()
         });
         if is_own {
-            return Some(Grant::new(Who::KeyHolder, self.all.clone(), everyones));
+            let holder = Holder::of_key(publish_key_mark(text));
+            return Some(Grant::new(
+                Who::KeyHolder,
+                holder,
+                self.all.clone(),
+                everyones,
+            ));
         }
         if !text.starts_with(KEY_PREFIX) {
             return None;
         }
         let publisher = publisher::find(&self.settings.publishers, text)?;
         let who = Who::Publisher(publisher.name.clone());
-        Some(Grant::new(who, publisher.rights.clone(), everyones))
+        let holder = Holder::of_key(publisher.mark());
+        Some(Grant::new(who, holder, publisher.rights.clone(), everyones))
+    }
+
+    /// Whether a stream of these topics may go on: all that its right lives by is there still, and what it reads by
+    /// everybody's right everybody may read.
+    ///
+    /// It may be ended although another judgement would grant the same. Its client comes back, and is judged anew.
+    #[must_use]
+    pub(super) fn still_grants(&self, holder: &Holder, topics: &[Topic]) -> bool {
+        let may_all_read = |topic: &Topic| {
+            !self.asks(Action::Subscribe) || self.nobody.allows(Action::Subscribe, topic)
+        };
+        if holder.is_everybody() {
+            return topics.iter().all(may_all_read);
+        }
+        let Tokens { keys, sets, .. } = &self.settings.tokens;
+        let fetched = sets.keys();
+        let is_key = |mark: &Mark| {
+            let fetched = fetched.iter().flat_map(|set| set.iter());
+            let mut all = keys.keys().iter().chain(fetched);
+            all.any(|key| key.mark() == *mark)
+        };
+        let is_there = |mark: &Mark| self.marks.contains(mark) || is_key(mark);
+        let mut basis = holder.basis().iter();
+        if holder.is_of_token() && sets.iter().any(|set| set.state() == State::Away) {
+            // The key comes first. What it is worth is known when the set is: nothing ends by a provider that is away.
+            basis.next();
+        }
+        basis.all(is_there) && holder.lent().iter().all(may_all_read)
     }
 
     /// What everybody may of whom nothing is asked.
@@ -207,11 +252,64 @@ impl Authority {
     }
 }
 
+impl Settings {
+    fn marks(&self) -> impl Iterator<Item = Mark> {
+        let own = self.publish_key.as_ref();
+        let own = own.map(|key| publish_key_mark(key.expose_secret()));
+        let publishers = self.publishers.iter().map(Publisher::mark);
+        own.into_iter().chain(publishers).chain(self.tokens.marks())
+    }
+}
+
+fn publish_key_mark(key: &str) -> Mark {
+    Mark::of("publish_key", &[key.as_bytes()])
+}
+
+/// Of what a token must say, and says; none where nothing is asked.
+fn said_mark(kind: &str, said: Option<&str>) -> Mark {
+    let parts = said.map(str::as_bytes);
+    Mark::of(kind, parts.as_slice())
+}
+
 impl Tokens {
     /// Whether there is anything that signs tokens.
     #[must_use]
     pub fn are_known(&self) -> bool {
         !self.keys.is_empty() || !self.sets.is_empty()
+    }
+
+    /// What the right of a token may live by, but for its key.
+    fn marks(&self) -> Vec<Mark> {
+        let Expected {
+            issuers,
+            audiences,
+            kind,
+            ..
+        } = &self.expected;
+        let mut marks = vec![
+            said_mark("type", kind.as_deref()),
+            said_mark("claim", Some(&self.claim)),
+        ];
+        for (word, each) in [("issuer", issuers), ("audience", audiences)] {
+            if each.is_empty() {
+                marks.push(said_mark(word, None));
+            }
+            marks.extend(each.iter().map(|one| said_mark(word, Some(one))));
+        }
+        marks.extend(self.rules.iter().map(ClaimRule::mark));
+        marks
+    }
+
+    /// What a token with this key and these claims was accepted by.
+    fn basis(&self, key: Mark, claims: &Claims) -> Vec<Mark> {
+        let expected = &self.expected;
+        let issuer = claims.issuer.as_deref();
+        vec![
+            key,
+            said_mark("type", expected.kind.as_deref()),
+            said_mark("issuer", issuer.filter(|_| !expected.issuers.is_empty())),
+            said_mark("audience", claims.audience(expected)),
+        ]
     }
 
     /// Judges a token: its form, its key, its signature, its time, and what it grants, in this order. Nothing that it says
@@ -221,7 +319,7 @@ impl Tokens {
     /// The first that is wrong.
     pub fn judge(&self, token: &str, now: Seconds) -> Result<Accepted, AuthRefusal> {
         let jws = Jws::read(token, self.bytes_max)?;
-        let issuer = self.issuer_of_signer(&jws, token)?;
+        let (issuer, key) = self.signer(&jws, token)?;
         if !fits_kind(self.expected.kind.as_deref(), jws.kind.as_deref()) {
             return Err(AuthRefusal::Type);
         }
@@ -231,26 +329,24 @@ impl Tokens {
             return Err(AuthRefusal::Issuer);
         }
         claims.judge(&self.expected, now)?;
+        let mut basis = self.basis(key, &claims);
         Ok(Accepted {
-            rights: self.rights(&members, claims.issuer.as_deref())?,
+            rights: self.rights(&members, claims.issuer.as_deref(), &mut basis)?,
             until: claims.holds_until(&self.expected),
             claims,
+            basis,
         })
     }
 
-    /// The one issuer that the key signs for that has signed the token; none if it signs for any.
-    fn issuer_of_signer(
-        &self,
-        jws: &Jws<'_>,
-        token: &str,
-    ) -> Result<Option<Box<str>>, AuthRefusal> {
+    /// Of the key that has signed the token: the one issuer that it signs for, none if it signs for any, and its mark.
+    fn signer(&self, jws: &Jws<'_>, token: &str) -> Result<(Option<Box<str>>, Mark), AuthRefusal> {
         for _ in 0..LOOKS_MAX {
             let generation = self.sets.generation();
             let sets = self.sets.keys();
             let fetched = sets.iter().flat_map(|set| set.iter());
             let keys: Vec<&Key> = self.keys.keys().iter().chain(fetched).collect();
             let refusal = match signer(&keys, jws) {
-                Ok(key) => return Ok(key.issuer.clone()),
+                Ok(key) => return Ok((key.issuer.clone(), key.mark())),
                 Err(refusal) => refusal,
             };
             if self.sets.is_empty() || !may_be_of_newer_key(&keys, jws) {
@@ -271,13 +367,19 @@ impl Tokens {
         &self,
         members: &Map<String, Value>,
         issuer: Option<&str>,
+        basis: &mut Vec<Mark>,
     ) -> Result<Rights, AuthRefusal> {
         let mut rights = Rights::default();
         if let Some(value) = members.get(&self.claim) {
             claims::grant(value, self.patterns_max, &mut rights)?;
+            basis.push(said_mark("claim", Some(&self.claim)));
         }
         for rule in self.rules.iter() {
+            let before = rights.count();
             rule.apply(members, issuer, self.patterns_max, &mut rights)?;
+            if rights.count() > before {
+                basis.push(rule.mark());
+            }
             if rights.count() > self.patterns_max {
                 return Err(AuthRefusal::Rights);
             }

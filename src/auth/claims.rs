@@ -66,6 +66,14 @@ impl Claims {
         self.expires_at.saturating_add(whole(expected.leeway))
     }
 
+    /// The audience by which it is for us; none if it is for none.
+    #[must_use]
+    pub(super) fn audience<'a>(&self, expected: &'a Expected) -> Option<&'a str> {
+        let said = self.audiences.as_ref()?;
+        let mut ours = expected.audiences.iter();
+        ours.find(|ours| said.contains(ours)).map(String::as_str)
+    }
+
     /// Judges them at a time.
     ///
     /// # Errors

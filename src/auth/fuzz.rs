@@ -5,6 +5,7 @@ use super::algorithm::Algorithm;
 use super::authority::Tokens;
 use super::claims::{Expected, Seconds};
 use super::credentials::Fields;
+use super::denylist::{Denial, Denylist};
 use super::jwk::key_set;
 use super::jwks::KeySets;
 use super::key::Key;
@@ -72,6 +73,16 @@ pub(crate) fn fields(bytes: &[u8]) {
     if let Ok(Some(credential)) = fields.credential("__Host-tidegate") {
         assert!(text.contains(credential.text));
     }
+}
+
+/// A denial as a store keeps it. What cannot be read is learnt all the same.
+pub(crate) fn denial(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    if let Some(denial) = Denial::parse(&text) {
+        assert_eq!(Denial::parse(&denial.text()), Some(denial));
+    }
+    let mut list = Denylist::default();
+    assert!(list.learn(1, &text, 1) && !list.learn(1, &text, 2));
 }
 
 /// Keys in a file.

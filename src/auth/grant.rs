@@ -2,13 +2,13 @@
 
 use super::action::Action;
 use super::claims::Seconds;
+use super::holder::Holder;
 use super::rights::Rights;
 use crate::topic::{Pattern, Topic};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::digest;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// In whose name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,35 +77,33 @@ impl Stretch {
     }
 }
 
-/// Rights that hold until a time. Cloning shares them, and takes no lock. [`Who`] is shared as well: what a stream keeps
-/// of it is eight bytes.
+/// Rights that hold until a time. Cloning shares them, and takes no lock. What a stream keeps of it is its [`Holder`],
+/// behind eight bytes.
 #[derive(Clone, Debug)]
 pub struct Grant {
     who: Arc<Who>,
+    holder: Arc<Holder>,
     own: Arc<Rights>,
     everyones: Option<Arc<Rights>>,
-    expires_at: Option<Seconds>,
     has_credential: bool,
 }
 
 impl Grant {
     /// Of whom with these rights, and with those of everyone.
     #[must_use]
-    pub(super) fn new(who: Who, own: Arc<Rights>, everyones: Option<Arc<Rights>>) -> Self {
+    pub(super) fn new(
+        who: Who,
+        holder: Holder,
+        own: Arc<Rights>,
+        everyones: Option<Arc<Rights>>,
+    ) -> Self {
         Self {
             has_credential: who != Who::Anyone,
             who: Arc::new(who),
+            holder: Arc::new(holder),
             own,
             everyones,
-            expires_at: None,
         }
-    }
-
-    /// The same until a time.
-    #[must_use]
-    pub(super) fn until(mut self, time: Seconds) -> Self {
-        self.expires_at = Some(time);
-        self
     }
 
     /// Whether this may be done to this topic.
@@ -120,6 +118,34 @@ impl Grant {
     pub fn has_any(&self, action: Action) -> bool {
         let has = |rights: &Arc<Rights>| rights.is_all() || !rights.patterns(action).is_empty();
         has(&self.own) || self.everyones.as_ref().is_some_and(has)
+    }
+
+    /// Whether this may be done to every topic that fits the pattern. Only what is plain is seen: the same pattern, one
+    /// that is a beginning and a `*`, or all.
+    #[must_use]
+    pub fn covers(&self, action: Action, wanted: &Pattern) -> bool {
+        let everyones = self.everyones.as_ref();
+        self.own.cover(action, wanted) || everyones.is_some_and(|all| all.cover(action, wanted))
+    }
+
+    /// Whom a stream of these topics is of, that this grant allows to read them.
+    #[must_use]
+    pub fn holder_of<'a>(&self, topics: impl Iterator<Item = &'a Topic>) -> Arc<Holder> {
+        if self.holder.is_everybody() {
+            return self.holder.clone();
+        }
+        let is_lent = |topic: &&Topic| !self.own.allow(Action::Subscribe, topic);
+        let lent: Vec<Topic> = topics.filter(is_lent).cloned().collect();
+        if lent.is_empty() {
+            return self.holder.clone();
+        }
+        Arc::new(self.holder.with_lent(lent))
+    }
+
+    /// Whom this is of.
+    #[must_use]
+    pub fn holder(&self) -> &Arc<Holder> {
+        &self.holder
     }
 
     /// Whether what operators ask is answered.
@@ -178,19 +204,6 @@ impl Grant {
         self.has_credential
     }
 
-    /// The same, since the Unix epoch.
-    #[must_use]
-    pub fn ends(&self) -> Option<Duration> {
-        let seconds = u64::try_from(self.expires_at?).unwrap_or_default();
-        Some(Duration::from_secs(seconds))
-    }
-
-    /// When the rights end, in seconds since 1970; none if they do not.
-    #[must_use]
-    pub fn expires_at(&self) -> Option<Seconds> {
-        self.expires_at
-    }
-
     /// An idempotency key as the log knows it. Keys of one publisher are not those of another: each would take the other's
     /// event for its own, and publish nothing.
     ///
@@ -233,7 +246,8 @@ mod tests {
             let patterns: Vec<_> = texts.iter().map(|text| pattern(text).unwrap()).collect();
             Arc::new(Rights::of(&patterns, &[Action::Subscribe]))
         };
-        Grant::new(who, rights(patterns), Some(rights(everyones)))
+        let (own, all) = (rights(patterns), rights(everyones));
+        Grant::new(who, Holder::default(), own, Some(all))
     }
 
     fn bearer(subject: Option<&str>, issuer: Option<&str>) -> Who {
@@ -287,7 +301,8 @@ mod tests {
             assert_eq!(found, expected, "{patterns:?}");
             assert_eq!(grant.listed_wholly().len(), wholly, "{patterns:?}");
         }
-        let all = Grant::new(Who::KeyHolder, Arc::new(Rights::all()), None);
+        let all = Arc::new(Rights::all());
+        let all = Grant::new(Who::KeyHolder, Holder::default(), all, None);
         assert_eq!(all.listed()[0].lists, Lists::All);
     }
 

@@ -1,6 +1,7 @@
 //! One key that tokens are verified with.
 
 use super::algorithm::Algorithm;
+use super::mark::Mark;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::signature::{self, RsaParameters, RsaPublicKeyComponents, UnparsedPublicKey};
@@ -17,6 +18,8 @@ pub struct Key {
     pub(super) issuer: Option<Box<str>>,
     algorithm: Algorithm,
     material: Material,
+    /// Of the material.
+    mark: Mark,
 }
 
 /// What is behind it. An RSA key never becomes a secret: the two are never one variant.
@@ -74,6 +77,7 @@ impl Key {
         Ok(Self::new(
             algorithm,
             Material::Secret(hmac::Key::new(kind, secret)),
+            &[secret],
         ))
     }
 
@@ -95,7 +99,7 @@ impl Key {
             n: n.to_vec(),
             e: e.to_vec(),
         };
-        Ok(Self::new(algorithm, Material::Rsa(key)))
+        Ok(Self::new(algorithm, Material::Rsa(key), &[n, e]))
     }
 
     /// A point of P-256 (65 bytes), of P-384 (97 bytes), or the key of Ed25519 (32 bytes).
@@ -115,16 +119,28 @@ impl Key {
         if bytes.len() != expected || (uncompressed && bytes.first() != Some(&4)) {
             return Err(format!("this is no key for {}", algorithm.as_str()));
         }
-        Ok(Self::new(algorithm, Material::Point(bytes.to_vec())))
+        let material = Material::Point(bytes.to_vec());
+        Ok(Self::new(algorithm, material, &[bytes]))
     }
 
-    fn new(algorithm: Algorithm, material: Material) -> Self {
+    fn new(algorithm: Algorithm, material: Material, parts: &[&[u8]]) -> Self {
         Self {
             id: None,
             issuer: None,
             algorithm,
             material,
+            mark: Mark::of(algorithm.as_str(), parts),
         }
+    }
+
+    /// By which the same key is known again: its material, and what it is called and for whom.
+    pub(super) fn mark(&self) -> Mark {
+        let text = |text: &Option<Box<str>>| format!("{text:?}");
+        let (id, issuer) = (text(&self.id), text(&self.issuer));
+        Mark::of(
+            "key",
+            &[&self.mark.bytes(), id.as_bytes(), issuer.as_bytes()],
+        )
     }
 
     /// The same, called so in the header of tokens (`kid`).

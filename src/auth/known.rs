@@ -71,7 +71,7 @@ impl Known {
             Some(grant) => (grant.clone(), false),
             None => (generations.old.remove(hash)?, true),
         };
-        if grant.expires_at().is_none_or(|at| now >= at) {
+        if grant.holder().expires_at().is_none_or(|at| now >= at) {
             generations.young.remove(hash);
             return None;
         }
@@ -123,11 +123,14 @@ impl Generations {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::auth::claims::Claims;
     use crate::auth::grant::Who;
+    use crate::auth::holder::Holder;
     use std::sync::Arc;
 
     fn grant(until: Seconds) -> Grant {
-        Grant::new(Who::KeyHolder, Arc::default(), None).until(until)
+        let holder = Holder::of_token(&Claims::default(), Vec::new(), until);
+        Grant::new(Who::KeyHolder, holder, Arc::default(), None)
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! A key is `tgk_` and 43 letters that are 32 random bytes. The configuration has its SHA-256 alone, so that whoever reads
 //! the file cannot publish. A hash that is slow on purpose would add nothing: nobody guesses 256 bits.
 
+use super::mark::Mark;
 use super::rights::Rights;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -88,6 +89,14 @@ pub struct Publisher {
     pub hash: KeyHash,
     /// What it may do.
     pub rights: Arc<Rights>,
+}
+
+impl Publisher {
+    /// By which the same entry is known again: with other rights it is another one.
+    pub(super) fn mark(&self) -> Mark {
+        let rights = format!("{:?}", self.rights);
+        Mark::of("publisher", &[&self.hash.0, rights.as_bytes()])
+    }
 }
 
 /// Checks a publisher's name.

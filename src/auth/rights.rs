@@ -79,6 +79,16 @@ impl Rights {
                 .any(|pattern| pattern.covers(topic))
     }
 
+    /// Whether this may be done to every topic that fits a pattern, as far as that is plain.
+    #[must_use]
+    pub fn cover(&self, action: Action, wanted: &Pattern) -> bool {
+        self.all
+            || self
+                .patterns(action)
+                .iter()
+                .any(|granted| granted.includes(wanted))
+    }
+
     /// Whether what operators ask is answered.
     #[must_use]
     pub fn allow_operate(&self) -> bool {

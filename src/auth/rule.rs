@@ -12,6 +12,7 @@
 //! What grants nothing is no error: most tokens lack some claim.
 
 use super::action::Action;
+use super::mark::Mark;
 use super::rights::{Rights, pattern};
 use crate::metrics::AuthRefusal;
 use crate::topic::{Pattern, Topic};
@@ -76,6 +77,11 @@ impl ClaimRule {
             .collect();
         pattern(&example).map_err(|why| why.to_string())?;
         Ok(rule)
+    }
+
+    /// By which the same rule is known again.
+    pub(super) fn mark(&self) -> Mark {
+        Mark::of("rule", &[format!("{self:?}").as_bytes()])
     }
 
     fn texts(&self) -> impl Iterator<Item = &str> {

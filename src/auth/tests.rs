@@ -646,7 +646,7 @@ fn a_key_is_told_from_a_token() {
     assert!(may(&billing, Action::Subscribe, "public:x"));
     let bearer = ask(&token(&claims(&json!({"tidegate":{"subscribe":["a"]}})))).unwrap();
     assert!(may(&bearer, Action::Subscribe, "a") && may(&bearer, Action::Subscribe, "public:x"));
-    assert_eq!(bearer.expires_at(), Some(NOW + 90));
+    assert_eq!(bearer.holder().expires_at(), Some(NOW + 90));
     let nobody = authority.grant(None, NOW).unwrap();
     assert!(may(&nobody, Action::Subscribe, "public:x") && !nobody.has_credential());
     assert!(!may(&nobody, Action::Subscribe, "a") && !nobody.allows_operating());

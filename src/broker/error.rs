@@ -19,6 +19,10 @@ pub enum BrokerError {
     /// `limits.topics_max` topics exist already.
     #[error("there are {0} topics already, and limits.topics_max allows no more")]
     TooManyTopics(u64),
+    /// As much was taken back as may be kept (`auth.denied_max`); what is older stays. Retrying helps when some of it is
+    /// over.
+    #[error("there are {0} denials already, and auth.denied_max allows no more")]
+    TooManyDenials(u64),
     /// It is published, but fewer replicas of Redis than `log.wait_replicas` have confirmed it in
     /// time: a failover now may lose it. Retry with the same idempotency key.
     #[error("{replicas} of {wanted} replicas have confirmed it in time")]

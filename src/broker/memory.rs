@@ -1,5 +1,6 @@
 //! The memory broker: a [`Ledger`] in this process. One replica, nothing to install.
 
+use super::denials::{DenialKind, DenialPage, Denials};
 use super::{
     BrokerError, Fleet, Interest, Ledger, Live, LivePath, Publication, Retention, TopicState,
 };
@@ -19,6 +20,7 @@ const LIVE_QUEUE: usize = 1024;
 pub struct Memory {
     ledger: Mutex<Ledger>,
     live: mpsc::Sender<Live>,
+    denials: Mutex<Denials>,
 }
 
 impl Memory {
@@ -34,7 +36,11 @@ impl Memory {
         let ledger = Mutex::new(Ledger::new(retention, now_ms()));
         let answers = confirm_all(wanted, live.clone());
         (
-            Self { ledger, live },
+            Self {
+                ledger,
+                live,
+                denials: Mutex::default(),
+            },
             LivePath { events, interest },
             answers,
         )
@@ -43,6 +49,32 @@ impl Memory {
     /// Keeps other bounds from now on.
     pub(super) fn retain(&self, retention: Retention) {
         self.ledger().configure(retention, now_ms());
+    }
+
+    fn denials(&self) -> MutexGuard<'_, Denials> {
+        self.denials.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    #[expect(
+        clippy::unused_async,
+        reason = "the same shape as the broker that has to wait"
+    )]
+    pub(super) async fn deny(
+        &self,
+        kind: DenialKind,
+        text: &str,
+        keep_ms: u64,
+        most: usize,
+    ) -> Result<u64, BrokerError> {
+        self.denials().deny(kind, text, keep_ms, most, now_ms())
+    }
+
+    #[expect(
+        clippy::unused_async,
+        reason = "the same shape as the broker that has to wait"
+    )]
+    pub(super) async fn denied(&self, since: u64) -> Result<DenialPage, BrokerError> {
+        Ok(self.denials().since(since, now_ms()))
     }
 
     fn ledger(&self) -> MutexGuard<'_, Ledger> {

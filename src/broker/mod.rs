@@ -4,6 +4,7 @@
 //! this one with live frames. It knows neither subscribers nor HTTP.
 
 pub mod channels;
+mod denials;
 mod error;
 mod ledger;
 mod live_path;
@@ -13,6 +14,7 @@ mod record;
 pub mod redis;
 mod subscriptions;
 
+pub use denials::{DenialKind, DenialPage};
 pub use error::BrokerError;
 pub use ledger::{Bounds, Ledger, LiveFrames, Retention, Rule};
 pub use live_path::{Interest, Live, LivePath};
@@ -23,6 +25,7 @@ pub use subscriptions::Subscriptions;
 use crate::id::Id;
 use crate::log::{ClockName, Followed, History, ReadRequest, Reading};
 use crate::topic::{PartitionNo, Topic};
+use std::time::Duration;
 
 /// A log, of one of the kinds that exist.
 #[derive(Debug)]
@@ -168,6 +171,30 @@ impl Broker {
     /// As [`Broker::read`].
     pub async fn topic(&self, topic: &Topic) -> Result<Option<TopicState>, BrokerError> {
         either!(self, broker => broker.topic(topic).await)
+    }
+
+    /// Takes a right back for the fleet, and says when that was, in milliseconds of the store's clock. It is kept for so
+    /// long; there are `most` of them at most.
+    ///
+    /// # Errors
+    /// As [`Broker::read`]; [`BrokerError::TooManyDenials`], and [`BrokerError::Unreplicated`] as for a publish.
+    pub async fn deny(
+        &self,
+        kind: DenialKind,
+        text: &str,
+        keep: Duration,
+        most: usize,
+    ) -> Result<u64, BrokerError> {
+        let keep_ms = crate::time::millis(keep);
+        either!(self, broker => broker.deny(kind, text, keep_ms, most).await)
+    }
+
+    /// What was taken back after a time, a page of it.
+    ///
+    /// # Errors
+    /// As [`Broker::read`].
+    pub async fn denied(&self, since: u64) -> Result<DenialPage, BrokerError> {
+        either!(self, broker => broker.denied(since).await)
     }
 
     /// Says that this replica lives, and what has changed of its subscribers by topic; `anew` has all that

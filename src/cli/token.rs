@@ -331,6 +331,7 @@ pub(super) fn sentence(reason: AuthRefusal) -> &'static str {
         | AuthRefusal::TwoTokens
         | AuthRefusal::Origin
         | AuthRefusal::PublishKey
+        | AuthRefusal::Revoked
         | AuthRefusal::Denied => "this is a matter of the request, and not of the token",
     }
 }

@@ -33,6 +33,8 @@ pub struct Auth {
     pub cookie: String,
     /// Whether a token may stand in the query, as `access_token`.
     pub query_token: bool,
+    /// What may be taken back at a time, at most.
+    pub denied_max: usize,
     /// Files with secrets that every user of the machine may read.
     pub readable_by_all: Vec<String>,
     /// How key sets are kept that are fetched.
@@ -70,6 +72,7 @@ impl Auth {
             open_publishing: is_open,
             cookie: cookie(s),
             query_token: s.flag("auth.query_token", "false"),
+            denied_max: s.count("auth.denied_max", "10000"),
             readable_by_all,
             jwks,
         };

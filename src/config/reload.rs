@@ -5,7 +5,7 @@ use super::source::Faults;
 
 /// Keys that a reload takes: who may read and write, the way to Redis, the limits of requests, what the log keeps, and
 /// what is logged. All others are taken at the start.
-pub const RELOADABLE: [&str; 56] = [
+pub const RELOADABLE: [&str; 57] = [
     "auth.publish_key",
     "auth.publish_key_file",
     "auth.open_publishing",
@@ -33,6 +33,7 @@ pub const RELOADABLE: [&str; 56] = [
     "auth.anonymous",
     "auth.cookie",
     "auth.query_token",
+    "auth.denied_max",
     "redis.url",
     "redis.url_file",
     "redis.sentinel_username",

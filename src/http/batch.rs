@@ -138,7 +138,7 @@ fn looks_like_batch(data: &[u8]) -> bool {
 }
 
 /// The name of the first member that is wanted, if the text is a JSON object.
-fn first_member(text: &[u8], is_wanted: impl Fn(&str) -> bool) -> Option<String> {
+pub(super) fn first_member(text: &[u8], is_wanted: impl Fn(&str) -> bool) -> Option<String> {
     let mut json = serde_json::Deserializer::from_slice(text);
     let found = json.deserialize_map(FirstMember(is_wanted)).ok()?;
     json.end().ok()?;

@@ -2,9 +2,11 @@
 
 use super::accept::is_flood;
 use super::batch::read_line;
+use super::disconnect;
 use super::guard::let_through;
 use super::query::{NOTHING, Query};
 use super::vocabulary::Vocabulary;
+use crate::auth::Denial;
 use crate::topic::{Pattern, Topic};
 use axum::body::Body;
 use axum::http::{Request, Response};
@@ -44,6 +46,13 @@ pub(crate) fn head(bytes: &[u8]) {
         // What is malformed ends the connection with an error.
         let _ended = tokio::join!(serve, ask);
     });
+}
+
+/// What a client would have taken back.
+pub(crate) fn disconnect(bytes: &[u8]) {
+    if let Ok(denial) = disconnect::read(bytes) {
+        assert_eq!(Denial::parse(&denial.text()), Some(denial));
+    }
 }
 
 /// What was let through is to a proxy, which decodes and tidies up, what it is to us.

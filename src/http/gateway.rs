@@ -5,6 +5,7 @@ use super::intake::Intake;
 use crate::auth::Authority;
 use crate::broker::Broker;
 use crate::config::{Limits, Publish};
+use crate::follow::denials::Denials;
 use crate::follow::reads::Reads;
 use crate::hub::Hub;
 use crate::limits::{AddressLimits, Addresses};
@@ -30,6 +31,8 @@ pub struct Auth {
     pub cookie: String,
     /// Whether a token may stand in the query.
     pub query_token: bool,
+    /// What may be taken back at a time, at most.
+    pub denied_max: usize,
 }
 
 /// What requests are judged by. A reload of the configuration replaces it.
@@ -48,6 +51,7 @@ pub struct Gateway {
     pub hub: Arc<Hub>,
     pub broker: Arc<Broker>,
     pub reads: Reads,
+    pub denials: Arc<Denials>,
     pub streams: Arc<StreamSettings>,
     pub metrics: Arc<Metrics>,
     pub rules: Swap<Rules>,

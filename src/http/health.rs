@@ -96,6 +96,8 @@ pub(super) async fn metrics(
     let tokens = gateway.rules.get().auth.authority.tokens_known();
     gateway.metrics.tokens_known.set(gauge(tokens));
     tell_key_sets(&gateway);
+    let age = gateway.denials.age().as_secs_f64();
+    gateway.metrics.denied_read_age.set(age);
     gateway.broker.count_connections();
     let (text, kind) = gateway.metrics.text();
     Ok(([(header::CONTENT_TYPE, kind)], text))

@@ -14,6 +14,7 @@ mod answers;
 mod batch;
 mod cors;
 mod cut;
+mod disconnect;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod gate;

@@ -11,6 +11,7 @@ pub(super) const PATHS: &[&str] = &[
     "/topics",
     "/topics/TOPIC",
     "/topics/TOPIC/events",
+    "/disconnect",
 ];
 /// Paths for operators.
 pub(super) const OPS_PATHS: &[&str] = &["/healthz", "/readyz", "/metrics", "/streams"];
@@ -40,6 +41,8 @@ fn methods_of(path: &str) -> &'static str {
         "GET, HEAD, POST and OPTIONS"
     } else if topic.is_some_and(|topic| !topic.contains('/')) {
         "GET, HEAD and DELETE"
+    } else if path == "/disconnect" {
+        "POST"
     } else {
         "GET and HEAD"
     }

@@ -39,6 +39,12 @@ struct Body<'a> {
 }
 
 impl Problem {
+    /// 204, without a word: an `EventSource` does not come back.
+    #[must_use]
+    pub(super) fn for_good() -> Self {
+        Self::new(StatusCode::NO_CONTENT, "", "")
+    }
+
     /// 400: the request can never succeed as it is.
     #[must_use]
     pub(super) fn bad_request(detail: impl Into<String>) -> Self {
@@ -270,6 +276,11 @@ impl From<BrokerError> for Problem {
                 "too many topics",
                 why.to_string(),
             ),
+            BrokerError::TooManyDenials(_) => Self::new(
+                StatusCode::INSUFFICIENT_STORAGE,
+                "too many denials",
+                format!("{why}; nothing was taken back"),
+            ),
             BrokerError::OutOfMemory => Self {
                 status: StatusCode::INSUFFICIENT_STORAGE,
                 title: "out of memory",
@@ -292,6 +303,9 @@ impl From<BrokerError> for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
+        if self.status == StatusCode::NO_CONTENT {
+            return self.status.into_response();
+        }
         let body = Body {
             title: self.title,
             status: self.status.as_u16(),

@@ -16,7 +16,8 @@ use crate::limits::Lease;
 use crate::log::History;
 use crate::metrics::{AddressLimit, CloseReason, Refusal, WayOut};
 use crate::stream::body::{Outside, StreamBody};
-use crate::stream::open::{MaybeOpen, open};
+use crate::stream::life::Life;
+use crate::stream::open::{MaybeOpen, Opening, open};
 use crate::stream::registry::{Opened, StreamGuard};
 use crate::stream::request::{Begin, StreamRequest};
 use crate::stream::sockets::Handoff;
@@ -143,7 +144,9 @@ async fn subscribe(
         }
     };
     // Before anything is said of this replica, taken of it, or wanted.
-    request.expires_at = caller.grant().ends();
+    let connections = Topic::parse(Topic::CONNECTIONS).ok();
+    let connections = connections.iter().filter(|_| request.connections);
+    request.life = caller.life(request.topics.iter().chain(connections));
     let request = match caller.clear(&gateway, request) {
         Ok(request) => request,
         Err(problem) => {
@@ -202,7 +205,7 @@ async fn subscribe(
             WayOut::Body
         },
     });
-    let (ends_at, expires_at) = (request.ends_at, request.expires_at);
+    let (ends_at, life) = (request.ends_at, request.life.clone());
     let task_waker = Arc::new(TaskWaker::default());
     let opening = open(
         gateway.hub.clone(),
@@ -214,8 +217,15 @@ async fn subscribe(
         name,
     );
     let took = gateway.metrics.start.start_timer();
-    let opened = MaybeOpen::within(Box::pin(opening), gateway.open_wait).await;
+    let opening = unless_denied(&gateway, &life, opening);
+    let opened = MaybeOpen::within(opening, gateway.open_wait).await;
     took.observe_duration();
+    if opened.stream().is_some()
+        && let Some(answer) = caller.denial(&gateway)
+    {
+        guard.close(CloseReason::Revoked);
+        return Caller::<OpenStream>::refuse_denied(&gateway, answer).into_response();
+    }
     if opened.stream().is_some_and(Stream::is_over_for_good) {
         guard.close(CloseReason::Ended);
         return StatusCode::NO_CONTENT.into_response();
@@ -229,7 +239,7 @@ async fn subscribe(
         return stream_headers(slot.leave(Handoff {
             opened,
             guard,
-            expires_at,
+            life,
         }));
     }
     let body = StreamBody::new(
@@ -243,10 +253,27 @@ async fn subscribe(
             peer: address,
             end_of_carrier: end_of_carrier(),
             ends_at,
-            expires_at,
+            life,
         },
     );
     stream_headers(body.into_axum())
+}
+
+/// A stream that is open by a token begins only when it is known what was taken back until now. A replica that does not hear
+/// the store shows it nothing: neither what its window has, nor what others publish.
+fn unless_denied(
+    gateway: &Gateway,
+    life: &Life,
+    opening: impl Future<Output = Stream> + Send + 'static,
+) -> Opening {
+    if !life.holder.is_of_token() {
+        return Box::pin(opening);
+    }
+    let denials = gateway.denials.clone();
+    Box::pin(async move {
+        let (stream, ()) = tokio::join!(opening, denials.read_anew());
+        stream
+    })
 }
 
 /// What the stream takes of what one address may. None where addresses are neither told nor limited.
@@ -324,7 +351,7 @@ fn request(
         ends_at: query
             .duration("max_age", "")?
             .map(|age| CoarseInstant::now() + age.min(AGE_MAX)),
-        expires_at: None,
+        life: Life::default(),
         heartbeat_events,
         envelope,
         ignored,

@@ -52,6 +52,8 @@ label! {
         Age = "age",
         /// The right to it has ended, as its client was told before.
         Expired = "expired",
+        /// The right to it was taken back, or what that lived by.
+        Revoked = "revoked",
         /// All of its topics have ended.
         Ended = "ended",
         /// This replica is going, and the stream's slice of the drain has come.
@@ -242,6 +244,8 @@ label! {
         Grant = "grant",
         /// It grants more patterns than `auth.patterns_max`.
         Rights = "rights",
+        /// It was taken back.
+        Revoked = "revoked",
         /// It is good, and does not grant this.
         Denied = "denied",
     }

@@ -13,6 +13,7 @@
 //! So it does not notice either that its time is over while its reader takes nothing. [`Bodies::watch`]
 //! looks at all of them now and then, and has the carrier of such a one end.
 
+use super::life::Life;
 use super::listing::{SLICE, Seen, StreamState, Top};
 use super::open::{MaybeOpen, Opening};
 use super::out::Out;
@@ -43,6 +44,8 @@ use tokio_util::sync::CancellationToken;
 const LOOK: Duration = Duration::from_secs(1);
 /// Looks after which one that is to be cut, and was not asked to be, is ended with its carrier.
 const LOOKS_CUT: u8 = 2;
+/// The same for one whose right was taken back: it is not given another second.
+const LOOKS_REVOKED: u8 = 1;
 /// The same for one that is to end cleanly: its reader may be slow.
 const LOOKS_CLEAN: u8 = 60;
 
@@ -106,19 +109,13 @@ pub struct Outside {
     /// As in the request, for as long as there is no stream that knows of it.
     pub ends_at: Option<CoarseInstant>,
     /// As in the request, likewise.
-    pub expires_at: Option<Duration>,
+    pub life: Life,
 }
 
 impl Outside {
     /// This time, or the end that the client wants, if that comes first.
     fn not_after_end(&self, time: Instant) -> Instant {
         self.ends_at.map_or(time, |end| end.instant().min(time))
-    }
-
-    /// How the stream is over, if the right to it has ended before it could begin.
-    fn expired(&self) -> Option<Ending> {
-        let is_expired = self.expires_at.is_some_and(|at| clock() >= at);
-        is_expired.then_some(Ending::Cut(CloseReason::Expired))
     }
 }
 
@@ -274,16 +271,17 @@ impl Outlet {
     fn overdue(&self) -> Option<Ending> {
         match &self.state {
             State::Live(stream) | State::Reading(stream, ..) => stream.overdue(Now::read().instant),
-            State::Opening(_) => {
-                if self.settings.drain.has_begun() {
-                    return Some(Ending::Cut(CloseReason::Drain));
-                }
-                self.outside.expired()
-            }
+            State::Opening(_) => self.cut_before_begun(),
             State::Flushing | State::Cut => Some(Ending::Cut(self.guard.reason)),
             State::Over => Some(Ending::Clean(self.guard.reason)),
             State::Moving => None,
         }
+    }
+
+    fn cut_before_begun(&self) -> Option<Ending> {
+        let life = &self.outside.life;
+        life.cut_before_begun(&self.settings, clock())
+            .map(Ending::Cut)
     }
 
     fn look(&mut self) {
@@ -303,6 +301,7 @@ impl Outlet {
         };
         self.overdue = self.overdue.saturating_add(1);
         let looks = match ending {
+            Ending::Cut(CloseReason::Revoked) => LOOKS_REVOKED,
             Ending::Cut(_) => LOOKS_CUT,
             Ending::Clean(_) => LOOKS_CLEAN,
         };
@@ -346,6 +345,8 @@ impl Outlet {
                 Poll::Pending => {
                     let ending = if self.settings.drain.has_begun() {
                         Some(Ending::Cut(CloseReason::Drain))
+                    } else if stream.is_revoked() {
+                        Some(Ending::Cut(CloseReason::Revoked))
                     } else {
                         stream.overdue(Now::read().instant)
                     };
@@ -370,11 +371,11 @@ impl Outlet {
             self.state = State::Live(Box::new(stream));
             return Poll::Ready(());
         }
-        if self.settings.drain.has_begun() {
-            self.end(Ending::Cut(CloseReason::Drain));
+        self.state = State::Opening(opening);
+        if let Some(ending) = self.cut_before_begun() {
+            self.end(ending);
             return Poll::Ready(());
         }
-        self.state = State::Opening(opening);
         self.heartbeat_meanwhile(cx)
     }
 
@@ -387,10 +388,6 @@ impl Outlet {
                 .is_some_and(|end| end <= CoarseInstant::now())
             {
                 self.end(Ending::Clean(CloseReason::Limit));
-                return Poll::Ready(());
-            }
-            if let Some(ending) = self.outside.expired() {
-                self.end(ending);
                 return Poll::Ready(());
             }
             self.settings.metrics.heartbeats.inc();

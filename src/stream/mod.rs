@@ -5,6 +5,7 @@
 //! | [`request`] | what a subscriber asks for, checked |
 //! | [`open`] | how a stream begins: a state machine that waits for history, subscription and clock, and its future |
 //! | [`turn`] | the life of one stream as a state machine: what to write next, what to read, when to wake |
+//! | [`life`] | by whose right it is open, and whether that was taken back |
 //! | `greeting`, `options`, `expiry`, `cursor`, [`out`] | its parts: what is written first, what few ask for, the end of its right, what the client knows, what is to be written |
 //! | [`settings`] | what all streams of this replica go by, and the drain |
 //! | [`registry`] | how many are open, and what is said at their end |
@@ -19,6 +20,7 @@ pub mod body;
 mod cursor;
 mod expiry;
 mod greeting;
+pub mod life;
 pub mod listing;
 pub mod open;
 mod options;

@@ -1,10 +1,10 @@
 //! What a subscriber asks for, checked, and where its stream begins.
 
+use super::life::Life;
 use crate::cursor::Cursor;
 use crate::log::History;
 use crate::time::CoarseInstant;
 use crate::topic::Topic;
-use std::time::Duration;
 
 /// What a subscriber asked for, checked.
 #[derive(Clone, Debug, Default)]
@@ -21,8 +21,8 @@ pub struct StreamRequest {
     pub limit: Option<u64>,
     /// Ends then (`max_age`, counted from the request): also while it opens, or waits for the log.
     pub ends_at: Option<CoarseInstant>,
-    /// When the right to it ends, since the Unix epoch: it is told before, and then it is cut.
-    pub expires_at: Option<Duration>,
+    /// By whose right. If that ends, the client is told before, and then the stream is cut.
+    pub life: Life,
     /// Heartbeats as events.
     pub heartbeat_events: bool,
     /// Each event as one JSON object that says its topic.

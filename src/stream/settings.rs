@@ -1,5 +1,6 @@
 //! What all streams of this replica go by, and the drain that ends them.
 
+use crate::auth::Revocations;
 use crate::broker::Retention;
 use crate::metrics::Metrics;
 use crate::swap::Swap;
@@ -28,6 +29,8 @@ pub struct StreamSettings {
     pub retention: Swap<Retention>,
     /// The drain.
     pub drain: Arc<Drain>,
+    /// Whether their rights still hold.
+    pub revocations: Arc<Revocations>,
     /// The metrics.
     pub metrics: Arc<Metrics>,
 }
@@ -73,6 +76,26 @@ impl Jitter {
     }
 }
 
+/// When in the time of a drain a stream is cut, from its beginning to its end. There are very many streams: two bytes will do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct DrainSlot(u16);
+
+impl DrainSlot {
+    /// Of what was drawn, 0 to 1.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "what is drawn lies between 0 and 1, and what does not becomes one of both"
+    )]
+    pub(super) fn of(chance: f32) -> Self {
+        Self((chance * f32::from(u16::MAX)) as u16)
+    }
+
+    fn part(self) -> f32 {
+        f32::from(self.0) / f32::from(u16::MAX)
+    }
+}
+
 /// When this replica began to go, and how long it takes.
 #[derive(Debug)]
 pub struct Drain {
@@ -101,11 +124,11 @@ impl Drain {
         self.began.get().is_some()
     }
 
-    /// When the stream that drew `slot`, 0 to 1, is cut: all of them over four fifths of the time,
+    /// When the stream of this slot is cut: all of them over four fifths of the time,
     /// so that the last still have time to be flushed.
-    pub(super) fn cut_at(&self, slot: f32) -> Option<CoarseInstant> {
+    pub(super) fn cut_at(&self, slot: DrainSlot) -> Option<CoarseInstant> {
         self.began
             .get()
-            .map(|began| *began + self.time.mul_f32(0.8 * slot))
+            .map(|began| *began + self.time.mul_f32(0.8 * slot.part()))
     }
 }

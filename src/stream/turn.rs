@@ -18,12 +18,14 @@
 use super::cursor::{Refresh, SentCursor};
 use super::expiry::Expiry;
 use super::greeting::Greeting;
+use super::life;
 use super::options::{StreamOptions, Watch};
 use super::out::Out;
 use super::request::{Begin, StreamRequest};
-use super::settings::{Jitter, StreamSettings};
+use super::settings::{DrainSlot, Jitter, StreamSettings};
 use super::show::{Unheeding, Writer};
 use super::tally::age_of;
+use crate::auth::{Edition, Holder};
 use crate::hub::WakerId;
 use crate::hub::reader::{Lag, Reader, Step};
 use crate::hub::wake_source::WakeSource;
@@ -110,12 +112,15 @@ pub struct Stream {
     life_at: CoarseInstant,
     /// The end of its right, if that has one.
     expiry: Option<Box<Expiry>>,
+    /// By whose right it is open, as in [`life::Life`]; its two parts by themselves take less room.
+    holder: Arc<Holder>,
+    seen: Edition,
     held_since: Option<CoarseInstant>,
     sent: SentCursor,
     /// Events shown.
     events: u64,
     refresh: Refresh,
-    drain_slot: f32,
+    drain_slot: DrainSlot,
     caught_up: bool,
     replay: Replay,
 }
@@ -149,7 +154,7 @@ impl Stream {
         now: Now,
     ) -> Self {
         let aged_at = now.instant + settings.age_max.mul_f64(1.0 - jitter.age / 4.0);
-        let expiry = request.expires_at.map(|at| {
+        let expiry = request.life.holder.ends().map(|at| {
             let expiry = Expiry::new(at, aged_at, jitter.heartbeat, (now.instant, now.wall));
             Box::new(expiry)
         });
@@ -169,7 +174,9 @@ impl Stream {
                 .as_ref()
                 .map_or(aged_at, |expiry| expiry.look_at(now + settings.heartbeat)),
             expiry,
-            drain_slot: jitter.drain_slot,
+            holder: request.life.holder.clone(),
+            seen: request.life.seen,
+            drain_slot: DrainSlot::of(jitter.drain_slot),
             options: StreamOptions::of(request, reader.hub(), waker),
             held_since: None,
             caught_up: false,
@@ -283,10 +290,17 @@ impl Stream {
     /// As [`Stream::turn`], and calls `others` wherever other threads may change the hub between two
     /// looks at it: for a simulation that has them do so.
     pub fn turn_while(&mut self, now: Now, out: &mut Out, mut others: impl FnMut()) -> Turn {
+        // Read before it is judged: what changes meanwhile is seen in the next turn.
+        let edition = self.settings.revocations.edition();
+        if self.is_revoked() {
+            // Nothing more is said, not even what is missing.
+            return Turn::Over(Ending::Cut(CloseReason::Revoked));
+        }
+        self.seen = edition;
         for block in self.take_blocks() {
             out.push(block);
         }
-        let ending = self.overdue(now.instant);
+        let ending = self.over_by_time(now.instant);
         if let Some(ending) = ending.or_else(|| self.look_at_life(now, out)) {
             return self.leave(ending, out, &mut others);
         }
@@ -365,8 +379,32 @@ impl Stream {
         }
     }
 
+    /// The topics that it shows, for whoever asks whether it may.
+    fn shown_topics(&self) -> Vec<Topic> {
+        let connections = self
+            .watch()
+            .and_then(|_| Topic::parse(Topic::CONNECTIONS).ok());
+        self.topics().cloned().chain(connections).collect()
+    }
+
+    /// Whether the right by which it is open was taken back.
+    pub(super) fn is_revoked(&self) -> bool {
+        let revocations = &self.settings.revocations;
+        life::is_revoked(revocations, (&self.holder, self.seen), || {
+            self.shown_topics()
+        })
+    }
+
     /// How the stream is over, if its time has come, whether or not its socket takes anything.
     pub(super) fn overdue(&self, now: CoarseInstant) -> Option<Ending> {
+        if self.is_revoked() {
+            return Some(Ending::Cut(CloseReason::Revoked));
+        }
+        self.over_by_time(now)
+    }
+
+    /// The same by time alone.
+    fn over_by_time(&self, now: CoarseInstant) -> Option<Ending> {
         if self
             .settings
             .drain

@@ -180,6 +180,8 @@ fn exercise(guarded: &mut Guarded, user: &str, ways: &[Way]) -> BTreeSet<String>
     eventually("a publish is acknowledged", || answer().status == 200);
     assert_eq!(stream.next_data(1), ["after the restart"]);
     assert_eq!(replicas[1].delete("/topics/news").status, 200);
+    let taken_back = replicas[1].post("/disconnect", &[], r#"{"topics":"none:*"}"#);
+    assert_eq!(taken_back.status, 200, "{}", taken_back.text());
     drop((stream, back));
     eventually("unread topics are unsubscribed", || {
         guarded.used().contains("unsubscribe")

@@ -181,11 +181,12 @@ fn wait_for_refused(gateway: &Gateway, reason: &str, count: f64) {
 }
 
 const PUBLISH: &str = "POST /events/news";
-const WRITES: [&str; 4] = [
+const WRITES: [&str; 5] = [
     PUBLISH,
     "POST /events",
     "POST /events/news?end",
     "DELETE /topics/news",
+    "POST /disconnect",
 ];
 
 /// What was published under this topic, if anything.
@@ -339,7 +340,7 @@ fn a_page_of_another_origin_publishes_nothing() {
             200
         );
     }
-    wait_for_refused(&gateway, "cross_site", 30.0);
+    wait_for_refused(&gateway, "cross_site", 35.0);
     assert_eq!(
         gateway.get("/topics").json()["topics"],
         serde_json::json!([])
@@ -387,7 +388,7 @@ fn on_loopback_without_a_key_what_a_proxy_passes_on_from_elsewhere_only_reads() 
             200
         );
     }
-    wait_for_refused(&gateway, "forwarded", 16.0);
+    wait_for_refused(&gateway, "forwarded", 20.0);
     gateway.wait_for_metric("tidegate_forwarded_without_key", &[], 1.0);
     assert_eq!(gateway.logged_at_least(1, said).len(), 1, "once");
     assert_eq!(published(&gateway, "news"), 1);

@@ -29,6 +29,7 @@ fn opener(hub: &Arc<Hub>, request: StreamRequest, open_event: bool) -> Opener {
         repair_time: REPAIR,
         retention: Swap::new(retention(100)),
         drain: Arc::new(Drain::new(Duration::from_secs(1))),
+        revocations: Arc::default(),
         metrics: Metrics::new(),
     });
     let jitter = Jitter {

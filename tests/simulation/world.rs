@@ -907,6 +907,7 @@ fn settings(rng: &mut StdRng, retention: &Retention, metrics: &Arc<Metrics>) -> 
         repair_time: Duration::from_millis(*[200, 100_000].choose(rng).unwrap()),
         retention: Swap::new(retention),
         drain: Arc::new(Drain::new(Duration::from_secs(1))),
+        revocations: Arc::default(),
         metrics: metrics.clone(),
     }
 }

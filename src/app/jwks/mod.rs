@@ -8,6 +8,7 @@ use crate::config::Jwks;
 use crate::metrics::{KeySetFetch, Metrics};
 use crate::time::passed;
 use fetch::fetch;
+use std::fmt;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio_util::sync::CancellationToken;
@@ -26,8 +27,9 @@ pub(crate) async fn fetch_once(set: &KeySet, settings: &Jwks) -> Result<usize, S
 }
 
 /// Fetches all key sets, one task each.
-#[derive(Debug)]
 pub(super) struct Fetching {
+    /// Told when a set has other keys.
+    changed: Changed,
     metrics: Arc<Metrics>,
     tasks: TaskTracker,
     /// Ends the tasks of the settings in force.
@@ -35,10 +37,25 @@ pub(super) struct Fetching {
     stop: CancellationToken,
 }
 
+/// What is done when a set has other keys than before.
+pub(super) type Changed = Arc<dyn Fn() + Send + Sync>;
+
+impl fmt::Debug for Fetching {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fetching").finish_non_exhaustive()
+    }
+}
+
 impl Fetching {
     /// Fetches nothing yet; `stop` ends it.
-    pub(super) fn new(metrics: Arc<Metrics>, tasks: TaskTracker, stop: &CancellationToken) -> Self {
+    pub(super) fn new(
+        changed: Changed,
+        metrics: Arc<Metrics>,
+        tasks: TaskTracker,
+        stop: &CancellationToken,
+    ) -> Self {
         Self {
+            changed,
             metrics,
             tasks,
             running: Mutex::new(stop.child_token()),
@@ -57,6 +74,7 @@ impl Fetching {
                 keeper: set.settle(settings.timing, passed()),
                 set: set.clone(),
                 settings: settings.clone(),
+                changed: self.changed.clone(),
                 metrics: self.metrics.clone(),
                 told: None,
             };
@@ -73,6 +91,7 @@ struct Keep {
     keeper: Keeper,
     set: Arc<KeySet>,
     settings: Jwks,
+    changed: Changed,
     metrics: Arc<Metrics>,
     /// How it stood when that was last told.
     told: Option<State>,
@@ -103,6 +122,9 @@ impl Keep {
                 Err(why)
             }
         };
+        if taken == Ok(true) {
+            (self.changed)();
+        }
         self.metrics.key_set_fetched(match taken {
             Ok(true) => KeySetFetch::New,
             Ok(false) => KeySetFetch::Same,

@@ -107,6 +107,7 @@ fn of_server(code: &str, detail: &str, whole: &RedisError) -> CommandError {
         "TGAHEAD" => BrokerError::FarAhead(detail.to_owned()),
         "TGLARGE" => BrokerError::TooLarge(count),
         "TGTOPICS" => BrokerError::TooManyTopics(count),
+        "TGDENIALS" => BrokerError::TooManyDenials(count),
         "OOM" => BrokerError::OutOfMemory,
         "NOREPLICAS" | "LOADING" | "BUSY" | "TRYAGAIN" | "MISCONF" => {
             BrokerError::Unavailable(whole.to_string())
@@ -146,6 +147,7 @@ mod tests {
             ("TGENDED news", BrokerError::Ended("news".into()).into()),
             ("TGLARGE 65536", BrokerError::TooLarge(65_536).into()),
             ("TGTOPICS 10", BrokerError::TooManyTopics(10).into()),
+            ("TGDENIALS 9", BrokerError::TooManyDenials(9).into()),
             (
                 "OOM command not allowed when used memory > 'maxmemory'.",
                 BrokerError::OutOfMemory.into(),

@@ -520,6 +520,46 @@ redis.register_function({ function_name = F .. 'libraries', flags = { 'allow-oom
   return unused
 end })
 
+-- What was taken back. DENIED has subjects and tokens that are refused, DISCONNECTED patterns of topics whose streams were
+-- ended; the score is when, in milliseconds of this server. It is given out once, and only grows.
+local DENIED, DISCONNECTED = PREFIX .. ':denied', PREFIX .. ':disconnected'
+local DENIALS_SWEPT, DENIALS_PAGE = 100, 1000
+
+local function denials() return redis.call('ZCARD', DENIED) + redis.call('ZCARD', DISCONNECTED) end
+
+-- denied|disconnected text ms most  ->  when it was: takes a right back. The same text again counts from now on; what is
+-- older than `ms` makes room. There are `most` at most, and then the older stay.
+redis.register_function({ function_name = F .. 'deny', flags = { 'allow-oom' }, callback = function(_, a)
+  local now, meta, list, most = time_ms(), PREFIX .. ':meta', a[1] == 'denied' and DENIED or DISCONNECTED, tonumber(a[4])
+  local old = redis.call('ZRANGEBYSCORE', list, '-inf', int(now - tonumber(a[3])), 'LIMIT', 0, DENIALS_SWEPT)
+  if #old > 0 then redis.call('ZREM', list, unpack(old)) end
+  local at = int(math.max(now, tonumber(redis.call('HGET', meta, 'denied') or 0) + 1))
+  -- One that is there changes its score, and is counted then.
+  if redis.call('ZADD', list, 'XX', 'CH', at, a[2]) == 0 then
+    if denials() >= most then return refuse('TGDENIALS', int(most)) end
+    redis.call('ZADD', list, at, a[2])
+  end
+  redis.call('HSET', meta, 'denied', at)
+  return at
+end })
+
+-- since  ->  when the last was, what time it is, how many there are, up to where this page goes; then text and when of each
+redis.register_function({ function_name = F .. 'denied', flags = { 'no-writes' }, callback = function(_, a)
+  local last, cut, found = tonumber(redis.call('HGET', PREFIX .. ':meta', 'denied') or 0), math.huge, {}
+  for _, list in ipairs({ DENIED, DISCONNECTED }) do
+    local got = redis.call('ZRANGEBYSCORE', list, '(' .. a[1], '+inf', 'WITHSCORES', 'LIMIT', 0, DENIALS_PAGE)
+    for i = 1, #got, 2 do found[#found + 1] = { got[i], tonumber(got[i + 1]) } end
+    if #got == 2 * DENIALS_PAGE then cut = math.min(cut, tonumber(got[#got])) end
+  end
+  -- The field may be gone while the lists are there.
+  for _, entry in ipairs(found) do last = math.max(last, entry[2]) end
+  local reply = { int(last), int(time_ms()), int(denials()), int(math.min(cut, last)) }
+  for _, entry in ipairs(found) do
+    if entry[2] <= cut then reply[#reply + 1] = entry[1]; reply[#reply + 1] = int(entry[2]) end
+  end
+  return reply
+end })
+
 -- p topic replica  ->  first last length ended, and subscribers on other replicas
 redis.register_function({ function_name = F .. 'topic', flags = { 'no-writes' }, callback = function(_, a)
   local log, elsewhere = key(a[1], 'log:' .. a[2]), 0

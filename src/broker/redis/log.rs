@@ -27,7 +27,7 @@ impl Redis {
                 .arg(if item.end { "end" } else { "" })
                 .arg(item.idempotency_key.as_deref().unwrap_or_default());
         }
-        let answer = self.call_publish(&cmd).await?;
+        let answer = self.call_durably(&cmd).await?;
         let ids = decode::list(&answer).map_err(|_| self.unreadable())?;
         let ids: Result<Vec<_>, _> = ids.iter().map(decode::maybe_id).collect();
         ids.ok()
@@ -35,14 +35,14 @@ impl Redis {
             .ok_or_else(|| self.unreadable())
     }
 
-    /// Calls a function that publishes. If `log.wait_replicas` asks for it, it is done only when so
+    /// Calls a function whose write must last. If `log.wait_replicas` asks for it, it is done only when so
     /// many replicas have it: [WAIT](https://redis.io/docs/latest/commands/wait/), on the same
     /// connection. WAIT asks for the last write of that connection, so it relies on every call having
     /// written something: the function writes for a repeated key, too.
     ///
     /// Dropped while it waits, the event is published; the connection leaves its pool, since the
     /// answer to WAIT is still to come on it.
-    async fn call_publish(&self, cmd: &Cmd) -> Result<Value, BrokerError> {
+    pub(super) async fn call_durably(&self, cmd: &Cmd) -> Result<Value, BrokerError> {
         let settings = self.settings();
         if settings.wait_replicas == 0 {
             let answer = self.call_by(|| self.timed(self.publish_on_lane(cmd))).await;

@@ -2,7 +2,7 @@
 //!
 //! | key or channel | type | what |
 //! |---|---|---|
-//! | `tidegate:meta` | hash | `partitions`, written once |
+//! | `tidegate:meta` | hash | `partitions`, written once; `denied`, when something was taken back last |
 //! | `tidegate:{p}:clock` | hash | last id given out, `born`, run id of the process that wrote last, seams, losses, settings and rules |
 //! | `tidegate:{p}:log:<topic>` | stream | `prev`, `type`, `data`, and `end` or `gap` |
 //! | `tidegate:{p}:heads` | hash | topic to last id, and `end` |
@@ -15,6 +15,7 @@
 //! | `tidegate:inbox` | stream | XADD ingestion |
 //! | `tidegate:refused`, `tidegate:refused:second` | stream, text | the last raw publishes and inbox entries that were refused, and how many were noted within this second |
 //! | `tidegate:replicas`, `tidegate:subscribers:<replica>` | hash | heartbeats |
+//! | `tidegate:denied`, `tidegate:disconnected` | sorted set | what was taken back, by when: subjects and tokens by a hash of them; patterns of topics whose streams were ended |
 //! | `tidegate:libraries` | hash | function library to when a replica has used it last |
 //!
 //! `p` is the partition's number.
@@ -28,13 +29,14 @@
 //! | `rotation` | another way to Redis while streams are open: other credentials, other certificates, another server |
 //! | `error` | what a failure is, from what Redis says |
 //! | `library`, `functions` | the Lua sources; loading, calling and removing them |
-//! | `log`, `ingest` | what is asked: operations of the log; epochs, appends and the inbox |
+//! | `log`, `denials`, `ingest` | what is asked: operations of the log; what was taken back; epochs, appends and the inbox |
 //! | `live`, `pubsub` | the connection that hears, on its own so that Redis dropping a slow subscriber takes no command along |
 //! | `decode` | reading answers, entries and frames |
 
 mod access;
 mod client;
 pub(crate) mod decode;
+mod denials;
 mod error;
 mod functions;
 mod history;

@@ -2,12 +2,15 @@
 
 use super::cleared::{Cleared, Wants};
 use super::refused::{Refusal, Refused, problem};
-use crate::auth::{Action, Credential, Fields, Grant, Place, Seconds};
+use crate::auth::{
+    Action, Credential, Denial, DeniedAnswer, Edition, Fields, Grant, Place, Seconds,
+};
 use crate::http::gateway::{Auth, Gateway};
 use crate::http::problem::Problem;
 use crate::http::shown::Shown;
 use crate::metrics::{AuthRefusal, Metrics, Refusal as RefusedStream};
-use crate::topic::Topic;
+use crate::stream::life::Life;
+use crate::topic::{Pattern, Topic};
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Uri, header};
@@ -64,6 +67,10 @@ doing! {
     List, |_, _| ()
 }
 doing! {
+    /// Takes rights back, and ends streams.
+    Disconnect, |_, _| ()
+}
+doing! {
     /// Asks what operators ask.
     Operate, |_, _| ()
 }
@@ -106,6 +113,8 @@ pub(in crate::http) struct OfAnyPage;
 #[derive(Debug)]
 pub(in crate::http) struct Caller<A> {
     grant: Grant,
+    /// What was taken back after it may not be known to this judgement.
+    edition: Edition,
     to_do: PhantomData<A>,
 }
 
@@ -128,15 +137,21 @@ impl<A: Doing> FromRequestParts<Arc<Gateway>> for Caller<A> {
         parts: &mut Parts,
         gateway: &Arc<Gateway>,
     ) -> Result<Self, Refusal> {
+        // Before the rules: a stream sees whatever comes later.
+        let edition = gateway.denials.revocations().edition();
         let rules = gateway.rules.get();
         let auth = &rules.auth;
         let in_query = take_from_query(parts, auth);
         let is_operators = parts.extensions.get::<WithoutGate>().is_some();
         if is_operators || !auth.authority.asks(A::ACTION) {
-            return Ok(Self::of(auth.authority.open()));
+            return Ok(Self::of(auth.authority.open(), edition));
         }
         let judged = judge(auth, A::ACTION, parts, &in_query, now());
-        judged.map(Self::of).map_err(|reason| {
+        let judged = judged.map(|grant| Self::of(grant, edition));
+        if let Ok(caller) = &judged {
+            caller.check_denials(gateway).map_err(Refusal::Problem)?;
+        }
+        judged.map_err(|reason| {
             let refused = Refused {
                 reason,
                 action: A::ACTION,
@@ -155,9 +170,10 @@ impl<A: Doing> FromRequestParts<Arc<Gateway>> for Caller<A> {
 }
 
 impl<A: Doing> Caller<A> {
-    fn of(grant: Grant) -> Self {
+    fn of(grant: Grant, edition: Edition) -> Self {
         Self {
             grant,
+            edition,
             to_do: PhantomData,
         }
     }
@@ -176,6 +192,57 @@ impl<A: Doing> Caller<A> {
             return Ok(Cleared::new(wanted));
         };
         Err(self.refuse(gateway, action, Some(topic.as_str())))
+    }
+
+    /// Lets a caller through whose right was not taken back.
+    fn check_denials(&self, gateway: &Gateway) -> Result<(), Problem> {
+        if let Some(answer) = self.denial(gateway) {
+            let others = DeniedAnswer::Unauthorized;
+            let answer = if A::IS_STREAM { answer } else { others };
+            return Err(Self::refuse_denied(gateway, answer));
+        }
+        // A stream waits for what is known now, and is answered meanwhile.
+        if self.grant.holder().is_of_token() && !A::IS_STREAM && gateway.denials.is_stale() {
+            let problem = Problem::unavailable("what was taken back cannot be read");
+            // What reads events is counted where streams are, and this is none.
+            if A::ACTION != Action::Subscribe {
+                A::count(&gateway.metrics, &problem);
+            }
+            return Err(problem);
+        }
+        Ok(())
+    }
+
+    /// What a caller is answered whose right was taken back, as far as this replica knows.
+    pub(in crate::http) fn denial(&self, gateway: &Gateway) -> Option<DeniedAnswer> {
+        gateway.denials.revocations().denial(self.grant.holder())
+    }
+
+    /// Refuses a caller whose right was taken back.
+    pub(in crate::http) fn refuse_denied(gateway: &Gateway, answer: DeniedAnswer) -> Problem {
+        let refused = Refused {
+            reason: AuthRefusal::Revoked,
+            action: A::ACTION,
+            topic: None,
+        };
+        note(gateway, &refused);
+        let problem = match answer {
+            DeniedAnswer::NoContent => Problem::for_good(),
+            DeniedAnswer::Unauthorized => {
+                let rules = gateway.rules.get();
+                problem(&refused, &rules.auth, &HeaderMap::new())
+            }
+        };
+        A::count(&gateway.metrics, &problem);
+        problem
+    }
+
+    /// By whose right a stream of the caller is open.
+    pub(in crate::http) fn life<'a>(&self, topics: impl Iterator<Item = &'a Topic>) -> Life {
+        Life {
+            holder: self.grant.holder_of(topics),
+            seen: self.edition,
+        }
     }
 
     /// Whether there is any topic to which the caller may do it: asked before a body that names topics is read.
@@ -198,6 +265,26 @@ impl<A: Doing> Caller<A> {
             .map_err(|why| Problem::bad_request(format!("topic {}: {why}", Shown(name))))?;
         let cleared = self.clear(gateway, (A::ACTION, topic))?;
         Ok(cleared.into_inner().1)
+    }
+
+    /// Lets a denial through. Of topics, the right to all that fit the pattern is asked for; of anything else, to all.
+    ///
+    /// # Errors
+    /// As [`Caller::clear`].
+    pub(in crate::http) fn clear_denial(
+        &self,
+        gateway: &Gateway,
+        denial: Denial,
+    ) -> Result<Cleared<Denial>, Problem> {
+        let all = Pattern::all();
+        let wanted = match &denial {
+            Denial::Topics(pattern) => pattern,
+            Denial::Subject(..) | Denial::Token(..) | Denial::All => &all,
+        };
+        if self.grant.covers(A::ACTION, wanted) {
+            return Ok(Cleared::new(denial));
+        }
+        Err(self.refuse(gateway, A::ACTION, Some(wanted.as_str())))
     }
 
     fn refuse(&self, gateway: &Gateway, action: Action, topic: Option<&str>) -> Problem {

@@ -39,6 +39,15 @@ where
     Methods(on(MethodFilter::GET, handler))
 }
 
+/// POST alone.
+pub(in crate::http) fn post<H, T>(handler: H) -> Methods
+where
+    H: Handler<T, Arc<Gateway>>,
+    T: BeginsWithJudgement + 'static,
+{
+    Methods(on(MethodFilter::POST, handler))
+}
+
 impl Methods {
     /// The same, and this for another method.
     pub(in crate::http) fn and<H, T>(self, method: MethodFilter, handler: H) -> Self

@@ -18,7 +18,8 @@ mod methods;
 mod refused;
 
 pub(super) use caller::{
-    Caller, Delete, List, OfAnyPage, OpenStream, Operate, Publish, Subscribe, Unjudged, WithoutGate,
+    Caller, Delete, Disconnect, List, OfAnyPage, OpenStream, Operate, Publish, Subscribe, Unjudged,
+    WithoutGate,
 };
 pub(super) use cleared::Cleared;
-pub(super) use methods::{Methods, get};
+pub(super) use methods::{Methods, get, post};

@@ -82,6 +82,7 @@ pub(super) fn problem(refused: &Refused<'_>, auth: &Auth, headers: &HeaderMap) -
         AuthRefusal::Expired => told("the token has expired"),
         AuthRefusal::NotYet => told("the token is not valid yet"),
         AuthRefusal::TooLong => told("the token is too long"),
+        AuthRefusal::Revoked => told("the token was taken back"),
         // Which it was, its maker may find out with `tidegate token explain`.
         AuthRefusal::Malformed
         | AuthRefusal::Critical
@@ -122,6 +123,7 @@ fn sentence(there: &str, action: Action, auth: &Auth) -> String {
     let doing = match action {
         Action::Subscribe => "reading",
         Action::List => "listing",
+        Action::Disconnect => "disconnecting",
         Action::Operate => "this",
         _ => "publishing",
     };

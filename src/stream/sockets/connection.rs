@@ -20,6 +20,7 @@ use crate::hub::wake_source::WakeSource;
 use crate::log::Reading;
 use crate::metrics::{CloseReason, WayOut};
 use crate::sse::{HEARTBEAT, Span, chunk};
+use crate::stream::life::Life;
 use crate::stream::listing::{Seen, StreamState};
 use crate::stream::open::{MaybeOpen, Opening};
 use crate::stream::out::Out;
@@ -34,7 +35,6 @@ use rustix::net::SendFlags;
 use smallvec::SmallVec;
 use std::io::{self, Read as _};
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::task::AbortHandle;
 
 /// Bytes that a peer may send on an event stream before it is taken for something else.
@@ -47,11 +47,8 @@ const CHATTER_MAX: u32 = 64 * 1024;
     reason = "the large one is the usual one, and stands in the list itself"
 )]
 enum State {
-    /// It cannot begin yet; the task that waits for it, and when the right to it ends.
-    Opening {
-        task: AbortHandle,
-        expires_at: Option<Duration>,
-    },
+    /// It cannot begin yet; the task that waits for it, and by whose right.
+    Opening { task: AbortHandle, life: Life },
     /// It writes whenever there is something.
     Live(Stream),
     /// It waits for pages of the log. Few do at a time, so the stream goes behind a pointer.
@@ -86,7 +83,7 @@ pub(super) struct Connection {
 
 /// What a quiet stream costs in the list of its thread: it must not grow unnoticed.
 #[cfg(target_pointer_width = "64")]
-const _: () = assert!(size_of::<Option<Connection>>() <= 384);
+const _: () = assert!(size_of::<Option<Connection>>() <= 392);
 
 /// What a write came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,7 +111,7 @@ impl Connection {
                 Handoff {
                     opened,
                     guard,
-                    expires_at,
+                    life,
                 },
         } = handed_off;
         Self {
@@ -124,7 +121,7 @@ impl Connection {
                 MaybeOpen::Open(stream) => State::Live(stream),
                 MaybeOpen::Opening(opening) => State::Opening {
                     task: wait(opening),
-                    expires_at,
+                    life,
                 },
             },
             memberships: SmallVec::new(),
@@ -232,13 +229,8 @@ impl Connection {
 
     /// How it is over, if its time has come, whether or not its socket takes anything.
     pub(super) fn overdue(&self, now: CoarseInstant, settings: &StreamSettings) -> Option<Ending> {
-        if let State::Opening { expires_at, .. } = self.state {
-            // It has no slot of the drain's time yet, and nothing to show.
-            if settings.drain.has_begun() {
-                return Some(Ending::Cut(CloseReason::Drain));
-            }
-            let is_expired = expires_at.is_some_and(|at| clock() >= at);
-            return is_expired.then_some(Ending::Cut(CloseReason::Expired));
+        if let State::Opening { life, .. } = &self.state {
+            return life.cut_before_begun(settings, clock()).map(Ending::Cut);
         }
         self.stream().and_then(|stream| stream.overdue(now))
     }

@@ -1,11 +1,11 @@
 //! What accept hands over: a connection that hyper has let go of, and the stream that goes out on it.
 
 use super::gate::Place;
+use crate::stream::life::Life;
 use crate::stream::open::MaybeOpen;
 use crate::stream::registry::StreamGuard;
 use bytes::Bytes;
 use std::net::TcpStream;
-use std::time::Duration;
 
 /// What a request handler leaves for whoever takes the connection over.
 pub struct Handoff {
@@ -14,7 +14,7 @@ pub struct Handoff {
     /// Its place among the open streams.
     pub guard: StreamGuard,
     /// As in the request, for as long as there is no stream that knows of it.
-    pub expires_at: Option<Duration>,
+    pub life: Life,
 }
 
 impl Handoff {
