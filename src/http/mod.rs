@@ -25,6 +25,8 @@ mod intake;
 mod listing;
 mod name;
 mod nowhere;
+#[cfg(test)]
+mod openapi;
 mod problem;
 mod publish;
 mod query;

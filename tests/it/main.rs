@@ -47,6 +47,7 @@ mod make;
 mod map;
 mod metrics;
 mod nginx;
+mod openapi;
 mod operations;
 mod outage;
 mod proxies;
