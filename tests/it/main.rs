@@ -29,6 +29,7 @@ mod cli;
 mod config;
 mod connections;
 mod cors;
+mod decision;
 mod doctor;
 mod durability;
 mod ended;
