@@ -35,6 +35,7 @@ mod durability;
 mod ended;
 mod envelope;
 mod exactly_once;
+mod examples;
 mod fanout;
 mod foreign;
 mod hand_over;
