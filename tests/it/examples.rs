@@ -1,4 +1,4 @@
-//! Goal: the examples of docs/auth-examples.md run as they stand, and print what they show.
+//! Goal: the examples of docs/auth-examples.md run as they stand, and print what they show; the commands of docs/auth.md run.
 //!
 //! Method: each section in a folder of its own. Blocks that name a file are that file; commands are run from top to bottom,
 //! with the real binary. Only the gateway's address is exchanged.
@@ -10,7 +10,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 
 const PAGE: &str = include_str!("../../docs/auth-examples.md");
-/// Where the page has its gateway.
+const RIGHTS: &str = include_str!("../../docs/auth.md");
+/// Where the pages have their gateway.
 const SHOWN: &str = "127.0.0.1:8081";
 const SERVE: &str = "tidegate serve --config tidegate.toml & echo $! >tidegate.pid";
 
@@ -40,14 +41,7 @@ impl Section {
             return String::new();
         }
         let read = self.times_read();
-        let command = command.replace(SHOWN, &self.address.to_string());
-        let path = std::env::var("PATH").unwrap();
-        let said = Command::new("bash")
-            .args(["-euo", "pipefail", "-c", &command])
-            .current_dir(&self.folder.0)
-            .env("PATH", format!("{}:{path}", self.folder.0.display()))
-            .output()
-            .unwrap();
+        let said = self.shell(command).output().unwrap();
         assert!(said.status.success(), "{command}\n{said:?}");
         if command.starts_with("kill -HUP ") {
             eventually("the configuration was read again", || {
@@ -55,6 +49,21 @@ impl Section {
             });
         }
         String::from_utf8(said.stdout).unwrap()
+    }
+
+    fn shell(&self, command: &str) -> Command {
+        let command = command.replace(SHOWN, &self.address.to_string());
+        let path = std::env::var("PATH").unwrap();
+        let mut bash = Command::new("bash");
+        bash.args(["-euo", "pipefail", "-c", &command])
+            .current_dir(&self.folder.0)
+            .env("PATH", format!("{}:{path}", self.folder.0.display()));
+        bash
+    }
+
+    /// Starts a command that goes on.
+    fn follow(&self, command: &str) -> Process {
+        Process::spawn(command, &mut self.shell(command)).unwrap()
     }
 
     fn serve(&mut self) {
@@ -109,5 +118,52 @@ fn every_example_of_rights_runs_and_prints_what_it_shows() {
     assert!(
         run > 25 && compared > 4,
         "{run} commands, {compared} answers"
+    );
+}
+
+/// The commands that a section of docs/auth.md shows, indented.
+fn indented(title: &str) -> Vec<&'static str> {
+    let (_, section) = RIGHTS.split_once(&format!("\n## {title}\n")).unwrap();
+    let (section, _) = section.split_once("\n## ").unwrap();
+    let lines = section.lines().filter_map(|line| line.strip_prefix("    "));
+    lines
+        .filter(|line| line.contains("tidegate ") || line.starts_with("curl "))
+        .collect()
+}
+
+#[test]
+fn the_shortest_way_and_what_else_is_shown_of_rights_runs() {
+    let mut section = Section::begin();
+    let (_, config) = RIGHTS.split_once("\n```toml\n").unwrap();
+    let (config, _) = config.split_once("```\n").unwrap();
+    fs::write(section.folder.0.join("tidegate.toml"), config).unwrap();
+    // It is served at another address.
+    let [_, new, curl, publisher, publish] = indented("The shortest way")[..] else {
+        panic!("five commands");
+    };
+    section.serve();
+    section.run(new);
+    let curl = section.follow(&format!("exec {curl}"));
+    let shows = |text: &str| {
+        let lines = curl.stdout.all();
+        lines.iter().any(|line| line.contains(text))
+    };
+    eventually("the stream is open", || shows("tidegate.open"));
+    section.run(publisher);
+    let url = format!("tidegate publish --url http://{SHOWN}");
+    section.run(&publish.replace("tidegate publish", &url));
+    eventually("it shows what is published", || shows("data: hello"));
+    let [explain] = indented("Why a request is refused")[..] else {
+        panic!("one command");
+    };
+    assert!(section.run(explain).contains("user:42"));
+    let [key] = indented("Publishers with a key")[..] else {
+        panic!("one command");
+    };
+    let said = section.run(key);
+    let said: Vec<&str> = said.lines().collect();
+    assert!(
+        said[0].starts_with("tgk_") && said[1].starts_with("sha256:"),
+        "{said:?}"
     );
 }
