@@ -48,8 +48,8 @@ $(built): Cargo.toml Cargo.lock $(shell find src -type f)
 
 # --- checks -----------------------------------------------------------------------------------------------------------
 
-.PHONY: old-rules test-old-rule mutants model fuzz test quick ci test-tools fmt fmt-check lint doc test-rust test-valkey test-config test-dashboards test-load test-clients test-clients-lib test-fault test-abuse deny
-checks = test-tools fmt-check lint doc test-rust test-old-rule test-config test-dashboards test-load test-clients test-clients-lib test-fault test-abuse
+.PHONY: old-rules test-old-rule mutants model fuzz test quick ci test-tools fmt fmt-check lint doc test-rust test-valkey test-config test-api test-dashboards test-load test-clients test-clients-lib test-fault test-abuse deny
+checks = test-tools fmt-check lint doc test-rust test-old-rule test-config test-api test-dashboards test-load test-clients test-clients-lib test-fault test-abuse
 
 test: ## all checks: the one command that tells whether a change is good
 	@told=; trap 'printf "%s" "$$told"' EXIT; \
@@ -126,6 +126,10 @@ test-config: ## do nginx and Prometheus take the shipped configuration, and do a
 	deploy/local/cluster check
 	TLS=1 deploy/local/cluster check
 	promtool test rules deploy/prometheus/tests/*.yml
+
+test-api: ## are answers as docs/openapi.json says? schemathesis asks a gateway of its own; ARGS: requests for each operation
+	cargo build --locked --workspace
+	tests/api/run $(or $(CARGO_TARGET_DIR),target)/debug/tidegate $(ARGS)
 
 test-dashboards: binary ## does every panel show something? Asked of a Prometheus that scrapes a cluster under load
 	deploy/local/cluster run -- grafana/test.py

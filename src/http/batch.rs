@@ -33,7 +33,7 @@ const NDJSON: [&str; 3] = [
     "application/x-jsonlines",
 ];
 /// What a batch takes.
-const BATCH: Vocabulary = Vocabulary {
+pub(super) const BATCH: Vocabulary = Vocabulary {
     names: &["partial"],
     elsewhere: &[
         ("type", "each line of a batch has its own"),
@@ -43,7 +43,7 @@ const BATCH: Vocabulary = Vocabulary {
     ..NOTHING
 };
 /// What a line of it takes.
-const LINE: Vocabulary = Vocabulary {
+pub(super) const LINE: Vocabulary = Vocabulary {
     what: "member",
     names: &["topic", "type", "data", "end", "idempotency_key"],
     also: &["event"],
@@ -51,7 +51,7 @@ const LINE: Vocabulary = Vocabulary {
     ..NOTHING
 };
 /// What one event takes.
-const ONE: Vocabulary = Vocabulary {
+pub(super) const ONE: Vocabulary = Vocabulary {
     names: &["type", "end"],
     also: &["event"],
     elsewhere: &[

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 /// Time for a probe to come back.
 const PROBE: Duration = Duration::from_secs(2);
-const READYZ: Vocabulary = Vocabulary {
+pub(super) const READYZ: Vocabulary = Vocabulary {
     names: &["delivery"],
     ..NOTHING
 };

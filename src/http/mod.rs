@@ -26,6 +26,8 @@ mod intake;
 mod listing;
 mod name;
 mod nowhere;
+#[cfg(test)]
+mod openapi;
 mod problem;
 mod publish;
 mod query;

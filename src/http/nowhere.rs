@@ -35,7 +35,7 @@ pub(super) async fn no_method(method: Method, uri: Uri) -> Problem {
 }
 
 /// What a path takes that is there.
-fn methods_of(path: &str) -> &'static str {
+pub(super) fn methods_of(path: &str) -> &'static str {
     let topic = path.strip_prefix("/topics/");
     if path == "/events" || path.starts_with("/events/") {
         "GET, HEAD, POST and OPTIONS"

@@ -36,7 +36,7 @@ pub(super) struct Published<'a> {
 }
 
 /// What a POST of one event takes where the path names its topic.
-const ONE: Vocabulary = Vocabulary {
+pub(super) const ONE: Vocabulary = Vocabulary {
     names: &["type", "end"],
     also: &["event", "topic"],
     slips: &[("event", "type")],

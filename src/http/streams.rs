@@ -15,7 +15,7 @@ use std::sync::Arc;
 /// Streams of one answer, if none are asked for, and at most.
 const STREAMS: (usize, u32) = (50, 1000);
 
-const NAMES: Vocabulary = Vocabulary {
+pub(super) const NAMES: Vocabulary = Vocabulary {
     names: &["sort", "limit"],
     ..NOTHING
 };

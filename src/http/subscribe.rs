@@ -46,7 +46,7 @@ const LONG_RETRY: u64 = 10;
 const BODY_MAX: u64 = 16 * 1024;
 
 /// What a stream takes.
-const NAMES: Vocabulary = Vocabulary {
+pub(super) const NAMES: Vocabulary = Vocabulary {
     names: &[
         "topic",
         "type",

@@ -24,7 +24,7 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 
 /// What turns a page, of topics and of events.
-const PAGE: Vocabulary = Vocabulary {
+pub(super) const PAGE: Vocabulary = Vocabulary {
     names: &["after", "limit"],
     slips: &[("last_event_id", "after"), ("cursor", "after")],
     ..NOTHING

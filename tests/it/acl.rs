@@ -412,6 +412,210 @@ fn library_of_replicas(redis: &Redis) -> String {
     redis::from_redis_value_ref(&found[0]["library_name"]).unwrap()
 }
 
+/// As docs/publish.md and deploy/redis/README.md show it.
+const MAP: (&str, &str) = (
+    "ingest.map",
+    "[{channel = 'orders.*', topic = 'orders:{1}'}]",
+);
+
+/// A Redis whose replicas may hear the channels of an application, as the page says.
+fn with_channels_of_an_application() -> Guarded {
+    Guarded::with(|users| {
+        let gateway = "&tidegate:ingest &events &events:*";
+        assert_eq!(users.matches(gateway).count(), 1);
+        users.replace(gateway, &format!("{gateway} &orders.*"))
+    })
+}
+
+#[test]
+fn an_application_publishes_to_its_own_topics_and_to_no_others() {
+    let guarded = with_channels_of_an_application();
+    let gateway = guarded.start_gateway("tidegate-gateway", &[MAP]);
+    wait_for_ears(&guarded.redis, std::slice::from_ref(&gateway));
+    gateway.publish("news", "kept");
+    let all = [
+        "orders",
+        "orders:eu",
+        "orders:us",
+        "news",
+        "orders2",
+        "events",
+    ];
+    let mut stream = gateway.listen(&all);
+    let raw = [
+        ("PUBLISH events:orders 1", "orders", ""),
+        ("PUBLISH events:orders#paid 2", "orders", "paid"),
+        ("PUBLISH events:orders:eu 3", "orders:eu", ""),
+        ("PUBLISH events:orders:eu#paid 4", "orders:eu", "paid"),
+        // Its own channels, by the map.
+        ("PUBLISH orders.us 5", "orders:us", ""),
+    ];
+    let by_function = [
+        ("FCALL tidegate_publish 0 orders 6", "orders", ""),
+        (
+            "FCALL tidegate_publish 0 orders:eu 7 paid  key",
+            "orders:eu",
+            "paid",
+        ),
+    ];
+    let with_ids = [&raw[..], &by_function].concat();
+    let refused = [
+        "PUBLISH events x",
+        "PUBLISH events:news x",
+        "PUBLISH events:order x",
+        "PUBLISH events:orders2 x",
+        "PUBLISH events:orders2#paid x",
+        "PUBLISH events:* x",
+        "PUBLISH events: x",
+        "PUBLISH events#orders x",
+        "PUBLISH stock x",
+        "PUBLISH ordersxus x",
+        "PUBLISH tidegate:ingest x",
+        "PUBLISH tidegate:{0}:tick x",
+        "PUBLISH tidegate:{0}:live:news x",
+        "SPUBLISH events:orders x",
+        "SUBSCRIBE events:orders",
+        "PSUBSCRIBE *",
+        "XADD tidegate:inbox * topic orders data x",
+        "XADD tidegate:inbox * topic news data x",
+        "XADD tidegate:{0}:log:news * a b",
+        "XRANGE tidegate:{0}:log:orders - +",
+        "DEL tidegate:{0}:log:orders",
+        "FCALL tidegate_publish 0 news x",
+        "FCALL tidegate_publish 0 orders2 x kind end key",
+        "FCALL tidegate_delete 0 orders",
+        "FCALL tidegate_delete 0 news",
+        "EVAL return 0",
+        "ACL WHOAMI",
+        "KEYS *",
+    ];
+    // It is not even this user's to call a function, or to write what an event stands on.
+    let without_ids = [
+        "FCALL tidegate_publish 0 orders x",
+        "PUBLISH tidegate:{0}:live:orders x",
+        "XADD tidegate:{0}:log:orders * a b",
+        "HSET tidegate:{0}:clock last 9-9",
+        "HSET tidegate:{0}:heads news 9-9",
+        "SET tidegate:{0}:idem::4:news:key x",
+    ];
+    for (user, granted, more) in [
+        ("tidegate-application-orders", &raw[..], &without_ids[..]),
+        ("tidegate-application-orders-with-ids", &with_ids, &[]),
+    ] {
+        let mut connection = guarded.connect_as(user);
+        for (command, topic, kind) in granted {
+            run(&mut connection, command).unwrap_or_else(|why| panic!("{user} {command}: {why}"));
+            let event = stream.next_event();
+            let data = command
+                .split(' ')
+                .find(|word| word.parse::<u8>().is_ok_and(|n| n > 0));
+            assert_eq!(
+                (&*event.data, &*event.event),
+                (data.unwrap(), *kind),
+                "{user} {command}"
+            );
+            let last = gateway.get(&format!("/topics/{topic}")).json()["last"].clone();
+            assert_eq!(last, event.id(), "{user} {command}");
+        }
+        for command in refused.iter().chain(more) {
+            let why = run(&mut connection, command)
+                .expect_err(&format!("{user}: {command}"))
+                .to_string()
+                .to_lowercase();
+            let is_refused = [
+                "no permissions",
+                "user executing the script can't",
+                "acl failure in script",
+            ];
+            let is_refused = is_refused.iter().any(|part| why.contains(part));
+            assert!(is_refused, "{user}: {command}: {why}");
+        }
+    }
+    // Nothing of what was refused is there.
+    let topics = gateway.get("/topics").json()["topics"].clone();
+    // The last one is how the test waited for the replica.
+    let expected = ["news", "orders", "orders:eu", "orders:us", "warm-up"];
+    assert_eq!(topics, serde_json::json!(expected));
+    let news = gateway.get("/topics/news").json()["length"].clone();
+    assert_eq!(news, 1);
+    assert_eq!(gateway.publish("news", "last"), stream.next_event().id());
+}
+
+/// What a call for another topic would write, it does not write a part of.
+#[test]
+fn a_call_for_the_topic_of_another_application_changes_nothing() {
+    let guarded = Guarded::start();
+    let gateway = guarded.start_gateway("tidegate-gateway", &[("redis.tick_after", "1h")]);
+    gateway.publish("news", "first");
+    let mut application = guarded.connect_as("tidegate-application-orders-with-ids");
+    let state = || {
+        let keys = ["clock", "heads"].map(|key| format!("tidegate:{{0}}:{key}"));
+        let hashes = keys.map(|key| guarded.redis.run::<Value>(&["HGETALL", &key]));
+        let log = guarded
+            .redis
+            .run::<Value>(&["XRANGE", "tidegate:{0}:log:news", "-", "+"]);
+        let mut others: Vec<String> = guarded.redis.run(&["KEYS", "tidegate:{0}:*"]);
+        others.sort();
+        (hashes, log, others)
+    };
+    // Ticks of the replica's start may come in between, but not each time.
+    eventually("nothing is written", || {
+        let before = state();
+        for command in [
+            "FCALL tidegate_publish 0 news x",
+            "FCALL tidegate_publish 0 new x kind end key",
+        ] {
+            run(&mut application, command).unwrap_err();
+        }
+        state() == before
+    });
+}
+
+#[test]
+fn an_application_has_no_more_rights_than_its_function_uses() {
+    let guarded = Guarded::start();
+    // With a limit, topics are counted.
+    drop(guarded.start_gateway("tidegate-gateway", &[("limits.topics_max", "5")]));
+    guarded.redis.run::<()>(&["CONFIG", "RESETSTAT"]);
+    let mut application = guarded.connect_as("tidegate-application-orders-with-ids");
+    for topic in ["orders", "orders:eu"] {
+        for _ in 0..2 {
+            run(
+                &mut application,
+                &format!("FCALL tidegate_publish 0 {topic} x kind  key"),
+            )
+            .unwrap();
+            run(
+                &mut application,
+                &format!("FCALL tidegate_publish 0 {topic} x"),
+            )
+            .unwrap();
+            guarded
+                .redis
+                .run::<u32>(&["HDEL", "tidegate:{0}:heads", topic]);
+        }
+    }
+    run(&mut application, "PING").unwrap();
+    let mut unused = allowed("tidegate-application-orders-with-ids");
+    let used = guarded.used();
+    unused.retain(|command| !used.contains(command));
+    assert_eq!(unused, BTreeSet::new());
+    assert_eq!(guarded.refused(), Vec::<String>::new());
+}
+
+/// Or the functions could decide by who calls them, and users would need no rights to logs.
+#[test]
+fn a_function_cannot_ask_who_calls_it() {
+    let redis = Redis::start();
+    let code = "#!lua name=who\nredis.register_function('who', function(keys, a) return redis.call(unpack(a)) end)";
+    redis.run::<String>(&["FUNCTION", "LOAD", code]);
+    for command in ["ACL WHOAMI", "CLIENT INFO", "ACL LIST"] {
+        let call = format!("FCALL who 0 {command}");
+        let why = run(&mut redis.connect(), &call).unwrap_err().to_string();
+        assert!(why.contains("not allowed from script"), "{command}: {why}");
+    }
+}
+
 /// A function that stopped at its PUBLISH would have written an event that nobody hears.
 #[test]
 fn a_publisher_without_the_live_channel_changes_nothing() {

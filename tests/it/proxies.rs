@@ -341,6 +341,8 @@ impl Setup<'_> {
         );
         let file = self.directory.join("Caddyfile");
         fs::write(&file, text).unwrap();
+        let decision = self.directory.join("decision.caddy");
+        fs::copy(deploy("caddy/decision.caddy"), decision).unwrap();
         if let Some(port) = self.checks {
             let port = port.to_string();
             fs::write(
@@ -825,55 +827,74 @@ fn no_token_is_written_down_and_operators_paths_are_not_passed_on() {
     }
 }
 
-/// The one block of docs/clients.md in this language.
-fn of_the_page_for_clients(language: &str) -> &'static str {
-    let page = include_str!("../../docs/clients.md");
-    let (_, block) = page.split_once(&format!("\n```{language}\n")).unwrap();
-    block.split_once("```\n").unwrap().0
+/// The blocks of docs/auth.md in this language, in order. tests/it/decision.rs asks more of them, over plain HTTP.
+fn of_the_page_about_rights(language: &str) -> Vec<String> {
+    let begin = format!("\n```{language}\n");
+    let blocks = include_str!("../../docs/auth.md").split(&begin);
+    let blocks = blocks
+        .skip(1)
+        .map(|rest| rest.split_once("```\n").unwrap().0.to_owned());
+    blocks.collect()
 }
 
 #[test]
-fn who_may_read_is_found_out_by_a_service_of_ones_own() {
+fn an_application_decides_over_tls_and_http_2_as_well() {
     let redis = Redis::start();
     let replicas = fleet(&redis, 3, &[]);
-    let places = [
-        (Kind::Nginx, "nginx", "include tidegate-server.conf;", true),
-        (Kind::Caddy, "caddy", "\tlog\n", false),
-    ];
-    for (kind, language, place, is_before) in places {
+    for kind in [Kind::Nginx, Kind::Caddy] {
         // Not those whose session is over, and nobody the topic `secret`.
-        let readers = Nginx::with(
-            "set $asked \"$http_x_original_uri$http_x_forwarded_uri\";
+        let application = Nginx::with(
+            "set $asked \"$http_tidegate_topic$http_tidegate_topics\";
              if ($asked ~ \"secret\") { return 403; }
              if ($http_cookie = \"session=over\") { return 401; }
              return 204;",
         );
-        let asks = of_the_page_for_clients(language);
-        let asks = asks.replace("READERS", &readers.address().to_string());
-        let both = if is_before {
-            format!("{asks}{place}")
+        let there =
+            |block: String| block.replace("127.0.0.1:3000", &application.address().to_string());
+        let (http, server, log) = (
+            "include tidegate-http.conf;",
+            "include tidegate-server.conf;",
+            "\tlog\n",
+        );
+        let proxy = if kind == Kind::Nginx {
+            let [upstream, ask] = &of_the_page_about_rights("nginx")[..] else {
+                panic!("two blocks for nginx");
+            };
+            let both = format!("{http}\n{}", there(upstream.clone()));
+            let changes = [(http, &*both), (server, &*format!("{ask}{server}"))];
+            Proxy::before(kind, &replicas, &changes)
         } else {
-            format!("{place}{asks}")
+            let [ask] = &of_the_page_about_rights("caddy")[..] else {
+                panic!("one block for Caddy");
+            };
+            let both = format!("{log}{}", there(ask.clone()));
+            Proxy::before(kind, &replicas, &[(log, &*both)])
         };
-        let proxy = Proxy::before(kind, &replicas, &[(place, &both)]);
         let (stream, _) = proxy.listen(&["--http2"], "/events/news");
         for target in ["/events/news", "/events?topic=news", "/topics/news/events"] {
             let over = proxy.curl(&["-H", "Cookie: session=over"], target);
             assert_eq!(over.status, 401, "{kind:?} {target}: {}", over.text);
             assert!(!over.text.contains("tidegate.open"), "{kind:?}");
         }
-        for target in ["/events/secret", "/events?topic=news&topic=secret"] {
-            assert_eq!(proxy.curl(&[], target).status, 403, "{kind:?} {target}");
+        for target in [
+            "/events/secret",
+            "/events?topic=news&topic=secret",
+            "/events//secret",
+        ] {
+            for version in VERSIONS {
+                let said = proxy.curl(&[version, "--path-as-is"], target);
+                assert_eq!(said.status, 403, "{kind:?} {target}");
+            }
         }
         stream.wait_for_event(&proxy.publish("news", "x"));
         // Nobody can be asked: a stream is not ended for good by that.
-        drop(readers);
+        drop(application);
         let said = proxy.curl(&["--http1.1"], "/events/news");
         said.told_to_come_back();
         let said = proxy.curl(&["--http2"], "/events/news");
         assert_eq!(said.exit, Some(BROKEN_OFF_HTTP2), "{kind:?}: {said:?}");
         let said = proxy.curl(&["--data", "x"], "/events/news");
-        assert!(said.status >= 500, "{kind:?}: {}", said.text);
+        assert_eq!(said.status, 503, "{kind:?}: {}", said.text);
         stream.wait_for_event(&redis.publish("news", "y", &[]));
     }
 }

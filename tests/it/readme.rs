@@ -66,7 +66,7 @@ const IN_SENTENCES: [(&str, &str); 7] = [
 
 /// What stands in the README, in order.
 #[derive(Debug, PartialEq, Eq)]
-enum Part<'a> {
+pub(crate) enum Part<'a> {
     /// `## ...`
     Section(&'a str),
     /// A line of prose or of a table.
@@ -75,7 +75,7 @@ enum Part<'a> {
     Block(&'a str, &'a str),
 }
 
-fn parts(text: &str) -> Vec<Part<'_>> {
+pub(crate) fn parts(text: &str) -> Vec<Part<'_>> {
     let mut parts = Vec::new();
     let mut rest = text;
     while !rest.is_empty() {
@@ -96,7 +96,7 @@ fn parts(text: &str) -> Vec<Part<'_>> {
 
 /// The commands of a block: a line each, with its here-document if it has one. An archive is unpacked by
 /// `deploy/dist/walk`.
-fn commands(block: &str) -> Vec<String> {
+pub(crate) fn commands(block: &str) -> Vec<String> {
     let mut commands = Vec::new();
     let mut lines = block.lines();
     while let Some(line) = lines.next() {
@@ -124,7 +124,7 @@ fn is_stream(command: &str) -> bool {
 }
 
 /// What differs from run to run, replaced: ids by the order in which they appear.
-fn normalised(text: &str) -> String {
+pub(crate) fn normalised(text: &str) -> String {
     let mut ids: Vec<&str> = Vec::new();
     let mut out = String::new();
     let mut rest = text;

@@ -69,7 +69,7 @@ mod ways;
 pub use fleet::{fleet, replica_at, wait_for_ears};
 pub use follow::follow_until;
 pub use gateway::{Gateway, NDJSON, SOCKETS, says};
-pub use http::{Answer, Headers, connect, exchange};
+pub use http::{Answer, Headers, connect, exchange, request};
 pub use link::Link;
 pub use nginx::{Nginx, free_address, program};
 pub use process::{Directory, Lines, Output, Process, binary, environment, run, run_with};

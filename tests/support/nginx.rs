@@ -39,6 +39,20 @@ impl Nginx {
         })
     }
 
+    /// As [`Nginx::before`], with `changes` in the main file, each of which must fit it somewhere.
+    pub fn before_with(replicas: &[Gateway], changes: &[(&str, &str)]) -> Self {
+        let addresses: Vec<SocketAddr> = replicas.iter().map(Gateway::address).collect();
+        Self::launch(|directory, listen, status| {
+            write_shared(directory, &addresses);
+            let mut main = shipped_main(listen, status);
+            for (old, new) in changes {
+                assert!(main.contains(old), "nginx.conf has no {old:?}");
+                main = main.replace(old, new);
+            }
+            write(directory, "nginx.conf", &main);
+        })
+    }
+
     /// As [`Nginx::before`], for clients that say their address by `X-Client`: all of a test are on this machine.
     pub fn before_clients(replicas: &[Gateway]) -> Self {
         let addresses: Vec<SocketAddr> = replicas.iter().map(Gateway::address).collect();
