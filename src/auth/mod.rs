@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! Authorization, cookie, query -> credentials: the one that counts
+//!   a ticket                   -> ticket: the token that it stands for
 //!   a key of publishers        -> publisher: whose it is
 //!   a token                    -> jws: its parts -> keyring: its key -> claims: for whom, until when
 //!                              -> claims, rule: what it grants; known: what was verified before
@@ -44,6 +45,7 @@ mod rule;
 mod spki;
 #[cfg(test)]
 mod tests;
+mod ticket;
 
 pub use action::Action;
 pub use algorithm::Algorithm;
@@ -60,3 +62,4 @@ pub use publisher::{KeyHash, PUBLISHERS_MAX, Publisher, check_name, new_key};
 pub use rights::{Rights, pattern};
 pub use rule::ClaimRule;
 pub use spki::public_keys;
+pub use ticket::{Ticket, ticket_owner};

@@ -1,7 +1,9 @@
 //! The memory broker: a [`Ledger`] in this process. One replica, nothing to install.
 
+use super::tickets::Tickets;
 use super::{
-    BrokerError, Fleet, Interest, Ledger, Live, LivePath, Publication, Retention, TopicState,
+    BrokerError, Fleet, Interest, Ledger, Live, LivePath, NewTicket, Publication, PutTicket,
+    Retention, TopicState,
 };
 use crate::id::Id;
 use crate::log::{ClockName, Followed, History, ReadRequest, Reading};
@@ -19,6 +21,7 @@ const LIVE_QUEUE: usize = 1024;
 pub struct Memory {
     ledger: Mutex<Ledger>,
     live: mpsc::Sender<Live>,
+    tickets: Mutex<Tickets>,
 }
 
 impl Memory {
@@ -34,7 +37,11 @@ impl Memory {
         let ledger = Mutex::new(Ledger::new(retention, now_ms()));
         let answers = confirm_all(wanted, live.clone());
         (
-            Self { ledger, live },
+            Self {
+                ledger,
+                live,
+                tickets: Mutex::default(),
+            },
             LivePath { events, interest },
             answers,
         )
@@ -47,6 +54,10 @@ impl Memory {
 
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tickets(&self) -> MutexGuard<'_, Tickets> {
+        self.tickets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Room in the live queue is taken before the lock, so that frames leave in the order of ids.
@@ -170,6 +181,33 @@ impl Memory {
         _: bool,
     ) -> Result<Fleet, BrokerError> {
         Ok(Fleet::default())
+    }
+
+    #[expect(
+        clippy::unused_async,
+        reason = "the same shape as the broker that has to wait"
+    )]
+    pub(super) async fn put_ticket(
+        &self,
+        ticket: &NewTicket<'_>,
+    ) -> Result<PutTicket, BrokerError> {
+        Ok(self.tickets().put(ticket, now_ms()))
+    }
+
+    #[expect(
+        clippy::unused_async,
+        reason = "the same shape as the broker that has to wait"
+    )]
+    pub(super) async fn ticket(&self, name: &str) -> Result<Option<Vec<u8>>, BrokerError> {
+        Ok(self.tickets().get(name, now_ms()))
+    }
+
+    #[expect(
+        clippy::unused_async,
+        reason = "the same shape as the broker that has to wait"
+    )]
+    pub(super) async fn take_ticket(&self, name: &str, _: &str) -> Result<bool, BrokerError> {
+        Ok(self.tickets().take(name, now_ms()))
     }
 
     #[expect(
