@@ -345,6 +345,8 @@ fn rules(config: &Config) -> Rules {
             is_open: config.auth.open_publishing,
             cookie: config.auth.cookie.clone(),
             query_token: config.auth.query_token,
+            ticket_life: config.auth.ticket_life,
+            tickets_each_max: config.auth.tickets_each_max,
         },
         limits: config.limits.clone(),
         address: config.address_limits(),

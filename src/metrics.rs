@@ -12,7 +12,7 @@ mod register;
 pub use labels::{
     AddressLimit, AppendOutcome, AuthRefusal, Behind, CloseReason, Discarded, IngestRefusal,
     PoolState, ProxyRefusal, PublishRefusal, RedisFailure, RedisSave, Refusal, ReloadOutcome,
-    ReplaySource, RequestRefusal, Role, Source, WayOut,
+    ReplaySource, RequestRefusal, Role, Source, TicketOutcome, WayOut,
 };
 
 use crate::sse::GapReason;
@@ -103,6 +103,7 @@ pub struct Metrics {
     requests_refused: Family<RequestRefusal, IntCounter>,
     auth_refused: Family<AuthRefusal, IntCounter>,
     pub tokens_known: IntGauge,
+    tickets: Family<TicketOutcome, IntCounter>,
     published_by: IntCounterVec,
     pub forwarded_without_key: IntGauge,
     discarded: Family<Discarded, IntCounter>,
@@ -235,6 +236,7 @@ impl Metrics {
             requests_refused: r.counters("requests_refused_total", "Requests refused for what they are, before any handler saw them, by reason. cross_site and host: a page that a browser shows would publish or read here.", "reason"),
             auth_refused: r.counters("auth_refused_total", "Requests that had not the right to what they asked for, by reason. Many by expired: pages that do not fetch new tokens. By key or signature: keys that were replaced at one side only, or somebody who tries.", "reason"),
             tokens_known: r.gauge("tokens_known", "Tokens that were verified and are remembered until they end. auth.tokens_known_max at most; at it, some are verified again."),
+            tickets: r.counters("tickets_total", "Tickets, by what became of them. made without used: pages that fetch tickets and open no stream. limit: one owner has auth.tickets_each_max that nobody has used. away: the log is away, so none could be kept.", "outcome"),
             published_by,
             forwarded_without_key: r.gauge("forwarded_without_key", "1 once a request came from beyond this machine through a proxy, while the gateway listens on loopback and has no publish key. Writes of that kind are refused."),
             discarded: r.counters("discarded_bodies_total", "Bodies of requests that were answered before they were read, by what became of the rest. bytes and time: the connection was closed, and its client may not have seen the answer.", "outcome"),
@@ -325,6 +327,11 @@ impl Metrics {
     /// A request has not the right to what it asks for.
     pub fn auth_refused(&self, reason: AuthRefusal) {
         self.auth_refused.inc(reason);
+    }
+
+    /// A ticket was given out or used, or could not be given out.
+    pub fn ticket(&self, outcome: TicketOutcome) {
+        self.tickets.inc(outcome);
     }
 
     /// So many events were published over HTTP in this name: that of a publisher, or one of `PUBLISHER_KINDS`.

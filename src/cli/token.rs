@@ -306,6 +306,7 @@ fn sentence(reason: AuthRefusal) -> &'static str {
         AuthRefusal::Rights => "it grants more patterns than auth.patterns_max",
         AuthRefusal::Missing
         | AuthRefusal::TwoTokens
+        | AuthRefusal::Ticket
         | AuthRefusal::Origin
         | AuthRefusal::PublishKey
         | AuthRefusal::Denied => "this is a matter of the request, and not of the token",

@@ -18,6 +18,10 @@ pub const OPEN_PUBLISHING: &str = "anyone who can reach this address may publish
 const ENTRIES_MAX: usize = 64;
 /// Keys of tokens, at most.
 const KEYS_MAX: usize = 64;
+/// Tickets of one owner, at most: each that is asked for looks at all of them.
+const TICKETS_MAX: usize = 1000;
+/// A ticket that is good for longer is a token in a URL.
+const TICKET_LIFE_MAX: Duration = Duration::from_secs(600);
 /// Clocks that differ by more are wrong.
 const LEEWAY_MAX: Duration = Duration::from_secs(600);
 
@@ -32,6 +36,10 @@ pub struct Auth {
     pub cookie: String,
     /// Whether a token may stand in the query, as `access_token`.
     pub query_token: bool,
+    /// How long a ticket waits to be used: whole seconds, one at least.
+    pub ticket_life: Duration,
+    /// Tickets of one owner that wait to be used, at most.
+    pub tickets_each_max: usize,
     /// Files with secrets that every user of the machine may read.
     pub readable_by_all: Vec<String>,
 }
@@ -66,6 +74,8 @@ impl Auth {
             open_publishing: is_open,
             cookie: cookie(s),
             query_token: s.flag("auth.query_token", "false"),
+            ticket_life: ticket_life(s),
+            tickets_each_max: tickets_each_max(s),
             readable_by_all,
         };
         auth.check_tokens(s);
@@ -140,6 +150,26 @@ fn cookie(s: &mut Source) -> String {
         s.fault("auth.cookie", &format!("{name:?} is not a cookie's name"));
     }
     name
+}
+
+fn ticket_life(s: &mut Source) -> Duration {
+    const KEY: &str = "auth.ticket_life";
+    let life = s.positive(KEY, "30s");
+    if life < Duration::from_secs(1) || life > TICKET_LIFE_MAX || life.subsec_nanos() > 0 {
+        s.fault(KEY, "must be whole seconds, and at most 10m");
+    }
+    life
+}
+
+fn tickets_each_max(s: &mut Source) -> usize {
+    const KEY: &str = "auth.tickets_each_max";
+    let most = s.count(KEY, "32");
+    if most > TICKETS_MAX {
+        let what =
+            format!("must be at most {TICKETS_MAX}: each ticket that is asked for looks at all");
+        s.fault(KEY, &what);
+    }
+    most
 }
 
 /// A list of patterns.

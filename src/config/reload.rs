@@ -5,7 +5,7 @@ use super::source::Faults;
 
 /// Keys that a reload takes: who may read and write, the way to Redis, the limits of requests, what the log keeps, and
 /// what is logged. All others are taken at the start.
-pub const RELOADABLE: [&str; 49] = [
+pub const RELOADABLE: [&str; 51] = [
     "auth.publish_key",
     "auth.publish_key_file",
     "auth.open_publishing",
@@ -26,6 +26,8 @@ pub const RELOADABLE: [&str; 49] = [
     "auth.anonymous",
     "auth.cookie",
     "auth.query_token",
+    "auth.ticket_life",
+    "auth.tickets_each_max",
     "redis.url",
     "redis.url_file",
     "redis.sentinel_username",

@@ -30,6 +30,10 @@ pub struct Auth {
     pub cookie: String,
     /// Whether a token may stand in the query.
     pub query_token: bool,
+    /// How long a ticket waits to be used.
+    pub ticket_life: Duration,
+    /// Tickets of one owner that wait to be used, at most.
+    pub tickets_each_max: usize,
 }
 
 /// What requests are judged by. A reload of the configuration replaces it.

@@ -1,11 +1,11 @@
 //! Which handler answers what, and what surrounds all of them.
 
-use super::gate::{Methods, Unjudged, WithoutGate, get};
+use super::gate::{Methods, Unjudged, WithoutGate, get, post};
 use super::gateway::Gateway;
 use super::guard::{Guard, guarded};
 use super::nowhere::{OPS_PATHS, PATHS, no_method, no_path};
 use super::problem::Problem;
-use super::{batch, cors, health, publish, streams, subscribe, topics};
+use super::{batch, cors, health, publish, session, streams, subscribe, tickets, topics};
 use crate::address::Client;
 use axum::extract::Request;
 use axum::http::{HeaderName, HeaderValue, StatusCode, Uri, header};
@@ -48,7 +48,14 @@ pub fn router(gateway: Arc<Gateway>, guard: Guard, with_ops: bool) -> Router {
                 .and(MethodFilter::DELETE, topics::delete)
                 .into(),
         )
-        .route("/topics/{topic}/events", get(topics::events).into());
+        .route("/topics/{topic}/events", get(topics::events).into())
+        .route("/tickets", post(tickets::make).into())
+        .route(
+            "/session",
+            post(session::begin)
+                .and(MethodFilter::DELETE, session::end)
+                .into(),
+        );
     let mut paths = PATHS.to_vec();
     if with_ops {
         router = router.merge(ops_routes());

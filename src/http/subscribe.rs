@@ -1,6 +1,7 @@
 //! `GET /events` and `GET /events/{topic}`: from a request to an open stream.
 
 use super::accept::{HandoffSlot, end_of_carrier};
+use super::come_back::{come_back, stream_headers};
 use super::gate::{Caller, Subscribe, Unjudged};
 use super::gateway::Gateway;
 use super::name::Name;
@@ -14,10 +15,9 @@ use crate::hub::TaskWaker;
 use crate::limits::Lease;
 use crate::log::History;
 use crate::metrics::{AddressLimit, CloseReason, Refusal, WayOut};
-use crate::sse::retry_line;
 use crate::stream::body::{Outside, StreamBody};
 use crate::stream::open::{MaybeOpen, open};
-use crate::stream::registry::{Opened, StreamGuard};
+use crate::stream::registry::{Opened, StreamPlace};
 use crate::stream::request::{Begin, StreamRequest};
 use crate::stream::sockets::Handoff;
 use crate::stream::turn::Stream;
@@ -27,7 +27,7 @@ use axum::body::Body;
 use axum::extract::{FromRequestParts, RawQuery, State};
 use axum::http::Version;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use std::collections::BTreeSet;
@@ -173,12 +173,8 @@ async fn subscribe(
         return come_back(&gateway, LONG_RETRY);
     };
     let name = lease.as_ref().and_then(|lease| lease.client().network);
-    let Some(mut guard) = StreamGuard::take(
-        &gateway.open_streams,
-        gateway.rules.get().limits.streams_max,
-        topics,
-        lease,
-    ) else {
+    let streams_max = gateway.rules.get().limits.streams_max;
+    let Some(place) = StreamPlace::take(&gateway.open_streams, streams_max) else {
         return refuse(
             &gateway,
             headers,
@@ -186,6 +182,11 @@ async fn subscribe(
             "this replica has reached limits.streams_max",
         );
     };
+    // Last: whoever is sent away before has a ticket that is good still.
+    if let Err(refused) = caller.use_ticket(&gateway).await {
+        return refused;
+    }
+    let mut guard = place.open(topics, lease);
     // A stream that ends cleanly leaves its connection to the next request.
     let address = way.client.map(|client| client.address);
     let slot = way
@@ -449,29 +450,4 @@ fn refuse(gateway: &Gateway, headers: &HeaderMap, reason: Refusal, detail: &str)
         return Problem::unavailable(detail).into_response();
     }
     come_back(gateway, 1)
-}
-
-/// A stream that is cut at once, with so many times the usual time to come back. Nobody tries another replica then.
-fn come_back(gateway: &Gateway, times: u64) -> Response {
-    let retry_ms = gateway.streams.jittered_retry_ms().saturating_mul(times);
-    let retry = Bytes::from(retry_line(retry_ms));
-    stream_headers(Body::new(super::cut::CutAfter::new(retry)))
-}
-
-fn stream_headers(body: Body) -> Response {
-    let headers = [
-        (
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("text/event-stream"),
-        ),
-        (
-            header::CACHE_CONTROL,
-            HeaderValue::from_static("no-store, no-transform"),
-        ),
-        (
-            HeaderName::from_static("x-accel-buffering"),
-            HeaderValue::from_static("no"),
-        ),
-    ];
-    (headers, body).into_response()
 }

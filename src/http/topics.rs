@@ -1,7 +1,7 @@
 //! `GET /topics`, `GET /topics/{topic}`, `GET /topics/{topic}/events`, `DELETE /topics/{topic}`.
 
 use super::answer::Json;
-use super::gate::{Caller, Delete, List, Subscribe};
+use super::gate::{Caller, Delete, List, ReadPage};
 use super::gateway::Gateway;
 use super::listing::{self, LIST_MAX};
 use super::name::Name;
@@ -31,7 +31,7 @@ const PAGE: Vocabulary = Vocabulary {
 };
 
 /// A place to ask the log, in the name of the client's address: whoever asks much waits behind nobody but itself.
-async fn place(gateway: &Gateway, client: &Client) -> Result<Option<Place>, Problem> {
+pub(super) async fn place(gateway: &Gateway, client: &Client) -> Result<Option<Place>, Problem> {
     let place = gateway.reads.place(client.network);
     let late = |_| Problem::unavailable("too many reads of the log are in progress");
     tokio::time::timeout(gateway.open_wait, place)
@@ -109,7 +109,7 @@ struct Retained {
 
 /// Retained events `?after=` an id, `?limit=` at most; a gap is told as a stream would.
 pub(super) async fn events(
-    caller: Caller<Subscribe>,
+    caller: Caller<ReadPage>,
     State(gateway): State<Arc<Gateway>>,
     Extension(client): Extension<Client>,
     Name(name): Name,

@@ -1,6 +1,7 @@
 //! Routes whose handlers begin with a judgement.
 
 use super::caller::{Caller, Unjudged};
+use super::holder::{Holder, OurPage};
 use crate::http::gateway::Gateway;
 use axum::handler::Handler;
 use axum::routing::{MethodFilter, MethodRouter, on};
@@ -17,6 +18,8 @@ pub(in crate::http) trait BeginsWithJudgement {}
 macro_rules! begins_with_judgement {
     ($($more:ident)*) => {
         impl<M, A, $($more),*> BeginsWithJudgement for (M, Caller<A>, $($more,)*) {}
+        impl<M, $($more),*> BeginsWithJudgement for (M, Holder, $($more,)*) {}
+        impl<M, $($more),*> BeginsWithJudgement for (M, OurPage, $($more,)*) {}
         impl<M, $($more),*> BeginsWithJudgement for (M, Unjudged, $($more,)*) {}
     };
 }
@@ -29,6 +32,15 @@ begins_with_judgement! { B C D E }
 begins_with_judgement! { B C D E F }
 begins_with_judgement! { B C D E F G }
 begins_with_judgement! { B C D E F G H }
+
+/// POST.
+pub(in crate::http) fn post<H, T>(handler: H) -> Methods
+where
+    H: Handler<T, Arc<Gateway>>,
+    T: BeginsWithJudgement + 'static,
+{
+    Methods(on(MethodFilter::POST, handler))
+}
 
 /// GET, and HEAD unless that has a handler of its own.
 pub(in crate::http) fn get<H, T>(handler: H) -> Methods
