@@ -251,12 +251,12 @@ fn scripts_of(page: &'static str) -> Vec<&'static str> {
 
 /// Runs a script that shows events by `show`, at a path of the gateway that has no scripts of its own.
 fn run_script(browser: &mut Chromium, gateway: &Gateway, script: &str) {
-    run_script_at(browser, &format!("{}/healthz", gateway.url()), script);
+    browser.open(&format!("{}/healthz", gateway.url()));
+    run_script_here(browser, script);
 }
 
-/// The same at any page.
-fn run_script_at(browser: &mut Chromium, url: &str, script: &str) {
-    browser.open(url);
+/// The same at the page that is open.
+fn run_script_here(browser: &mut Chromium, script: &str) {
     let all =
         format!("window.shown = []; window.show = (event) => shown.push(event); {script}; true");
     assert_eq!(browser.evaluate(&all), json!(true));
@@ -402,13 +402,13 @@ fn a_page_with_tickets_outlives_its_token_and_its_replica_and_misses_nothing() {
     ];
     let mut replicas = fleet(&redis, 2, &config);
     let nginx = Nginx::before(&replicas);
-    let tokens = json!([token(3), token(600)]);
+    browser.open(&format!("http://{}/nginx-health", nginx.address()));
+    let tokens = json!([token(4), token(600)]);
     let page = scripts_of(include_str!("../docs/auth.md"))[0];
     let script = format!(
         "window.tokens = {tokens}; window.freshToken = async () => tokens.length > 1 ? tokens.shift() : tokens[0]; {page}"
     );
-    let url = format!("http://{}/nginx-health", nginx.address());
-    run_script_at(&mut browser, &url, &script);
+    run_script_here(&mut browser, &script);
     let opens = "shown.filter((event) => event.type === 'tidegate.open')";
     browser.until(&format!("{opens}.length === 1"));
     let mut published: Vec<String> = Vec::new();

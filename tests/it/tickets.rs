@@ -350,6 +350,42 @@ fn while_redis_is_away_no_ticket_is_refused_and_none_is_given_out() {
     assert_no_ticket(&briefly(&gateway, &format!("ticket={made}"), &[]));
 }
 
+/// A Redis that accepts questions and does not answer: whoever asks waits for its own time, and no longer.
+#[test]
+fn while_redis_is_silent_no_ticket_is_refused_and_few_ask_at_once() {
+    let mut redis = Redis::start();
+    let config = [
+        TOKENS,
+        ("limits.replays_max", "1"),
+        ("stream.open_wait", "200ms"),
+        ("redis.command_timeout", "1s"),
+        ("auth.ticket_life", "10m"),
+    ];
+    let gateway = Gateway::over(&redis, &config);
+    let token = token("alice", 600);
+    let made: Vec<String> = (0..4)
+        .map(|_| {
+            let answer = ask(&gateway, "POST", "/tickets", &token).json();
+            answer["ticket"].as_str().unwrap().to_owned()
+        })
+        .collect();
+    redis.pause();
+    std::thread::scope(|scope| {
+        for ticket in &made {
+            scope.spawn(|| assert_comes_back(open(&gateway, ticket)));
+        }
+    });
+    let away = [("reason", "away")];
+    gateway.wait_for_metric("tidegate_connections_refused_total", &away, 4.0);
+    redis.resume();
+    for ticket in &made {
+        eventually("the same ticket opens a stream", || {
+            let first = open(&gateway, ticket).try_next_event();
+            first.is_some_and(|event| event.event == "tidegate.open")
+        });
+    }
+}
+
 #[test]
 fn one_has_so_many_tickets_and_others_have_theirs() {
     over_both_brokers(
@@ -449,7 +485,7 @@ fn no_ticket_stands_anywhere() {
                 .concat()
                 .into_bytes(),
         };
-        kept += &format!("{key} {}\n", String::from_utf8_lossy(&value));
+        kept.extend([&*key, " ", &*String::from_utf8_lossy(&value), "\n"]);
     }
     let mut stream = nginx.open(&format!("/events/news?ticket={first}"), &[]);
     stream.opened();
