@@ -669,6 +669,13 @@ def replica():
                         right=("entries", "none"),
                     ),
                     lines(
+                        "Tickets, by what became of them",
+                        """made: given to a page. used: a stream was opened by it. Those that nobody uses are over after
+                        auth.ticket_life. limit: one user had auth.tickets_each_max that wait. away: Redis is away, so none could be kept.""",
+                        ("sum by (outcome) (rate(tidegate_tickets_total{}[r]))", "{{outcome}}"),
+                        unit="cps",
+                    ),
+                    lines(
                         "Held back by address, by limit",
                         """An address had as much as one may (limits.address). replays: a read of the log waited. The others:
                         refused. not limited: more addresses came than are known.""",

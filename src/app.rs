@@ -396,6 +396,8 @@ fn rules(config: &Config, authority: Authority) -> Rules {
             cookie: config.auth.cookie.clone(),
             query_token: config.auth.query_token,
             denied_max: config.auth.denied_max,
+            ticket_life: config.auth.ticket_life,
+            tickets_each_max: config.auth.tickets_each_max,
         },
         limits: config.limits.clone(),
         address: config.address_limits(),

@@ -12,7 +12,7 @@ mod register;
 pub use labels::{
     AddressLimit, AppendOutcome, AuthRefusal, Behind, CloseReason, Discarded, IngestRefusal,
     KeySetFetch, KeySetState, PoolState, ProxyRefusal, PublishRefusal, RedisFailure, RedisSave,
-    Refusal, ReloadOutcome, ReplaySource, RequestRefusal, Role, Source, WayOut,
+    Refusal, ReloadOutcome, ReplaySource, RequestRefusal, Role, Source, TicketOutcome, WayOut,
 };
 
 use crate::sse::GapReason;
@@ -109,6 +109,7 @@ pub struct Metrics {
     key_sets_waiting: IntGauge,
     pub denied: IntGauge,
     pub denied_read_age: Gauge,
+    tickets: Family<TicketOutcome, IntCounter>,
     published_by: IntCounterVec,
     pub forwarded_without_key: IntGauge,
     discarded: Family<Discarded, IntCounter>,
@@ -247,6 +248,7 @@ impl Metrics {
             key_sets_waiting: r.gauge("jwks_tokens_waiting", "Tokens of unknown keys that wait until key sets are fetched. auth.jwks_unknown_max at most, twice for each address. Many: a key was replaced, or somebody makes them up."),
             denied: r.gauge("denied_entries", "What was taken back and is kept: subjects, tokens, and topics whose streams were ended. auth.denied_max at most; at it, POST /disconnect is answered 507."),
             denied_read_age: r.add(Gauge::with_opts(Register::opts("denied_read_age_seconds", "How long ago this replica has read what was taken back. Above a second: streams that come with a token show nothing until it reads again."))),
+            tickets: r.counters("tickets_total", "Tickets, by what became of them. made without used: pages that fetch tickets and open no stream. limit: one owner has auth.tickets_each_max that nobody has used. away: the log is away, so none could be kept.", "outcome"),
             published_by,
             forwarded_without_key: r.gauge("forwarded_without_key", "1 once a request came from beyond this machine through a proxy, while the gateway listens on loopback and has no publish key. Writes of that kind are refused."),
             discarded: r.counters("discarded_bodies_total", "Bodies of requests that were answered before they were read, by what became of the rest. bytes and time: the connection was closed, and its client may not have seen the answer.", "outcome"),
@@ -354,6 +356,11 @@ impl Metrics {
         self.key_sets_age.set(oldest.as_secs_f64());
         self.key_sets_waiting
             .set(i64::try_from(waiting).unwrap_or(i64::MAX));
+    }
+
+    /// A ticket was given out or used, or could not be given out.
+    pub fn ticket(&self, outcome: TicketOutcome) {
+        self.tickets.inc(outcome);
     }
 
     /// So many events were published over HTTP in this name: that of a publisher, or one of `PUBLISHER_KINDS`.

@@ -1,6 +1,6 @@
 //! Goal: the page at `/` does in a real browser what it says, and above all resumes: a native
-//! `EventSource` behind nginx loses its replica and misses nothing. The scripts of docs/clients.md do
-//! what that page says of them.
+//! `EventSource` behind nginx loses its replica and misses nothing. The scripts of docs/clients.md and docs/auth.md do
+//! what those pages say of them.
 //!
 //! Method: Chromium without a window, on the page as it is served, through real nginx, replicas and
 //! Redis. Skipped, with a word about it, where Chromium is not installed.
@@ -18,8 +18,10 @@
 mod support;
 
 use serde_json::{Value, json};
+use std::time::{SystemTime, UNIX_EPOCH};
 use support::chromium::Chromium;
-use support::{Gateway, Nginx, Redis, fleet};
+use support::{Gateway, Nginx, Redis, eventually, fleet};
+use tidegate::auth::{Algorithm, Key, mint};
 
 /// The page is on a stream that is open.
 const LIVE: &str = "document.querySelector('#status').dataset.state === 'live'
@@ -236,7 +238,11 @@ fn a_browser_without_event_source_is_told_so() {
 
 /// The scripts of docs/clients.md, in order.
 fn scripts() -> Vec<&'static str> {
-    let page = include_str!("../docs/clients.md");
+    scripts_of(include_str!("../docs/clients.md"))
+}
+
+/// The scripts of a page, in order.
+fn scripts_of(page: &'static str) -> Vec<&'static str> {
     let blocks = page.split("\n```js\n").skip(1);
     blocks
         .map(|rest| rest.split_once("```\n").unwrap().0)
@@ -246,6 +252,11 @@ fn scripts() -> Vec<&'static str> {
 /// Runs a script that shows events by `show`, at a path of the gateway that has no scripts of its own.
 fn run_script(browser: &mut Chromium, gateway: &Gateway, script: &str) {
     browser.open(&format!("{}/healthz", gateway.url()));
+    run_script_here(browser, script);
+}
+
+/// The same at the page that is open.
+fn run_script_here(browser: &mut Chromium, script: &str) {
     let all =
         format!("window.shown = []; window.show = (event) => shown.push(event); {script}; true");
     assert_eq!(browser.evaluate(&all), json!(true));
@@ -362,4 +373,149 @@ fn a_page_from_a_file_reads_and_writes_if_its_origin_is_configured() {
     open(&mut browser, &refusing);
     browser.until("seen.includes('closed')");
     assert_eq!(browser.evaluate("seen"), json!(["closed"]));
+}
+
+const SECRET: &str = "a secret of thirty-two bytes and a few more";
+const TOKENS: (&str, &str) = ("auth.token_secret", SECRET);
+
+/// A token for `news` that is good for so many seconds.
+fn token(seconds: u64) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let key = Key::secret(Algorithm::Hs256, SECRET.as_bytes()).unwrap();
+    let claims = json!({"sub": "alice", "exp": now.as_secs() + seconds, "tidegate": {"subscribe": ["news"]}});
+    mint(&key, claims.as_object().unwrap()).unwrap()
+}
+
+/// The page of docs/auth.md. Its token ends, and then its replica: each time its `EventSource` comes back with a ticket that
+/// was used, is refused for good, and the page opens another one.
+#[test]
+fn a_page_with_tickets_outlives_its_token_and_its_replica_and_misses_nothing() {
+    let Some(mut browser) = Chromium::start() else {
+        return;
+    };
+    let redis = Redis::start();
+    let config = [
+        TOKENS,
+        ("auth.leeway", "0s"),
+        ("auth.publish_key", "key"),
+        ("stream.retry", "200ms"),
+    ];
+    let mut replicas = fleet(&redis, 2, &config);
+    let nginx = Nginx::before(&replicas);
+    browser.open(&format!("http://{}/nginx-health", nginx.address()));
+    let tokens = json!([token(4), token(600)]);
+    let page = scripts_of(include_str!("../docs/auth.md"))[0];
+    let script = format!(
+        "window.tokens = {tokens}; window.freshToken = async () => tokens.length > 1 ? tokens.shift() : tokens[0]; {page}"
+    );
+    run_script_here(&mut browser, &script);
+    let opens = "shown.filter((event) => event.type === 'tidegate.open')";
+    browser.until(&format!("{opens}.length === 1"));
+    let mut published: Vec<String> = Vec::new();
+    let mut publish = |replicas: &[Gateway]| {
+        let data = published.len().to_string();
+        let alive = replicas.last().unwrap();
+        alive
+            .post("/events/news", &[("Authorization", "Bearer key")], &data)
+            .id();
+        published.push(data);
+    };
+    eventually(
+        "the token has ended, and the page has another stream",
+        || {
+            publish(&replicas);
+            browser.evaluate(&format!("{opens}.length === 2")) == json!(true)
+        },
+    );
+    let refused = |replicas: &[Gateway]| -> f64 {
+        let labels = [("reason", "ticket")];
+        let count = |it: &Gateway| it.metric("tidegate_auth_refused_total", &labels);
+        replicas.iter().map(count).sum()
+    };
+    assert!(refused(&replicas) > 0.5, "it came back by its old URL");
+    let on = browser.evaluate(&format!("JSON.parse({opens}[1].data).replica"));
+    let gone = usize::from(on == json!("r2"));
+    let mut killed = replicas.remove(gone);
+    killed.kill9();
+    eventually(
+        "its replica has gone, and the page has another stream",
+        || {
+            publish(&replicas);
+            browser.evaluate(&format!("{opens}.length === 3")) == json!(true)
+        },
+    );
+    publish(&replicas);
+    let data = data_shown(&mut browser, "event.data", published.len());
+    assert_eq!(data, json!(published));
+    let gaps = "shown.filter((event) => event.type === 'tidegate.gap').length";
+    assert_eq!(browser.evaluate(gaps), json!(0));
+    assert_eq!(browser.faults(), json!([]));
+}
+
+#[test]
+fn an_event_source_that_comes_back_with_its_old_ticket_is_dead() {
+    let Some(mut browser) = Chromium::start() else {
+        return;
+    };
+    let gateway = Gateway::start(&[TOKENS, ("stream.retry", "200ms")]);
+    browser.open(&format!("{}/healthz", gateway.url()));
+    let token = token(600);
+    let begun = browser.evaluate(&format!(
+        "(async () => {{
+            const headers = {{ Authorization: 'Bearer {token}' }};
+            const {{ ticket }} = await (await fetch('/tickets', {{ method: 'POST', headers }})).json();
+            window.opened = 0;
+            window.source = new EventSource('/events/news?max_age=1s&ticket=' + ticket);
+            source.onopen = () => {{ opened += 1; }};
+            return ticket.slice(0, 4);
+        }})()"
+    ));
+    assert_eq!(begun, json!("tgt_"));
+    browser.until("source.readyState === EventSource.CLOSED");
+    assert_eq!(browser.evaluate("opened"), json!(1));
+    let refused = [("reason", "ticket")];
+    gateway.wait_for_metric("tidegate_auth_refused_total", &refused, 1.0);
+}
+
+/// On this machine over plain http, as whoever tries it out does.
+#[test]
+fn a_page_begins_a_session_and_its_streams_are_of_that_user_until_it_ends() {
+    let Some(mut browser) = Chromium::start() else {
+        return;
+    };
+    let gateway = Gateway::start(&[
+        TOKENS,
+        ("auth.publish_key", "key"),
+        ("stream.retry", "200ms"),
+    ]);
+    let begin = scripts_of(include_str!("../docs/auth.md"))[1];
+    let token = token(600);
+    let ask =
+        |script: &str| format!("(async () => {{ const token = '{token}'; return {script}; }})()");
+    browser.open(&format!("{}/healthz", gateway.url()));
+    let begin = begin.trim().trim_end_matches(';');
+    let status = browser.evaluate(&ask(&format!("({begin}).status")));
+    assert_eq!(status, json!(204));
+    assert_eq!(
+        browser.evaluate("document.cookie"),
+        json!(""),
+        "no script reads it"
+    );
+    let follow = "window.shown = []; window.source = new EventSource('/events/news');
+        source.onmessage = ({ data }) => shown.push(data); true";
+    browser.evaluate(follow);
+    browser.until("source.readyState === EventSource.OPEN");
+    gateway
+        .post("/events/news", &[("Authorization", "Bearer key")], "hello")
+        .id();
+    browser.until("shown.length === 1");
+    let status = browser.evaluate(&ask(
+        "(await fetch('/session', { method: 'DELETE' })).status",
+    ));
+    assert_eq!(status, json!(204));
+    browser.evaluate("source.close(); true");
+    browser.evaluate(follow);
+    browser.until("source.readyState === EventSource.CLOSED");
+    let refused = [("reason", "missing")];
+    gateway.wait_for_metric("tidegate_auth_refused_total", &refused, 1.0);
 }

@@ -55,6 +55,8 @@ export interface Options {
   last?: number;
   /** Sent with each request; a function is asked before each. */
   headers?: HeaderValues | (() => HeaderValues | Promise<HeaderValues>);
+  /** Asked for a ticket before each request (`POST /tickets`): each opens one stream. Then no header is needed. */
+  ticket?: () => string | Promise<string>;
   /** More for `fetch`, such as `{ credentials: 'include' }`. */
   init?: RequestInit;
   /** In place of `fetch`. */

@@ -5,6 +5,7 @@
 //! | `Authorization: Bearer` | always |
 //! | a cookie, called as `auth.cookie` says | if tokens are known |
 //! | `?access_token=` | with `auth.query_token = true` alone |
+//! | `?ticket=` | by streams, if tokens are known |
 //!
 //! A header or a parameter is sent on purpose, and a cookie with every request. So where both are there, the cookie is not
 //! looked at. Two that were sent on purpose are refused: one reader would take the one, another the other ([RFC 6750,
@@ -18,6 +19,8 @@ use std::fmt;
 pub enum Place {
     /// In a header or in the query: somebody put it there.
     Given,
+    /// In the query, as a ticket: it stands for a token.
+    Ticket,
     /// In a cookie, which a browser sends by itself.
     Cookie,
 }
@@ -27,7 +30,7 @@ pub enum Place {
 pub struct Credential<'a> {
     /// Where it stood.
     pub place: Place,
-    /// A key or a token.
+    /// A key, a token or a ticket.
     pub text: &'a str,
 }
 
@@ -48,6 +51,8 @@ pub struct Fields<'a> {
     pub cookie: Vec<&'a str>,
     /// Each `access_token` of the query, if they count.
     pub query: Vec<&'a str>,
+    /// Each `ticket` of the query, if they count.
+    pub ticket: Vec<&'a str>,
 }
 
 impl fmt::Debug for Fields<'_> {
@@ -61,16 +66,18 @@ impl<'a> Fields<'a> {
     ///
     /// # Errors
     /// [`AuthRefusal::TwoTokens`].
-    pub fn credential(&self, cookie_name: &str) -> Result<Option<Credential<'a>>, AuthRefusal> {
+    pub fn credential(&self, cookie_names: &[&str]) -> Result<Option<Credential<'a>>, AuthRefusal> {
         if self.authorization.len() > 1 {
             return Err(AuthRefusal::TwoTokens);
         }
         let header = self.authorization.iter().copied().flatten();
         let header = header.filter_map(bearer);
-        let given: Vec<&str> = header.chain(self.query.iter().copied()).collect();
-        let cookies = || self.cookies(cookie_name);
+        let given = header.chain(self.query.iter().copied());
+        let given = given.map(|text| (Place::Given, text));
+        let tickets = self.ticket.iter().map(|text| (Place::Ticket, *text));
+        let given: Vec<_> = given.chain(tickets).collect();
         match *given.as_slice() {
-            [] => match *cookies().as_slice() {
+            [] => match *self.cookies(cookie_names).as_slice() {
                 [] => Ok(None),
                 [text] => Ok(Some(Credential {
                     place: Place::Cookie,
@@ -78,25 +85,21 @@ impl<'a> Fields<'a> {
                 })),
                 _ => Err(AuthRefusal::TwoTokens),
             },
-            [text] => Ok(Some(Credential {
-                place: Place::Given,
-                text,
-            })),
+            [(place, text)] => Ok(Some(Credential { place, text })),
             _ => Err(AuthRefusal::TwoTokens),
         }
     }
 
-    /// Values of the cookies of this name ([RFC 6265, section 4.2](https://www.rfc-editor.org/rfc/rfc6265#section-4.2)).
-    fn cookies(&self, name: &str) -> Vec<&'a str> {
-        if name.is_empty() {
-            return Vec::new();
-        }
+    /// Values of the cookies of these names ([RFC 6265, section 4.2](https://www.rfc-editor.org/rfc/rfc6265#section-4.2)).
+    fn cookies(&self, names: &[&str]) -> Vec<&'a str> {
         let pairs = self.cookie.iter().flat_map(|value| value.split(';'));
         let named = pairs.filter_map(|pair| {
             let (found, value) = pair.split_once('=')?;
             let value = value.trim();
             let bare = value.strip_prefix('"').and_then(|v| v.strip_suffix('"'));
-            (found.trim() == name).then_some(bare.unwrap_or(value))
+            names
+                .contains(&found.trim())
+                .then_some(bare.unwrap_or(value))
         });
         named.filter(|value| !value.is_empty()).collect()
     }
@@ -150,8 +153,9 @@ mod tests {
                 authorization: authorization.iter().copied().map(Some).collect(),
                 cookie: cookie.to_vec(),
                 query: query.to_vec(),
+                ticket: Vec::new(),
             };
-            let found = fields.credential("t");
+            let found = fields.credential(&["t"]);
             let found = found.map(|found| found.map(|it| (it.place, it.text)));
             assert_eq!(found, expected, "{authorization:?} {cookie:?} {query:?}");
         }
@@ -159,11 +163,37 @@ mod tests {
             query: vec!["a", "b"],
             ..Fields::default()
         };
-        assert!(query.credential("t").is_err());
+        assert!(query.credential(&["t"]).is_err());
         let cookie = Fields {
             cookie: vec!["=a; t=b"],
             ..Fields::default()
         };
-        assert!(cookie.credential("").is_ok_and(|found| found.is_none()));
+        assert!(cookie.credential(&[]).is_ok_and(|found| found.is_none()));
+        let both = cookie.credential(&["t", ""]);
+        assert_eq!(both, Err(AuthRefusal::TwoTokens), "of two names");
+    }
+
+    #[test]
+    fn a_ticket_is_sent_on_purpose() {
+        let with = |authorization: &[&'static str], query: &[&'static str], tickets: usize| {
+            let fields = Fields {
+                authorization: authorization.iter().copied().map(Some).collect(),
+                cookie: vec!["t=c"],
+                query: query.to_vec(),
+                ticket: vec!["a"; tickets],
+            };
+            let found = fields.credential(&["t"]);
+            found.map(|found| found.map(|it| (it.place, it.text)))
+        };
+        assert_eq!(with(&[], &[], 0), Ok(Some((Place::Cookie, "c"))));
+        assert_eq!(with(&[], &[], 1), Ok(Some((Place::Ticket, "a"))));
+        assert_eq!(with(&["Basic x"], &[], 1), Ok(Some((Place::Ticket, "a"))));
+        for two in [
+            with(&[], &[], 2),
+            with(&["Bearer b"], &[], 1),
+            with(&[], &["b"], 1),
+        ] {
+            assert_eq!(two, Err(AuthRefusal::TwoTokens));
+        }
     }
 }

@@ -12,6 +12,7 @@ use super::key::Key;
 use super::keyring::Keyring;
 use super::rule::ClaimRule;
 use super::spki::public_keys;
+use super::ticket::Ticket;
 use crate::topic::Topic;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -60,7 +61,7 @@ pub(crate) fn token(bytes: &[u8]) {
     }
 }
 
-/// Fields of a request: lines of `Authorization`, then `Cookie`, then the query, apart by empty lines.
+/// Fields of a request: lines of `Authorization`, then `Cookie`, then the query, then tickets, apart by empty lines.
 pub(crate) fn fields(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     let mut parts = text.split("\n\n");
@@ -69,9 +70,16 @@ pub(crate) fn fields(bytes: &[u8]) {
         authorization: lines().map(Some).collect(),
         cookie: lines().collect(),
         query: lines().collect(),
+        ticket: lines().collect(),
     };
-    if let Ok(Some(credential)) = fields.credential("__Host-tidegate") {
+    if let Ok(Some(credential)) = fields.credential(&["__Host-tidegate", "tidegate"]) {
         assert!(text.contains(credential.text));
+    }
+    for given in &fields.ticket {
+        if let Some(ticket) = Ticket::parse(given) {
+            assert_eq!(ticket.text(), *given);
+            assert!(ticket.open(bytes).is_none());
+        }
     }
 }
 

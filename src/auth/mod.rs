@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! Authorization, cookie, query -> credentials: the one that counts
+//!   a ticket                   -> ticket: the token that it stands for
 //!   a key of publishers        -> publisher: whose it is
 //!   a token                    -> jws: its parts -> keyring: its key -> claims: for whom, until when
 //!                              -> claims, rule: what it grants; known: what was verified before
@@ -53,6 +54,7 @@ mod rule;
 mod spki;
 #[cfg(test)]
 mod tests;
+mod ticket;
 
 pub use action::Action;
 pub use algorithm::Algorithm;
@@ -73,3 +75,4 @@ pub use revocations::Revocations;
 pub use rights::{Rights, pattern};
 pub use rule::ClaimRule;
 pub use spki::public_keys;
+pub use ticket::{Ticket, ticket_owner};

@@ -1,8 +1,10 @@
 //! The memory broker: a [`Ledger`] in this process. One replica, nothing to install.
 
 use super::denials::{DenialKind, DenialPage, Denials};
+use super::tickets::Tickets;
 use super::{
-    BrokerError, Fleet, Interest, Ledger, Live, LivePath, Publication, Retention, TopicState,
+    BrokerError, Fleet, Interest, Ledger, Live, LivePath, NewTicket, Publication, PutTicket,
+    Retention, TopicState,
 };
 use crate::id::Id;
 use crate::log::{ClockName, Followed, History, ReadRequest, Reading};
@@ -21,6 +23,7 @@ pub struct Memory {
     ledger: Mutex<Ledger>,
     live: mpsc::Sender<Live>,
     denials: Mutex<Denials>,
+    tickets: Mutex<Tickets>,
 }
 
 impl Memory {
@@ -40,6 +43,7 @@ impl Memory {
                 ledger,
                 live,
                 denials: Mutex::default(),
+                tickets: Mutex::default(),
             },
             LivePath { events, interest },
             answers,
@@ -79,6 +83,10 @@ impl Memory {
 
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tickets(&self) -> MutexGuard<'_, Tickets> {
+        self.tickets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Room in the live queue is taken before the lock, so that frames leave in the order of ids.
@@ -202,6 +210,33 @@ impl Memory {
         _: bool,
     ) -> Result<Fleet, BrokerError> {
         Ok(Fleet::default())
+    }
+
+    #[expect(
+        clippy::unused_async,
+        reason = "the same shape as the broker that has to wait"
+    )]
+    pub(super) async fn put_ticket(
+        &self,
+        ticket: &NewTicket<'_>,
+    ) -> Result<PutTicket, BrokerError> {
+        Ok(self.tickets().put(ticket, now_ms()))
+    }
+
+    #[expect(
+        clippy::unused_async,
+        reason = "the same shape as the broker that has to wait"
+    )]
+    pub(super) async fn ticket(&self, name: &str) -> Result<Option<Vec<u8>>, BrokerError> {
+        Ok(self.tickets().get(name, now_ms()))
+    }
+
+    #[expect(
+        clippy::unused_async,
+        reason = "the same shape as the broker that has to wait"
+    )]
+    pub(super) async fn take_ticket(&self, name: &str, _: &str) -> Result<bool, BrokerError> {
+        Ok(self.tickets().take(name, now_ms()))
     }
 
     #[expect(

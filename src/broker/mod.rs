@@ -13,6 +13,7 @@ pub mod raw;
 mod record;
 pub mod redis;
 mod subscriptions;
+mod tickets;
 
 pub use denials::{DenialKind, DenialPage};
 pub use error::BrokerError;
@@ -21,6 +22,7 @@ pub use live_path::{Interest, Live, LivePath};
 pub use memory::Memory;
 pub use record::{Fleet, Publication, TopicState};
 pub use subscriptions::Subscriptions;
+pub use tickets::{NewTicket, PutTicket};
 
 use crate::id::Id;
 use crate::log::{ClockName, Followed, History, ReadRequest, Reading};
@@ -109,6 +111,34 @@ impl Broker {
     /// As [`Broker::read`].
     pub async fn delete(&self, topic: &Topic) -> Result<Option<Id>, BrokerError> {
         either!(self, broker => broker.delete(topic).await)
+    }
+
+    /// Keeps what a ticket stands for, for all replicas, until it is taken or its time is over.
+    ///
+    /// # Errors
+    /// As [`Broker::read`], and [`BrokerError::OutOfMemory`].
+    ///
+    /// # Cancel safety
+    /// Dropped after the request was sent, it may or may not be kept; then it goes by itself.
+    pub async fn put_ticket(&self, ticket: &NewTicket<'_>) -> Result<PutTicket, BrokerError> {
+        either!(self, broker => broker.put_ticket(ticket).await)
+    }
+
+    /// What is kept under the name of a ticket. It stays.
+    ///
+    /// # Errors
+    /// As [`Broker::read`].
+    pub async fn ticket(&self, name: &str) -> Result<Option<Vec<u8>>, BrokerError> {
+        either!(self, broker => broker.ticket(name).await)
+    }
+
+    /// Removes what is kept under the name of a ticket of this owner. Whether it was there: of all who ask, at whichever
+    /// replica, one is told so.
+    ///
+    /// # Errors
+    /// As [`Broker::read`]. Then it may or may not be removed, and the caller must not act as if it were.
+    pub async fn take_ticket(&self, name: &str, owner: &str) -> Result<bool, BrokerError> {
+        either!(self, broker => broker.take_ticket(name, owner).await)
     }
 
     /// Has the partition's clock said aloud on the live path.

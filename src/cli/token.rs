@@ -329,6 +329,7 @@ pub(super) fn sentence(reason: AuthRefusal) -> &'static str {
         AuthRefusal::Rights => "it grants more patterns than auth.patterns_max",
         AuthRefusal::Missing
         | AuthRefusal::TwoTokens
+        | AuthRefusal::Ticket
         | AuthRefusal::Origin
         | AuthRefusal::PublishKey
         | AuthRefusal::Revoked

@@ -19,6 +19,10 @@ pub const OPEN_PUBLISHING: &str = "anyone who can reach this address may publish
 
 /// Rules and patterns of one list, at most: each token, or each request, goes through them.
 const ENTRIES_MAX: usize = 64;
+/// Tickets of one owner, at most: each that is asked for looks at all of them.
+const TICKETS_MAX: usize = 1000;
+/// A ticket that is good for longer is a token in a URL.
+const TICKET_LIFE_MAX: Duration = Duration::from_secs(600);
 /// Clocks that differ by more are wrong.
 const LEEWAY_MAX: Duration = Duration::from_secs(600);
 
@@ -35,6 +39,10 @@ pub struct Auth {
     pub query_token: bool,
     /// What may be taken back at a time, at most.
     pub denied_max: usize,
+    /// How long a ticket waits to be used: whole seconds, one at least.
+    pub ticket_life: Duration,
+    /// Tickets of one owner that wait to be used, at most.
+    pub tickets_each_max: usize,
     /// Files with secrets that every user of the machine may read.
     pub readable_by_all: Vec<String>,
     /// How key sets are kept that are fetched.
@@ -73,6 +81,8 @@ impl Auth {
             cookie: cookie(s),
             query_token: s.flag("auth.query_token", "false"),
             denied_max: s.count("auth.denied_max", "10000"),
+            ticket_life: ticket_life(s),
+            tickets_each_max: tickets_each_max(s),
             readable_by_all,
             jwks,
         };
@@ -128,6 +138,26 @@ fn cookie(s: &mut Source) -> String {
         s.fault("auth.cookie", &format!("{name:?} is not a cookie's name"));
     }
     name
+}
+
+fn ticket_life(s: &mut Source) -> Duration {
+    const KEY: &str = "auth.ticket_life";
+    let life = s.positive(KEY, "30s");
+    if life < Duration::from_secs(1) || life > TICKET_LIFE_MAX || life.subsec_nanos() > 0 {
+        s.fault(KEY, "must be whole seconds, and at most 10m");
+    }
+    life
+}
+
+fn tickets_each_max(s: &mut Source) -> usize {
+    const KEY: &str = "auth.tickets_each_max";
+    let most = s.count(KEY, "32");
+    if most > TICKETS_MAX {
+        let what =
+            format!("must be at most {TICKETS_MAX}: each ticket that is asked for looks at all");
+        s.fault(KEY, &what);
+    }
+    most
 }
 
 /// A list of patterns.

@@ -5,7 +5,7 @@ use super::source::Faults;
 
 /// Keys that a reload takes: who may read and write, the way to Redis, the limits of requests, what the log keeps, and
 /// what is logged. All others are taken at the start.
-pub const RELOADABLE: [&str; 57] = [
+pub const RELOADABLE: [&str; 59] = [
     "auth.publish_key",
     "auth.publish_key_file",
     "auth.open_publishing",
@@ -34,6 +34,8 @@ pub const RELOADABLE: [&str; 57] = [
     "auth.cookie",
     "auth.query_token",
     "auth.denied_max",
+    "auth.ticket_life",
+    "auth.tickets_each_max",
     "redis.url",
     "redis.url_file",
     "redis.sentinel_username",

@@ -33,6 +33,10 @@ pub struct Auth {
     pub query_token: bool,
     /// What may be taken back at a time, at most.
     pub denied_max: usize,
+    /// How long a ticket waits to be used.
+    pub ticket_life: Duration,
+    /// Tickets of one owner that wait to be used, at most.
+    pub tickets_each_max: usize,
 }
 
 /// What requests are judged by. A reload of the configuration replaces it.

@@ -4,6 +4,8 @@
 //! |---|---|
 //! | `/events`, `/events/{topic}` | GET (stream), HEAD, POST, OPTIONS |
 //! | `/topics`, `/topics/{topic}`, `/topics/{topic}/events` | GET, DELETE |
+//! | `/tickets` | POST |
+//! | `/session` | POST, DELETE |
 //! | `/healthz`, `/readyz`, `/metrics`, `/streams` | GET; on `ops.listen` if there is one |
 //! | `/` | GET: the page |
 
@@ -12,6 +14,7 @@ mod address;
 mod answer;
 mod answers;
 mod batch;
+mod come_back;
 mod cors;
 mod cut;
 mod disconnect;
@@ -20,7 +23,6 @@ pub(crate) mod fuzz;
 mod gate;
 mod gateway;
 mod guard;
-mod head;
 mod health;
 mod intake;
 mod listing;
@@ -32,9 +34,11 @@ mod problem;
 mod publish;
 mod query;
 mod routes;
+mod session;
 mod shown;
 mod streams;
 mod subscribe;
+mod tickets;
 mod topics;
 mod vocabulary;
 

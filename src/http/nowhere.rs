@@ -12,6 +12,8 @@ pub(super) const PATHS: &[&str] = &[
     "/topics/TOPIC",
     "/topics/TOPIC/events",
     "/disconnect",
+    "/tickets",
+    "/session",
 ];
 /// Paths for operators.
 pub(super) const OPS_PATHS: &[&str] = &["/healthz", "/readyz", "/metrics", "/streams"];
@@ -39,6 +41,10 @@ pub(super) fn methods_of(path: &str) -> &'static str {
     let topic = path.strip_prefix("/topics/");
     if path == "/events" || path.starts_with("/events/") {
         "GET, HEAD, POST and OPTIONS"
+    } else if path == "/tickets" {
+        "POST"
+    } else if path == "/session" {
+        "POST and DELETE"
     } else if topic.is_some_and(|topic| !topic.contains('/')) {
         "GET, HEAD and DELETE"
     } else if path == "/disconnect" {
@@ -50,7 +56,7 @@ pub(super) fn methods_of(path: &str) -> &'static str {
 
 fn slash_at_the_end(path: &str) -> Option<String> {
     let right = path.strip_suffix('/')?;
-    let is_ours = ["/events", "/topics"].contains(&right)
+    let is_ours = ["/events", "/topics", "/tickets", "/session"].contains(&right)
         || right.starts_with("/events/")
         || right.starts_with("/topics/");
     is_ours.then(|| {

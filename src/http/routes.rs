@@ -5,7 +5,9 @@ use super::gateway::Gateway;
 use super::guard::{Guard, guarded};
 use super::nowhere::{OPS_PATHS, PATHS, no_method, no_path};
 use super::problem::Problem;
-use super::{batch, cors, disconnect, health, publish, streams, subscribe, topics};
+use super::{
+    batch, cors, disconnect, health, publish, session, streams, subscribe, tickets, topics,
+};
 use crate::address::Client;
 use axum::extract::Request;
 use axum::http::{HeaderName, HeaderValue, StatusCode, Uri, header};
@@ -49,7 +51,14 @@ pub fn router(gateway: Arc<Gateway>, guard: Guard, with_ops: bool) -> Router {
                 .into(),
         )
         .route("/topics/{topic}/events", get(topics::events).into())
-        .route("/disconnect", post(disconnect::disconnect).into());
+        .route("/disconnect", post(disconnect::disconnect).into())
+        .route("/tickets", post(tickets::make).into())
+        .route(
+            "/session",
+            post(session::begin)
+                .and(MethodFilter::DELETE, session::end)
+                .into(),
+        );
     let mut paths = PATHS.to_vec();
     if with_ops {
         router = router.merge(ops_routes());

@@ -1,9 +1,9 @@
 //! `GET /events` and `GET /events/{topic}`: from a request to an open stream.
 
 use super::accept::{HandoffSlot, end_of_carrier};
+use super::come_back::{come_back, stream_headers};
 use super::gate::{Caller, OpenStream, Unjudged};
 use super::gateway::Gateway;
-use super::head::{self, stream_headers};
 use super::name::Name;
 use super::problem::Problem;
 use super::query::{NOTHING, Query};
@@ -18,7 +18,7 @@ use crate::metrics::{AddressLimit, CloseReason, Refusal, WayOut};
 use crate::stream::body::{Outside, StreamBody};
 use crate::stream::life::Life;
 use crate::stream::open::{MaybeOpen, Opening, open};
-use crate::stream::registry::{Opened, StreamGuard};
+use crate::stream::registry::{Opened, StreamPlace};
 use crate::stream::request::{Begin, StreamRequest};
 use crate::stream::sockets::Handoff;
 use crate::stream::turn::Stream;
@@ -176,12 +176,8 @@ async fn subscribe(
         return come_back(&gateway, LONG_RETRY);
     };
     let name = lease.as_ref().and_then(|lease| lease.client().network);
-    let Some(mut guard) = StreamGuard::take(
-        &gateway.open_streams,
-        gateway.rules.get().limits.streams_max,
-        topics,
-        lease,
-    ) else {
+    let streams_max = gateway.rules.get().limits.streams_max;
+    let Some(place) = StreamPlace::take(&gateway.open_streams, streams_max) else {
         return refuse(
             &gateway,
             headers,
@@ -189,6 +185,11 @@ async fn subscribe(
             "this replica has reached limits.streams_max",
         );
     };
+    // Last: whoever is sent away before has a ticket that is good still.
+    if let Err(refused) = caller.use_ticket(&gateway).await {
+        return refused;
+    }
+    let mut guard = place.open(topics, lease);
     // A stream that ends cleanly leaves its connection to the next request.
     let address = way.client.map(|client| client.address);
     let slot = way
@@ -476,10 +477,4 @@ fn refuse(gateway: &Gateway, headers: &HeaderMap, reason: Refusal, detail: &str)
         return Problem::unavailable(detail).into_response();
     }
     come_back(gateway, 1)
-}
-
-/// A stream that is cut at once, with so many times the usual time to come back. Nobody tries another replica then.
-fn come_back(gateway: &Gateway, times: u64) -> Response {
-    let retry_ms = gateway.streams.jittered_retry_ms().saturating_mul(times);
-    head::come_back(retry_ms)
 }

@@ -31,7 +31,7 @@ pub(super) const PAGE: Vocabulary = Vocabulary {
 };
 
 /// A place to ask the log, in the name of the client's address: whoever asks much waits behind nobody but itself.
-async fn place(gateway: &Gateway, client: &Client) -> Result<Option<Place>, Problem> {
+pub(super) async fn place(gateway: &Gateway, client: &Client) -> Result<Option<Place>, Problem> {
     let place = gateway.reads.place(client.network);
     let late = |_| Problem::unavailable("too many reads of the log are in progress");
     tokio::time::timeout(gateway.open_wait, place)

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
 
 /// Names one that waits.
-pub type Ticket = u64;
+pub type WaiterNo = u64;
 
 /// The rules, without I/O.
 #[derive(Debug)]
@@ -24,14 +24,14 @@ struct Rota<W> {
     addresses: HashMap<Network, OfAddress>,
     /// Whose turn it is, front to back.
     turns: VecDeque<Turn>,
-    waiting: HashMap<Ticket, Waiting<W>>,
-    next: Ticket,
+    waiting: HashMap<WaiterNo, Waiting<W>>,
+    next: WaiterNo,
 }
 
 #[derive(Debug)]
 enum Turn {
     /// Nobody whose address is known.
-    One(Ticket),
+    One(WaiterNo),
     Address(Network),
 }
 
@@ -40,7 +40,7 @@ enum Turn {
 struct OfAddress {
     held: usize,
     /// Some may have a place by now, in another name, or have left.
-    tickets: VecDeque<Ticket>,
+    waiter_nos: VecDeque<WaiterNo>,
     has_turn: bool,
 }
 
@@ -65,7 +65,7 @@ impl<W> Rota<W> {
     }
 
     /// One more waits, in nobody's name yet.
-    fn enter(&mut self, waiter: W) -> Ticket {
+    fn enter(&mut self, waiter: W) -> WaiterNo {
         self.next += 1;
         let names = HashSet::new();
         self.waiting.insert(self.next, Waiting { waiter, names });
@@ -73,36 +73,36 @@ impl<W> Rota<W> {
     }
 
     /// It waits in this name, too, beside others. False if that name has all the places it may.
-    fn name(&mut self, ticket: Ticket, name: Option<Network>) -> bool {
-        let Some(waiting) = self.waiting.get_mut(&ticket) else {
+    fn name(&mut self, waiter_no: WaiterNo, name: Option<Network>) -> bool {
+        let Some(waiting) = self.waiting.get_mut(&waiter_no) else {
             return true;
         };
         if !waiting.names.insert(name) {
             return true;
         }
         let Some(network) = name else {
-            self.turns.push_back(Turn::One(ticket));
+            self.turns.push_back(Turn::One(waiter_no));
             return true;
         };
         let own = self.addresses.entry(network).or_default();
-        own.tickets.push_back(ticket);
+        own.waiter_nos.push_back(waiter_no);
         Self::settle(&mut self.turns, self.each_max, network, own);
         own.has_turn
     }
 
     /// It waits no more.
-    fn leave(&mut self, ticket: Ticket) -> bool {
-        self.waiting.remove(&ticket).is_some()
+    fn leave(&mut self, waiter_no: WaiterNo) -> bool {
+        self.waiting.remove(&waiter_no).is_some()
     }
 
     /// Gives one place, if there is one, and says in whose name.
     fn grant(&mut self) -> Option<(W, Option<Network>)> {
         while self.taken < self.most {
-            let (ticket, name) = match self.turns.pop_front()? {
-                Turn::One(ticket) => (Some(ticket), None),
+            let (waiter_no, name) = match self.turns.pop_front()? {
+                Turn::One(waiter_no) => (Some(waiter_no), None),
                 Turn::Address(network) => (self.next_of(network), Some(network)),
             };
-            if let Some(waiting) = ticket.and_then(|ticket| self.waiting.remove(&ticket)) {
+            if let Some(waiting) = waiter_no.and_then(|waiter_no| self.waiting.remove(&waiter_no)) {
                 self.taken += 1;
                 return Some((waiting.waiter, name));
             }
@@ -111,14 +111,14 @@ impl<W> Rota<W> {
     }
 
     /// The first that waits in this name still. It has a place then.
-    fn next_of(&mut self, network: Network) -> Option<Ticket> {
+    fn next_of(&mut self, network: Network) -> Option<WaiterNo> {
         let own = self.addresses.get_mut(&network)?;
         own.has_turn = false;
         let mut found = None;
         while found.is_none()
-            && let Some(ticket) = own.tickets.pop_front()
+            && let Some(waiter_no) = own.waiter_nos.pop_front()
         {
-            found = self.waiting.contains_key(&ticket).then_some(ticket);
+            found = self.waiting.contains_key(&waiter_no).then_some(waiter_no);
         }
         own.held += usize::from(found.is_some());
         Self::settle(&mut self.turns, self.each_max, network, own);
@@ -135,7 +135,7 @@ impl<W> Rota<W> {
         if let Some(own) = self.addresses.get_mut(&network) {
             own.held -= 1;
             Self::settle(&mut self.turns, self.each_max, network, own);
-            if own.held == 0 && own.tickets.is_empty() {
+            if own.held == 0 && own.waiter_nos.is_empty() {
                 self.addresses.remove(&network);
             }
         }
@@ -144,7 +144,7 @@ impl<W> Rota<W> {
     /// Gives an address a turn, if it wants one and may have it.
     fn settle(turns: &mut VecDeque<Turn>, each_max: usize, network: Network, own: &mut OfAddress) {
         let may = each_max == 0 || own.held < each_max;
-        if may && !own.has_turn && !own.tickets.is_empty() {
+        if may && !own.has_turn && !own.waiter_nos.is_empty() {
             own.has_turn = true;
             turns.push_back(Turn::Address(network));
         }
@@ -185,26 +185,26 @@ impl Places {
     #[must_use]
     pub fn wait(&self, names: impl IntoIterator<Item = Option<Network>>) -> Queued {
         let (waiter, place) = oneshot::channel();
-        let ticket = self.queue().enter(waiter);
+        let waiter_no = self.queue().enter(waiter);
         for name in names {
-            self.name(ticket, name);
+            self.name(waiter_no, name);
         }
         self.give();
         Queued {
             places: self.clone(),
-            ticket,
+            waiter_no,
             place,
         }
     }
 
     /// One that waits does so in this name, too: it is served when the first of its names has its turn.
-    pub fn wait_also(&self, ticket: Ticket, name: Option<Network>) {
-        self.name(ticket, name);
+    pub fn wait_also(&self, waiter_no: WaiterNo, name: Option<Network>) {
+        self.name(waiter_no, name);
         self.give();
     }
 
-    fn name(&self, ticket: Ticket, name: Option<Network>) {
-        if !self.queue().name(ticket, name) {
+    fn name(&self, waiter_no: WaiterNo, name: Option<Network>) {
+        if !self.queue().name(waiter_no, name) {
             self.metrics.address_limited(AddressLimit::Replays);
         }
     }
@@ -238,15 +238,15 @@ impl Places {
 #[derive(Debug)]
 pub struct Queued {
     places: Places,
-    ticket: Ticket,
+    waiter_no: WaiterNo,
     place: oneshot::Receiver<Place>,
 }
 
 impl Queued {
     /// Its name for [`Places::wait_also`].
     #[must_use]
-    pub fn ticket(&self) -> Ticket {
-        self.ticket
+    pub fn waiter_no(&self) -> WaiterNo {
+        self.waiter_no
     }
 
     /// The place, once it is given.
@@ -262,7 +262,7 @@ impl Queued {
 impl Drop for Queued {
     fn drop(&mut self) {
         // One that was given and not taken is dropped with the channel, and is free again.
-        self.places.queue().leave(self.ticket);
+        self.places.queue().leave(self.waiter_no);
     }
 }
 
@@ -294,12 +294,12 @@ mod tests {
         Some(Network::of(std::net::Ipv4Addr::from_bits(number).into()))
     }
 
-    fn enter(queue: &mut Rota<u32>, waiter: u32, names: &[Option<Network>]) -> Ticket {
-        let ticket = queue.enter(waiter);
+    fn enter(queue: &mut Rota<u32>, waiter: u32, names: &[Option<Network>]) -> WaiterNo {
+        let waiter_no = queue.enter(waiter);
         names.iter().for_each(|name| {
-            queue.name(ticket, *name);
+            queue.name(waiter_no, *name);
         });
-        ticket
+        waiter_no
     }
 
     /// Gives one place after the other, each back before the next is given.
@@ -343,8 +343,8 @@ mod tests {
         }
         let given: Vec<_> = std::iter::from_fn(|| queue.grant()).collect();
         assert_eq!(given, [(0, network(1)), (1, network(1))]);
-        let ticket = queue.enter(5);
-        assert!(!queue.name(ticket, network(1)), "it has all it may");
+        let waiter_no = queue.enter(5);
+        assert!(!queue.name(waiter_no, network(1)), "it has all it may");
         enter(&mut queue, 10, &[network(2)]);
         assert_eq!(queue.grant(), Some((10, network(2))));
         assert_eq!(queue.grant(), None, "one is free, and nobody may have it");
@@ -372,10 +372,10 @@ mod tests {
     #[test]
     fn who_leaves_takes_no_place() {
         let mut queue = Rota::new(1, 1);
-        let tickets: Vec<_> = (0..3)
+        let waiter_nos: Vec<_> = (0..3)
             .map(|n| enter(&mut queue, n, &[network(1)]))
             .collect();
-        assert!(queue.leave(tickets[0]) && queue.leave(tickets[1]));
+        assert!(queue.leave(waiter_nos[0]) && queue.leave(waiter_nos[1]));
         assert_eq!(queue.grant(), Some((2, network(1))));
         queue.release(network(1));
         assert!(queue.addresses.is_empty() && queue.taken == 0, "{queue:?}");

@@ -80,7 +80,7 @@ label! {
         Unauthorized = "unauthorized",
         /// 403: it may not read one of its topics.
         Forbidden = "forbidden",
-        /// What would judge it is away: it is told to come back.
+        /// What would have to be asked is away: it is told to come back.
         Undecided = "undecided",
     }
 }
@@ -210,6 +210,8 @@ label! {
         TwoTokens = "two_tokens",
         /// A cookie would write, and no page says where it is from.
         Origin = "origin",
+        /// The ticket is unknown, used, or over.
+        Ticket = "ticket",
         /// It is no publish key, and no key of a publisher.
         PublishKey = "publish_key",
         /// The token is longer than `auth.token_bytes_max`.
@@ -280,6 +282,20 @@ label! {
         Same = "same",
         /// Nothing that can serve.
         Failed = "failed",
+    }
+}
+
+label! {
+    /// What became of a ticket, or of the wish for one.
+    TicketOutcome {
+        /// It was given out.
+        Made = "made",
+        /// A stream was opened by it.
+        Used = "used",
+        /// Its owner has `auth.tickets_each_max` that nobody has used.
+        Limit = "limit",
+        /// The log is away, so none could be kept.
+        Away = "away",
     }
 }
 

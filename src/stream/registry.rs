@@ -42,7 +42,7 @@ impl OpenStreams {
     }
 
     /// Takes one of `most` places.
-    pub(super) fn enter(&self, most: usize) -> bool {
+    fn enter(&self, most: usize) -> bool {
         let entered = self
             .count
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |taken| {
@@ -51,7 +51,7 @@ impl OpenStreams {
         entered.is_ok()
     }
 
-    pub(super) fn leave(&self) {
+    fn leave(&self) {
         self.count.fetch_sub(1, Ordering::AcqRel);
     }
 
@@ -178,10 +178,44 @@ impl Lines {
     }
 }
 
-/// A place among the open streams; given back on drop, whatever way the stream went.
+/// A place among the open streams, before and while one is open in it; given back on drop.
+#[derive(Debug)]
+pub struct StreamPlace(Arc<OpenStreams>);
+
+impl StreamPlace {
+    /// Takes one, if fewer than `most` are taken.
+    #[must_use]
+    pub fn take(open: &Arc<OpenStreams>, most: usize) -> Option<Self> {
+        open.enter(most).then(|| Self(open.clone()))
+    }
+
+    /// A stream of so many topics opens in it.
+    #[must_use]
+    pub fn open(self, topics: usize, lease: Option<Box<Lease>>) -> StreamGuard {
+        self.0.metrics.opened(WayOut::Body);
+        StreamGuard {
+            place: self,
+            lease,
+            since: CoarseInstant::now(),
+            bytes: 0,
+            topics: u32::try_from(topics).unwrap_or(u32::MAX),
+            way: WayOut::Body,
+            reason: CloseReason::Client,
+            is_said: false,
+        }
+    }
+}
+
+impl Drop for StreamPlace {
+    fn drop(&mut self) {
+        self.0.leave();
+    }
+}
+
+/// An open stream, in its place; it is counted and said to have ended on drop, whatever way it went.
 #[derive(Debug)]
 pub struct StreamGuard {
-    open: Arc<OpenStreams>,
+    place: StreamPlace,
     /// What it takes of what one address may. None where addresses are neither told nor limited.
     lease: Option<Box<Lease>>,
     since: CoarseInstant,
@@ -194,30 +228,6 @@ pub struct StreamGuard {
 }
 
 impl StreamGuard {
-    /// Takes a place, if fewer than `most` are taken.
-    #[must_use]
-    pub fn take(
-        open: &Arc<OpenStreams>,
-        most: usize,
-        topics: usize,
-        lease: Option<Box<Lease>>,
-    ) -> Option<Self> {
-        if !open.enter(most) {
-            return None;
-        }
-        open.metrics.opened(WayOut::Body);
-        Some(Self {
-            open: open.clone(),
-            lease,
-            since: CoarseInstant::now(),
-            bytes: 0,
-            topics: u32::try_from(topics).unwrap_or(u32::MAX),
-            way: WayOut::Body,
-            reason: CloseReason::Client,
-            is_said: false,
-        })
-    }
-
     /// Its client's address, if a proxy has told it.
     pub(super) fn address(&self) -> Option<Address> {
         let client = self.lease.as_ref()?.client();
@@ -231,7 +241,7 @@ impl StreamGuard {
 
     /// What streams are counted in.
     pub(super) fn metrics(&self) -> &Metrics {
-        &self.open.metrics
+        &self.place.0.metrics
     }
 
     /// How long it has been taken.
@@ -257,7 +267,7 @@ impl StreamGuard {
         address: Option<Address>,
     ) {
         if !std::mem::replace(&mut self.is_said, true) {
-            self.open.say_closed(&Closed {
+            self.place.0.say_closed(&Closed {
                 reason,
                 duration: self.age(),
                 address,
@@ -271,7 +281,7 @@ impl StreamGuard {
     /// It leaves hyper for a thread of [`sockets`](super::sockets).
     #[must_use]
     pub fn on_socket(mut self) -> Self {
-        self.open.metrics.goes_by(self.way, WayOut::Socket);
+        self.place.0.metrics.goes_by(self.way, WayOut::Socket);
         self.way = WayOut::Socket;
         self
     }
@@ -284,8 +294,10 @@ impl StreamGuard {
 
 impl Drop for StreamGuard {
     fn drop(&mut self) {
-        self.open.leave();
-        self.open.metrics.closed(self.way, self.reason, self.age());
+        self.place
+            .0
+            .metrics
+            .closed(self.way, self.reason, self.age());
         self.say_closed(self.reason, Standing::default(), self.address());
     }
 }

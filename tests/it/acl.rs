@@ -12,6 +12,8 @@ use crate::support::{
 use redis::{Connection, IntoConnectionInfo as _, RedisResult, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
+use std::time::{SystemTime, UNIX_EPOCH};
+use tidegate::auth::{Algorithm, Key, mint};
 
 const SHIPPED: &str = include_str!("../../deploy/redis/users.acl");
 const PASSWORD: &str = "secret";
@@ -253,6 +255,37 @@ fn a_replica_has_all_the_rights_that_it_uses_and_no_more() {
         // Asked only where replicas of Redis must have an event before it is acknowledged.
         unused.remove("wait");
         assert_eq!(unused, BTreeSet::new(), "{user}");
+    }
+}
+
+#[test]
+fn tickets_are_made_and_used_by_the_same_rights() {
+    for user in ["tidegate-gateway", "tidegate-gateway-without-ingest"] {
+        let guarded = Guarded::start();
+        let secret = "a secret of thirty-two bytes and a few more";
+        let config = [
+            ("auth.token_secret", secret),
+            ("auth.tickets_each_max", "1"),
+            ("auth.ticket_life", "1s"),
+            ("ingest.enabled", "false"),
+        ];
+        let gateway = guarded.start_gateway(user, &config);
+        let key = Key::secret(Algorithm::Hs256, secret.as_bytes()).unwrap();
+        let claims = serde_json::json!({"tidegate": {"subscribe": ["a"]}});
+        let mut claims = claims.as_object().unwrap().clone();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        claims.insert("exp".to_owned(), (now.as_secs() + 60).into());
+        let bearer = format!("Bearer {}", mint(&key, &claims).unwrap());
+        let ask = || gateway.post("/tickets", &[("Authorization", &bearer)], "");
+        let ticket = ask().json()["ticket"].as_str().unwrap().to_owned();
+        ask().problem(429);
+        let open = || gateway.open(&format!("/events/a?ticket={ticket}"), &[]);
+        open().opened();
+        assert_eq!(open().status(), 401, "{user}");
+        // Those that are over are forgotten, too.
+        assert_eq!(ask().status, 201, "{user}");
+        eventually("it is over", || ask().status == 201);
+        assert_eq!(guarded.refused(), Vec::<String>::new(), "{user}");
     }
 }
 

@@ -540,7 +540,9 @@ fn a_credential_stands_in_one_place() {
         status(&[("Cookie", "theme=dark"), ("Cookie", &in_cookie)], a),
         200
     );
-    assert_eq!(status(&[("Cookie", &format!("tidegate={good}"))], a), 401);
+    let https = ("X-Forwarded-Proto", "https");
+    let bare = format!("tidegate={good}");
+    assert_eq!(status(&[("Cookie", &bare), https], a), 401);
     // A header is sent on purpose: it wins, good or bad.
     let header_b = bearer(&other);
     let both = [("Authorization", header_b.as_str()), ("Cookie", &in_cookie)];

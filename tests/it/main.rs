@@ -74,6 +74,7 @@ mod streams;
 mod stuck_log;
 mod subscribe;
 mod systemd;
+mod tickets;
 mod topics;
 mod watched;
 mod wire;

@@ -491,7 +491,7 @@ fn what_stands_in_a_query_or_a_header_is_not_written_down() {
     let ask = |way: &str| {
         nginx.post(&format!("/events/{way}?token=hush"), &secret, "hush");
         nginx.wait_for_access(&format!("POST /events/{way}\""));
-        let target = format!("/events/{way}?token=hush&max_age=1ms");
+        let target = format!("/events/{way}?token=hush&ticket=hush&max_age=1ms");
         drop(nginx.open(&target, &secret).rest());
         nginx.wait_for_access(&format!("GET /events/{way}\""));
     };

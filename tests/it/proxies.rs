@@ -798,9 +798,10 @@ fn no_token_is_written_down_and_operators_paths_are_not_passed_on() {
         ];
         let ask = |way: &str| {
             let mut arguments = secrets.to_vec();
-            proxy.curl(&arguments, &format!("/events/{way}?token=hush&max_age=1ms"));
+            let query = "token=hush&access_token=hush&ticket=hush";
+            proxy.curl(&arguments, &format!("/events/{way}?{query}&max_age=1ms"));
             arguments.extend(["--data", "hush"]);
-            proxy.curl(&arguments, &format!("/events/{way}-post?token=hush"));
+            proxy.curl(&arguments, &format!("/events/{way}-post?{query}"));
             let written = |part: &str| proxy.written().iter().any(|line| line.contains(part));
             eventually("both are in the log", || {
                 written(&format!("/events/{way}\"")) && written(&format!("/events/{way}-post\""))

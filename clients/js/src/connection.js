@@ -151,7 +151,7 @@ export class Connection {
       if (this.#stopped) return undefined;
       if (error instanceof TidegateError) throw error;
       this.#why = error;
-      // What else may go wrong is the network, or the function that gives the headers: both may be well again.
+      // What else may go wrong is the network, or a function that gives headers or a ticket: all may be well again.
     }
     return this.#wait(answer);
   }
@@ -164,6 +164,8 @@ export class Connection {
   async #ask(answer) {
     const { headers, init, fetch, patience } = this.#settings;
     const given = typeof headers === 'function' ? await headers() : headers;
+    // Each request has its own: the one before was used.
+    const ticket = await this.#settings.ticket?.();
     if (this.#stopped) return false;
     const abort = this.#abort = new AbortController();
     /** @type {ReturnType<typeof setTimeout> | undefined} */
@@ -176,7 +178,7 @@ export class Connection {
       guard(answer.short ? SHORT_SECONDS * 1000 + patience : patience, 'held');
       const sent = new Headers(given);
       sent.set('Accept', 'text/event-stream');
-      const response = await fetch(this.#url(answer), { cache: 'no-store', ...init, headers: sent, signal: abort.signal });
+      const response = await fetch(this.#url(answer, ticket), { cache: 'no-store', ...init, headers: sent, signal: abort.signal });
       if (response.status === 204) return true;
       if (response.status !== 200 || !response.headers.get('Content-Type')?.startsWith('text/event-stream')) {
         await this.#refused(response, answer);
@@ -190,8 +192,11 @@ export class Connection {
     return false;
   }
 
-  /** @param {Answer} answer */
-  #url(answer) {
+  /**
+   * @param {Answer} answer
+   * @param {string} [ticket]
+   */
+  #url(answer, ticket) {
     const { url, topics, types, since, last } = this.#settings;
     const asked = new URL(url);
     const query = asked.searchParams;
@@ -199,6 +204,7 @@ export class Connection {
     for (const type of types) query.append('type', type);
     query.set('envelope', '');
     query.set('heartbeat', 'event');
+    if (ticket) query.set('ticket', ticket);
     // As a parameter: a header would have a browser ask another origin for leave first.
     if (this.cursor) query.set('last_event_id', this.cursor);
     else if (since !== undefined) query.set('since', since);

@@ -32,6 +32,7 @@ const DEFAULT_PATIENCE_MS = 8_000;
  * @property {string | undefined} since
  * @property {number | undefined} last
  * @property {Options['headers']} headers
+ * @property {Options['ticket']} ticket
  * @property {RequestInit | undefined} init
  * @property {typeof globalThis.fetch} fetch
  * @property {number} heartbeat
@@ -104,7 +105,7 @@ export class Tidegate {
     this.#settings = {
       url: new URL(url, globalThis.location?.href),
       topics: [...topics], types: [...types], since, last,
-      headers: options.headers, init: options.init, fetch: options.fetch ?? globalThis.fetch.bind(globalThis),
+      headers: options.headers, ticket: options.ticket, init: options.init, fetch: options.fetch ?? globalThis.fetch.bind(globalThis),
       heartbeat: options.heartbeat ?? DEFAULT_HEARTBEAT_MS, patience: options.patience ?? DEFAULT_PATIENCE_MS,
       onRefused: options.onRefused,
     };

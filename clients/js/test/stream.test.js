@@ -274,6 +274,28 @@ test('a stream that is dead without a word is opened anew', timed, async (t) => 
   await until('live', () => tide.state === 'live');
 });
 
+test('each request has a ticket of its own', timed, async (t) => {
+  const between = await relay(t);
+  const topic = newTopic();
+  const { options, shows, datas } = ear();
+  let tickets = 0;
+  const ticket = async () => {
+    tickets += 1;
+    if (tickets === 2) throw new Error('no ticket now');
+    return `ticket ${tickets}`;
+  };
+  const tide = follow(t, { topics: [topic], url: between.events, ticket, ...options });
+  await until('live', () => tide.state === 'live');
+  await publish(topic, '1');
+  await shows(1);
+  between.cut();
+  await publish(topic, '2');
+  await shows(2);
+  assert.deepEqual(datas(), [1, 2]);
+  const sent = between.asked.map(({ url }) => new URL(url, between.origin).searchParams.get('ticket'));
+  assert.deepEqual(sent, ['ticket 1', 'ticket 3']);
+});
+
 test('a signal closes it, and so no request is left', timed, async (t) => {
   const between = await relay(t);
   const abort = new AbortController();

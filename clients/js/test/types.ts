@@ -7,6 +7,7 @@ const tide = new Tidegate({
   topics: new Set(['prices']),
   storage: { getItem: () => null, setItem: () => {} },
   headers: async () => ({ Authorization: 'Bearer x' }),
+  ticket: async () => 'tgt_x',
   init: { credentials: 'include' },
   onEvent: (event: TidegateEvent) => (event.encoding === 'text' ? event.data.length : event.data.eur),
   onGap: (gap: Gap) => gap.reason === 'trimmed',

@@ -493,6 +493,28 @@ redis.register_function({ function_name = F .. 'heartbeat', flags = { 'allow-oom
   return reply
 end })
 
+-- What a ticket stands for is kept by the ticket's name, and counted for its owner. Both go by themselves.
+local function ticket(name) return PREFIX .. ':ticket:' .. name end
+local function tickets_of(owner) return PREFIX .. ':tickets:' .. owner end
+
+-- name sealed owner life most  ->  0, or the milliseconds until one is over of an owner that has as many as may be
+redis.register_function(F .. 'put_ticket', function(_, a)
+  local now, own, life = time_ms(), tickets_of(a[3]), tonumber(a[4])
+  for _, name in ipairs(redis.call('ZRANGEBYSCORE', own, '-inf', int(now))) do redis.call('ZREM', own, name) end
+  local kept = redis.call('ZRANGEBYSCORE', own, '-inf', '+inf', 'WITHSCORES')
+  if #kept / 2 >= tonumber(a[5]) then return math.max(1, tonumber(kept[2]) - now) end
+  redis.call('SET', ticket(a[1]), a[2], 'PX', int(life))
+  redis.call('ZADD', own, int(now + life), a[1])
+  redis.call('PEXPIRE', own, int(life))
+  return 0
+end)
+
+-- name owner  ->  whether it was there
+redis.register_function({ function_name = F .. 'take_ticket', flags = { 'allow-oom' }, callback = function(_, a)
+  redis.call('ZREM', tickets_of(a[2]), a[1])
+  return redis.call('DEL', ticket(a[1]))
+end })
+
 -- p  ->  whether more topics may be gone
 redis.register_function({ function_name = F .. 'sweep', flags = { 'allow-oom' }, callback = function(_, a)
   local k = clock(a[1])

@@ -14,6 +14,8 @@
 //! | `tidegate:ingest` | pub/sub | `start`, `done` and `leave` among the ears: `ingest::told` |
 //! | `tidegate:inbox` | stream | XADD ingestion |
 //! | `tidegate:refused`, `tidegate:refused:second` | stream, text | the last raw publishes and inbox entries that were refused, and how many were noted within this second |
+//! | `tidegate:ticket:<name>` | string | what a ticket stands for, sealed by it, with expiry |
+//! | `tidegate:tickets:<owner>` | sorted set | names of an owner's tickets by the time at which they are over, with expiry |
 //! | `tidegate:replicas`, `tidegate:subscribers:<replica>` | hash | heartbeats |
 //! | `tidegate:denied`, `tidegate:disconnected` | sorted set | what was taken back, by when: subjects and tokens by a hash of them; patterns of topics whose streams were ended |
 //! | `tidegate:libraries` | hash | function library to when a replica has used it last |
@@ -29,7 +31,7 @@
 //! | `rotation` | another way to Redis while streams are open: other credentials, other certificates, another server |
 //! | `error` | what a failure is, from what Redis says |
 //! | `library`, `functions` | the Lua sources; loading, calling and removing them |
-//! | `log`, `denials`, `ingest` | what is asked: operations of the log; what was taken back; epochs, appends and the inbox |
+//! | `log`, `denials`, `ingest`, `tickets` | what is asked: operations of the log; what was taken back; epochs, appends and the inbox; tickets |
 //! | `live`, `pubsub` | the connection that hears, on its own so that Redis dropping a slow subscriber takes no command along |
 //! | `decode` | reading answers, entries and frames |
 
@@ -52,6 +54,7 @@ mod pubsub;
 mod rotation;
 mod sentinel;
 mod settings;
+mod tickets;
 
 pub use access::{Access, Identity};
 pub use client::Redis;

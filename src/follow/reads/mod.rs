@@ -15,7 +15,7 @@ use crate::address::Network;
 use crate::broker::Broker;
 use crate::hub::Hub;
 use crate::id::Id;
-use crate::limits::places::{Place, Places, Ticket};
+use crate::limits::places::{Place, Places, WaiterNo};
 use crate::log::{History, LogRead, Reading};
 use crate::metrics::Metrics;
 use crate::topic::{PartitionNo, Topic};
@@ -57,7 +57,7 @@ struct Shared {
 struct UnderWay {
     reads: SharedReads<Waiter>,
     /// Of those that wait for a place.
-    tickets: HashMap<LogRead, Ticket>,
+    waiter_nos: HashMap<LogRead, WaiterNo>,
 }
 
 /// Pause after a failed read, at most.
@@ -185,8 +185,8 @@ impl Shared {
         let name = waiter.name;
         let mut under_way = self.lock();
         let begins = under_way.reads.join(read.clone(), waiter);
-        if let Some(ticket) = under_way.tickets.get(read) {
-            self.places_of(read).wait_also(*ticket, name);
+        if let Some(waiter_no) = under_way.waiter_nos.get(read) {
+            self.places_of(read).wait_also(*waiter_no, name);
         }
         begins
     }
@@ -197,11 +197,13 @@ impl Shared {
             let mut under_way = self.lock();
             let names = under_way.reads.waiting(read).map(|waiter| waiter.name);
             let queued = self.places_of(read).wait(names);
-            under_way.tickets.insert(read.clone(), queued.ticket());
+            under_way
+                .waiter_nos
+                .insert(read.clone(), queued.waiter_no());
             queued
         };
         let place = queued.place().await;
-        self.lock().tickets.remove(read);
+        self.lock().waiter_nos.remove(read);
         place
     }
 }
@@ -218,7 +220,7 @@ impl Drop for Carried {
     fn drop(&mut self) {
         if !self.is_over {
             let mut under_way = self.shared.lock();
-            under_way.tickets.remove(&self.read);
+            under_way.waiter_nos.remove(&self.read);
             under_way.reads.abandon(&self.read);
         }
     }

@@ -1,36 +1,42 @@
 //! Who asks: the credential of a request, judged.
 
 use super::cleared::{Cleared, Wants};
-use super::refused::{Refusal, Refused, problem};
+use super::credential::{InQuery, credential, is_forced};
+use super::refused::{NotCleared, Refused, note, now, problem};
+use crate::address::Client;
 use crate::auth::{
-    Action, Credential, Denial, DeniedAnswer, Edition, Fields, Grant, Place, Seconds,
+    Action, Credential, Denial, DeniedAnswer, Edition, Grant, Place, Ticket, ticket_owner,
 };
+use crate::broker::BrokerError;
+use crate::http::come_back::come_back;
 use crate::http::gateway::{Auth, Gateway};
 use crate::http::problem::Problem;
 use crate::http::shown::Shown;
-use crate::metrics::{AuthRefusal, Metrics, Refusal as RefusedStream};
+use crate::metrics::{AuthRefusal, Metrics, Refusal, TicketOutcome};
 use crate::stream::life::Life;
 use crate::topic::{Pattern, Topic};
 use axum::extract::FromRequestParts;
+use axum::http::HeaderMap;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, Uri, header};
+use axum::response::{IntoResponse, Response};
 use std::convert::Infallible;
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
-
-/// The name of a token in a query ([RFC 6750, section 2.3](https://www.rfc-editor.org/rfc/rfc6750#section-2.3)).
-const ACCESS_TOKEN: &str = "access_token";
 
 /// What a handler does, as a type: what it is judged for, and how a refusal is counted.
 pub(in crate::http) trait Doing: Send + Sync + 'static {
     /// What is asked of the grant first.
     const ACTION: Action;
-    /// Whether it opens a stream, which is never told 503.
+    /// Whether it opens a stream: it may do so by a ticket, and is never told 503.
     const IS_STREAM: bool = false;
 
     /// Counts a request that was refused before its handler saw it, beside the reason.
     fn count(metrics: &Metrics, problem: &Problem);
+
+    /// What is answered where it cannot be told now whether this may be done; `why` in one sentence.
+    fn away(_: &Gateway, why: &'static str) -> Response {
+        Problem::unavailable(why).into_response()
+    }
 }
 
 macro_rules! doing {
@@ -86,17 +92,24 @@ impl Doing for OpenStream {
     fn count(metrics: &Metrics, problem: &Problem) {
         metrics.refused(Self::refusal(problem));
     }
+
+    /// A status would end an `EventSource` for good.
+    fn away(gateway: &Gateway, why: &'static str) -> Response {
+        tracing::debug!(why, "whether a stream may be opened cannot be told now");
+        gateway.metrics.refused(Refusal::Undecided);
+        come_back(gateway, 1)
+    }
 }
 
 impl OpenStream {
     /// Under what a refused stream is counted.
-    pub(in crate::http) fn refusal(problem: &Problem) -> RefusedStream {
+    pub(in crate::http) fn refusal(problem: &Problem) -> Refusal {
         if problem.is_forbidden() {
-            RefusedStream::Forbidden
+            Refusal::Forbidden
         } else if problem.is_unavailable() {
-            RefusedStream::Undecided
+            Refusal::Undecided
         } else {
-            RefusedStream::Unauthorized
+            Refusal::Unauthorized
         }
     }
 }
@@ -105,17 +118,22 @@ impl OpenStream {
 #[derive(Clone, Copy, Debug)]
 pub(in crate::http) struct WithoutGate;
 
-/// Marks writes of pages that nobody named: a cookie does not count for them, which a browser sends by itself.
-#[derive(Clone, Copy, Debug)]
-pub(in crate::http) struct OfAnyPage;
-
 /// Who asks, to do `A`.
 #[derive(Debug)]
 pub(in crate::http) struct Caller<A> {
     grant: Grant,
     /// What was taken back after it may not be known to this judgement.
     edition: Edition,
+    /// The ticket by which it asks, if it does.
+    ticket: Option<Kept>,
     to_do: PhantomData<A>,
+}
+
+/// A ticket that is good, and whose it is, as the log keeps it. Neither tells a token.
+#[derive(Debug)]
+struct Kept {
+    name: String,
+    owner: String,
 }
 
 /// Says of a handler that it needs no judgement: it tells nothing that not everybody may know.
@@ -131,51 +149,67 @@ impl<S: Sync> FromRequestParts<S> for Unjudged {
 }
 
 impl<A: Doing> FromRequestParts<Arc<Gateway>> for Caller<A> {
-    type Rejection = Refusal;
+    type Rejection = Response;
 
     async fn from_request_parts(
         parts: &mut Parts,
         gateway: &Arc<Gateway>,
-    ) -> Result<Self, Refusal> {
+    ) -> Result<Self, Response> {
         // Before the rules: a stream sees whatever comes later.
         let edition = gateway.denials.revocations().edition();
         let rules = gateway.rules.get();
         let auth = &rules.auth;
-        let in_query = take_from_query(parts, auth);
+        let in_query = InQuery::take(parts, auth, A::IS_STREAM);
         let is_operators = parts.extensions.get::<WithoutGate>().is_some();
         if is_operators || !auth.authority.asks(A::ACTION) {
-            return Ok(Self::of(auth.authority.open(), edition));
+            return Ok(Self::of(auth.authority.open(), edition, None));
         }
-        let judged = judge(auth, A::ACTION, parts, &in_query, now());
-        let judged = judged.map(|grant| Self::of(grant, edition));
-        if let Ok(caller) = &judged {
-            caller.check_denials(gateway).map_err(Refusal::Problem)?;
-        }
-        judged.map_err(|reason| {
-            let refused = Refused {
-                reason,
-                action: A::ACTION,
-                topic: None,
-            };
-            note(gateway, &refused);
-            let problem = problem(&refused, auth, &parts.headers);
-            A::count(&gateway.metrics, &problem);
-            if A::IS_STREAM && !reason.is_definite() {
-                Refusal::ComeBack(gateway.streams.jittered_retry_ms())
-            } else {
-                Refusal::Problem(problem)
-            }
-        })
+        let judged = judge(gateway, auth, A::ACTION, parts, &in_query).await;
+        let (grant, ticket) =
+            judged.map_err(|no| Self::not_cleared(gateway, no, &parts.headers))?;
+        let caller = Self::of(grant, edition, ticket);
+        caller
+            .check_denials(gateway)
+            .map_err(IntoResponse::into_response)?;
+        Ok(caller)
     }
 }
 
 impl<A: Doing> Caller<A> {
-    fn of(grant: Grant, edition: Edition) -> Self {
+    fn of(grant: Grant, edition: Edition, ticket: Option<Kept>) -> Self {
         Self {
             grant,
             edition,
+            ticket,
             to_do: PhantomData,
         }
+    }
+
+    /// What is answered to whom a judgement does not let through.
+    fn not_cleared(gateway: &Gateway, no: NotCleared, headers: &HeaderMap) -> Response {
+        let reason = match no {
+            NotCleared::Away(why) => return A::away(gateway, why),
+            NotCleared::Refused(reason) => reason,
+        };
+        let problem = Self::refused(gateway, reason, headers);
+        if A::IS_STREAM && !reason.is_definite() {
+            come_back(gateway, 1)
+        } else {
+            problem.into_response()
+        }
+    }
+
+    /// Counts a refusal before anything of it was cleared.
+    fn refused(gateway: &Gateway, reason: AuthRefusal, headers: &HeaderMap) -> Problem {
+        let refused = Refused {
+            reason,
+            action: A::ACTION,
+            topic: None,
+        };
+        note(gateway, &refused);
+        let problem = problem(&refused, &gateway.rules.get().auth, headers);
+        A::count(&gateway.metrics, &problem);
+        problem
     }
 
     /// Lets through what is wanted, all of it or nothing.
@@ -309,100 +343,90 @@ impl<A: Doing> Caller<A> {
     }
 }
 
-/// Counts a refusal by its reason.
-fn note(gateway: &Gateway, refused: &Refused<'_>) {
-    gateway.metrics.auth_refused(refused.reason);
-    tracing::debug!(
-        reason = refused.reason.as_str(),
-        action = refused.action.as_str(),
-        topic = refused.topic,
-        "a request has not the right to what it asks for"
-    );
+impl Caller<OpenStream> {
+    /// Uses up the ticket by which it asks, if it does: the stream opens now. Of all who show one ticket, on whichever
+    /// replica, one is let through.
+    ///
+    /// # Errors
+    /// The answer: 401 if somebody was quicker. If the log is away, the stream is to come back: nobody is let through by a
+    /// ticket that may be good still.
+    pub(in crate::http) async fn use_ticket(&self, gateway: &Gateway) -> Result<(), Response> {
+        let Some(Kept { name, owner }) = &self.ticket else {
+            return Ok(());
+        };
+        match gateway.broker.take_ticket(name, owner).await {
+            Ok(true) => {
+                gateway.metrics.ticket(TicketOutcome::Used);
+                Ok(())
+            }
+            Ok(false) => {
+                let reason = AuthRefusal::Ticket;
+                Err(Self::refused(gateway, reason, &HeaderMap::new()).into_response())
+            }
+            Err(why) => Err(OpenStream::away(gateway, away(&why))),
+        }
+    }
 }
 
-/// Seconds since 1970 by this machine's clock.
-fn now() -> Seconds {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    let seconds = now.unwrap_or_default().as_secs();
-    Seconds::try_from(seconds).unwrap_or(Seconds::MAX)
-}
-
-/// What the request may do, if it may do anything of this kind.
-fn judge(
+/// What the request may do, if it may do anything of this kind, and the ticket by which it may.
+async fn judge(
+    gateway: &Gateway,
     auth: &Auth,
     action: Action,
     parts: &Parts,
-    in_query: &[String],
-    now: Seconds,
-) -> Result<Grant, AuthRefusal> {
-    let credential = credential(auth, &parts.headers, in_query)?;
-    let is_cookie = credential.is_some_and(|it| it.place == Place::Cookie);
-    // The guard has judged the origin. Here it must be there, and be more than any.
-    let says_ours =
-        parts.headers.contains_key(header::ORIGIN) && parts.extensions.get::<OfAnyPage>().is_none();
-    if is_cookie && !action.is_read() && !says_ours {
-        return Err(AuthRefusal::Origin);
+    in_query: &InQuery,
+) -> Result<(Grant, Option<Kept>), NotCleared> {
+    let credential = credential(auth, parts, in_query)?;
+    if !action.is_read() && is_forced(credential.as_ref(), parts) {
+        return Err(AuthRefusal::Origin.into());
     }
-    let grant = auth.authority.grant(credential, now)?;
-    match action {
-        Action::Operate if grant.allows_operating() => Ok(grant),
-        Action::Operate if grant.has_credential() => Err(AuthRefusal::Denied),
-        Action::Operate => Err(AuthRefusal::Missing),
-        // Before its body is looked at, and its topics.
-        _ if !grant.has_credential() && !grant.has_any(action) => Err(AuthRefusal::Missing),
-        _ => Ok(grant),
-    }
-}
-
-fn credential<'a>(
-    auth: &Auth,
-    headers: &'a HeaderMap,
-    in_query: &'a [String],
-) -> Result<Option<Credential<'a>>, AuthRefusal> {
-    let texts = |name| {
-        headers
-            .get_all(name)
-            .iter()
-            .map(|value| value.to_str().ok())
-    };
-    let fields = Fields {
-        authorization: texts(header::AUTHORIZATION).collect(),
-        cookie: texts(header::COOKIE).flatten().collect(),
-        query: in_query.iter().map(String::as_str).collect(),
-    };
-    let has_tokens = auth.authority.has_tokens();
-    fields.credential(if has_tokens { &auth.cookie } else { "" })
-}
-
-/// Takes tokens out of the query, where they count there: what comes after sees none.
-fn take_from_query(parts: &mut Parts, auth: &Auth) -> Vec<String> {
-    let query = parts.uri.query().unwrap_or_default();
-    if !auth.query_token || query.is_empty() {
-        return Vec::new();
-    }
-    let mut tokens = Vec::new();
-    let is_other = |pair: &&str| {
-        let mut decoded = form_urlencoded::parse(pair.as_bytes());
-        match decoded.next() {
-            Some((name, value)) if name == ACCESS_TOKEN => {
-                tokens.push(value.into_owned());
-                false
-            }
-            _ => true,
+    let (grant, ticket) = match credential {
+        Some(ticket) if ticket.place == Place::Ticket => {
+            let (grant, kept) = by_ticket(gateway, auth, parts, ticket.text).await?;
+            (grant, Some(kept))
         }
+        other => (auth.authority.grant(other, now())?, None),
     };
-    let rest: Vec<&str> = query.split('&').filter(is_other).collect();
-    let path = parts.uri.path();
-    let target = if rest.is_empty() {
-        path.to_owned()
-    } else {
-        format!("{path}?{}", rest.join("&"))
-    };
-    let mut pieces = parts.uri.clone().into_parts();
-    pieces.path_and_query = target.parse().ok();
-    // Pieces of what was a URI are one again.
-    if let Ok(uri) = Uri::from_parts(pieces) {
-        parts.uri = uri;
+    match action {
+        Action::Operate if grant.allows_operating() => Ok((grant, ticket)),
+        Action::Operate if grant.has_credential() => Err(AuthRefusal::Denied.into()),
+        Action::Operate => Err(AuthRefusal::Missing.into()),
+        // Before its body is looked at, and its topics.
+        _ if !grant.has_credential() && !grant.has_any(action) => Err(AuthRefusal::Missing.into()),
+        _ => Ok((grant, ticket)),
     }
-    tokens
+}
+
+/// What the token of a ticket grants now. The ticket stays good.
+async fn by_ticket(
+    gateway: &Gateway,
+    auth: &Auth,
+    parts: &Parts,
+    text: &str,
+) -> Result<(Grant, Kept), NotCleared> {
+    // What is none was given to nobody: nothing is asked for it.
+    let ticket = Ticket::parse(text).ok_or(AuthRefusal::Ticket)?;
+    let name = ticket.name();
+    // Whoever makes tickets up waits behind nobody but itself.
+    let network = parts.extensions.get::<Client>().and_then(|it| it.network);
+    let place = tokio::time::timeout(gateway.open_wait, gateway.reads.place(network)).await;
+    let place = place.map_err(|_| NotCleared::Away("too many reads of the log are in progress"))?;
+    let sealed = gateway.broker.ticket(&name).await;
+    let sealed = sealed.map_err(|why| NotCleared::Away(away(&why)))?;
+    drop(place);
+    let token = sealed.and_then(|sealed| ticket.open(&sealed));
+    let token = token.ok_or(AuthRefusal::Ticket)?;
+    let credential = Credential {
+        place: Place::Given,
+        text: &token,
+    };
+    let grant = auth.authority.grant(Some(credential), now())?;
+    let owner = ticket_owner(grant.who(), &token);
+    Ok((grant, Kept { name, owner }))
+}
+
+/// What is told of the log that keeps tickets, and does not answer.
+fn away(why: &BrokerError) -> &'static str {
+    tracing::debug!(%why, "tickets cannot be asked for");
+    "the log cannot be reached, and tickets are kept there"
 }

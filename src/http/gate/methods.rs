@@ -1,5 +1,6 @@
 //! Routes whose handlers begin with a judgement.
 
+use super::bearer::{Bearer, OurPage};
 use super::caller::{Caller, Unjudged};
 use crate::http::gateway::Gateway;
 use axum::handler::Handler;
@@ -17,6 +18,8 @@ pub(in crate::http) trait BeginsWithJudgement {}
 macro_rules! begins_with_judgement {
     ($($more:ident)*) => {
         impl<M, A, $($more),*> BeginsWithJudgement for (M, Caller<A>, $($more,)*) {}
+        impl<M, $($more),*> BeginsWithJudgement for (M, Bearer, $($more,)*) {}
+        impl<M, $($more),*> BeginsWithJudgement for (M, OurPage, $($more,)*) {}
         impl<M, $($more),*> BeginsWithJudgement for (M, Unjudged, $($more,)*) {}
     };
 }

@@ -1,31 +1,26 @@
 //! What a request is told that has not the right to what it asks for ([RFC 6750, section
 //! 3](https://www.rfc-editor.org/rfc/rfc6750#section-3)): no more than it may know.
 
-use crate::auth::Action;
-use crate::http::gateway::Auth;
-use crate::http::head::come_back;
+use crate::auth::{Action, Seconds};
+use crate::http::gateway::{Auth, Gateway};
 use crate::http::problem::Problem;
 use crate::http::shown::Shown;
 use crate::metrics::AuthRefusal;
 use axum::http::{HeaderMap, header};
-use axum::response::{IntoResponse, Response};
+use std::time::{SystemTime, UNIX_EPOCH};
 
-/// How a request is answered that is not let through.
-#[derive(Debug)]
-pub(in crate::http) enum Refusal {
-    /// A definite no, or that it cannot be judged now.
-    Problem(Problem),
-    /// A stream that cannot be judged now. `EventSource` gives up for good on any status but 200, so it is cut at once and
-    /// comes back after so many milliseconds.
-    ComeBack(u64),
+/// Why a judgement lets nobody through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NotCleared {
+    /// A definite no.
+    Refused(AuthRefusal),
+    /// It cannot be told now: what would have to be asked is away. In one sentence.
+    Away(&'static str),
 }
 
-impl IntoResponse for Refusal {
-    fn into_response(self) -> Response {
-        match self {
-            Self::Problem(problem) => problem.into_response(),
-            Self::ComeBack(retry_ms) => come_back(retry_ms),
-        }
+impl From<AuthRefusal> for NotCleared {
+    fn from(reason: AuthRefusal) -> Self {
+        Self::Refused(reason)
     }
 }
 
@@ -37,6 +32,24 @@ pub(super) struct Refused<'a> {
     pub(super) topic: Option<&'a str>,
 }
 
+/// Counts a refusal by its reason.
+pub(super) fn note(gateway: &Gateway, refused: &Refused<'_>) {
+    gateway.metrics.auth_refused(refused.reason);
+    tracing::debug!(
+        reason = refused.reason.as_str(),
+        action = refused.action.as_str(),
+        topic = refused.topic,
+        "a request has not the right to what it asks for"
+    );
+}
+
+/// Seconds since 1970 by this machine's clock.
+pub(super) fn now() -> Seconds {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let seconds = now.unwrap_or_default().as_secs();
+    Seconds::try_from(seconds).unwrap_or(Seconds::MAX)
+}
+
 /// The answer.
 pub(super) fn problem(refused: &Refused<'_>, auth: &Auth, headers: &HeaderMap) -> Problem {
     match refused.reason {
@@ -45,6 +58,11 @@ pub(super) fn problem(refused: &Refused<'_>, auth: &Auth, headers: &HeaderMap) -
         ),
         AuthRefusal::Origin => Problem::forbidden(
             "Cookie: a write with a token in a cookie needs an Origin, of this host or one that cors.origins names; or send the token as Authorization: Bearer",
+        ),
+        // Whether it was there once, or is somebody's, is nothing that this tells.
+        AuthRefusal::Ticket => Problem::bad_token(
+            "ticket: it is unknown, over or used; ask for another one with POST /tickets",
+            "the ticket is not accepted",
         ),
         AuthRefusal::Denied => Problem::not_granted(match refused.topic {
             Some(topic) => format!(

@@ -7,6 +7,7 @@
 use axum::http::{HeaderMap, HeaderName, header};
 use std::net::{IpAddr, SocketAddr};
 
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const LISTS: [HeaderName; 3] = [
     HeaderName::from_static("x-forwarded-for"),
     HeaderName::from_static("x-real-ip"),
@@ -31,6 +32,25 @@ pub(super) fn says_a_proxy(headers: &HeaderMap) -> bool {
     headers.contains_key(header::VIA)
         && lasts.peek().is_some()
         && lasts.all(|address| !is_here(&address))
+}
+
+/// Whether a proxy has taken the request over https, or may have: what it says is not `http`.
+pub(super) fn says_https(headers: &HeaderMap) -> bool {
+    let protos = headers.get_all(X_FORWARDED_PROTO).iter();
+    let is_http = |value: &[u8]| value.eq_ignore_ascii_case(b"http");
+    let forwarded = headers.get_all(header::FORWARDED).iter();
+    let pairs = forwarded.flat_map(|value| {
+        value
+            .as_bytes()
+            .split(|byte| b",;".contains(byte))
+            .map(<[u8]>::trim_ascii)
+    });
+    let mut others = pairs.filter_map(|pair| {
+        let (name, value) = pair.split_at_checked(b"proto=".len())?;
+        name.eq_ignore_ascii_case(b"proto=").then_some(value)
+    });
+    !protos.into_iter().all(|value| is_http(value.as_bytes()))
+        || others.any(|value| !is_http(value))
 }
 
 /// The addresses in a field, as they stand there, first to last.
@@ -110,6 +130,31 @@ mod tests {
         ];
         for (fields, expected) in table {
             assert_eq!(is_from_elsewhere(&headers(fields)), expected, "{fields:?}");
+        }
+    }
+
+    #[test]
+    fn a_proxy_says_that_it_was_asked_over_https() {
+        let (proto, forwarded) = ("x-forwarded-proto", "forwarded");
+        let plain: [&[(&str, &str)]; 5] = [
+            &[],
+            &[(proto, "http")],
+            &[(proto, "HTTP"), (forwarded, "for=127.0.0.1;proto=http")],
+            &[(forwarded, "for=127.0.0.1, proto=http ;by=x")],
+            &[(forwarded, "for=protocol")],
+        ];
+        for fields in plain {
+            assert!(!says_https(&headers(fields)), "{fields:?}");
+        }
+        let https: [&[(&str, &str)]; 5] = [
+            &[(proto, "https")],
+            &[(proto, "http"), (proto, "https")],
+            &[(proto, "https, http")],
+            &[(forwarded, "for=127.0.0.1; Proto=https")],
+            &[(forwarded, "proto=http, for=127.0.0.1;proto=\"https\"")],
+        ];
+        for fields in https {
+            assert!(says_https(&headers(fields)), "{fields:?}");
         }
     }
 

@@ -49,6 +49,20 @@ pub(super) fn is_ours(host: &str, names: &[String]) -> bool {
         || names.iter().any(|name| name == "*" || is_own(name))
 }
 
+/// Whether a host is this machine, and no other: an address of loopback, or `localhost` and what is below it.
+pub(super) fn is_loopback(host: &str) -> bool {
+    if let Some(rest) = host.strip_prefix('[') {
+        let address = rest.split_once(']').map(|(address, _)| address);
+        let address = address.and_then(|address| address.parse::<Ipv6Addr>().ok());
+        return address.is_some_and(|address| address.is_loopback());
+    }
+    let host = host.split_once(':').map_or(host, |(host, _)| host);
+    let address = host.parse::<Ipv4Addr>();
+    address.is_ok_and(|address| address.is_loopback())
+        || names_host("localhost", host)
+        || names_host("*.localhost", host)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -92,6 +106,33 @@ mod tests {
             assert!(!is_ours(host, &names), "{host}");
         }
         assert!(is_ours("evil.example", &["*".to_owned()]));
+    }
+
+    #[test]
+    fn this_machine_is_called_by_few_names() {
+        for host in [
+            "127.0.0.1",
+            "127.1.2.3:8081",
+            "[::1]:8081",
+            "localhost",
+            "LOCALHOST:1",
+            "a.localhost",
+        ] {
+            assert!(is_loopback(host), "{host}");
+        }
+        for host in [
+            "",
+            "10.0.0.1",
+            "0.0.0.0",
+            "[::]",
+            "[::2]",
+            "[::1",
+            "127.0.0.1.evil.example",
+            "localhost.evil.example",
+            "events.example.com",
+        ] {
+            assert!(!is_loopback(host), "{host}");
+        }
     }
 
     #[test]

@@ -18,7 +18,7 @@ mod path;
 
 use self::origin::Page;
 use super::accept::Peer;
-use super::gate::OfAnyPage;
+use super::gate::{OfAnyPage, PlainHere};
 use super::gateway::Gateway;
 use super::problem::Problem;
 use super::shown::Shown;
@@ -162,6 +162,18 @@ impl Guard {
     }
 }
 
+/// Whether a browser on this machine asks, in plain http, with no proxy from elsewhere between: what it names, where it
+/// comes from, and what a proxy has told of either. A proxy that ends TLS says so.
+fn is_plain_here(request: &Request) -> bool {
+    let headers = request.headers();
+    let host = host::of(request.uri(), headers).ok().flatten();
+    let client = request.extensions().get::<Client>();
+    host.is_some_and(host::is_loopback)
+        && client.is_some_and(|client| client.address.ip.is_loopback())
+        && !forwarded::is_from_elsewhere(headers)
+        && !forwarded::says_https(headers)
+}
+
 /// Whether it has a key that no browser sends by itself. Where there are tokens, any text may be one: if it is none, the
 /// gate says so, and does not look at a cookie beside it.
 fn has_key(authority: &Authority, headers: &HeaderMap) -> bool {
@@ -223,6 +235,9 @@ pub(super) async fn guarded(
 ) -> Response {
     match guard.judge(&request) {
         Ok(page) => {
+            if is_plain_here(&request) {
+                request.extensions_mut().insert(PlainHere);
+            }
             if page != Page::Ours {
                 request.extensions_mut().insert(OfAnyPage);
             }

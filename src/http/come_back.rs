@@ -1,19 +1,22 @@
-//! The head of a stream, and a stream that is nothing but its head.
+//! What a stream is answered that is not opened now, and may be a little later. `EventSource` gives up for good on any
+//! status but 200; so it is a stream that is cut at once.
 
 use super::cut::CutAfter;
+use super::gateway::Gateway;
 use crate::sse::retry_line;
 use axum::body::Body;
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 
-/// A stream that is cut at once, and comes back after so many milliseconds.
-pub(super) fn come_back(retry_ms: u64) -> Response {
+/// A stream that is cut at once, with so many times the usual time to come back. Nobody tries another replica then.
+pub(super) fn come_back(gateway: &Gateway, times: u64) -> Response {
+    let retry_ms = gateway.streams.jittered_retry_ms().saturating_mul(times);
     let retry = Bytes::from(retry_line(retry_ms));
     stream_headers(Body::new(CutAfter::new(retry)))
 }
 
-/// A stream with this body.
+/// An answer that is a stream.
 pub(super) fn stream_headers(body: Body) -> Response {
     let headers = [
         (
