@@ -56,7 +56,7 @@ pub(super) fn methods_of(path: &str) -> &'static str {
 
 fn slash_at_the_end(path: &str) -> Option<String> {
     let right = path.strip_suffix('/')?;
-    let is_ours = ["/events", "/topics", "/tickets", "/session"].contains(&right)
+    let is_ours = ["/events", "/topics", "/tickets", "/session", "/disconnect"].contains(&right)
         || right.starts_with("/events/")
         || right.starts_with("/topics/");
     is_ours.then(|| {

@@ -74,7 +74,9 @@ fn it_has_the_methods_that_a_refusal_names() {
         let methods = methods.filter(|method| *method != SHARED);
         let mut methods: BTreeSet<String> = methods.map(|method| method.to_uppercase()).collect();
         // GET takes HEAD along.
-        methods.insert("HEAD".to_owned());
+        if methods.contains("GET") {
+            methods.insert("HEAD".to_owned());
+        }
         let named = methods_of(&path.replace("{topic}", "news")).replace(" and ", ", ");
         let named: BTreeSet<String> = named.split(", ").map(str::to_owned).collect();
         assert_eq!(methods, named, "{path}");
