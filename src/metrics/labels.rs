@@ -300,9 +300,9 @@ label! {
 }
 
 label! {
-    /// What became of the rest of a body that its handler had not read.
+    /// What became of the rest of a body that its handler had not read, and of what came after the last answer.
     Discarded {
-        /// It was read to its end, and the connection goes on.
+        /// It was read to its end, and the connection goes on; or until the peer closed it.
         Whole = "whole",
         /// It was longer than `server.discard_bytes_max`: the connection is closed.
         Bytes = "bytes",

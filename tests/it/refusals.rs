@@ -136,6 +136,136 @@ fn a_body_that_waits_to_be_asked_for_is_not_asked_for() {
     socket.read_to_string(&mut said).unwrap();
     assert!(said.starts_with("HTTP/1.1 401"), "{said}");
     assert!(!said.contains(" 100 "), "{said}");
+    // A client that was not told would take the connection for free.
+    assert!(said.contains("\r\nconnection: close\r\n"), "{said}");
+    // What was asked for is read, and the connection goes on.
+    let asks = head.replace("\r\n\r\n", "\r\nAuthorization: Bearer let-me-in\r\n\r\n");
+    let mut socket = gateway.connect();
+    for _ in 0..2 {
+        socket.write_all(asks.as_bytes()).unwrap();
+        read_until(&mut socket, "HTTP/1.1 100 Continue\r\n\r\n");
+        socket.write_all(b"hello").unwrap();
+        read_until(&mut socket, "HTTP/1.1 200");
+    }
+    gateway.wait_for_metric("tidegate_sockets", &[], 2.0);
+    gateway.wait_for_metric("tidegate_discarded_bodies_total", &[], 0.0);
+}
+
+/// What a client reads that sends all of a large request, and only then looks for an answer.
+fn send_all_and_read(gateway: &Gateway, head: &str) -> String {
+    let mut socket = gateway.connect();
+    let all = [head.as_bytes(), &vec![b'x'; 4_000_000]].concat();
+    socket.write_all(&all).expect("all of it is taken");
+    let mut said = String::new();
+    let read = socket.read_to_string(&mut said);
+    read.expect("no reset before the end");
+    said
+}
+
+/// A reset overtakes the answer, and to a proxy that is a replica which has died.
+#[test]
+fn a_body_that_comes_without_being_asked_for_hides_no_answer() {
+    let gateway = Gateway::start(&[KEY]);
+    let head = refused(4_000_000).replace("\r\n\r\n", "\r\nExpect: 100-continue\r\n\r\n");
+    let cases = [
+        (head.clone(), "HTTP/1.1 401"),
+        (head.replace("/events/news", "/nothing"), "HTTP/1.1 404"),
+        (head.replace("POST", "PUT"), "HTTP/1.1 405"),
+        (head.replace("POST", "GET"), "HTTP/1.1 400"),
+        // This version knows no 100, and no other expectation is known.
+        (head.replace("HTTP/1.1", "HTTP/1.0"), "HTTP/1.0 401"),
+        (head.replace("100-continue", "a-miracle"), "HTTP/1.1 401"),
+    ];
+    for ((head, begins), count) in cases.iter().zip([1.0, 2.0, 3.0, 4.0, 5.0, 6.0]) {
+        let said = send_all_and_read(&gateway, head);
+        assert!(said.starts_with(begins), "{said}");
+        assert!(said.trim_end().ends_with('}'), "{said}");
+        wait_for_discarded(&gateway, "whole", count);
+    }
+}
+
+/// Nor is there an answer to hide where a body is not one.
+#[test]
+fn a_body_that_is_malformed_hides_no_answer() {
+    let gateway = Gateway::start(&[]);
+    let head = refused(0).replace("Content-Length: 0", "Transfer-Encoding: chunked");
+    let said = send_all_and_read(&gateway, &head);
+    assert!(said.starts_with("HTTP/1.1 400"), "{said}");
+    assert!(said.trim_end().ends_with('}'), "{said}");
+    wait_for_discarded(&gateway, "whole", 1.0);
+}
+
+/// Here no handler is asked: the HTTP library answers by itself.
+#[test]
+fn a_head_that_cannot_be_read_is_answered_whatever_comes_after_it() {
+    let gateway = Gateway::start(&[]);
+    let fields: String = (0..120)
+        .map(|number| format!("X-{number}: a\r\n"))
+        .collect();
+    let head = refused(4_000_000);
+    let cases = [
+        (head.replace("\r\n\r\n", &format!("\r\n{fields}\r\n")), 431),
+        (
+            head.replace("Host", &format!("X-{}", "y".repeat(20_000))),
+            431,
+        ),
+        (head.replace("Host", "H ost"), 400),
+        (head.replace("HTTP/1.1", "HTTP/9.9"), 400),
+        (head.replace("4000000", "four"), 400),
+    ];
+    for ((head, status), count) in cases.iter().zip([1.0, 2.0, 3.0, 4.0, 5.0]) {
+        let said = send_all_and_read(&gateway, head);
+        assert!(said.starts_with(&format!("HTTP/1.1 {status}")), "{said}");
+        wait_for_discarded(&gateway, "whole", count);
+    }
+}
+
+/// A peer that is told of the end and does not close costs a place for a while, as one whose body does not end.
+#[test]
+fn a_connection_that_its_peer_does_not_close_is_let_go() {
+    let bounds = [
+        ("server.discard_bytes_max", "100000"),
+        ("server.discard_time", "200ms"),
+    ];
+    let gateway = Gateway::start(&[KEY, bounds[0], bounds[1]]);
+    let head = refused(100_000_000).replace("\r\n\r\n", "\r\nExpect: 100-continue\r\n\r\n");
+    let connect = || {
+        let (mut socket, mut said) = (gateway.connect(), String::new());
+        socket.write_all(head.as_bytes()).unwrap();
+        socket.read_to_string(&mut said).expect("the whole answer");
+        assert!(said.starts_with("HTTP/1.1 401"), "{said}");
+        socket
+    };
+    let mut slow: Vec<TcpStream> = (0..20).map(|_| connect()).collect();
+    // It may have been let go before it has sent anything.
+    slow.iter_mut()
+        .for_each(|socket| drop(socket.write_all(b"x")));
+    let silent: Vec<TcpStream> = (0..20).map(|_| connect()).collect();
+    gateway.wait_for_metric("tidegate_sockets", &[], 1.0);
+    drop((slow, silent));
+    wait_for_discarded(&gateway, "bytes", 0.0);
+
+    let large = Gateway::start(&[KEY, bounds[0], ("server.discard_time", "24h")]);
+    let mut endless = large.connect();
+    endless.write_all(head.as_bytes()).unwrap();
+    eventually("it is closed", || {
+        endless.write_all(&[b'x'; 10_000]).is_err()
+    });
+    wait_for_discarded(&large, "bytes", 1.0);
+    large.wait_for_metric("tidegate_sockets", &[], 1.0);
+}
+
+/// A replica that goes waits for nobody who has his answer.
+#[test]
+fn a_connection_that_its_peer_does_not_close_holds_no_replica_that_goes() {
+    let mut gateway = Gateway::start(&[KEY, ("server.discard_time", "24h")]);
+    let head = refused(1000).replace("\r\n\r\n", "\r\nExpect: 100-continue\r\n\r\n");
+    let (mut socket, mut said) = (gateway.connect(), String::new());
+    socket.write_all(head.as_bytes()).unwrap();
+    socket.read_to_string(&mut said).expect("the whole answer");
+    socket.write_all(b"x").unwrap();
+    gateway.terminate();
+    assert!(gateway.wait().success());
 }
 
 /// Over HTTP/2, too: three times what the peer may send before it hears that some was read. curl goes as
@@ -146,12 +276,12 @@ fn over_http_2_a_body_that_nobody_wanted_hides_no_answer() {
     let directory = Directory::create();
     let file = directory.0.join("large");
     std::fs::write(&file, vec![b'x'; 3_000_000]).unwrap();
-    for count in [1.0, 2.0, 3.0] {
+    let send = |expect: &str| {
         let output = Command::new(program("curl"))
             .env_clear()
             .args(["--silent", "--show-error", "--http2-prior-knowledge"])
             .args(["--output", "/dev/null", "--write-out", "%{http_code}"])
-            .arg("--data-binary")
+            .args(["--header", expect, "--data-binary"])
             .arg(format!("@{}", file.display()))
             .arg(format!("{}/events/news", gateway.url()))
             .output()
@@ -159,6 +289,10 @@ fn over_http_2_a_body_that_nobody_wanted_hides_no_answer() {
         let said = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success(), "{output:?}");
         assert_eq!(said, "401", "{output:?}");
+    };
+    let expects = ["Expect:", "Expect: 100-continue"].into_iter().cycle();
+    for (expect, count) in expects.zip([1.0, 2.0, 3.0, 4.0, 5.0, 6.0]) {
+        send(expect);
         gateway.wait_for_metric("tidegate_discarded_bodies_total", &[], count);
     }
     wait_for_discarded(&gateway, "bytes", 0.0);

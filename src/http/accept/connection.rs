@@ -3,7 +3,7 @@
 use super::carrier::{Carrier, RequestTasks};
 use super::flood::Unflooded;
 use super::handoff::{Flushed, HandoffSlot, Routes};
-use super::leftover::{Leftovers, Watched};
+use super::leftover::{Leftovers, Unread, Watched};
 use super::proxy_protocol::Header;
 use super::socket::{Begins, Socket};
 use crate::config::Server;
@@ -110,12 +110,13 @@ impl Connections {
         io::Error::new(io::ErrorKind::InvalidData, what)
     }
 
-    fn requests<S>(&self, service: S, peer: Peer) -> Requests<S> {
+    fn requests<S>(&self, service: S, peer: Peer, unread: Option<Arc<Unread>>) -> Requests<S> {
         Requests {
             service,
             peer,
             trust: self.trust.clone(),
             leftovers: self.leftovers.clone(),
+            unread,
         }
     }
 
@@ -142,7 +143,7 @@ impl Connections {
             .max_local_error_reset_streams(HTTP2_RESETS_MAX)
             .keep_alive_interval(half)
             .keep_alive_timeout(half);
-        let service = self.requests(TowerToHyperService::new(router), peer);
+        let service = self.requests(TowerToHyperService::new(router), peer, None);
         let control_frames = settings.http2_control_frames_max;
         let socket = Unflooded::new(socket, control_frames, self.metrics.clone());
         let connection = builder.serve_connection(socket, service);
@@ -175,8 +176,11 @@ impl Connections {
             .max_buf_size(self.settings.buffer_bytes);
         let slot = HandoffSlot::default();
         let socket = Flushed::new(socket, slot.clone());
-        let routes = Routes::new(router, slot.clone(), self.sockets.is_some());
-        let mut connection = builder.serve_connection(socket, self.requests(routes, peer));
+        let unread = Arc::new(Unread::default());
+        let is_open = self.sockets.is_some();
+        let routes = Routes::new(router, slot.clone(), is_open, unread.clone());
+        let requests = self.requests(routes, peer, Some(unread.clone()));
+        let mut connection = builder.serve_connection(socket, requests);
         let mut stopping = std::pin::pin!(stop.cancelled());
         let mut stopped = false;
         let carrier = Carrier::default();
@@ -198,7 +202,21 @@ impl Connections {
         });
         let handoff = match carrier.carry(left, None).await {
             Some(Ok(handoff)) => handoff,
-            Some(Err(ended)) => return say_ended(ended),
+            Some(Err(ended)) => {
+                // An error after which our side was shut: hyper has refused the head by itself, and read no further.
+                let is_refused = ended.is_err();
+                say_ended(ended);
+                let socket = connection.into_parts().io.into_socket();
+                // Large, and rare.
+                let lingering = Box::pin(self.leftovers.linger(socket, &unread, is_refused));
+                tokio::select! {
+                    // What is there already is read even if all stops.
+                    biased;
+                    () = lingering => {}
+                    () = stop.cancelled() => {}
+                }
+                return;
+            }
             None => return tracing::debug!("a connection that took nothing is closed"),
         };
         // What the peer has sent after the head is nothing to a stream.
@@ -239,6 +257,8 @@ struct Requests<S> {
     peer: Peer,
     trust: Trust,
     leftovers: Arc<Leftovers>,
+    /// What the connection has not read of its request, over HTTP/1.1.
+    unread: Option<Arc<Unread>>,
 }
 
 impl<S: hyper::service::Service<Request<Watched>>> hyper::service::Service<Request<Incoming>>
@@ -249,7 +269,7 @@ impl<S: hyper::service::Service<Request<Watched>>> hyper::service::Service<Reque
     type Future = S::Future;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let mut request = self.leftovers.watch(request);
+        let mut request = self.leftovers.watch(request, self.unread.as_ref());
         let Peer { address, is_told } = self.peer;
         let client = self.trust.client(address, is_told, request.headers());
         request.extensions_mut().insert(self.peer);

@@ -15,11 +15,11 @@
 //! All of it happens on the task of the connection: the marks are atomics only because hyper wants
 //! its socket and its body to be `Send`, and the lock is never waited for.
 
-use super::leftover::Watched;
+use super::leftover::{Unread, Watched};
 use super::socket::Socket;
 use crate::stream::sockets::Handoff;
 use axum::extract::Request;
-use axum::http::Response;
+use axum::http::{HeaderValue, Response, header};
 use axum::{Router, body::Body as AxumBody};
 use bytes::Bytes;
 use hyper::body::{Body, Frame};
@@ -172,14 +172,16 @@ impl Write for Flushed {
 pub(super) struct Routes {
     router: TowerToHyperService<Router>,
     slot: Option<HandoffSlot>,
+    unread: Arc<Unread>,
 }
 
 impl Routes {
     /// Handlers see the slot only if there is somebody to take what they leave there.
-    pub(super) fn new(router: Router, slot: HandoffSlot, open: bool) -> Self {
+    pub(super) fn new(router: Router, slot: HandoffSlot, open: bool, unread: Arc<Unread>) -> Self {
         Self {
             router: TowerToHyperService::new(router),
             slot: open.then_some(slot),
+            unread,
         }
     }
 }
@@ -193,6 +195,16 @@ impl hyper::service::Service<Request<Watched>> for Routes {
         if let Some(slot) = &self.slot {
             request.extensions_mut().insert(slot.clone());
         }
-        Box::pin(hyper::service::Service::call(&self.router, request))
+        let answering = hyper::service::Service::call(&self.router, request);
+        let unread = self.unread.clone();
+        Box::pin(async move {
+            let mut response = answering.await?;
+            if unread.may_come() {
+                // A peer that is not told takes the connection for free, and its next request for read.
+                let close = HeaderValue::from_static("close");
+                response.headers_mut().insert(header::CONNECTION, close);
+            }
+            Ok(response)
+        })
     }
 }

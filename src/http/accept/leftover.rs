@@ -7,8 +7,13 @@
 //! connection goes on with its next request. Beyond either bound it is closed.
 //!
 //! A body that the peer would only send after `100 Continue` is not asked for: the answer comes in its
-//! place ([RFC 9110, section 10.1.1](https://www.rfc-editor.org/rfc/rfc9110#section-10.1.1)).
+//! place, and says that the connection closes
+//! ([RFC 9110, section 10.1.1](https://www.rfc-editor.org/rfc/rfc9110#section-10.1.1)). A peer that sends it all the
+//! same, or whose head hyper itself refuses, may not be at its end when the last answer is out. So the connection
+//! lingers: our side is shut, and what still comes is read and thrown away within the same bounds, until the
+//! peer closes ([RFC 9112, section 9.6](https://www.rfc-editor.org/rfc/rfc9112#section-9.6)).
 
+use super::socket::Socket;
 use crate::config::Server;
 use crate::metrics::{Discarded, Metrics};
 use axum::extract::Request;
@@ -18,10 +23,34 @@ use http_body_util::BodyExt as _;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
+
+/// Bytes of a lingering connection that are read at once.
+const PIECE: usize = 16 * 1024;
+
+/// What a connection of HTTP/1.1 has not read of its request, as far as that decides how it closes.
+#[derive(Debug, Default)]
+pub(super) struct Unread {
+    /// The body was not asked for, or is malformed: no request can follow on it.
+    may_come: AtomicBool,
+    /// It went beyond the bounds.
+    is_beyond: AtomicBool,
+}
+
+impl Unread {
+    /// Bytes may come that belong to no request: the answer is the last one.
+    pub(super) fn may_come(&self) -> bool {
+        self.may_come.load(Ordering::Acquire)
+    }
+
+    fn set_may_come(&self, may_come: bool) {
+        self.may_come.store(may_come, Ordering::Release);
+    }
+}
 
 /// Reads what handlers leave of bodies.
 #[derive(Debug)]
@@ -45,28 +74,87 @@ impl Leftovers {
         }
     }
 
-    /// The same request, whose body is read to its end in any case.
-    pub(super) fn watch(self: &Arc<Self>, request: Request<Incoming>) -> Request<Watched> {
-        let waits = request.headers().contains_key(header::EXPECT);
-        request.map(|body| Watched {
-            leftovers: (!body.is_end_stream()).then(|| self.clone()),
-            is_on_its_way: !waits,
-            body: Some(body),
+    /// The same request, whose body is read to its end in any case. Over HTTP/1.1 its connection is told what is
+    /// left; over HTTP/2 what is left of a request is no matter of its connection.
+    pub(super) fn watch(
+        self: &Arc<Self>,
+        request: Request<Incoming>,
+        unread: Option<&Arc<Unread>>,
+    ) -> Request<Watched> {
+        // hyper asks for no body over HTTP/2, so there none waits for long.
+        let waits = unread.is_some() && request.headers().contains_key(header::EXPECT);
+        request.map(|body| {
+            let is_over = body.is_end_stream();
+            let watched = Watched {
+                leftovers: (!is_over).then(|| self.clone()),
+                is_on_its_way: !waits,
+                unread: unread.cloned(),
+                body: Some(body),
+            };
+            watched.set_may_come(waits && !is_over);
+            watched
         })
     }
 
-    fn discard(self: Arc<Self>, body: Incoming) {
+    fn discard(self: Arc<Self>, body: Incoming, unread: Option<Arc<Unread>>) {
         let (runtime, tasks) = (self.runtime.clone(), self.tasks.clone());
         let reading = async move {
-            let reading = read(body, self.bytes_max);
+            // The body is held until the connection has been told: it closes as soon as that is gone.
+            let mut body = body;
+            let reading = read(&mut body, self.bytes_max);
             let read = tokio::time::timeout(self.time, reading).await;
-            self.metrics.discarded(read.unwrap_or(Discarded::Time));
+            let outcome = read.unwrap_or(Discarded::Time);
+            if let Some(unread) = unread {
+                match outcome {
+                    Discarded::Whole => {}
+                    Discarded::Broken => unread.set_may_come(true),
+                    Discarded::Bytes | Discarded::Time => {
+                        unread.is_beyond.store(true, Ordering::Release);
+                    }
+                }
+            }
+            self.metrics.discarded(outcome);
         };
         tasks.spawn_on(reading, &runtime);
     }
+
+    /// Waits for the peer to close a connection whose last answer is out, and throws away what it sends until then.
+    /// If nothing more is expected, only what is there already makes it wait.
+    pub(super) async fn linger(&self, socket: Socket, unread: &Unread, is_expected: bool) {
+        let is_beyond = unread.is_beyond.load(Ordering::Acquire);
+        if !socket.is_shut() || is_beyond || self.bytes_max == 0 {
+            return;
+        }
+        let mut came = match socket.discard_now() {
+            Some(Ok(0) | Err(_)) => return,
+            Some(Ok(bytes)) => bytes,
+            None if is_expected || unread.may_come() => 0,
+            None => return,
+        };
+        let reading = read_raw(socket, &mut came, self.bytes_max);
+        let read = tokio::time::timeout(self.time, reading).await;
+        // One that sent nothing had no body to throw away.
+        if came > 0 {
+            self.metrics.discarded(read.unwrap_or(Discarded::Time));
+        }
+    }
 }
 
-async fn read(mut body: Incoming, bytes_max: usize) -> Discarded {
+async fn read_raw(mut socket: Socket, came: &mut usize, bytes_max: usize) -> Discarded {
+    let mut piece = vec![0; PIECE];
+    loop {
+        if *came > bytes_max {
+            return Discarded::Bytes;
+        }
+        match socket.discard(&mut piece).await {
+            Ok(0) => return Discarded::Whole,
+            Ok(bytes) => *came = came.saturating_add(bytes),
+            Err(_) => return Discarded::Broken,
+        }
+    }
+}
+
+async fn read(body: &mut Incoming, bytes_max: usize) -> Discarded {
     let mut left = bytes_max;
     loop {
         match body.frame().await {
@@ -91,6 +179,16 @@ pub(super) struct Watched {
     leftovers: Option<Arc<Leftovers>>,
     /// The peer sends it, or was told to.
     is_on_its_way: bool,
+    /// What its connection knows of it, over HTTP/1.1.
+    unread: Option<Arc<Unread>>,
+}
+
+impl Watched {
+    fn set_may_come(&self, may_come: bool) {
+        if let Some(unread) = &self.unread {
+            unread.set_may_come(may_come);
+        }
+    }
 }
 
 impl Body for Watched {
@@ -105,7 +203,9 @@ impl Body for Watched {
             return Poll::Ready(None);
         };
         let polled = Pin::new(body).poll_frame(cx);
+        // Asked for now; and the end of what is malformed is unknown.
         self.is_on_its_way = true;
+        self.set_may_come(matches!(polled, Poll::Ready(Some(Err(_)))));
         if matches!(polled, Poll::Ready(None | Some(Err(_)))) {
             self.leftovers = None;
         }
@@ -127,7 +227,7 @@ impl Drop for Watched {
             && self.is_on_its_way
             && !body.is_end_stream()
         {
-            leftovers.discard(body);
+            leftovers.discard(body, self.unread.take());
         }
     }
 }

@@ -18,7 +18,7 @@ use std::future::poll_fn;
 use std::io::{self, IoSlice, Read as _, Write as _};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use tokio::io::{AsyncRead as _, ReadBuf};
+use tokio::io::{AsyncRead as _, AsyncReadExt as _, ReadBuf};
 use tokio::net::TcpStream;
 
 /// Bytes read at first: the head of nearly every request.
@@ -43,6 +43,8 @@ pub(super) enum Begins {
 pub(super) struct Socket {
     state: State,
     ahead: Vec<u8>,
+    /// Our side has said its last, and the peer is told so.
+    is_shut: bool,
 }
 
 #[derive(Debug)]
@@ -61,6 +63,7 @@ impl Socket {
         Self {
             state: State::Unwatched(socket),
             ahead: Vec::new(),
+            is_shut: false,
         }
     }
 
@@ -122,6 +125,29 @@ impl Socket {
         }
     }
 
+    /// Our side was ended in order, after all that it had to say.
+    pub(super) fn is_shut(&self) -> bool {
+        self.is_shut
+    }
+
+    /// Throws away what has come already, up to a piece: how many bytes, 0 at the peer's end; nothing if it would have to
+    /// wait.
+    pub(super) fn discard_now(&self) -> Option<io::Result<usize>> {
+        let mut piece = [0; BEGIN];
+        self.attempt_now(|socket| (&*socket).read(&mut piece))
+    }
+
+    /// Waits for what comes, and throws it away as [`Self::discard_now`] does, by pieces as large as this.
+    ///
+    /// # Errors
+    /// Those of the socket.
+    ///
+    /// # Cancel safety
+    /// Safe: what was read is nobody's.
+    pub(super) async fn discard(&mut self, piece: &mut [u8]) -> io::Result<usize> {
+        self.watch()?.inner_mut().read(piece).await
+    }
+
     fn poll_ahead(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let mut bytes = [0; BEGIN];
         let read = if let Some(read) = self.attempt(|mut socket| socket.read(&mut bytes)) {
@@ -147,10 +173,10 @@ impl Socket {
         attempt(|| call(socket))
     }
 
-    /// Tries to write, watched or not; nothing if it would block.
-    fn attempt_write<T>(
+    /// Tries a socket, watched or not; nothing if it would block.
+    fn attempt_now<T>(
         &self,
-        call: impl Fn(SockRef<'_>) -> io::Result<T>,
+        mut call: impl FnMut(SockRef<'_>) -> io::Result<T>,
     ) -> Option<io::Result<T>> {
         attempt(|| match &self.state {
             State::Unwatched(socket) => call(SockRef::from(socket)),
@@ -189,6 +215,7 @@ impl From<TcpStream> for Socket {
         Self {
             state: State::Watched(TokioIo::new(socket)),
             ahead: Vec::new(),
+            is_shut: false,
         }
     }
 }
@@ -215,7 +242,7 @@ impl Write for Socket {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        match self.attempt_write(|socket| (&*socket).write(bytes)) {
+        match self.attempt_now(|socket| (&*socket).write(bytes)) {
             Some(done) => Poll::Ready(done),
             None => Pin::new(self.watch()?).poll_write(cx, bytes),
         }
@@ -226,7 +253,7 @@ impl Write for Socket {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match self.attempt_write(|socket| (&*socket).write_vectored(slices)) {
+        match self.attempt_now(|socket| (&*socket).write_vectored(slices)) {
             Some(done) => Poll::Ready(done),
             None => Pin::new(self.watch()?).poll_write_vectored(cx, slices),
         }
@@ -242,9 +269,11 @@ impl Write for Socket {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.attempt(|socket| socket.shutdown(std::net::Shutdown::Write)) {
-            Some(done) => Poll::Ready(done),
-            None => Pin::new(self.watch()?).poll_shutdown(cx),
-        }
+        let shut = match self.attempt(|socket| socket.shutdown(std::net::Shutdown::Write)) {
+            Some(done) => done,
+            None => ready!(Pin::new(self.watch()?).poll_shutdown(cx)),
+        };
+        self.is_shut = shut.is_ok();
+        Poll::Ready(shut)
     }
 }

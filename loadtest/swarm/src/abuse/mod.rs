@@ -45,7 +45,8 @@ pub enum Kind {
     StoppedReaders,
     /// Bodies that never come to their end.
     UnfinishedBodies,
-    /// Bodies that are refused before they are read: a bad key, no such path, from a page of another origin.
+    /// Bodies that are refused before they are read: a bad key, no such path, from a page of another origin, under a head
+    /// with too many fields.
     RefusedBodies,
     /// Connections of HTTP/2 on which nothing is asked.
     IdleHttp2,
@@ -106,7 +107,7 @@ impl Kind {
             ),
             Self::RefusedBodies => (
                 "refused-bodies",
-                "bodies of 1 MB with a bad key, to a bad path, from a page of another origin",
+                "bodies of 1 MB with a bad key, to a bad path, from a page of another origin, with too many fields",
             ),
             Self::IdleHttp2 => (
                 "idle-http2",

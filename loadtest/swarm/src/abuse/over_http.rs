@@ -148,10 +148,13 @@ pub(super) async fn send_unwanted(
     let tally = crowd(scale.clients / 2, 4, until, move |client, time| {
         let address = address.clone();
         async move {
+            // More than the replica's HTTP library reads: it refuses the head by itself.
+            let many = [("X-Abuse", "1"); 120];
             let (target, headers): (_, &[(&str, &str)]) =
-                match (client + usize::try_from(time).unwrap_or_default()) % 3 {
+                match (client + usize::try_from(time).unwrap_or_default()) % 4 {
                     0 => ("/events/abuse", &[("Authorization", "Bearer guessed")]),
                     1 => ("/nothing", &[]),
+                    2 => ("/events/abuse", &many),
                     _ => ("/events/abuse", &[("Sec-Fetch-Site", "cross-site")]),
                 };
             let body = vec![b'x'; UNWANTED];
@@ -162,7 +165,7 @@ pub(super) async fn send_unwanted(
         }
     });
     // 502 would mean that the proxy took a replica for dead.
-    tally.await.only(&["401", "403", "404", "413"])
+    tally.await.only(&["401", "403", "404", "413", "431"])
 }
 
 pub(super) async fn ask_for_paths(
