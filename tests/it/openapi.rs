@@ -51,7 +51,9 @@ fn each_path_takes_the_methods_that_are_described() {
                     .filter(|name| *name != "parameters")
                     .cloned()
                     .collect();
-                known.insert("head".to_owned());
+                if known.contains("get") {
+                    known.insert("head".to_owned());
+                }
                 assert_eq!(allowed, known, "{about}");
             }
         }
