@@ -8,7 +8,7 @@
 //! ```
 //!
 //! So nothing is wanted of the hub, no lease is taken and no body read before it was judged. A route whose handler does
-//! not begin with a [`Caller`], with a [`Holder`] where one credential is made of another, or with [`Unjudged`] where
+//! not begin with a [`Caller`], with a [`Bearer`] where one credential is made of another, or with [`Unjudged`] where
 //! nothing is to be judged, does not compile ([`Methods`]).
 //!
 //! Only a definite no is answered with 401 or 403. Where it cannot be told (`NotCleared::Away`), a stream is told to come

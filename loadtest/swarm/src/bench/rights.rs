@@ -5,6 +5,7 @@
 
 use super::arena::{FIRST, TOPIC, Weight};
 use super::ledger::{Ledger, Row, Target};
+use super::payload;
 use super::process::Process;
 use super::publisher::Way;
 use super::servers::Contender;
@@ -17,7 +18,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Bytes of an event's data.
 const SIZE: usize = 128;
@@ -230,7 +231,8 @@ struct Flood {
     threads: Vec<JoinHandle<io::Result<()>>>,
     stop: Arc<AtomicBool>,
     answered: Arc<AtomicU64>,
-    began: Instant,
+    /// As [`payload::now`].
+    began: u64,
 }
 
 impl Flood {
@@ -248,15 +250,15 @@ impl Flood {
             threads,
             stop,
             answered,
-            began: Instant::now(),
+            began: payload::now(),
         })
     }
 
     /// Ends it; returns how many were answered in a second.
     fn end(self) -> io::Result<f64> {
         self.stop.store(true, Ordering::Relaxed);
-        let rate =
-            float(self.answered.load(Ordering::Relaxed)) / self.began.elapsed().as_secs_f64();
+        let time = Duration::from_nanos(payload::now() - self.began);
+        let rate = float(self.answered.load(Ordering::Relaxed)) / time.as_secs_f64();
         for thread in self.threads {
             let ended = thread.join();
             ended.map_err(|_| io::Error::other("a flood panicked"))??;
@@ -275,9 +277,10 @@ fn send(
 ) -> io::Result<()> {
     let mut socket = TcpStream::connect(address)?;
     socket.set_nodelay(true)?;
-    let pause = Duration::from_secs(1) / (BAD / CONNECTIONS / AT_ONCE);
+    // Nanoseconds between two rounds.
+    let pause = 1_000_000_000 / u64::from(BAD / CONNECTIONS / AT_ONCE);
     let mut requests = requests.iter().cycle().skip(number as usize);
-    let (mut due, mut buffer) = (Instant::now(), vec![0; 64 * 1024]);
+    let (mut due, mut buffer) = (payload::now(), vec![0; 64 * 1024]);
     // What two reads share of a status line.
     let mut rest: Vec<u8> = Vec::new();
     while !stop.load(Ordering::Relaxed) {
@@ -296,7 +299,8 @@ fn send(
         }
         answered.fetch_add(AT_ONCE.into(), Ordering::Relaxed);
         due += pause;
-        thread::sleep(due.saturating_duration_since(Instant::now()));
+        // Woken early, it is only ahead of its time by one round.
+        thread::park_timeout(Duration::from_nanos(due.saturating_sub(payload::now())));
     }
     Ok(())
 }
