@@ -345,8 +345,6 @@ impl Outlet {
                 Poll::Pending => {
                     let ending = if self.settings.drain.has_begun() {
                         Some(Ending::Cut(CloseReason::Drain))
-                    } else if stream.is_revoked() {
-                        Some(Ending::Cut(CloseReason::Revoked))
                     } else {
                         stream.overdue(Now::read().instant)
                     };

@@ -15,10 +15,11 @@
 //!
 //! Time comes in as an argument, and so does chance ([`Jitter`]).
 
+mod ends;
+
 use super::cursor::{Refresh, SentCursor};
 use super::expiry::Expiry;
 use super::greeting::Greeting;
-use super::life;
 use super::options::{StreamOptions, Watch};
 use super::out::Out;
 use super::request::{Begin, StreamRequest};
@@ -377,101 +378,6 @@ impl Stream {
             let events = self.events as f64;
             self.settings.metrics.replay_events.observe(events);
         }
-    }
-
-    /// The topics that it shows, for whoever asks whether it may.
-    fn shown_topics(&self) -> Vec<Topic> {
-        let connections = self
-            .watch()
-            .and_then(|_| Topic::parse(Topic::CONNECTIONS).ok());
-        self.topics().cloned().chain(connections).collect()
-    }
-
-    /// Whether the right by which it is open was taken back.
-    pub(super) fn is_revoked(&self) -> bool {
-        let revocations = &self.settings.revocations;
-        life::is_revoked(revocations, (&self.holder, self.seen), || {
-            self.shown_topics()
-        })
-    }
-
-    /// How the stream is over, if its time has come, whether or not its socket takes anything.
-    pub(super) fn overdue(&self, now: CoarseInstant) -> Option<Ending> {
-        if self.is_revoked() {
-            return Some(Ending::Cut(CloseReason::Revoked));
-        }
-        self.over_by_time(now)
-    }
-
-    /// The same by time alone.
-    fn over_by_time(&self, now: CoarseInstant) -> Option<Ending> {
-        if self
-            .settings
-            .drain
-            .cut_at(self.drain_slot)
-            .is_some_and(|at| now >= at)
-        {
-            return Some(Ending::Cut(CloseReason::Drain));
-        }
-        if self.ends_at().is_some_and(|at| now >= at) {
-            return Some(Ending::Clean(CloseReason::Limit));
-        }
-        if now < self.life_at {
-            return None;
-        }
-        match &self.expiry {
-            Some(expiry) => expiry.cut(now).map(Ending::Cut),
-            None => Some(Ending::Cut(CloseReason::Age)),
-        }
-    }
-
-    /// Looks at the end of its right, if it is time to: the client is told of it, or the stream is over.
-    fn look_at_life(&mut self, now: Now, out: &mut Out) -> Option<Ending> {
-        if now.instant < self.life_at {
-            return None;
-        }
-        let expiry = self.expiry.as_mut()?;
-        let told = expiry.look(now.instant, now.wall);
-        self.life_at = expiry.look_at(now.instant + self.settings.heartbeat);
-        let ending = expiry.cut(now.instant).map(Ending::Cut);
-        if let Some(block) = told.filter(|_| ending.is_none()) {
-            out.push(block);
-        }
-        ending
-    }
-
-    fn ends_at(&self) -> Option<CoarseInstant> {
-        self.options.as_ref().and_then(|options| options.ends_at)
-    }
-
-    fn wake_at(&self) -> CoarseInstant {
-        let drain = self.settings.drain.cut_at(self.drain_slot);
-        let held = self
-            .held_since
-            .map(|since| since + self.settings.repair_time);
-        let times = [
-            Some(self.next_heartbeat),
-            Some(self.life_at),
-            self.ends_at(),
-            drain,
-            held,
-        ];
-        times
-            .into_iter()
-            .flatten()
-            .min()
-            .unwrap_or(self.next_heartbeat)
-    }
-
-    /// It ends although it waits for pages: tells what it may have gone past, and was not told.
-    pub fn break_off(&mut self, out: &mut Out) {
-        self.write(out, &mut || (), Reader::tell_untold);
-    }
-
-    /// Ends while the log may still be asked for what is missing here.
-    fn leave(&mut self, ending: Ending, out: &mut Out, others: &mut impl FnMut()) -> Turn {
-        self.write(out, others, Reader::tell_untold);
-        Turn::Over(ending)
     }
 
     /// Has the reader show something, and writes it.
