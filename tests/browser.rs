@@ -117,8 +117,8 @@ fn the_page_says_why_no_stream_begins_while_redis_is_away() {
     let mut redis = Redis::start();
     let gateway = Gateway::over(&redis, &[]);
     redis.kill();
-    gateway.wait_for_metric("tidegate_redis_up", &[], 0.0);
-    browser.open(&gateway.url());
+    gateway.wait_for_metric("tidegate_redis_up", &[("role", "live")], 0.0);
+    browser.open(&format!("{}/", gateway.url()));
     fill(&mut browser, "#topics", "news");
     click(&mut browser, "#toggle");
     browser.until("document.querySelector('#why').textContent.includes('Redis may be away')");
