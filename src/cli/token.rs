@@ -63,6 +63,9 @@ struct NewArgs {
     /// Topics that it may list.
     #[arg(long, value_name = "PATTERN")]
     list: Vec<String>,
+    /// Topics whose streams it may end; "*" to take back any right.
+    #[arg(long, value_name = "PATTERN")]
+    disconnect: Vec<String>,
     /// It may ask what operators ask.
     #[arg(long)]
     operate: bool,
@@ -167,6 +170,7 @@ fn granted(args: &NewArgs) -> Result<Map<String, Value>, Fault> {
         (Action::End, &args.end),
         (Action::Delete, &args.delete),
         (Action::List, &args.list),
+        (Action::Disconnect, &args.disconnect),
     ];
     let mut granted = Map::new();
     for (action, patterns) in lists
@@ -210,9 +214,12 @@ fn check(args: &GivenArgs) -> Result<(), Fault> {
     let now = now();
     match judged {
         Ok(accepted) => say(format_args!(
-            "the token is good for {}, and grants {} patterns",
+            "the token is good for {}, and grants {}",
             span(accepted.until.saturating_sub(now)),
-            accepted.rights.count()
+            match accepted.rights.count() {
+                1 => "1 pattern".to_owned(),
+                count => format!("{count} patterns"),
+            }
         )),
         Err(reason) => Err(refused(reason)),
     }
@@ -290,6 +297,9 @@ fn say_accepted(accepted: &Accepted, now: Seconds) -> Result<(), Fault> {
     }
     if accepted.rights.allow_operate() {
         say("grants  operate")?;
+    }
+    if accepted.rights.count() == 0 && !accepted.rights.allow_operate() {
+        say("grants  nothing: neither a claim nor a rule gives it a topic")?;
     }
     let left = span(accepted.until.saturating_sub(now));
     say(format_args!("the token is good for {left}"))

@@ -99,7 +99,7 @@ impl Auth {
             return Ok(());
         }
         Err(format!(
-            "{listen} is beyond loopback: set auth.publish_key or auth.publish_key_file, \
+            "{listen} is beyond loopback: set auth.publish_key, auth.publishers or auth.token_secret, \
              or say auth.open_publishing = \"{OPEN_PUBLISHING}\""
         ))
     }

@@ -688,7 +688,7 @@ fn the_file_can_be_named_by_the_environment() {
 fn beyond_loopback_publishing_has_a_key_or_is_open_in_so_many_words() {
     let (_directory, key_file) = file("from a file\n");
     let key_file = key_file.to_str().unwrap();
-    let beyond = "is beyond loopback: set auth.publish_key or auth.publish_key_file";
+    let beyond = "is beyond loopback: set auth.publish_key, auth.publishers or auth.token_secret";
     let not_the_words = "auth.open_publishing (in the environment): must be exactly \"anyone who can reach this address may publish\"";
     // Address, key, value, and what is said against it; nothing for a good start.
     let table = [
