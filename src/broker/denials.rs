@@ -65,12 +65,14 @@ impl Denials {
         now_ms: u64,
     ) -> Result<u64, BrokerError> {
         let [denied, disconnected] = &mut self.lists;
-        let (list, other) = match kind {
-            DenialKind::Denied => (denied, disconnected),
-            DenialKind::Disconnected => (disconnected, denied),
+        let list = match kind {
+            DenialKind::Denied => denied,
+            DenialKind::Disconnected => disconnected,
         };
         list.retain(|_, at| at.saturating_add(keep_ms) > now_ms);
-        if !list.contains_key(text) && list.len() + other.len() >= most {
+        // Each list by itself: whoever may end streams of a few topics must not keep others from locking a subject out, or
+        // from ending all.
+        if text != "all" && !list.contains_key(text) && list.len() >= most {
             return Err(BrokerError::TooManyDenials(most as u64));
         }
         self.last = now_ms.max(self.last + 1);
@@ -129,15 +131,21 @@ mod tests {
     #[test]
     fn there_are_no_more_than_may_be_and_the_oldest_stay_for_their_time() {
         let mut denials = Denials::default();
-        denials.deny(Denied, "a", 1000, 2, 100).unwrap();
-        denials.deny(Disconnected, "b", 10, 2, 200).unwrap();
-        let full = Err(BrokerError::TooManyDenials(2));
-        assert_eq!(denials.deny(Denied, "c", 1000, 2, 300), full);
-        assert_eq!(denials.deny(Denied, "a", 1000, 2, 300), Ok(300), "again");
-        assert_eq!(denials.deny(Disconnected, "c", 10, 2, 300), Ok(301));
+        denials.deny(Denied, "a", 1000, 1, 100).unwrap();
+        denials.deny(Disconnected, "b", 10, 1, 200).unwrap();
+        let full = Err(BrokerError::TooManyDenials(1));
+        assert_eq!(denials.deny(Denied, "c", 1000, 1, 205), full);
+        assert_eq!(denials.deny(Disconnected, "c", 10, 1, 205), full);
+        assert_eq!(denials.deny(Denied, "a", 1000, 1, 300), Ok(300), "again");
+        assert_eq!(denials.deny(Disconnected, "c", 10, 1, 300), Ok(301));
         assert_eq!(texts(&denials.since(0, 300)), ["a", "c"]);
-        assert_eq!(denials.deny(Denied, "d", 1000, 2, 1301), Ok(1301));
+        // Endings that are over, or not, keep nobody in.
+        assert_eq!(denials.deny(Denied, "d", 1000, 1, 1301), Ok(1301));
         assert_eq!(texts(&denials.since(0, 1301)), ["c", "d"]);
+        assert_eq!(
+            denials.deny(Disconnected, "all", 1 << 20, 1, 1301),
+            Ok(1302)
+        );
     }
 
     #[test]

@@ -550,7 +550,8 @@ local DENIALS_SWEPT, DENIALS_PAGE = 100, 1000
 local function denials() return redis.call('ZCARD', DENIED) + redis.call('ZCARD', DISCONNECTED) end
 
 -- denied|disconnected text ms most  ->  when it was: takes a right back. The same text again counts from now on; what is
--- older than `ms` makes room. There are `most` at most, and then the older stay.
+-- older than `ms` makes room. Each list has `most` at most, and then the older stay: whoever may end streams of a few topics
+-- must not keep others from locking a subject out, or from ending all.
 redis.register_function({ function_name = F .. 'deny', flags = { 'allow-oom' }, callback = function(_, a)
   local now, meta, list, most = time_ms(), PREFIX .. ':meta', a[1] == 'denied' and DENIED or DISCONNECTED, tonumber(a[4])
   local old = redis.call('ZRANGEBYSCORE', list, '-inf', int(now - tonumber(a[3])), 'LIMIT', 0, DENIALS_SWEPT)
@@ -558,7 +559,7 @@ redis.register_function({ function_name = F .. 'deny', flags = { 'allow-oom' }, 
   local at = int(math.max(now, tonumber(redis.call('HGET', meta, 'denied') or 0) + 1))
   -- One that is there changes its score, and is counted then.
   if redis.call('ZADD', list, 'XX', 'CH', at, a[2]) == 0 then
-    if denials() >= most then return refuse('TGDENIALS', int(most)) end
+    if a[2] ~= 'all' and redis.call('ZCARD', list) >= most then return refuse('TGDENIALS', int(most)) end
     redis.call('ZADD', list, at, a[2])
   end
   redis.call('HSET', meta, 'denied', at)
