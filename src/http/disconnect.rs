@@ -69,6 +69,7 @@ pub(super) async fn disconnect(
     read_in_time(&gateway, &mut place, body, &mut bytes, "this", BODY_MAX).await?;
     let denial = read(&bytes).map_err(Problem::bad_request)?;
     let denial = caller.clear_denial(&gateway, denial)?.into_inner();
+    caller.holds_still(&gateway)?;
     let keep = gateway.denials.revocations().keep();
     let (kind, keep) = if denial.ends_only() {
         (DenialKind::Disconnected, keep.ended)

@@ -160,6 +160,8 @@ pub(super) async fn publish(
     caller: &Caller<Publish>,
     batch: Vec<Cleared<Publication>>,
 ) -> Result<Vec<Option<Id>>, Problem> {
+    // Bodies and the lines of a batch take their time.
+    caller.holds_still(gateway)?;
     let batch: Vec<Publication> = batch.into_iter().map(Cleared::into_inner).collect();
     let _place = gateway.publishing.try_acquire().map_err(|_| {
         Problem::busy("too many publishes wait for the log (publish.in_flight_max)")

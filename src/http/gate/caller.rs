@@ -247,6 +247,33 @@ impl<A: Doing> Caller<A> {
         Ok(())
     }
 
+    /// Lets a caller through whose right has neither ended nor been taken back while its body came: the body may take as long
+    /// as `server.body_timeout`.
+    ///
+    /// # Errors
+    /// 401, or 503 if what was taken back cannot be read.
+    pub(in crate::http) fn holds_still(&self, gateway: &Gateway) -> Result<(), Problem> {
+        let ends = self.grant.holder().expires_at();
+        let reason = if ends.is_some_and(|at| now() >= at) {
+            AuthRefusal::Expired
+        } else if self.denial(gateway).is_some() {
+            AuthRefusal::Revoked
+        } else if self.grant.holder().is_of_token() && gateway.denials.is_stale() {
+            return Err(Problem::unavailable("what was taken back cannot be read"));
+        } else {
+            return Ok(());
+        };
+        // Whoever asks counts what it does not do.
+        let refused = Refused {
+            reason,
+            action: A::ACTION,
+            topic: None,
+        };
+        note(gateway, &refused);
+        let rules = gateway.rules.get();
+        Err(problem(&refused, &rules.auth, &HeaderMap::new()))
+    }
+
     /// What a caller is answered whose right was taken back, as far as this replica knows.
     pub(in crate::http) fn denial(&self, gateway: &Gateway) -> Option<DeniedAnswer> {
         gateway.denials.revocations().denial(self.grant.holder())
