@@ -6,7 +6,7 @@ use super::claims::{self, Claims, Expected, Seconds};
 use super::credentials::Credential;
 use super::grant::{Grant, Who};
 use super::holder::Holder;
-use super::jwks::{KeySets, State};
+use super::jwks::KeySets;
 use super::jws::Jws;
 use super::key::Key;
 use super::keyring::{Keyring, find};
@@ -237,12 +237,11 @@ impl Authority {
             all.any(|key| key.mark() == *mark)
         };
         let is_there = |mark: &Mark| self.marks.contains(mark) || is_key(mark);
+        // Nothing ends by a provider that is away. But only a key that its set has had may come back with it.
+        let may_come_back = |mark: &Mark| sets.iter().any(|set| set.may_have_again(*mark));
         let mut basis = holder.basis().iter();
-        if holder.is_of_token() && sets.iter().any(|set| set.state() == State::Away) {
-            // The key comes first. What it is worth is known when the set is: nothing ends by a provider that is away.
-            basis.next();
-        }
-        basis.all(is_there) && holder.lent().iter().all(may_all_read)
+        basis.all(|mark| is_there(mark) || may_come_back(mark))
+            && holder.lent().iter().all(may_all_read)
     }
 
     /// What everybody may of whom nothing is asked.
@@ -390,7 +389,15 @@ impl Tokens {
 
 /// The key that the token is signed with.
 fn signer<'a>(keys: &[&'a Key], jws: &Jws<'_>) -> Result<&'a Key, AuthRefusal> {
-    let fitting = find(keys.iter().copied(), jws.key_id.as_deref(), jws.algorithm)?;
+    let id = jws.key_id.as_deref();
+    let fitting = find(keys.iter().copied(), id, jws.algorithm).or_else(|refusal| {
+        // Perhaps too many fit, since another issuer has called its keys so: they cannot sign for the issuer that the token
+        // names. What it says is believed for this alone, and can but leave keys out.
+        let members = jws.claims().map_err(|_| refusal)?;
+        let said = members.get("iss").and_then(Value::as_str);
+        let may_sign = |key: &&Key| key.issuer.is_none() || key.issuer.as_deref() == said;
+        find(keys.iter().copied().filter(may_sign), id, jws.algorithm).map_err(|_| refusal)
+    })?;
     let mut fitting = fitting.into_iter();
     let signed = fitting.find(|key| key.verifies(jws.signed, &jws.signature));
     signed.ok_or(AuthRefusal::Signature)

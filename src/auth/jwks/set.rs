@@ -5,6 +5,7 @@ use super::upkeep::{Fetch, Keeper, Moment, Next, State, Timing, Upkeep, WithoutK
 use crate::auth::algorithm::Algorithm;
 use crate::auth::jwk::key_set;
 use crate::auth::key::Key;
+use crate::auth::mark::Mark;
 use crate::swap::Swap;
 use ring::digest;
 use std::collections::hash_map::RandomState;
@@ -33,6 +34,8 @@ pub struct KeySet {
     source: Source,
     upkeep: Mutex<Upkeep>,
     keys: Swap<Keys>,
+    /// Those that it had when it became too old, until it is fetched again.
+    lapsed: Swap<Vec<Mark>>,
     /// Goes up whenever the keys change, after they did.
     generation: AtomicU64,
     wanted: Notify,
@@ -65,6 +68,7 @@ impl KeySet {
             source,
             upkeep: Mutex::new(Upkeep::new(timing)),
             keys: Swap::new(Keys::default()),
+            lapsed: Swap::new(Vec::new()),
             generation: AtomicU64::new(0),
             wanted: Notify::new(),
         }
@@ -118,7 +122,10 @@ impl KeySet {
     pub fn next(&self, keeper: Keeper, now: Moment) -> Next {
         let mut upkeep = self.upkeep();
         let next = upkeep.next(keeper, now);
-        if upkeep.state() == State::Away && !self.keys.get().keys.is_empty() {
+        let keys = self.keys.get();
+        if upkeep.state() == State::Away && !keys.keys.is_empty() {
+            // First: a stream that looks between the two finds its key in one of them.
+            self.lapsed.set(keys.iter().map(Key::mark).collect());
             self.put(Keys::default());
         }
         next
@@ -144,6 +151,7 @@ impl KeySet {
             return Ok(false);
         }
         self.put(Keys { keys, hash });
+        self.lapsed.set(Vec::new());
         Ok(true)
     }
 
@@ -162,6 +170,11 @@ impl KeySet {
         let issuer = self.source.issuer.as_deref();
         let named = keys.into_iter().map(|key| key.of_issuer(issuer));
         Ok(named.collect())
+    }
+
+    /// Whether this is a key that it had, and nobody can tell now whether it still has: it is away.
+    pub(in crate::auth) fn may_have_again(&self, key: Mark) -> bool {
+        self.lapsed.get().contains(&key)
     }
 
     /// In this order: who reads the new generation finds the new keys.
