@@ -100,7 +100,10 @@ impl Claims {
         if self.not_before.is_some_and(is_ahead) || self.issued_at.is_some_and(is_ahead) {
             return Err(AuthRefusal::NotYet);
         }
-        let left = self.expires_at.saturating_sub(now);
+        // A token that says when it was made is judged by its whole life: one that is too long does not become good when
+        // less of it is left, which may be after its denial was forgotten.
+        let begins = self.issued_at.map_or(now, |at| at.min(now));
+        let left = self.expires_at.saturating_sub(begins);
         if left > whole(expected.life_max).saturating_add(leeway) {
             return Err(AuthRefusal::LongLife);
         }

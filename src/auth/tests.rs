@@ -299,6 +299,16 @@ fn times_are_numbers_and_clocks_may_differ_a_little() {
         (json!({"nbf": -5}), None),
         (json!({"iat": NOW + 30}), None),
         (json!({"iat": NOW + 600}), Some(AuthRefusal::NotYet)),
+        // It was too long when it was made, and a denial of it may be forgotten.
+        (json!({"iat": NOW - 1, "exp": NOW + day + 29}), None),
+        (
+            json!({"iat": NOW - day, "exp": NOW + 60}),
+            Some(AuthRefusal::LongLife),
+        ),
+        (
+            json!({"iat": i64::MIN, "exp": NOW + 60}),
+            Some(AuthRefusal::LongLife),
+        ),
     ];
     for (others, expected) in table {
         let token = token(&claims(&others));
