@@ -371,8 +371,8 @@ fn start_sockets(
 
 /// Ends the streams whose rights are gone by the rules in force.
 fn judge_streams(gateway: &Gateway) {
-    let authority = gateway.rules.get().auth.authority.clone();
-    gateway.denials.revocations().judge_by(authority);
+    let in_force = || gateway.rules.get().auth.authority.clone();
+    gateway.denials.revocations().judge_by(in_force);
     gateway.hub.wake_all_streams();
 }
 

@@ -4,7 +4,7 @@
 //! in each of its turns. Only after a change it asks.
 
 use super::authority::Authority;
-use super::denylist::{DeniedAnswer, Denylist, Edition, Keep, StoreMs};
+use super::denylist::{Denial, DeniedAnswer, Denylist, Edition, Keep, StoreMs};
 use super::holder::Holder;
 use crate::topic::Topic;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -93,10 +93,11 @@ impl Revocations {
             || !state.authority.still_grants(holder, topics)
     }
 
-    /// Judges by another configuration from now on. Streams are to be woken after it.
-    pub fn judge_by(&self, authority: Authority) {
+    /// Judges by the configuration in force from now on. It is asked for when nobody else can change it here: of two that come
+    /// at once, the later one must not bring what was in force before. Streams are to be woken after it.
+    pub fn judge_by(&self, in_force: impl FnOnce() -> Authority) {
         self.change(|state, _| {
-            state.authority = authority;
+            state.authority = in_force();
             true
         });
     }
@@ -122,15 +123,27 @@ impl Revocations {
             return false;
         }
         self.change(|state, next| {
+            let keep = state.keep();
+            let before = |keep: Duration| now.saturating_sub(crate::time::millis(keep));
+            let (denied_before, ended_before) = (before(keep.denied), before(keep.ended));
             let mut is_any_new = false;
             for (at, text) in entries {
+                // The store has it until somebody takes another right back. Learnt and forgotten with each read, it would be
+                // new each time, and wake all streams.
+                let ends_only = Denial::parse(text).is_some_and(|denial| denial.ends_only());
+                let kept_from = if ends_only {
+                    ended_before
+                } else {
+                    denied_before
+                };
+                if at < kept_from {
+                    continue;
+                }
                 // It was before the first stream of this process: nobody here is to be ended by it.
                 let edition = if at < began { 0 } else { next };
                 is_any_new |= state.list.learn(at, text, edition);
             }
-            let keep = state.keep();
-            let before = |keep: Duration| now.saturating_sub(crate::time::millis(keep));
-            state.list.forget(before(keep.denied), before(keep.ended));
+            state.list.forget(denied_before, ended_before);
             is_any_new
         })
     }
@@ -226,7 +239,7 @@ mod tests {
         let revocations = Revocations::new(Authority::new(before.clone()), HOUR);
         let seen = revocations.edition();
         assert!(!revocations.is_revoked(&holder, &topics, seen));
-        revocations.judge_by(Authority::new(after.clone()));
+        revocations.judge_by(|| Authority::new(after.clone()));
         assert_ne!(revocations.edition(), seen);
         !revocations.is_revoked(&holder, &topics, seen)
     }
@@ -309,7 +322,7 @@ mod tests {
         let revocations = Revocations::new(Authority::new(open.clone()), HOUR);
         let everybody = Authority::new(open).open().holder().clone();
         assert!(!revocations.is_revoked(&everybody, &topics(&["x"]), 0));
-        revocations.judge_by(Authority::new(before));
+        revocations.judge_by(|| Authority::new(before));
         assert!(revocations.is_revoked(&everybody, &topics(&["x"]), 0));
         assert!(!revocations.is_revoked(&everybody, &topics(&["news"]), 0));
     }
