@@ -108,6 +108,9 @@ impl Denials {
                     PAUSE
                 }
                 Err(why) => {
+                    // Whoever answers next may be another server, with another clock, and whoever is away for long does not
+                    // see that it went back. All that it has is read again; there is not much.
+                    place = Place::default();
                     if !std::mem::replace(&mut is_away, true) {
                         tracing::warn!(%why, "what was taken back cannot be read: streams with a token wait until it can");
                     }
