@@ -214,9 +214,16 @@ fn who_may_take_back_must_have_the_right_to_all_of_it() {
     }
     assert_eq!(by(&["*"], &subject).status, 200);
     // Two of each kind are kept, and no third one. Who ends streams keeps nobody from locking a subject out.
-    assert_eq!(by(&["team:7:*"], &json!({"topics": "team:7:x"})).status, 200);
+    assert_eq!(
+        by(&["team:7:*"], &json!({"topics": "team:7:x"})).status,
+        200
+    );
     by(&["team:7:*"], &json!({"topics": "team:7:y"})).problem(507);
-    assert_eq!(by(&["*"], &json!({"all": true})).status, 200, "one is kept for all");
+    assert_eq!(
+        by(&["*"], &json!({"all": true})).status,
+        200,
+        "one is kept for all"
+    );
     assert_eq!(by(&["*"], &json!({"subject": "b"})).status, 200);
     let detail = by(&["*"], &json!({"subject": "c"})).problem(507);
     assert!(detail.contains("auth.denied_max"), "{detail}");
