@@ -360,7 +360,7 @@ mod tests {
 
     #[test]
     fn what_was_before_this_process_ends_none_of_its_streams() {
-        let revocations = Revocations::default();
+        let revocations = Revocations::new(Authority::new(Settings::default()), HOUR);
         let now = 1_700_000_000_000;
         let learn = |at, text: &str, lived: u64| {
             let lived = Duration::from_secs(lived);
@@ -376,6 +376,7 @@ mod tests {
         let seen = revocations.edition();
         assert!(!revocations.is_revoked(&nobody, &topics, seen));
         assert!(!learn(now - 30_000, "topics *a", 4), "known");
+        assert!(!learn(now - 2 * 3_600_000, "all", 4), "over");
         assert_eq!(revocations.edition(), seen);
     }
 }

@@ -28,7 +28,7 @@ enum TokenCommand {
         override_usage = "tidegate token new [--sub NAME]",
         after_help = "Examples:\n  tidegate token new --sub alice\n  tidegate token new --subscribe 'user:42'"
     )]
-    New(NewArgs),
+    New(Box<NewArgs>),
     /// Says whether a token is taken, in one line and by the exit code.
     #[command(
         override_usage = "tidegate token check [FILE]",
