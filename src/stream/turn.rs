@@ -113,7 +113,7 @@ pub struct Stream {
     life_at: CoarseInstant,
     /// The end of its right, if that has one.
     expiry: Option<Box<Expiry>>,
-    /// By whose right it is open, as in [`life::Life`]; its two parts by themselves take less room.
+    /// By whose right it is open, as in [`Life`](crate::stream::life::Life); its two parts by themselves take less room.
     holder: Arc<Holder>,
     seen: Edition,
     held_since: Option<CoarseInstant>,
