@@ -318,7 +318,7 @@ impl App {
 /// For whoever supervises this process.
 fn state_of(gateway: Arc<Gateway>) -> impl Fn() -> State {
     move || State {
-        ready: gateway.reached.load(Ordering::Acquire),
+        ready: gateway.is_not_ready().is_none(),
         draining: gateway.is_leaving(),
         stands: gateway.standing().is_some(),
         streams: gateway.open_streams.count(),

@@ -76,6 +76,12 @@ impl Denials {
         self.read.borrow().1.elapsed()
     }
 
+    /// Whether it was read once.
+    #[must_use]
+    pub fn was_read(&self) -> bool {
+        self.read.borrow().0 > 0
+    }
+
     /// Whether what is known is too old to judge by, or nothing was read yet.
     #[must_use]
     pub fn is_stale(&self) -> bool {

@@ -83,6 +83,17 @@ impl Gateway {
         self.leaving.load(Ordering::Acquire)
     }
 
+    /// Why this replica cannot serve yet, if it cannot: the log was not reached, or tokens cannot be judged, since it is not
+    /// known which were taken back.
+    #[must_use]
+    pub fn is_not_ready(&self) -> Option<&'static str> {
+        if !self.reached.load(Ordering::Acquire) {
+            return Some("the log was not reached yet");
+        }
+        let has_tokens = self.rules.get().auth.authority.has_tokens();
+        (has_tokens && !self.denials.was_read()).then_some("what was taken back was not read yet")
+    }
+
     /// A thread that writes streams and does not go on, if there is one.
     #[must_use]
     pub fn standing(&self) -> Option<Standing> {

@@ -40,7 +40,8 @@ fn nobody_stands(gateway: &Gateway) -> Result<(), Problem> {
     }
 }
 
-/// Whether a balancer should send streams here: the log was reached once, and this replica stays.
+/// Whether a balancer should send streams here: the log was reached once, it can be judged who may read, and this replica
+/// stays.
 /// An outage of Redis does not take every replica out at once. With `?delivery` a probe goes the
 /// way of an event, for alerts.
 pub(super) async fn readyz(
@@ -52,8 +53,8 @@ pub(super) async fn readyz(
     if gateway.is_leaving() {
         return Err(Problem::unavailable("this replica is stopping"));
     }
-    if !gateway.reached.load(Ordering::Acquire) {
-        return Err(Problem::unavailable("the log was not reached yet"));
+    if let Some(why) = gateway.is_not_ready() {
+        return Err(Problem::unavailable(why));
     }
     if query.switch("delivery") {
         nobody_stands(&gateway)?;
