@@ -8,6 +8,7 @@ use crate::support::{
     Answer, Directory, End, Gateway, Link, Redis, Sse, eventually, fleet, over_both_brokers,
 };
 use serde_json::{Value, json};
+use std::io::{Read as _, Write as _};
 use std::time::{SystemTime, UNIX_EPOCH};
 use tidegate::auth::{Algorithm, Key, KeyHash, mint, new_key};
 
@@ -237,6 +238,32 @@ fn who_may_take_back_must_have_the_right_to_all_of_it() {
     let cookie = format!("__Host-tidegate={token}");
     let answer = gateway.post("/disconnect", &[("Cookie", &cookie)], subject.to_string());
     answer.problem(403);
+}
+
+/// A body may come long after its request was let through.
+#[test]
+fn a_body_that_comes_when_its_right_is_gone_is_not_published() {
+    let gateway = Gateway::start(&KEYS);
+    let victim = token("a", -9);
+    let head = |line: &str| {
+        format!(
+            "{line} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {victim}\r\nContent-Length: 1\r\nConnection: close\r\n\r\n"
+        )
+    };
+    let mut socket = gateway.connect();
+    socket
+        .write_all(head("POST /events/news").as_bytes())
+        .unwrap();
+    gateway.wait_for_metric("tidegate_publish_bodies", &[], 1.0);
+    disconnect(&gateway, &json!({"subject": "a"}));
+    eventually("it is known", || {
+        ask(&gateway, "POST", "/events/others", &victim, "x").status == 401
+    });
+    socket.write_all(b"x").unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
+    assert_eq!(ask(&gateway, "GET", "/topics/news", "own", "").status, 404);
 }
 
 #[test]
