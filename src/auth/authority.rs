@@ -71,7 +71,7 @@ pub struct Authority {
     /// Of whom nothing is known.
     nobody: Grant,
     known: Arc<Known>,
-    /// What rights may live by, but for the keys of tokens.
+    /// What rights may live by, but for keys that are fetched.
     marks: HashSet<Mark>,
 }
 
@@ -229,19 +229,10 @@ impl Authority {
         if holder.is_everybody() {
             return topics.iter().all(may_all_read);
         }
-        let Tokens { keys, sets, .. } = &self.settings.tokens;
-        let fetched = sets.keys();
-        let is_key = |mark: &Mark| {
-            let fetched = fetched.iter().flat_map(|set| set.iter());
-            let mut all = keys.keys().iter().chain(fetched);
-            all.any(|key| key.mark() == *mark)
-        };
-        let is_there = |mark: &Mark| self.marks.contains(mark) || is_key(mark);
-        // Nothing ends by a provider that is away. But only a key that its set has had may come back with it.
-        let may_come_back = |mark: &Mark| sets.iter().any(|set| set.may_have_again(*mark));
-        let mut basis = holder.basis().iter();
-        basis.all(|mark| is_there(mark) || may_come_back(mark))
-            && holder.lent().iter().all(may_all_read)
+        let sets = &self.settings.tokens.sets;
+        let is_there =
+            |mark: &Mark| self.marks.contains(mark) || sets.iter().any(|set| set.may_have(*mark));
+        holder.basis().iter().all(is_there) && holder.lent().iter().all(may_all_read)
     }
 
     /// What everybody may of whom nothing is asked.
@@ -277,7 +268,7 @@ impl Tokens {
         !self.keys.is_empty() || !self.sets.is_empty()
     }
 
-    /// What the right of a token may live by, but for its key.
+    /// What the right of a token may live by, but for keys that are fetched.
     fn marks(&self) -> Vec<Mark> {
         let Expected {
             issuers,
@@ -296,6 +287,7 @@ impl Tokens {
             marks.extend(each.iter().map(|one| said_mark(word, Some(one))));
         }
         marks.extend(self.rules.iter().map(ClaimRule::mark));
+        marks.extend(self.keys.keys().iter().map(Key::mark));
         marks
     }
 

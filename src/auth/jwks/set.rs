@@ -34,8 +34,8 @@ pub struct KeySet {
     source: Source,
     upkeep: Mutex<Upkeep>,
     keys: Swap<Keys>,
-    /// Those that it had when it became too old, until it is fetched again.
-    lapsed: Swap<Vec<Mark>>,
+    /// Of the keys that it had when it was fetched last, whether or not they serve still.
+    marks: Swap<Vec<Mark>>,
     /// Goes up whenever the keys change, after they did.
     generation: AtomicU64,
     wanted: Notify,
@@ -68,7 +68,7 @@ impl KeySet {
             source,
             upkeep: Mutex::new(Upkeep::new(timing)),
             keys: Swap::new(Keys::default()),
-            lapsed: Swap::new(Vec::new()),
+            marks: Swap::new(Vec::new()),
             generation: AtomicU64::new(0),
             wanted: Notify::new(),
         }
@@ -122,10 +122,7 @@ impl KeySet {
     pub fn next(&self, keeper: Keeper, now: Moment) -> Next {
         let mut upkeep = self.upkeep();
         let next = upkeep.next(keeper, now);
-        let keys = self.keys.get();
-        if upkeep.state() == State::Away && !keys.keys.is_empty() {
-            // First: a stream that looks between the two finds its key in one of them.
-            self.lapsed.set(keys.iter().map(Key::mark).collect());
+        if upkeep.state() == State::Away && !self.keys.get().keys.is_empty() {
             self.put(Keys::default());
         }
         next
@@ -150,8 +147,9 @@ impl KeySet {
         if !upkeep.fetched(fetch, now, spread) || self.keys.get().hash == hash {
             return Ok(false);
         }
+        // First: a stream that is open by one of them is not without its mark.
+        self.marks.set(keys.iter().map(Key::mark).collect());
         self.put(Keys { keys, hash });
-        self.lapsed.set(Vec::new());
         Ok(true)
     }
 
@@ -172,9 +170,10 @@ impl KeySet {
         Ok(named.collect())
     }
 
-    /// Whether this is a key that it had, and nobody can tell now whether it still has: it is away.
-    pub(in crate::auth) fn may_have_again(&self, key: Mark) -> bool {
-        self.lapsed.get().contains(&key)
+    /// Whether it has this key, as far as anybody can tell: nothing ends by a provider that is away. But only a key that
+    /// the set has had may come back with it.
+    pub(in crate::auth) fn may_have(&self, key: Mark) -> bool {
+        self.marks.get().contains(&key)
     }
 
     /// In this order: who reads the new generation finds the new keys.
