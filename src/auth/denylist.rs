@@ -134,6 +134,10 @@ pub struct Denylist {
     by_edition: BTreeMap<(Edition, StoreMs), Option<Pattern>>,
     /// Texts that cannot be read: until the newest of them.
     unreadable: Option<StoreMs>,
+    /// What was taken back before is forgotten, and not learnt again: the store has it until somebody takes another right
+    /// back, and it would be new with each read. Of those who are denied, and of streams that were ended.
+    denied_from: StoreMs,
+    ended_from: StoreMs,
 }
 
 impl Denylist {
@@ -146,7 +150,17 @@ impl Denylist {
             }
             is_new
         };
-        match Denial::parse(text) {
+        let denial = Denial::parse(text);
+        let ends_only = denial.as_ref().is_some_and(Denial::ends_only);
+        let from = if ends_only {
+            self.ended_from
+        } else {
+            self.denied_from
+        };
+        if at < from {
+            return false;
+        }
+        match denial {
             Some(Denial::Subject(name, answer)) => newer(&mut self.subjects, name, answer),
             Some(Denial::Token(name, answer)) => newer(&mut self.tokens, name, answer),
             Some(Denial::Topics(pattern)) => self.learn_ending(at, text, edition, Some(pattern)),
@@ -178,13 +192,15 @@ impl Denylist {
         true
     }
 
-    /// Forgets what was taken back before, of each kind.
+    /// Forgets what was taken back before, of each kind, and learns none of it from now on.
     pub(super) fn forget(&mut self, denied_before: StoreMs, ended_before: StoreMs) {
         self.subjects.retain(|_, entry| entry.at >= denied_before);
         self.tokens.retain(|_, entry| entry.at >= denied_before);
         self.unreadable.take_if(|at| *at < denied_before);
         self.endings.retain(|_, ending| ending.at >= ended_before);
         self.by_edition.retain(|(_, at), _| *at >= ended_before);
+        self.denied_from = denied_before;
+        self.ended_from = ended_before;
     }
 
     /// What a holder is answered whose right was taken back; none if it was not.

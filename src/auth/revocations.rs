@@ -4,7 +4,7 @@
 //! in each of its turns. Only after a change it asks.
 
 use super::authority::Authority;
-use super::denylist::{Denial, DeniedAnswer, Denylist, Edition, Keep, StoreMs};
+use super::denylist::{DeniedAnswer, Denylist, Edition, Keep, StoreMs};
 use super::holder::Holder;
 use crate::topic::Topic;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -125,25 +125,13 @@ impl Revocations {
         self.change(|state, next| {
             let keep = state.keep();
             let before = |keep: Duration| now.saturating_sub(crate::time::millis(keep));
-            let (denied_before, ended_before) = (before(keep.denied), before(keep.ended));
+            state.list.forget(before(keep.denied), before(keep.ended));
             let mut is_any_new = false;
             for (at, text) in entries {
-                // The store has it until somebody takes another right back. Learnt and forgotten with each read, it would be
-                // new each time, and wake all streams.
-                let ends_only = Denial::parse(text).is_some_and(|denial| denial.ends_only());
-                let kept_from = if ends_only {
-                    ended_before
-                } else {
-                    denied_before
-                };
-                if at < kept_from {
-                    continue;
-                }
                 // It was before the first stream of this process: nobody here is to be ended by it.
                 let edition = if at < began { 0 } else { next };
                 is_any_new |= state.list.learn(at, text, edition);
             }
-            state.list.forget(denied_before, ended_before);
             is_any_new
         })
     }
