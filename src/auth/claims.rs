@@ -84,9 +84,8 @@ impl Claims {
         if !expected.issuers.is_empty() && !expected.issuers.iter().any(is_issuer) {
             return Err(AuthRefusal::Issuer);
         }
-        let is_ours = |audience: &String| expected.audiences.contains(audience);
-        let is_for_us = match &self.audiences {
-            Some(audiences) => audiences.iter().any(is_ours),
+        let is_for_us = match self.audiences {
+            Some(_) => self.audience(expected).is_some(),
             None => expected.audiences.is_empty(),
         };
         if !is_for_us {
