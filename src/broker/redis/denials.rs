@@ -12,8 +12,7 @@ impl Redis {
         keep_ms: u64,
         most: usize,
     ) -> Result<u64, BrokerError> {
-        let mut cmd = redis::cmd("FCALL");
-        cmd.arg(self.0.library.function("deny")).arg(0);
+        let mut cmd = self.write_function("deny");
         cmd.arg(kind.as_str()).arg(text).arg(keep_ms).arg(most);
         let answer = self.call_durably(&cmd).await?;
         decode::number(&answer).map_err(|_| self.unreadable())

@@ -25,10 +25,17 @@ const NO_EVICTION: &str = "noeviction";
 const SAVED: &str = "ok";
 
 impl Redis {
-    /// `FCALL <prefix>_<hash>_<name> 0 <partition>`.
-    pub(super) fn function(&self, name: &str, partition: PartitionNo) -> Cmd {
+    /// `FCALL <prefix>_<hash>_<name> 0`: a function that may write.
+    pub(super) fn write_function(&self, name: &str) -> Cmd {
         let mut cmd = redis::cmd("FCALL");
-        cmd.arg(self.0.library.function(name)).arg(0).arg(partition);
+        cmd.arg(self.0.library.function(name)).arg(0);
+        cmd
+    }
+
+    /// The same of one partition.
+    pub(super) fn function(&self, name: &str, partition: PartitionNo) -> Cmd {
+        let mut cmd = self.write_function(name);
+        cmd.arg(partition);
         cmd
     }
 
@@ -294,8 +301,7 @@ impl Redis {
         list.arg("LIST").arg("LIBRARYNAME");
         list.arg(format!("{}_*", self.settings().prefix));
         let found = self.command(&list).await?;
-        let mut unused = redis::cmd("FCALL");
-        unused.arg(library.function("libraries")).arg(0);
+        let mut unused = self.write_function("libraries");
         unused.arg(&library.name);
         for name in library_names(&found).filter(|name| library.is_internal(name)) {
             unused.arg(name);

@@ -17,8 +17,7 @@ impl Redis {
         &self,
         batch: &[Publication],
     ) -> Result<Vec<Option<Id>>, BrokerError> {
-        let mut cmd = redis::cmd("FCALL");
-        cmd.arg(self.0.library.function("publish")).arg(0);
+        let mut cmd = self.write_function("publish");
         for item in batch {
             cmd.arg(item.topic.partition(self.partitions()))
                 .arg(item.topic.as_str())
@@ -253,8 +252,7 @@ impl Redis {
         subscribers: &[(Topic, u64)],
         anew: bool,
     ) -> Result<Fleet, BrokerError> {
-        let mut cmd = redis::cmd("FCALL");
-        cmd.arg(self.0.library.function("heartbeat")).arg(0);
+        let mut cmd = self.write_function("heartbeat");
         // By which it is known that the library is used.
         cmd.arg(&self.0.library.name);
         cmd.arg(&self.settings().replica)

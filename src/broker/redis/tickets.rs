@@ -11,8 +11,7 @@ impl Redis {
         &self,
         ticket: &NewTicket<'_>,
     ) -> Result<PutTicket, BrokerError> {
-        let mut cmd = redis::cmd("FCALL");
-        cmd.arg(self.0.library.function("put_ticket")).arg(0);
+        let mut cmd = self.write_function("put_ticket");
         cmd.arg(ticket.name)
             .arg(ticket.sealed)
             .arg(ticket.owner)
@@ -43,8 +42,7 @@ impl Redis {
         name: &str,
         owner: &str,
     ) -> Result<bool, BrokerError> {
-        let mut cmd = redis::cmd("FCALL");
-        cmd.arg(self.0.library.function("take_ticket")).arg(0);
+        let mut cmd = self.write_function("take_ticket");
         cmd.arg(name).arg(owner);
         let answer = self.call(&cmd).await?;
         let taken = decode::number(&answer).map_err(|_| self.unreadable())?;
