@@ -172,18 +172,9 @@ impl Authority {
         let accepted = self.settings.tokens.judge(text, now)?;
         let holder = Holder::of_token(&accepted.claims, accepted.basis, accepted.until);
         let Claims {
-            subject,
-            issuer,
-            id,
-            issued_at,
-            ..
+            subject, issuer, ..
         } = accepted.claims;
-        let who = Who::Bearer {
-            subject,
-            issuer,
-            token_id: id,
-            issued_at,
-        };
+        let who = Who::Bearer { subject, issuer };
         let everyones = self.settings.anonymous.clone();
         let grant = Grant::new(who, holder, Arc::new(accepted.rights), everyones);
         self.known.put(hash, grant.clone(), keys);

@@ -1,7 +1,6 @@
 //! What one request, or one stream, may do, and in whose name.
 
 use super::action::Action;
-use super::claims::Seconds;
 use super::holder::Holder;
 use super::rights::Rights;
 use crate::topic::{Pattern, Topic};
@@ -25,10 +24,6 @@ pub enum Who {
         subject: Option<String>,
         /// Who has made it (`iss`).
         issuer: Option<String>,
-        /// What it is called (`jti`).
-        token_id: Option<String>,
-        /// When it was made (`iat`), in seconds since 1970.
-        issued_at: Option<Seconds>,
     },
 }
 
@@ -254,8 +249,6 @@ mod tests {
         Who::Bearer {
             subject: subject.map(str::to_owned),
             issuer: issuer.map(str::to_owned),
-            token_id: None,
-            issued_at: None,
         }
     }
 
