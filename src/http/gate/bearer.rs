@@ -1,7 +1,7 @@
 //! Who asks to have one credential made of another: a ticket or a session of a token.
 
 use super::credential::{InQuery, credential, is_forced, is_of_our_page};
-use super::refused::{NotCleared, Refused, note, now, problem};
+use super::refused::{NotCleared, Refused, not_taken_back, now};
 use crate::auth::{Action, Grant, Place, Who};
 use crate::http::gateway::Gateway;
 use crate::http::problem::Problem;
@@ -61,14 +61,7 @@ impl Bearer {
         let credential = credential.ok_or_else(|| refused(AuthRefusal::Missing))?;
         let grant = auth.authority.grant(Some(credential), now());
         let grant = grant.map_err(refused)?;
-        let denials = &gateway.denials;
-        if denials.revocations().denial(grant.holder()).is_some() {
-            return Err(refused(AuthRefusal::Revoked));
-        }
-        if grant.holder().is_of_token() && denials.is_stale() {
-            let why = "what was taken back cannot be read";
-            return Err(Some(NotCleared::Away(why)));
-        }
+        not_taken_back(gateway, grant.holder()).map_err(Some)?;
         Ok(Self {
             grant,
             text: credential.text.into(),
@@ -149,6 +142,5 @@ fn refused(gateway: &Gateway, reason: AuthRefusal, headers: &HeaderMap) -> Probl
         action: Action::Subscribe,
         topic: None,
     };
-    note(gateway, &refused);
-    problem(&refused, &gateway.rules.get().auth, headers)
+    refused.answer(gateway, headers)
 }

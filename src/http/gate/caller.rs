@@ -2,7 +2,7 @@
 
 use super::cleared::{Cleared, Wants};
 use super::credential::{InQuery, credential, is_forced};
-use super::refused::{NotCleared, Refused, note, now, problem};
+use super::refused::{NotCleared, Refused, not_taken_back, now};
 use crate::address::Client;
 use crate::auth::{
     Action, Credential, Denial, DeniedAnswer, Edition, Grant, Place, Ticket, ticket_owner,
@@ -201,15 +201,18 @@ impl<A: Doing> Caller<A> {
 
     /// Counts a refusal before anything of it was cleared.
     fn refused(gateway: &Gateway, reason: AuthRefusal, headers: &HeaderMap) -> Problem {
-        let refused = Refused {
+        let problem = Self::refusal(reason).answer(gateway, headers);
+        A::count(&gateway.metrics, &problem);
+        problem
+    }
+
+    /// A refusal that is of no topic.
+    fn refusal(reason: AuthRefusal) -> Refused<'static> {
+        Refused {
             reason,
             action: A::ACTION,
             topic: None,
-        };
-        note(gateway, &refused);
-        let problem = problem(&refused, &gateway.rules.get().auth, headers);
-        A::count(&gateway.metrics, &problem);
-        problem
+        }
     }
 
     /// Lets through what is wanted, all of it or nothing.
@@ -228,23 +231,24 @@ impl<A: Doing> Caller<A> {
         Err(self.refuse(gateway, action, Some(topic.as_str())))
     }
 
-    /// Lets a caller through whose right was not taken back.
+    /// Lets a caller through whose right was not taken back. A stream waits for what is known now, and is answered
+    /// meanwhile.
     fn check_denials(&self, gateway: &Gateway) -> Result<(), Problem> {
-        if let Some(answer) = self.denial(gateway) {
-            let others = DeniedAnswer::Unauthorized;
-            let answer = if A::IS_STREAM { answer } else { others };
-            return Err(Self::refuse_denied(gateway, answer));
+        if A::IS_STREAM {
+            let denied = self.denial(gateway);
+            return denied.map_or(Ok(()), |answer| Err(Self::refuse_denied(gateway, answer)));
         }
-        // A stream waits for what is known now, and is answered meanwhile.
-        if self.grant.holder().is_of_token() && !A::IS_STREAM && gateway.denials.is_stale() {
-            let problem = Problem::unavailable("what was taken back cannot be read");
-            // What reads events is counted where streams are, and this is none.
-            if A::ACTION != Action::Subscribe {
-                A::count(&gateway.metrics, &problem);
+        not_taken_back(gateway, self.grant.holder()).map_err(|no| match no {
+            NotCleared::Refused(reason) => Self::refused(gateway, reason, &HeaderMap::new()),
+            NotCleared::Away(why) => {
+                let problem = Problem::unavailable(why);
+                // What reads events is counted where streams are, and this is none.
+                if A::ACTION != Action::Subscribe {
+                    A::count(&gateway.metrics, &problem);
+                }
+                problem
             }
-            return Err(problem);
-        }
-        Ok(())
+        })
     }
 
     /// Lets a caller through whose right has neither ended nor been taken back while its body came: the body may take as long
@@ -253,25 +257,16 @@ impl<A: Doing> Caller<A> {
     /// # Errors
     /// 401, or 503 if what was taken back cannot be read.
     pub(in crate::http) fn holds_still(&self, gateway: &Gateway) -> Result<(), Problem> {
-        let ends = self.grant.holder().expires_at();
-        let reason = if ends.is_some_and(|at| now() >= at) {
-            AuthRefusal::Expired
-        } else if self.denial(gateway).is_some() {
-            AuthRefusal::Revoked
-        } else if self.grant.holder().is_of_token() && gateway.denials.is_stale() {
-            return Err(Problem::unavailable("what was taken back cannot be read"));
-        } else {
-            return Ok(());
+        let holder = self.grant.holder();
+        let holds = match holder.expires_at() {
+            Some(at) if now() >= at => Err(AuthRefusal::Expired.into()),
+            _ => not_taken_back(gateway, holder),
         };
         // Whoever asks counts what it does not do.
-        let refused = Refused {
-            reason,
-            action: A::ACTION,
-            topic: None,
-        };
-        note(gateway, &refused);
-        let rules = gateway.rules.get();
-        Err(problem(&refused, &rules.auth, &HeaderMap::new()))
+        holds.map_err(|no| match no {
+            NotCleared::Refused(reason) => Self::refusal(reason).answer(gateway, &HeaderMap::new()),
+            NotCleared::Away(why) => Problem::unavailable(why),
+        })
     }
 
     /// What a caller is answered whose right was taken back, as far as this replica knows.
@@ -281,21 +276,16 @@ impl<A: Doing> Caller<A> {
 
     /// Refuses a caller whose right was taken back.
     pub(in crate::http) fn refuse_denied(gateway: &Gateway, answer: DeniedAnswer) -> Problem {
-        let refused = Refused {
-            reason: AuthRefusal::Revoked,
-            action: A::ACTION,
-            topic: None,
-        };
-        note(gateway, &refused);
-        let problem = match answer {
-            DeniedAnswer::NoContent => Problem::for_good(),
-            DeniedAnswer::Unauthorized => {
-                let rules = gateway.rules.get();
-                problem(&refused, &rules.auth, &HeaderMap::new())
+        let reason = AuthRefusal::Revoked;
+        match answer {
+            DeniedAnswer::Unauthorized => Self::refused(gateway, reason, &HeaderMap::new()),
+            DeniedAnswer::NoContent => {
+                Self::refusal(reason).note(gateway);
+                let problem = Problem::for_good();
+                A::count(&gateway.metrics, &problem);
+                problem
             }
-        };
-        A::count(&gateway.metrics, &problem);
-        problem
+        }
     }
 
     /// By whose right a stream of the caller is open.
@@ -359,9 +349,7 @@ impl<A: Doing> Caller<A> {
             action,
             topic,
         };
-        note(gateway, &refused);
-        let rules = gateway.rules.get();
-        problem(&refused, &rules.auth, &HeaderMap::new())
+        refused.answer(gateway, &HeaderMap::new())
     }
 
     /// What the caller may do.

@@ -1,7 +1,7 @@
 //! What a request is told that has not the right to what it asks for ([RFC 6750, section
 //! 3](https://www.rfc-editor.org/rfc/rfc6750#section-3)): no more than it may know.
 
-use crate::auth::{Action, Seconds};
+use crate::auth::{Action, Holder, Seconds};
 use crate::http::gateway::{Auth, Gateway};
 use crate::http::problem::Problem;
 use crate::http::shown::Shown;
@@ -32,15 +32,35 @@ pub(super) struct Refused<'a> {
     pub(super) topic: Option<&'a str>,
 }
 
-/// Counts a refusal by its reason.
-pub(super) fn note(gateway: &Gateway, refused: &Refused<'_>) {
-    gateway.metrics.auth_refused(refused.reason);
-    tracing::debug!(
-        reason = refused.reason.as_str(),
-        action = refused.action.as_str(),
-        topic = refused.topic,
-        "a request has not the right to what it asks for"
-    );
+impl Refused<'_> {
+    /// Counts it by its reason.
+    pub(super) fn note(&self, gateway: &Gateway) {
+        gateway.metrics.auth_refused(self.reason);
+        tracing::debug!(
+            reason = self.reason.as_str(),
+            action = self.action.as_str(),
+            topic = self.topic,
+            "a request has not the right to what it asks for"
+        );
+    }
+
+    /// The same, and the answer.
+    pub(super) fn answer(&self, gateway: &Gateway, headers: &HeaderMap) -> Problem {
+        self.note(gateway);
+        problem(self, &gateway.rules.get().auth, headers)
+    }
+}
+
+/// Lets a holder through whose right was not taken back, as far as this replica knows.
+pub(super) fn not_taken_back(gateway: &Gateway, holder: &Holder) -> Result<(), NotCleared> {
+    let denials = &gateway.denials;
+    if denials.revocations().denial(holder).is_some() {
+        return Err(AuthRefusal::Revoked.into());
+    }
+    if holder.is_of_token() && denials.is_stale() {
+        return Err(NotCleared::Away("what was taken back cannot be read"));
+    }
+    Ok(())
 }
 
 /// Seconds since 1970 by this machine's clock.
@@ -51,7 +71,7 @@ pub(super) fn now() -> Seconds {
 }
 
 /// The answer.
-pub(super) fn problem(refused: &Refused<'_>, auth: &Auth, headers: &HeaderMap) -> Problem {
+fn problem(refused: &Refused<'_>, auth: &Auth, headers: &HeaderMap) -> Problem {
     match refused.reason {
         AuthRefusal::TwoTokens => Problem::bad_credential(
             "Authorization: a request may have one key or token, and this one has two",
