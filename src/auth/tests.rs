@@ -26,7 +26,7 @@ fn made(path: &str) -> String {
 }
 
 /// With these keys, and all else as the tokens that were made need it.
-fn tokens(keys: Vec<Key>) -> Tokens {
+pub(super) fn tokens(keys: Vec<Key>) -> Tokens {
     Tokens {
         keys: Keyring::new(keys),
         sets: jwks::KeySets::default(),

@@ -1,9 +1,8 @@
 //! What strangers show, what fetches bring and what the time does, in any order; and sets as the judge of tokens asks them.
 
 use super::*;
-use crate::auth::{
-    Algorithm, Authority, Credential, Expected, Key, Keyring, Place, Seconds, Settings, Tokens,
-};
+use crate::auth::tests::tokens;
+use crate::auth::{Algorithm, Authority, Credential, Key, Place, Seconds, Settings, Tokens};
 use crate::metrics::AuthRefusal;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -266,18 +265,8 @@ fn source(url: &str) -> Source {
 fn authority(sets: &KeySets, keys: Vec<Key>) -> Authority {
     Authority::new(Settings {
         tokens: Tokens {
-            keys: Keyring::new(keys),
             sets: sets.clone(),
-            expected: Expected {
-                audiences: vec!["events".to_owned()],
-                leeway: Duration::from_secs(30),
-                life_max: Duration::from_secs(86_400),
-                ..Expected::default()
-            },
-            bytes_max: 8192,
-            patterns_max: 64,
-            claim: "tidegate".to_owned(),
-            rules: [].into(),
+            ..tokens(keys)
         },
         tokens_known_max: 100,
         ..Settings::default()
