@@ -142,6 +142,12 @@ impl Topic {
     /// What raw publishes and inbox entries were refused, as it happens. It is not logged.
     pub const REFUSED: &'static str = "tidegate.refused";
 
+    /// The topic of [`Topic::CONNECTIONS`].
+    #[must_use]
+    pub fn connections() -> Self {
+        Self(Self::CONNECTIONS.into())
+    }
+
     /// Checks a name that a publisher or subscriber gave, reserved ones included.
     ///
     /// # Errors

@@ -125,12 +125,12 @@ impl Grant {
 
     /// Whom a stream of these topics is of, that this grant allows to read them.
     #[must_use]
-    pub fn holder_of<'a>(&self, topics: impl Iterator<Item = &'a Topic>) -> Arc<Holder> {
+    pub fn holder_of(&self, topics: impl Iterator<Item = Topic>) -> Arc<Holder> {
         if self.holder.is_everybody() {
             return self.holder.clone();
         }
-        let is_lent = |topic: &&Topic| !self.own.allow(Action::Subscribe, topic);
-        let lent: Vec<Topic> = topics.filter(is_lent).cloned().collect();
+        let is_lent = |topic: &Topic| !self.own.allow(Action::Subscribe, topic);
+        let lent: Vec<Topic> = topics.filter(is_lent).collect();
         if lent.is_empty() {
             return self.holder.clone();
         }

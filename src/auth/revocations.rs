@@ -212,7 +212,7 @@ mod tests {
         for topic in topics {
             assert!(grant.allows(Action::Subscribe, topic), "{topic}");
         }
-        grant.holder_of(topics.iter())
+        grant.holder_of(topics.iter().cloned())
     }
 
     fn topics(names: &[&str]) -> Vec<Topic> {

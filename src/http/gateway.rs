@@ -2,12 +2,14 @@
 
 use super::answers::Answers;
 use super::intake::Intake;
+use crate::address::Network;
 use crate::auth::Authority;
 use crate::broker::Broker;
 use crate::config::{Limits, Publish};
 use crate::follow::denials::Denials;
 use crate::follow::reads::Reads;
 use crate::hub::Hub;
+use crate::limits::places::Place;
 use crate::limits::{AddressLimits, Addresses};
 use crate::metrics::Metrics;
 use crate::stream::body::Bodies;
@@ -92,6 +94,18 @@ impl Gateway {
         }
         let has_tokens = self.rules.get().auth.authority.has_tokens();
         (has_tokens && !self.denials.was_read()).then_some("what was taken back was not read yet")
+    }
+
+    /// A place to ask the log for little, in the name of a client's address: whoever asks much waits behind nobody but
+    /// itself.
+    ///
+    /// # Errors
+    /// One sentence: none was free in time.
+    pub async fn place(&self, network: Option<Network>) -> Result<Option<Place>, &'static str> {
+        let place = tokio::time::timeout(self.open_wait, self.reads.place(network));
+        place
+            .await
+            .map_err(|_| "too many reads of the log are in progress")
     }
 
     /// A thread that writes streams and does not go on, if there is one.

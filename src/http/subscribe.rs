@@ -144,9 +144,7 @@ async fn subscribe(
         }
     };
     // Before anything is said of this replica, taken of it, or wanted.
-    let connections = Topic::parse(Topic::CONNECTIONS).ok();
-    let connections = connections.iter().filter(|_| request.connections);
-    request.life = caller.life(request.topics.iter().chain(connections));
+    request.life = caller.life(request.all_topics());
     let request = match caller.clear(&gateway, request) {
         Ok(request) => request,
         Err(problem) => {

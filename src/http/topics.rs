@@ -30,13 +30,10 @@ pub(super) const PAGE: Vocabulary = Vocabulary {
     ..NOTHING
 };
 
-/// A place to ask the log, in the name of the client's address: whoever asks much waits behind nobody but itself.
+/// As [`Gateway::place`].
 pub(super) async fn place(gateway: &Gateway, client: &Client) -> Result<Option<Place>, Problem> {
-    let place = gateway.reads.place(client.network);
-    let late = |_| Problem::unavailable("too many reads of the log are in progress");
-    tokio::time::timeout(gateway.open_wait, place)
-        .await
-        .map_err(late)
+    let place = gateway.place(client.network).await;
+    place.map_err(Problem::unavailable)
 }
 
 /// Topics that have a log and that the caller may know, `?after=` a name, `?limit=` at most.

@@ -152,9 +152,7 @@ impl Top {
         let connections = seen.stream.is_some_and(Stream::watches_connections);
         let topics = || seen.stream.into_iter().flat_map(Stream::topics);
         let topics_count = topics().count() + usize::from(connections);
-        let connections = connections
-            .then(|| Topic::parse(Topic::CONNECTIONS))
-            .and_then(Result::ok);
+        let connections = connections.then(Topic::connections);
         let row = Row {
             address: address(),
             topics: topics()

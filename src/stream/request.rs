@@ -31,6 +31,14 @@ pub struct StreamRequest {
     pub ignored: Vec<String>,
 }
 
+impl StreamRequest {
+    /// All that it asks for, `tidegate.connections` last.
+    pub fn all_topics(&self) -> impl Iterator<Item = Topic> {
+        let connections = self.connections.then(Topic::connections);
+        self.topics.iter().cloned().chain(connections)
+    }
+}
+
 /// Where a stream begins.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Begin {

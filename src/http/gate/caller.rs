@@ -289,7 +289,7 @@ impl<A: Doing> Caller<A> {
     }
 
     /// By whose right a stream of the caller is open.
-    pub(in crate::http) fn life<'a>(&self, topics: impl Iterator<Item = &'a Topic>) -> Life {
+    pub(in crate::http) fn life(&self, topics: impl Iterator<Item = Topic>) -> Life {
         Life {
             holder: self.grant.holder_of(topics),
             seen: self.edition,
@@ -424,8 +424,7 @@ async fn by_ticket(
     let name = ticket.name();
     // Whoever makes tickets up waits behind nobody but itself.
     let network = parts.extensions.get::<Client>().and_then(|it| it.network);
-    let place = tokio::time::timeout(gateway.open_wait, gateway.reads.place(network)).await;
-    let place = place.map_err(|_| NotCleared::Away("too many reads of the log are in progress"))?;
+    let place = gateway.place(network).await.map_err(NotCleared::Away)?;
     let sealed = gateway.broker.ticket(&name).await;
     let sealed = sealed.map_err(|why| NotCleared::Away(away(&why)))?;
     drop(place);

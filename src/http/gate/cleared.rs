@@ -49,13 +49,8 @@ fn denied(grant: &Grant, action: Action, topic: &Topic) -> Option<(Action, Topic
 
 impl Wants for StreamRequest {
     fn first_denied(&self, grant: &Grant) -> Option<(Action, Topic)> {
-        let mut topics = self.topics.iter();
-        let of_log = topics.find_map(|topic| denied(grant, Action::Subscribe, topic));
-        let connections = || {
-            let topic = Topic::parse(Topic::CONNECTIONS).ok()?;
-            denied(grant, Action::Subscribe, &topic)
-        };
-        of_log.or_else(|| self.connections.then(connections).flatten())
+        self.all_topics()
+            .find_map(|topic| denied(grant, Action::Subscribe, &topic))
     }
 }
 

@@ -16,11 +16,9 @@ use crate::time::CoarseInstant;
 use crate::topic::Topic;
 
 impl Stream {
-    /// The topics that it shows, for whoever asks whether it may.
+    /// The topics that it shows, `tidegate.connections` last.
     fn shown_topics(&self) -> Vec<Topic> {
-        let connections = self
-            .watch()
-            .and_then(|_| Topic::parse(Topic::CONNECTIONS).ok());
+        let connections = self.watch().map(|_| Topic::connections());
         self.topics().cloned().chain(connections).collect()
     }
 
