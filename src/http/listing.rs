@@ -38,56 +38,80 @@ pub(super) async fn page(
 ) -> Result<Listing, Problem> {
     let mut stretches = grant.listed();
     let mut is_complete = true;
-    let is_searched = |lists| lists == Lists::Some;
-    if stretches.iter().any(|stretch| is_searched(stretch.lists))
-        && gateway.broker.topics_count().await? > LOOKED_MAX
-    {
+    let is_searched = |stretch: &Stretch| stretch.lists == Lists::Some;
+    if stretches.iter().any(is_searched) && gateway.broker.topics_count().await? > LOOKED_MAX {
         stretches = grant.listed_wholly();
         is_complete = false;
     }
     let (mut topics, mut looked) = (Vec::new(), 0);
-    'all: for Stretch { begin, lists } in stretches {
-        let mut from = before(&begin).max(after.to_owned());
-        let mut most = if begin.is_empty() {
-            limit.max(READ)
-        } else {
-            READ_FIRST
-        };
-        loop {
-            // So many have come since they were counted.
-            if looked > 2 * LOOKED_MAX && is_searched(lists) {
-                is_complete = false;
-                break 'all;
-            }
-            let names = gateway.broker.topics(&from, most).await?;
-            let is_last = names.len() < most;
-            most = most.max(READ);
-            looked += names.len();
-            let mut is_past = false;
-            for topic in names {
-                let name = topic.as_str();
-                let is_within = name.starts_with(&begin);
-                is_past = name > begin.as_str() && (!is_within || lists == Lists::One);
-                if is_past {
-                    break;
-                }
-                name.clone_into(&mut from);
-                if is_within && grant.lists(&topic) {
-                    topics.push(topic);
-                    if topics.len() == limit {
-                        break 'all;
-                    }
-                }
-            }
-            if is_last || is_past {
-                break;
-            }
+    for stretch in &stretches {
+        if topics.len() == limit {
+            break;
+        }
+        let all = look_through(
+            gateway,
+            grant,
+            stretch,
+            after,
+            limit,
+            &mut topics,
+            &mut looked,
+        );
+        if !all.await? {
+            is_complete = false;
+            break;
         }
     }
     Ok(Listing {
         topics,
         is_complete,
     })
+}
+
+/// Adds those of one stretch, until there are `limit`. `looked` counts all names that were looked at; false if there are
+/// too many of them.
+async fn look_through(
+    gateway: &Gateway,
+    grant: &Grant,
+    Stretch { begin, lists }: &Stretch,
+    after: &str,
+    limit: usize,
+    topics: &mut Vec<Topic>,
+    looked: &mut usize,
+) -> Result<bool, Problem> {
+    let mut from = before(begin).max(after.to_owned());
+    let mut most = if begin.is_empty() {
+        limit.max(READ)
+    } else {
+        READ_FIRST
+    };
+    loop {
+        // So many have come since they were counted.
+        if *looked > 2 * LOOKED_MAX && *lists == Lists::Some {
+            return Ok(false);
+        }
+        let names = gateway.broker.topics(&from, most).await?;
+        let is_last = names.len() < most;
+        most = most.max(READ);
+        *looked += names.len();
+        for topic in names {
+            let name = topic.as_str();
+            let is_within = name.starts_with(begin.as_str());
+            if name > begin.as_str() && (!is_within || *lists == Lists::One) {
+                return Ok(true);
+            }
+            name.clone_into(&mut from);
+            if is_within && grant.lists(&topic) {
+                topics.push(topic);
+                if topics.len() == limit {
+                    return Ok(true);
+                }
+            }
+        }
+        if is_last {
+            return Ok(true);
+        }
+    }
 }
 
 /// A text below every name that begins so, and above all but a few of the others.
