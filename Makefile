@@ -12,7 +12,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/local/sbin:/usr/sbin:/sbin
 
 # What may be given: what targets here take, the local cluster, k6 (loadtest/README.md), and what of the rest has a name of
 # its own. Whatever else begins so is read by some program.
-variables := ARGS TIME OLD VALKEY BASE_URL SCRIPT K6
+variables := ARGS TIME PROFILE OLD VALKEY BASE_URL SCRIPT K6
 variables += STREAMS TOPICS RATE RAMP HOLD LEAVE_AFTER AWAY BATCH METRICS GROWTH_PERCENT_MAX GRACE PADDING EVENTS STREAM_TIMEOUT \
 	TTFB_P95_MS LATENCY_P99_MS PUBLISH_P95_MS RESUME PUBLISH_KEY LOG_EVENTS_MAX SSE TESTID
 variables += TIDEGATE_TEST_REDIS TIDEGATE_TEST_SEED TIDEGATE_TEST_SEEDS TIDEGATE_NEED_CHROMIUM CARGO_TARGET_DIR
@@ -28,10 +28,21 @@ include deploy/local/cluster.mk
 
 # --- building ---------------------------------------------------------------------------------------------------------
 
+# What is built, and so how: `release`, or `checks`, which `make test` builds once, tests and all (Cargo.toml).
+PROFILE := release
+ifeq ($(PROFILE),release)
+build_all = cargo build --release --locked
+swarm = cargo run --release --locked -p swarm --bin $1 --
+else
+# Always the whole workspace: chosen alone, a package has other features of its dependencies, and all is compiled again.
+build_all = cargo build --profile $(PROFILE) --locked --workspace --all-targets
+swarm = $(build_all) && $(dir $(built))$1
+endif
+
 # TIDEGATE_BIN names a program that is there already, and spares the build.
 .PHONY: build binary
 # A make below this one is told the path that is built here, and builds it, too, if it must.
-built := $(abspath $(or $(CARGO_TARGET_DIR),target)/release/tidegate)
+built := $(abspath $(or $(CARGO_TARGET_DIR),target)/$(PROFILE)/tidegate)
 ifneq ($(filter-out $(built),$(TIDEGATE_BIN)),)
 binary:
 else
@@ -43,7 +54,7 @@ build: ## builds the release binary
 	cargo build --release --locked
 
 $(built): Cargo.toml Cargo.lock $(shell find src -type f)
-	cargo build --release --locked
+	$(build_all)
 	@touch $@  # cargo leaves it alone when nothing changed, and it would seem old for ever
 
 # --- checks -----------------------------------------------------------------------------------------------------------
@@ -55,7 +66,7 @@ test: ## all checks: the one command that tells whether a change is good
 	@told=; trap 'printf "%s" "$$told"' EXIT; \
 	for check in $(checks); do \
 		began=$$SECONDS took=failed; \
-		! $(MAKE) --no-print-directory $$check || took=$$(date --utc --date=@$$((SECONDS - began)) +%M:%S); \
+		! TIDEGATE_BIN='$(filter-out $(built),$(TIDEGATE_BIN))' $(MAKE) --no-print-directory $$check PROFILE=checks || took=$$(date --utc --date=@$$((SECONDS - began)) +%M:%S); \
 		told+=$$(printf '    %-16s %s' $$check $$took)$$'\n'; \
 		[[ $$took != failed ]] || exit 1; \
 	done; \
@@ -104,15 +115,17 @@ fmt-check: # Is the code formatted?
 	@$(call with_component,fmt,rustfmt,cargo fmt --all --check)
 
 lint: ## clippy, warnings are errors
-	@$(call with_component,clippy,clippy,cargo clippy --locked --workspace --all-targets -- -D warnings)
+	@$(call with_component,clippy,clippy,cargo clippy --profile checks --locked --workspace --all-targets -- -D warnings)
 
 doc: ## builds the documentation, private items too, warnings are errors
-	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --document-private-items
+	RUSTDOCFLAGS="-D warnings" cargo doc --profile checks --locked --workspace --no-deps --document-private-items
 
-# Always the whole workspace: chosen alone, a package has other features of its dependencies, and all is compiled again.
+# Most tests wait for servers most of the time, so more of them run at once than there are cores.
+test_rust = RUST_TEST_THREADS=$$((2 * $$(nproc))) cargo test --profile checks --locked --workspace
+
 test-rust: ## the tests of the code, and those of streams once more with every stream as an ordinary body
-	cargo test --locked --workspace
-	TIDEGATE__ENGINE__SOCKETS=false cargo test --locked --workspace --test it -- $(addsuffix ::,wire subscribe ended hand_over fanout sockets)
+	$(test_rust)
+	TIDEGATE__ENGINE__SOCKETS=false $(test_rust) --test it -- $(addsuffix ::,wire subscribe ended hand_over fanout sockets)
 
 # The others start a redis-server of their own or none, and the wheel's Valkey is built without TLS.
 not_for_valkey = local nginx readme redis_tls
@@ -127,9 +140,8 @@ test-config: ## do nginx and Prometheus take the shipped configuration, and do a
 	TLS=1 deploy/local/cluster check
 	promtool test rules deploy/prometheus/tests/*.yml
 
-test-api: ## are answers as docs/openapi.json says? schemathesis asks a gateway of its own; ARGS: requests for each operation
-	cargo build --locked --workspace
-	tests/api/run $(or $(CARGO_TARGET_DIR),target)/debug/tidegate $(ARGS)
+test-api: binary ## are answers as docs/openapi.json says? schemathesis asks a gateway of its own; ARGS: requests for each operation
+	tests/api/run $(TIDEGATE_BIN) $(ARGS)
 
 test-dashboards: binary ## does every panel show something? Asked of a Prometheus that scrapes a cluster under load
 	deploy/local/cluster run -- grafana/test.py
@@ -145,10 +157,10 @@ test-clients-lib: binary ## our own clients for JavaScript and Python: packed, i
 	TIDEGATE__STREAM__RETRY=200ms TIDEGATE__STREAM__HEARTBEAT=500ms deploy/local/cluster run -- clients/check
 
 test-fault: ## a short run of the fault runner
-	$(MAKE) fault ARGS="--short"
+	$(MAKE) --no-print-directory fault ARGS="--short"
 
 test-abuse: ## clients of all bad sorts, a second each, beside good ones that must lose nothing
-	$(MAKE) abuse ARGS="--short"
+	$(MAKE) --no-print-directory abuse ARGS="--short"
 
 include deploy/deploy.mk
 
@@ -162,14 +174,14 @@ clients: binary ## runs client libraries through a cluster that is being broken,
 	deploy/local/cluster run -- loadtest/clients/run $(ARGS)
 
 fault: binary ## kills, pauses and cuts parts while subscribers watch for loss; ARGS go to the fault runner
-	cargo run --release --locked -p swarm --bin fault -- $(ARGS)
+	$(call swarm,fault) $(ARGS)
 
 test-upgrade: binary ## a rolling upgrade from an older build and the rollback, over one Redis and under load: OLD=/path/to/tidegate
 	@[[ -x "$(OLD)" ]] || { echo "test-upgrade: OLD=/path/to/an/older/tidegate names the build that is replaced" >&2; exit 64; }
-	cargo run --release --locked -p swarm --bin fault -- --scenario two-builds --old-binary "$(OLD)" $(ARGS)
+	$(call swarm,fault) --scenario two-builds --old-binary "$(OLD)" $(ARGS)
 
 abuse: binary ## has clients misbehave, one sort at a time, beside good ones that must not notice; ARGS go to the runner
-	cargo run --release --locked -p swarm --bin abuse -- $(ARGS)
+	$(call swarm,abuse) $(ARGS)
 
 rolling-deploy: ## replaces all replicas one by one, and reloads nginx, under EventSource clients in Chromium; `make test` has a short form
 	@deploy/install.sh redis-server nginx chromium
@@ -179,6 +191,6 @@ rebalance: binary ## measures how streams even out after a new replica has joine
 	loadtest/rebalance $(ARGS)
 
 bench: binary ## measures the gateway against a bare loop of write(2); ARGS go to the benchmark
-	cargo run --release --locked -p swarm --bin bench -- $(ARGS)
+	$(call swarm,bench) $(ARGS)
 
 include deploy/words.mk

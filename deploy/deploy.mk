@@ -12,7 +12,7 @@ test-tools-deploy:
 
 test-nginx: ## the proxy's tests with a newer nginx than the distribution's; NGINX_PROGRAM=/path/to/nginx names another one
 	@nginx=$${NGINX_PROGRAM:-$$(deploy/local/nginx)}; $$nginx -v; export TIDEGATE_TEST_NGINX=$$nginx; set -x; \
-	cargo test --locked --workspace --test it -- nginx:: decision:: proxies::nginx_limits proxies::each_event
+	$(test_rust) --test it -- nginx:: decision:: proxies::nginx_limits proxies::each_event
 
 .PHONY: test-deploy
 test-deploy: binary ## are the units of systemd valid, and as closed as they can be?
