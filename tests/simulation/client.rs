@@ -379,6 +379,17 @@ impl Client {
         })
     }
 
+    /// Whether the last gap told is what its stream ends with: its replica lacks something there that the stream may have
+    /// gone past, and the client may come back to one that lacks nothing. Whether there was an event, it cannot wait for.
+    pub fn last_gap_is_an_end(&self) -> bool {
+        let (Some(told), Some(open)) = (self.told.last(), &self.open) else {
+            return false;
+        };
+        told.reason == "late"
+            && matches!(open.stage, Stage::Over)
+            && open.wire.has_only("tidegate.gap")
+    }
+
     /// The frame never came to the replica that the client reads, and the topic had no other one that would
     /// show that: it has ended.
     fn is_never_shown(&self, number: usize, published: &[Published]) -> bool {

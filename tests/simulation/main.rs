@@ -130,7 +130,14 @@ fn told_only(tally: &BTreeMap<String, u64>, reasons: &[&str]) {
             "{reason} was told without a cause: {tally:?}"
         );
     }
+    assert!(
+        !reasons.is_empty() || !tally.contains_key(AT_AN_END),
+        "something was missing: {tally:?}"
+    );
 }
+
+/// In a tally: gaps that were told because a stream ended while its replica lacked something, and that cover nothing.
+const AT_AN_END: &str = "needless at an end";
 
 /// Seeds of a mix, if nobody says otherwise.
 const SEEDS: u64 = 200;

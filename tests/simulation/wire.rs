@@ -44,6 +44,11 @@ impl Wire {
         self.blocks.pop_front()
     }
 
+    /// Whether nothing but such blocks is on its way.
+    pub fn has_only(&self, event: &str) -> bool {
+        self.blocks.iter().all(|block| block.event == event)
+    }
+
     /// Whether anything is on its way.
     pub fn is_empty(&self) -> bool {
         self.blocks.is_empty()

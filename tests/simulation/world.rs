@@ -592,11 +592,14 @@ impl World {
             && let Some(told) = client.told.last()
         {
             let reason = told.reason.clone();
-            let needed = client.last_gap_is_needed(&self.published);
-            if !needed {
+            if client.last_gap_is_needed(&self.published) {
+                *self.tally.entry(reason).or_default() += 1;
+            } else if client.last_gap_is_an_end() {
+                *self.tally.entry(super::AT_AN_END.to_owned()).or_default() += 1;
+            } else {
                 *self.tally.entry(format!("needless {reason}")).or_default() += 1;
+                *self.tally.entry(reason).or_default() += 1;
             }
-            *self.tally.entry(reason).or_default() += 1;
         }
     }
 
