@@ -35,9 +35,21 @@ fn wait_for_discarded(gateway: &Gateway, outcome: &str, count: f64) {
     );
 }
 
-/// The answer is there before the body has come; the body goes nowhere; the next request is answered.
+/// Sends a head, waits for its answer, sends the rest; all that was said until the connection is closed.
+fn overtake(gateway: &Gateway, head: &str, status: u16, rest: &[u8]) -> String {
+    let mut socket = gateway.connect();
+    socket.write_all(head.as_bytes()).unwrap();
+    let mut said = read_until(&mut socket, &format!("HTTP/1.1 {status}"));
+    socket.write_all(rest).unwrap();
+    let read = socket.read_to_string(&mut said);
+    read.unwrap_or_else(|why| panic!("{why} after {said}"));
+    said
+}
+
+/// The answer is there before the body has come. The body goes nowhere, and is no request, and what comes after it is none
+/// either: some proxies send it who have broken off in the middle of the body.
 #[test]
-fn a_connection_goes_on_after_a_body_that_nobody_wanted() {
+fn an_answer_that_overtakes_its_body_is_the_last_of_its_connection() {
     let gateway = Gateway::start(&[KEY, ("server.discard_bytes_max", "1000000")]);
     let heads = [
         refused(1_000_000),
@@ -47,42 +59,61 @@ fn a_connection_goes_on_after_a_body_that_nobody_wanted() {
             .replace("POST", "GET")
             .replace("/events/news", "/topics?limit=0"),
     ];
-    let mut socket = gateway.connect();
+    let next = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let half = next.len() + 500_000;
+    let broken_off = [
+        &vec![b'x'; 500_000],
+        next.as_bytes(),
+        &vec![b'x'; 1_000_000 - half],
+    ]
+    .concat();
     for (head, status) in heads.iter().zip([401, 404, 405, 400]) {
-        socket.write_all(head.as_bytes()).unwrap();
-        read_until(&mut socket, &format!("HTTP/1.1 {status}"));
-        for _ in 0..10 {
-            socket.write_all(&vec![b'x'; 100_000]).unwrap();
+        for rest in [&vec![b'x'; 1_000_000], &broken_off] {
+            let said = overtake(&gateway, head, status, rest);
+            assert!(said.contains("\r\nconnection: close\r\n"), "{said}");
+            assert_eq!(said.matches("HTTP/1.1 ").count(), 1, "{said}");
         }
     }
+    wait_for_discarded(&gateway, "whole", 8.0);
     // Chunks have no length that could be asked for first.
     let chunked = refused(0).replace("Content-Length: 0", "Transfer-Encoding: chunked");
-    socket.write_all(chunked.as_bytes()).unwrap();
-    read_until(&mut socket, "HTTP/1.1 401");
-    socket.write_all(b"5\r\nhello\r\n0\r\n\r\n").unwrap();
-    socket
-        .write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        .unwrap();
-    read_until(&mut socket, "HTTP/1.1 200");
-    wait_for_discarded(&gateway, "whole", 5.0);
+    let rest = format!("5\r\nhello\r\n0\r\n\r\n{next}");
+    let said = overtake(&gateway, &chunked, 401, rest.as_bytes());
+    assert_eq!(said.matches("HTTP/1.1 ").count(), 1, "{said}");
+}
+
+/// A publisher that is refused keeps its connection: what it has sent with its head is read first.
+#[test]
+fn a_connection_goes_on_after_a_short_body_that_nobody_wanted() {
+    let gateway = Gateway::start(&[KEY]);
+    let mut socket = gateway.connect();
+    for _ in 0..10 {
+        let request = refused(5) + "hello";
+        socket.write_all(request.as_bytes()).unwrap();
+        let said = read_until(&mut socket, "}\n");
+        assert!(
+            said.starts_with("HTTP/1.1 401") && !said.contains("connection: close"),
+            "{said}"
+        );
+    }
+    wait_for_discarded(&gateway, "whole", 10.0);
+    // One that does not come is not waited for.
+    socket.write_all(refused(5).as_bytes()).unwrap();
+    assert!(read_until(&mut socket, "}\n").contains("\r\nconnection: close\r\n"));
 }
 
 /// Any proxy: one that cannot write what a client sends takes the replica for broken. So the answer is there, and the rest
 /// is read.
 #[test]
-fn a_stream_that_brings_a_large_body_is_refused_and_the_connection_goes_on() {
+fn a_stream_that_brings_a_large_body_is_refused_and_all_of_it_is_read() {
     let gateway = Gateway::start(&[]);
-    let mut socket = gateway.connect();
     let head = "GET /events/news HTTP/1.1\r\nHost: localhost\r\n";
     for _ in 0..3 {
-        let request = format!("{head}Content-Length: 200000\r\n\r\n");
-        socket.write_all(request.as_bytes()).unwrap();
-        read_until(&mut socket, "HTTP/1.1 400");
-        socket.write_all(&vec![b'x'; 200_000]).unwrap();
+        let head = format!("{head}Content-Length: 200000\r\n\r\n");
+        overtake(&gateway, &head, 400, &vec![b'x'; 200_000]);
     }
-    let request = format!("{head}Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n");
-    socket.write_all(request.as_bytes()).unwrap();
-    read_until(&mut socket, "HTTP/1.1 400");
+    let head = format!("{head}Transfer-Encoding: chunked\r\n\r\n");
+    overtake(&gateway, &head, 400, b"5\r\nhello\r\n0\r\n\r\n");
     wait_for_discarded(&gateway, "whole", 4.0);
 }
 
@@ -288,7 +319,8 @@ fn over_http_2_a_body_that_nobody_wanted_hides_no_answer() {
             .output()
             .unwrap();
         let said = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success(), "{output:?}");
+        // curl may end its side in the middle of the body, which is an error of HTTP/2 (92), but it has its answer.
+        assert!(matches!(output.status.code(), Some(0 | 92)), "{output:?}");
         assert_eq!(said, "401", "{output:?}");
     };
     let expects = ["Expect:", "Expect: 100-continue"].into_iter().cycle();

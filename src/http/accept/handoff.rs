@@ -199,6 +199,7 @@ impl hyper::service::Service<Request<Watched>> for Routes {
         let unread = self.unread.clone();
         Box::pin(async move {
             let mut response = answering.await?;
+            unread.wait_for_short().await;
             if unread.may_come() {
                 // A peer that is not told takes the connection for free, and its next request for read.
                 let close = HeaderValue::from_static("close");

@@ -3,8 +3,12 @@
 //! A request that is refused is answered before its body was read. hyper then closes the connection,
 //! and the system answers what the peer still sends with a reset, which overtakes the answer: a client
 //! sees a broken connection, and a proxy takes the replica for dead. So what is left is read and thrown
-//! away beside the answer, up to `server.discard_bytes_max` and for `server.discard_time`. Then the
-//! connection goes on with its next request. Beyond either bound it is closed.
+//! away beside the answer, up to `server.discard_bytes_max` and for `server.discard_time`.
+//!
+//! An answer that overtakes its request's body says that the connection closes. There are proxies that give the next
+//! request to a connection as soon as it has answered, although they have sent half of a body whose client has gone:
+//! that request would be read as the rest of the body, and what comes after it as a request. A short body is waited for
+//! a little instead, so that a publisher that is refused keeps its connection.
 //!
 //! A body that the peer would only send after `100 Continue` is not asked for: the answer comes in its
 //! place, and says that the connection closes
@@ -27,18 +31,27 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::runtime::Handle;
+use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 
 /// Bytes of a lingering connection that are read at once.
 const PIECE: usize = 16 * 1024;
 
+/// Bytes of a body that an answer waits for, and how long: what a publisher sends in one go is there already.
+const SHORT_BYTES: u64 = 64 * 1024;
+const SHORT_TIME: Duration = Duration::from_millis(100);
+
 /// What a connection of HTTP/1.1 has not read of its request, as far as that decides how it closes.
 #[derive(Debug, Default)]
 pub(super) struct Unread {
-    /// The body was not asked for, or is malformed: no request can follow on it.
+    /// The body was not read to its end, not asked for, or is malformed: no request can follow on it.
     may_come: AtomicBool,
     /// It went beyond the bounds.
     is_beyond: AtomicBool,
+    /// A short one is being read.
+    is_short: AtomicBool,
+    /// A short one was read, or cannot be.
+    short_read: Notify,
 }
 
 impl Unread {
@@ -49,6 +62,15 @@ impl Unread {
 
     fn set_may_come(&self, may_come: bool) {
         self.may_come.store(may_come, Ordering::Release);
+    }
+
+    /// Waits until what is left of a short body was read, but not for long.
+    pub(super) async fn wait_for_short(&self) {
+        if self.is_short.swap(false, Ordering::AcqRel) {
+            let read = self.short_read.notified();
+            // Late, it is as any other that was not read.
+            let _is_late = tokio::time::timeout(SHORT_TIME, read).await;
+        }
     }
 }
 
@@ -91,13 +113,20 @@ impl Leftovers {
                 unread: unread.cloned(),
                 body: Some(body),
             };
-            watched.set_may_come(waits && !is_over);
+            watched.set_may_come(!is_over);
             watched
         })
     }
 
     fn discard(self: Arc<Self>, body: Incoming, unread: Option<Arc<Unread>>) {
         let (runtime, tasks) = (self.runtime.clone(), self.tasks.clone());
+        let is_short = body
+            .size_hint()
+            .upper()
+            .is_some_and(|bytes| bytes <= SHORT_BYTES);
+        if let Some(unread) = &unread {
+            unread.is_short.store(is_short, Ordering::Release);
+        }
         let reading = async move {
             // The body is held until the connection has been told: it closes as soon as that is gone.
             let mut body = body;
@@ -106,11 +135,14 @@ impl Leftovers {
             let outcome = read.unwrap_or(Discarded::Time);
             if let Some(unread) = unread {
                 match outcome {
-                    Discarded::Whole => {}
-                    Discarded::Broken => unread.set_may_come(true),
+                    Discarded::Whole => unread.set_may_come(false),
+                    Discarded::Broken => {}
                     Discarded::Bytes | Discarded::Time => {
                         unread.is_beyond.store(true, Ordering::Release);
                     }
+                }
+                if is_short {
+                    unread.short_read.notify_one();
                 }
             }
             self.metrics.discarded(outcome);
@@ -205,7 +237,9 @@ impl Body for Watched {
         let polled = Pin::new(body).poll_frame(cx);
         // Asked for now; and the end of what is malformed is unknown.
         self.is_on_its_way = true;
-        self.set_may_come(matches!(polled, Poll::Ready(Some(Err(_)))));
+        if matches!(polled, Poll::Ready(None)) || self.is_end_stream() {
+            self.set_may_come(false);
+        }
         if matches!(polled, Poll::Ready(None | Some(Err(_)))) {
             self.leftovers = None;
         }
