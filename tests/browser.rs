@@ -20,7 +20,7 @@ mod support;
 use serde_json::{Value, json};
 use std::time::{SystemTime, UNIX_EPOCH};
 use support::chromium::Chromium;
-use support::{Gateway, Nginx, Redis, eventually, fleet};
+use support::{Gateway, Nginx, Redis, eventually, fleet, replica_at};
 use tidegate::auth::{Algorithm, Key, mint};
 
 /// The page is on a stream that is open.
@@ -378,18 +378,19 @@ fn a_page_from_a_file_reads_and_writes_if_its_origin_is_configured() {
 const SECRET: &str = "a secret of thirty-two bytes and a few more";
 const TOKENS: (&str, &str) = ("auth.token_secret", SECRET);
 
-/// A token for `news` that is good for so many seconds.
-fn token(seconds: u64) -> String {
+/// A token for `news` with this id that is good for so many seconds.
+fn token(seconds: u64, id: &str) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     let key = Key::secret(Algorithm::Hs256, SECRET.as_bytes()).unwrap();
-    let claims = json!({"sub": "alice", "exp": now.as_secs() + seconds, "tidegate": {"subscribe": ["news"]}});
+    let claims = json!({"sub": "alice", "jti": id, "exp": now.as_secs() + seconds, "tidegate": {"subscribe": ["news"]}});
     mint(&key, claims.as_object().unwrap()).unwrap()
 }
 
-/// The page of docs/auth.md. Its token ends, and then its replica: each time its `EventSource` comes back with a ticket that
-/// was used, is refused for good, and the page opens another one.
+/// The page of docs/auth.md. Its token ends, then its replica is killed, its token is taken back, and all replicas are
+/// replaced: each time its `EventSource` comes back with a ticket that was used, is refused for good, and the page opens
+/// another one.
 #[test]
-fn a_page_with_tickets_outlives_its_token_and_its_replica_and_misses_nothing() {
+fn a_page_with_tickets_outlives_tokens_and_replicas_and_misses_nothing() {
     let Some(mut browser) = Chromium::start() else {
         return;
     };
@@ -399,52 +400,71 @@ fn a_page_with_tickets_outlives_its_token_and_its_replica_and_misses_nothing() {
         ("auth.leeway", "0s"),
         ("auth.publish_key", "key"),
         ("stream.retry", "200ms"),
+        ("drain.time", "500ms"),
     ];
     let mut replicas = fleet(&redis, 2, &config);
     let nginx = Nginx::before(&replicas);
     browser.open(&format!("http://{}/nginx-health", nginx.address()));
-    let tokens = json!([token(4), token(600)]);
+    let tokens = json!([token(4, "first"), token(600, "second"), token(600, "third")]);
     let page = scripts_of(include_str!("../docs/auth.md"))[0];
-    let script = format!(
-        "window.tokens = {tokens}; window.freshToken = async () => tokens.length > 1 ? tokens.shift() : tokens[0]; {page}"
-    );
+    // The second one is asked for again and again, until it was taken back.
+    let script =
+        format!("window.tokens = {tokens}; window.freshToken = async () => tokens[0]; {page}");
     run_script_here(&mut browser, &script);
     let opens = "shown.filter((event) => event.type === 'tidegate.open')";
     browser.until(&format!("{opens}.length === 1"));
+    browser.evaluate("tokens.shift()");
+    let key = [("Authorization", "Bearer key")];
     let mut published: Vec<String> = Vec::new();
-    let mut publish = |replicas: &[Gateway]| {
+    let mut publish = |alive: &Gateway| {
         let data = published.len().to_string();
-        let alive = replicas.last().unwrap();
-        alive
-            .post("/events/news", &[("Authorization", "Bearer key")], &data)
-            .id();
+        alive.post("/events/news", &key, &data).id();
         published.push(data);
     };
-    eventually(
-        "the token has ended, and the page has another stream",
-        || {
-            publish(&replicas);
-            browser.evaluate(&format!("{opens}.length === 2")) == json!(true)
-        },
-    );
-    let refused = |replicas: &[Gateway]| -> f64 {
-        let labels = [("reason", "ticket")];
-        let count = |it: &Gateway| it.metric("tidegate_auth_refused_total", &labels);
-        replicas.iter().map(count).sum()
+    let mut streams = 1;
+    let mut goes_on = |browser: &mut Chromium, alive: &Gateway, what: &str| {
+        eventually(&format!("{what}, and the page has another stream"), || {
+            publish(alive);
+            browser.evaluate(&format!("{opens}.length > {streams}")) == json!(true)
+        });
+        streams = browser
+            .evaluate(&format!("{opens}.length"))
+            .as_u64()
+            .unwrap();
+        browser.evaluate(&format!("JSON.parse({opens}.at(-1).data).replica"))
     };
-    assert!(refused(&replicas) > 0.5, "it came back by its old URL");
-    let on = browser.evaluate(&format!("JSON.parse({opens}[1].data).replica"));
+    let on = goes_on(&mut browser, &replicas[0], "the token has ended");
+    let refused: f64 = replicas
+        .iter()
+        .map(|it| it.metric("tidegate_auth_refused_total", &[("reason", "ticket")]))
+        .sum();
+    assert!(refused > 0.5, "it came back by its old URL");
     let gone = usize::from(on == json!("r2"));
-    let mut killed = replicas.remove(gone);
-    killed.kill9();
-    eventually(
-        "its replica has gone, and the page has another stream",
-        || {
-            publish(&replicas);
-            browser.evaluate(&format!("{opens}.length === 3")) == json!(true)
-        },
+    replicas[gone].kill9();
+    goes_on(&mut browser, &replicas[1 - gone], "its replica has gone");
+
+    browser.evaluate("tokens.shift()");
+    let what = json!({"token_id": "second"}).to_string();
+    let taken = replicas[1 - gone].post("/disconnect", &key, &what);
+    assert_eq!(taken.status, 200, "{}", taken.text());
+    goes_on(
+        &mut browser,
+        &replicas[1 - gone],
+        "the token was taken back",
     );
-    publish(&replicas);
+
+    // One goes when the other one is there.
+    for number in [gone, 1 - gone] {
+        let address = replicas[number].address();
+        if number != gone {
+            replicas[number].terminate();
+            assert!(replicas[number].wait().success());
+        }
+        let name = format!("r{}", number + 1);
+        replicas[number] = replica_at(address, &redis, &name, &config);
+        replicas[number].wait_ready();
+    }
+    goes_on(&mut browser, &replicas[0], "all replicas were replaced");
     let data = data_shown(&mut browser, "event.data", published.len());
     assert_eq!(data, json!(published));
     let gaps = "shown.filter((event) => event.type === 'tidegate.gap').length";
@@ -459,7 +479,7 @@ fn an_event_source_that_comes_back_with_its_old_ticket_is_dead() {
     };
     let gateway = Gateway::start(&[TOKENS, ("stream.retry", "200ms")]);
     browser.open(&format!("{}/healthz", gateway.url()));
-    let token = token(600);
+    let token = token(600, "one");
     let begun = browser.evaluate(&format!(
         "(async () => {{
             const headers = {{ Authorization: 'Bearer {token}' }};
@@ -489,7 +509,7 @@ fn a_page_begins_a_session_and_its_streams_are_of_that_user_until_it_ends() {
         ("stream.retry", "200ms"),
     ]);
     let begin = scripts_of(include_str!("../docs/auth.md"))[1];
-    let token = token(600);
+    let token = token(600, "one");
     let ask =
         |script: &str| format!("(async () => {{ const token = '{token}'; return {script}; }})()");
     browser.open(&format!("{}/healthz", gateway.url()));

@@ -382,6 +382,35 @@ fn a_replica_that_was_away_misses_nothing() {
     assert_eq!(other.next_data(1), ["on"]);
 }
 
+/// The store that answers after an outage may be another server, whose clock is behind by an hour.
+#[test]
+fn after_an_outage_all_is_read_again_however_old_it_says_it_is() {
+    let redis = Redis::start();
+    let link = Link::to(&redis);
+    let hears = Gateway::over(&redis, &KEYS);
+    let url = link.url();
+    let away = [
+        ("redis.url", url.as_str()),
+        ("redis.command_timeout", "500ms"),
+        ("repair.time", "1h"),
+    ];
+    let away = Gateway::start(&[&KEYS[..], &away].concat());
+    let mut stream = open(&away, "/events/x", &token("a", -9));
+    link.hold(true);
+    away.logged_at_least(
+        1,
+        "what was taken back cannot be read: streams with a token wait until it can",
+    );
+    disconnect(&hears, &json!({"token_id": "a--9"}));
+    let denied: Vec<String> = redis.run(&["ZRANGE", "tidegate:denied", "0", "-1"]);
+    let [entry] = denied.as_slice() else {
+        panic!("{denied:?}");
+    };
+    let _: f64 = redis.run(&["ZINCRBY", "tidegate:denied", "-3600000", entry]);
+    link.hold(false);
+    assert_eq!(rest(&mut stream), CUT);
+}
+
 #[test]
 fn a_key_or_rule_that_sighup_takes_away_ends_the_streams_that_lived_by_it() {
     let keys = [(); 2].map(|()| new_key().unwrap());

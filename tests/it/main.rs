@@ -24,6 +24,7 @@ mod acl;
 mod addresses;
 mod ahead;
 mod auth;
+mod auth_model;
 mod auth_revoke;
 mod bodies;
 mod cli;

@@ -5,6 +5,7 @@ use crate::http::{self, Request};
 use crate::link::{self, Links};
 use crate::redis_link::RedisLink;
 use crate::scenario::{Build, Scenario, Setup};
+use crate::tokens;
 use std::collections::HashMap;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -98,7 +99,7 @@ pub struct Cluster {
     /// Runs as long as the cluster.
     keeper: Child,
     /// Settings of the replicas, for those that are started later, too.
-    gateway: &'static [(&'static str, &'static str)],
+    gateway: Vec<(&'static str, &'static str)>,
     links: Option<Links>,
     builds: Option<Builds>,
     /// What the keeper and the script say.
@@ -106,11 +107,18 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts a cluster of its own, on free ports. `other` is a second build of the gateway, if there is one.
+    /// Starts a cluster of its own, on free ports. `other` is a second build of the gateway, if there is one. With
+    /// tokens, whoever reads needs one ([`tokens`]).
     ///
     /// # Errors
     /// What the script said instead of an address.
-    pub async fn start(scenario: &Scenario, other: Option<&Path>) -> Result<Self, String> {
+    pub async fn start(
+        scenario: &Scenario,
+        with_tokens: bool,
+        other: Option<&Path>,
+    ) -> Result<Self, String> {
+        let rights = if with_tokens { tokens::SETTINGS } else { &[] };
+        let gateway = [scenario.gateway, rights].concat();
         let redis = scenario.redis;
         let builds = (redis == Setup::TwoBuilds)
             .then(|| Builds::new(other))
@@ -137,7 +145,7 @@ impl Cluster {
                     .map(|builds| ("TIDEGATE_BIN", builds.program())),
             )
             .envs(builds.as_ref().map(|_| ("OLDER_BUILDS", "1")))
-            .envs(scenario.gateway.iter().copied())
+            .envs(gateway.iter().copied())
             .args(["run", "--", "sh", "-c", KEEP])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -153,7 +161,7 @@ impl Cluster {
                 Some((name, value)) => told.insert(name.to_owned(), value.to_owned()),
                 None if line == READY => {
                     let mut cluster = Self::told(&told, keeper, said, (links, builds))?;
-                    cluster.gateway = scenario.gateway;
+                    cluster.gateway = gateway;
                     return Ok(cluster);
                 }
                 None => None,
@@ -190,7 +198,7 @@ impl Cluster {
             tidegate: text("TIDEGATE_BIN")?.into(),
             directory: text("CLUSTER_DIR")?.into(),
             keeper,
-            gateway: &[],
+            gateway: Vec::new(),
             links,
             builds,
             said,

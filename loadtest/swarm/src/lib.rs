@@ -31,4 +31,5 @@ pub mod report;
 pub mod run;
 pub mod scenario;
 pub mod subscriber;
+pub mod tokens;
 pub mod verdict;

@@ -9,6 +9,7 @@ use crate::cluster::Door;
 use crate::event::{FOREIGN, Way, foreign_name, topic_index, topic_name};
 use crate::http::{self, Answer, Request};
 use crate::id::Id;
+use crate::tokens;
 use rand::Rng;
 use rand::rngs::StdRng;
 use serde_json::Value;
@@ -42,6 +43,8 @@ pub struct Habits {
     pub receive_buffer: Option<u32>,
     /// Its place among all subscribers.
     pub number: usize,
+    /// It brings a token, another one to each stream.
+    pub with_tokens: bool,
     /// Those below this number do not read.
     pub stopped: watch::Receiver<usize>,
 }
@@ -311,19 +314,26 @@ impl Subscriber {
             .iter()
             .map(|topic| topic_name(*topic))
             .chain((0..self.habits.foreign).map(foreign_name))
-            .map(|name| format!("topic={name}"))
             .collect();
         let cursor = self.last_event_id.clone();
-        let headers = [
+        let bearer = if self.habits.with_tokens {
+            format!("Bearer {}", tokens::fresh(self.habits.number, &topics))
+        } else {
+            String::new()
+        };
+        let headers: Vec<(&str, &str)> = [
             ("Accept", "text/event-stream"),
             ("Last-Event-ID", cursor.as_str()),
-        ];
+            ("Authorization", bearer.as_str()),
+        ]
+        .into_iter()
+        .filter(|(_, value)| !value.is_empty())
+        .collect();
+        let query: Vec<String> = topics.iter().map(|name| format!("topic={name}")).collect();
         let request = Request {
             method: "GET",
-            target: &format!("/events?{}", topics.join("&")),
-            headers: headers
-                .get(..if cursor.is_empty() { 1 } else { 2 })
-                .unwrap_or_default(),
+            target: &format!("/events?{}", query.join("&")),
+            headers: &headers,
             body: &[],
         };
         let Ok(answer) = http::send(address, request, self.habits.receive_buffer).await else {

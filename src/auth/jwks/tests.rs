@@ -1,6 +1,7 @@
 //! What strangers show, what fetches bring and what the time does, in any order; and sets as the judge of tokens asks them.
 
 use super::*;
+use crate::auth::jwk::key_set;
 use crate::auth::tests::tokens;
 use crate::auth::{Algorithm, Authority, Credential, Key, Place, Seconds, Settings, Tokens};
 use crate::metrics::AuthRefusal;
@@ -434,4 +435,54 @@ fn sets_of_the_same_source_are_taken_over_and_others_are_not() {
         )
         .replace("?secret", "")
     );
+}
+
+/// A set's keys are called as its provider likes, and the token names none.
+#[test]
+fn keys_of_one_issuer_crowd_out_no_key_of_another() {
+    let mut of_other = source("https://a/");
+    of_other.issuer = Some("https://other/".to_owned());
+    let sets = KeySets::new(vec![of_other], TIMING);
+    let own = key_set(&set_of(&[("p256", "own")]), None)
+        .unwrap()
+        .remove(0);
+    let own = own.of_issuer(Some("https://login.example.com"));
+    let authority = authority(&sets, vec![own]);
+    let ids = ["1", "2", "3", "4", "5", "6", "7", "8", "9"];
+    let many = ids.map(|id| ("p256", id));
+    fetch(sets.iter().next().unwrap(), at(0), &set_of(&many)).unwrap();
+    assert_eq!(judged(&authority, made("/tokens/ES256")), None);
+}
+
+/// A provider that is away spares the streams that live by a key of its own, which may come back with it, and no others.
+#[test]
+fn a_set_that_is_away_spares_its_own_keys_alone() {
+    let sets = KeySets::new(vec![source("https://a/")], TIMING);
+    let set = sets.iter().next().unwrap();
+    let secret = Key::secret(Algorithm::Hs256, made("/secret").as_bytes()).unwrap();
+    let before = authority(&sets, vec![secret]);
+    fetch(set, at(0), &set_of(&[("p256", "")])).unwrap();
+    let holder = |path: &str| {
+        let credential = Credential {
+            place: Place::Given,
+            text: made(path),
+        };
+        let grant = before.grant(Some(credential), NOW).unwrap();
+        grant.holder().clone()
+    };
+    let (by_set, by_secret) = (holder("/tokens/ES256"), holder("/tokens/HS256"));
+    let after = authority(&sets, Vec::new());
+    assert!(after.still_grants(&by_set, &[]) && !after.still_grants(&by_secret, &[]));
+    let Next::Fetch(due) = set.next(KEEPER, at(3600)) else {
+        panic!("it is not due");
+    };
+    assert_eq!(set.state(), State::Away);
+    assert!(after.still_grants(&by_set, &[]) && !after.still_grants(&by_secret, &[]));
+    // It comes back without that key.
+    set.take(due, &set_of(&[("p384", "")]), at(3601), 0.0)
+        .unwrap();
+    assert!(!after.still_grants(&by_set, &[]));
+    // One that was never there has had no key.
+    let other = KeySets::new(vec![source("https://b/")], TIMING);
+    assert!(!authority(&other, Vec::new()).still_grants(&by_set, &[]));
 }

@@ -129,8 +129,9 @@ async fn run(
         scenario,
         size,
         seed,
+        with_tokens: false,
     };
-    let cluster = Cluster::start(scenario, None).await?;
+    let cluster = Cluster::start(scenario, false, None).await?;
     let played = played(kinds, scale, ratio_max, order, &cluster).await;
     let is_good = played.as_ref().is_ok_and(|played| played.is_good);
     for line in cluster.end(is_good).await? {

@@ -28,6 +28,9 @@ struct Arguments {
     /// this build, with a letter changed in a comment of its functions in Redis.
     #[arg(long, value_name = "PATH", env = "TIDEGATE_OLD_BIN")]
     old_binary: Option<PathBuf>,
+    /// Has everybody who reads bring a token, which runs out within the run, and another one when they come back.
+    #[arg(long)]
+    tokens: bool,
     /// Repeats what was drawn in an earlier run.
     #[arg(long)]
     seed: Option<u64>,
@@ -67,6 +70,7 @@ async fn main() -> ExitCode {
             scenario,
             size,
             seed,
+            with_tokens: arguments.tokens,
         };
         match run(order, arguments.old_binary.as_deref()).await {
             Ok(played) => {
@@ -129,7 +133,7 @@ struct Played {
 
 #[expect(clippy::print_stdout, reason = "it is a program for the terminal")]
 async fn run(order: Order, other: Option<&Path>) -> Result<Played, String> {
-    let cluster = Cluster::start(order.scenario, other).await?;
+    let cluster = Cluster::start(order.scenario, order.with_tokens, other).await?;
     let evidence = play(order, &cluster).await;
     let judged = evidence.map(|evidence| {
         let verdict = judge(&evidence, &order.scenario.expectation);

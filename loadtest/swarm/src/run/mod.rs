@@ -42,6 +42,8 @@ pub struct Order {
     pub size: Size,
     /// Everything random.
     pub seed: u64,
+    /// Whoever reads brings a token.
+    pub with_tokens: bool,
 }
 
 /// What was sent, seen and logged.
@@ -180,6 +182,7 @@ impl Play<'_> {
                 retry_max: size.retry_max,
                 receive_buffer: size.receive_buffer,
                 number,
+                with_tokens: self.order.with_tokens,
                 stopped: self.stopped.subscribe(),
             };
             let (opened, is_open) = oneshot::channel();
