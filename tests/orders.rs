@@ -16,6 +16,8 @@ mod asks;
 mod envelopes;
 #[path = "orders/held.rs"]
 mod held;
+#[path = "orders/parts.rs"]
+mod parts;
 #[path = "orders/passed.rs"]
 mod passed;
 #[path = "orders/readers.rs"]

@@ -19,19 +19,26 @@ pub(super) fn at(begun: Instant, seconds: u64) -> Now {
     }
 }
 
-fn opener(hub: &Arc<Hub>, request: StreamRequest, open_event: bool) -> Opener {
-    let settings = Arc::new(StreamSettings {
+pub(super) fn stream_settings(open_event: bool, kept: Retention) -> StreamSettings {
+    StreamSettings {
         replica: "r".into(),
         heartbeat: Duration::from_secs(15),
         retry: Duration::from_secs(3),
         age_max: Duration::from_secs(1 << 20),
         open_event,
         repair_time: REPAIR,
-        retention: Swap::new(retention(100)),
+        retention: Swap::new(kept),
         drain: Arc::new(Drain::new(Duration::from_secs(1))),
         revocations: Arc::default(),
         metrics: Metrics::new(),
-    });
+    }
+}
+
+pub(super) fn opener(
+    hub: &Arc<Hub>,
+    request: StreamRequest,
+    settings: impl Into<Arc<StreamSettings>>,
+) -> Opener {
     let jitter = Jitter {
         heartbeat: 0.5,
         age: 0.0,
@@ -40,7 +47,7 @@ fn opener(hub: &Arc<Hub>, request: StreamRequest, open_event: bool) -> Opener {
     };
     Opener::new(
         hub.clone(),
-        settings,
+        settings.into(),
         request,
         jitter,
         Waker::noop().clone(),
@@ -55,7 +62,26 @@ pub(super) fn stream(
     request: StreamRequest,
     now: Instant,
 ) -> Stream {
-    let mut opener = opener(hub, request, false);
+    stream_by(
+        hub,
+        core,
+        l,
+        request,
+        now,
+        stream_settings(false, retention(100)),
+    )
+}
+
+/// The same with these settings.
+pub(super) fn stream_by(
+    hub: &Arc<Hub>,
+    core: &mut FollowerCore,
+    l: &mut Ledger,
+    request: StreamRequest,
+    now: Instant,
+    settings: impl Into<Arc<StreamSettings>>,
+) -> Stream {
+    let mut opener = opener(hub, request, settings);
     for _ in 0..10 {
         match opener.step(at(now, 0)) {
             Opened::Wait => {
@@ -78,7 +104,19 @@ pub(super) fn stream_beside(
     now: Instant,
     now_ms: u64,
 ) -> Stream {
-    let mut opener = opener(hub, request, true);
+    stream_kept(hub, l, request, now, now_ms, retention(100))
+}
+
+/// The same, of a log that is kept so.
+pub(super) fn stream_kept(
+    hub: &Arc<Hub>,
+    l: &mut Ledger,
+    request: StreamRequest,
+    now: Instant,
+    now_ms: u64,
+    kept: Retention,
+) -> Stream {
+    let mut opener = opener(hub, request, stream_settings(true, kept));
     loop {
         match opener.step(at(now, 0)) {
             Opened::Read(asked) => drop(read(l, hub, &asked, now_ms)),

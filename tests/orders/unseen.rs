@@ -1,7 +1,7 @@
 //! What the simulation cannot meet, or its oracle excuses: ends that are told of an older life of a topic, deletions
 //! that show a hole, streams whose time is over, what only a page has shown.
 
-use super::streams::{at, stream, stream_beside, text};
+use super::streams::{at, stream, stream_beside, stream_by, stream_settings, text};
 use super::*;
 use tidegate::stream::out::Out;
 use tidegate::stream::request::{Begin, StreamRequest};
@@ -154,6 +154,31 @@ fn a_stream_whose_time_is_over_is_told_first_what_was_found_late() {
         last.contains("tidegate.gap"),
         "{vanished} of b is told by nobody: {last:?}"
     );
+}
+
+/// The same of a stream that waits for a page when its right is taken back: it was told still what is missing.
+#[test]
+fn a_stream_whose_right_was_taken_back_while_it_waits_is_told_nothing() {
+    let now = Instant::now();
+    let mut l = Ledger::new(retention(100), 100_000);
+    let (hub, mut core) = replica(100, up(0), now);
+    drive(&mut core, &mut l, 100_001, now);
+    let request = StreamRequest {
+        topics: vec![named("a"), named("b")],
+        ..StreamRequest::default()
+    };
+    let settings = Arc::new(stream_settings(false, retention(100)));
+    let mut one = stream_by(&hub, &mut core, &mut l, request, now, settings.clone());
+    let _vanished = publish_to(&mut l, "b", 1, 100_100);
+    hear(&mut core, publish_to(&mut l, "a", 1, 100_200), now);
+    let mut out = Out::default();
+    assert!(matches!(one.turn(at(now, 1), &mut out), Turn::Wait(_)));
+    assert!(text(&mut out).contains("id: 100200-1"));
+    hear(&mut core, publish_to(&mut l, "b", 1, 100_300), now);
+    let all = [(1_000_000, "all")].into_iter();
+    assert!(settings.revocations.learn(all, 1_000_000, Duration::ZERO));
+    one.break_off(&mut out);
+    assert_eq!(text(&mut out), "");
 }
 
 /// A page of the log has an event that the live path has not brought yet, and a stream that is behind is shown it. Then
