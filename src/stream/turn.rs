@@ -310,8 +310,8 @@ impl Stream {
         self.count_replay(&step);
         self.tell_live(&step, out);
         self.show_counts(out);
-        if out.bytes > begun {
-            // Something was written: silence begins anew.
+        if out.bytes > begun && !self.is_cursor_old(now) {
+            // Something was written: silence begins anew. A newer cursor is not put off by what has none.
             self.next_heartbeat = self
                 .next_heartbeat
                 .max(now.instant + self.settings.heartbeat.mul_f64(0.5));
@@ -322,10 +322,8 @@ impl Stream {
         self.caught_up |= step == Step::Idle;
         let goes_on = match step {
             Step::Held | Step::Opening => false,
-            // A page that was let go while it is held is read again, and it is held again.
-            Step::Behind(_) => out.bytes > begun,
-            // However slowly its client reads.
-            Step::Full | Step::Idle | Step::Ended => true,
+            // However slowly its client reads. What is held stays so while other partitions, and what is not logged, go on.
+            Step::Behind(_) | Step::Full | Step::Idle | Step::Ended => !self.reader.is_held(),
         };
         if goes_on {
             self.held_since = None;
@@ -460,6 +458,12 @@ impl Stream {
         }
     }
 
+    /// Whether what its client has of the cursor is too old to come back with.
+    fn is_cursor_old(&self, now: Now) -> bool {
+        let oldest = self.sent.oldest;
+        oldest.is_some_and(|ms| age_of(ms.get(), now.wall) * 1000.0 > self.refresh.age_ms.into())
+    }
+
     /// Writes a heartbeat if one is due; on a quiet stream, a newer cursor instead.
     fn beat(&mut self, now: Now, out: &mut Out, others: &mut impl FnMut()) {
         if now.instant < self.next_heartbeat {
@@ -470,12 +474,8 @@ impl Stream {
         // A reload may have changed what the log keeps.
         let retention = self.settings.retention.get();
         self.refresh = Refresh::of(&retention, self.reader.topics());
-        let old = self
-            .sent
-            .oldest
-            .is_some_and(|ms| age_of(ms.get(), now.wall) * 1000.0 > self.refresh.age_ms.into());
         // What was heard since the stream was shown keeps the cursor where it is.
-        if old
+        if self.is_cursor_old(now)
             && self.held_since.is_none()
             && (self.reader.refresh(&mut Unheeding(others)) || self.sent.behind > 0)
         {

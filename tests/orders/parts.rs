@@ -319,3 +319,30 @@ fn a_stream_that_is_held_is_cut_although_events_that_are_not_logged_fill_its_tur
     }
     panic!("it is held for ever");
 }
+
+/// A stream that holds a page of one partition needs one of another: it waits for no room, or streams that each hold some
+/// would wait for one another.
+#[test]
+fn whoever_holds_a_page_of_one_partition_waits_for_no_room_for_another() {
+    let mut two = Two::new();
+    let topics = one_of_each();
+    let mut reader = two.hub.reader(&topics, Waker::noop(), |_| Start::Live);
+    two.drive(100_002);
+    assert_eq!(reader.open(&mut vec![]), OpenStep::Open);
+    for topic in &topics {
+        two.publish(topic, 3, 100_100);
+    }
+    let mut seen = Narrow(vec![], 1);
+    let Step::Behind(asked) = reader.step(&mut seen) else {
+        panic!("it is behind")
+    };
+    assert!(matches!(asked, LogRead::Pages(0, _)), "{asked:?}");
+    let page = two.read(&asked, 100_101);
+    reader.take_pages(&page);
+    let mut steps = std::iter::repeat_with(|| reader.step(&mut seen));
+    let asked = steps.find(|step| *step != Step::Full);
+    assert!(
+        matches!(asked, Some(Step::Behind(LogRead::Rest(1, _)))),
+        "{asked:?}"
+    );
+}

@@ -31,7 +31,7 @@ use super::feed::Feed;
 use super::waker::WakerId;
 use crate::cursor::Cursor;
 use crate::id::Id;
-use crate::log::Reading;
+use crate::log::{LogRead, Reading};
 use crate::sse::Gap;
 use crate::topic::{PartitionNo, Topic};
 use part::Part;
@@ -61,6 +61,8 @@ pub struct Reader {
     skipped: u32,
     /// The wakers are somebody else's, who wakes more than this stream with them.
     shares_wakers: bool,
+    /// The part with which the next step begins, by its place: the one after that with which the last one stopped.
+    first: PartitionNo,
 }
 
 impl Hub {
@@ -122,6 +124,7 @@ impl Reader {
             serial,
             skipped: 0,
             shares_wakers: false,
+            first: 0,
         }
     }
 
@@ -174,11 +177,20 @@ impl Reader {
         Some(head)
     }
 
-    /// Whether it has shown everything up to there.
+    /// Whether it has shown everything up to there. The cursor need not stand there: in a partition that is quiet it
+    /// does not move.
     #[must_use]
     pub fn has_reached(&self, head: &Cursor) -> bool {
-        let mut parts = self.parts.iter();
-        parts.all(|part| head.position(part.partition.number()) <= Some(part.cursor))
+        self.parts.iter().all(|part| {
+            let head = head.position(part.partition.number());
+            head.is_none_or(|head| part.has_reached(head))
+        })
+    }
+
+    /// Whether something holds back what is known of any partition, as of the last step that has looked at it.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        self.parts.iter().any(|part| part.is_held)
     }
 
     /// Whether nothing at or below `head` can still come. If the clock alone is behind, it is asked for, and the
@@ -242,7 +254,11 @@ impl Reader {
             skipped: 0,
         };
         let mut summary = Step::Ended;
-        for part in &mut self.parts {
+        // None keeps the others waiting for longer than one step, however much it has to show, or to read.
+        let first = usize::from(std::mem::take(&mut self.first)).min(self.parts.len());
+        let (before, from) = self.parts.split_at_mut(first);
+        let places = (first..).zip(from).chain((0..).zip(before));
+        for (place, part) in places {
             showing.partition = part.partition.number();
             let mut step = part.step(self.serial, &mut showing);
             if step == Step::Held {
@@ -256,6 +272,7 @@ impl Reader {
                 (Step::Ended | Step::Idle, so_far) => so_far,
                 (step @ (Step::Held | Step::Opening), _) => step,
                 (step @ (Step::Full | Step::Behind(_)), _) => {
+                    self.first = PartitionNo::try_from(place + 1).unwrap_or_default();
                     summary = step;
                     break;
                 }
@@ -267,7 +284,14 @@ impl Reader {
         }
         let skipped = u32::try_from(showing.skipped).unwrap_or(u32::MAX);
         self.skipped = self.skipped.saturating_add(skipped);
-        summary
+        match summary {
+            Step::Behind(LogRead::Pages(partition, requests))
+                if self.parts.iter().any(Part::holds_page) =>
+            {
+                Step::Behind(LogRead::Rest(partition, requests))
+            }
+            summary => summary,
+        }
     }
 
     /// How many events that are not logged came and went unseen, since the last call.

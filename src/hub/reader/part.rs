@@ -25,6 +25,9 @@ pub(super) struct Part {
     resumed: bool,
     /// Events that are not logged have filled the last step.
     unlogged_filled: bool,
+    /// An event is known that is not shown, because a topic is not complete up to it. What is not logged is shown
+    /// meanwhile, and pages are read again.
+    pub(super) is_held: bool,
 }
 
 /// A part that has not begun.
@@ -61,6 +64,7 @@ impl Part {
             since: Id::ZERO,
             resumed: false,
             unlogged_filled: false,
+            is_held: false,
         }
     }
 
@@ -82,6 +86,21 @@ impl Part {
         let mut sources = self.sources.iter();
         let is_whole = sources.all(|source| source.feed.wants().is_none());
         self.limit().filter(|_| is_whole)
+    }
+
+    /// Whether entries of pages are held for it.
+    pub(super) fn holds_page(&self) -> bool {
+        self.sources.iter().any(Source::holds_page)
+    }
+
+    /// Whether everything up to there was shown.
+    pub(super) fn has_reached(&self, head: Id) -> bool {
+        // What is known first, and then what of it was not shown.
+        let is_quiet = || {
+            let fronts = self.fronts();
+            fronts.behind.is_empty() && fronts.first.is_none_or(|(_, id)| head < id)
+        };
+        head <= self.cursor || (Some(head) <= self.whole_to() && is_quiet())
     }
 
     /// Tells, of each topic, what was found late, and, if it lacks something, what the stream may have gone past: it
@@ -236,7 +255,14 @@ impl Part {
             self.unlogged_filled = true;
             return Step::Full;
         }
+        let cursor = self.cursor;
         let step = self.merge(serial, showing);
+        self.is_held = match step {
+            Step::Held => true,
+            // A page that was let go is read again, and shows nothing more than before.
+            Step::Behind(_) => self.is_held && self.cursor == cursor,
+            Step::Full | Step::Idle | Step::Ended | Step::Opening => false,
+        };
         if !unlogged_first && step != Step::Full && self.show_unlogged(showing) == Flow::Full {
             self.unlogged_filled = true;
             return Step::Full;
@@ -269,14 +295,7 @@ impl Part {
                 return Step::Full;
             }
         }
-        let step = match self.merge_all(&teller, showing) {
-            Step::Behind(LogRead::Pages(partition, requests))
-                if self.sources.iter().any(Source::holds_page) =>
-            {
-                Step::Behind(LogRead::Rest(partition, requests))
-            }
-            step => step,
-        };
+        let step = self.merge_all(&teller, showing);
         if step == Step::Idle && self.has_ended() {
             Step::Ended
         } else {

@@ -98,8 +98,12 @@ impl Stream {
             .unwrap_or(self.next_heartbeat)
     }
 
-    /// It ends although it waits for pages: tells what it may have gone past, and was not told.
+    /// It ends although it waits for pages: tells what it may have gone past, and was not told. One whose right was taken
+    /// back is told nothing more.
     pub fn break_off(&mut self, out: &mut Out) {
+        if self.is_revoked() {
+            return;
+        }
         self.write(out, &mut || (), Reader::tell_untold);
     }
 
