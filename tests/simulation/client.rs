@@ -108,6 +108,8 @@ pub struct Open {
     pub whisper: Option<usize>,
     /// It was told that it has everything that was there.
     pub is_live: bool,
+    /// It is to be told that, once all is quiet.
+    pub awaits_live: bool,
     /// It has asked for history, and not caught up since.
     pub reads_history: bool,
     /// Events published when its replica had opened it.

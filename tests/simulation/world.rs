@@ -524,6 +524,7 @@ impl World {
             client.topics.iter().map(Topic::as_str).collect::<Vec<_>>()
         );
         self.trace.push(said);
+        let awaits_live = begin != Begin::Live;
         let request = StreamRequest {
             topics: client.topics.clone(),
             begin,
@@ -562,6 +563,7 @@ impl World {
             last: None,
             whisper: None,
             is_live: false,
+            awaits_live,
             reads_history: false,
             opened_at: usize::MAX,
             known_holes: BTreeSet::new(),
@@ -879,6 +881,11 @@ impl World {
         for index in 0..CLIENTS {
             say!(self, "checking client {index}");
             let client = &self.clients[index];
+            let open = client.open.as_ref();
+            assert!(
+                open.is_none_or(|open| open.is_live || !open.awaits_live),
+                "client {index} is never told that it is live"
+            );
             let (seen, unknowable) = client.check(&self.published);
             *self.tally.entry("seen".into()).or_default() += seen;
             *self.tally.entry("unknowable".into()).or_default() += unknowable;
