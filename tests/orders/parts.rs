@@ -245,8 +245,8 @@ fn a_cursor_is_refreshed_although_events_without_an_id_are_shown() {
         shown += &text(&mut out);
     }
     assert_eq!(shown.matches("data: x").count() as u64, 4 * AGE / 5000);
-    let ids = shown.lines().filter_map(|line| line.strip_prefix("id: "));
-    let cursor: Cursor = ids.last().unwrap().parse().unwrap();
+    let mut ids = shown.lines().filter_map(|line| line.strip_prefix("id: "));
+    let cursor: Cursor = ids.next_back().unwrap().parse().unwrap();
     let request = StreamRequest {
         topics,
         begin: Begin::After(cursor),

@@ -85,6 +85,10 @@ impl Told {
 }
 
 /// A stream that is open, as a client and its replica have it.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each says something else of it"
+)]
 pub struct Open {
     pub replica: usize,
     pub stage: Stage,
