@@ -18,10 +18,9 @@
 mod support;
 
 use serde_json::{Value, json};
-use std::time::{SystemTime, UNIX_EPOCH};
 use support::chromium::Chromium;
+use support::tokens::{TOKENS, now, token_of};
 use support::{Gateway, Nginx, Redis, eventually, fleet, replica_at};
-use tidegate::auth::{Algorithm, Key, mint};
 
 /// The page is on a stream that is open.
 const LIVE: &str = "document.querySelector('#status').dataset.state === 'live'
@@ -375,15 +374,10 @@ fn a_page_from_a_file_reads_and_writes_if_its_origin_is_configured() {
     assert_eq!(browser.evaluate("seen"), json!(["closed"]));
 }
 
-const SECRET: &str = "a secret of thirty-two bytes and a few more";
-const TOKENS: (&str, &str) = ("auth.token_secret", SECRET);
-
 /// A token for `news` with this id that is good for so many seconds.
-fn token(seconds: u64, id: &str) -> String {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    let key = Key::secret(Algorithm::Hs256, SECRET.as_bytes()).unwrap();
-    let claims = json!({"sub": "alice", "jti": id, "exp": now.as_secs() + seconds, "tidegate": {"subscribe": ["news"]}});
-    mint(&key, claims.as_object().unwrap()).unwrap()
+fn token(seconds: i64, id: &str) -> String {
+    let grant = json!({"subscribe": ["news"]});
+    token_of(&json!({"sub": "alice", "jti": id, "exp": now() + seconds, "tidegate": grant}))
 }
 
 /// The page of docs/auth.md. Its token ends, then its replica is killed, its token is taken back, and all replicas are

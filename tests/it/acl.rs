@@ -5,6 +5,7 @@
 //! then Redis must have refused nothing (`ACL LOG`), and each command that was allowed must have
 //! been used (`INFO commandstats`).
 
+use crate::support::tokens::{TOKENS, token_of};
 use crate::support::{
     Directory, Gateway, NDJSON, NewEvent, Process, Redis, Sse, Way, eventually, server_program,
     wait_for_ears,
@@ -12,8 +13,6 @@ use crate::support::{
 use redis::{Connection, IntoConnectionInfo as _, RedisResult, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
-use std::time::{SystemTime, UNIX_EPOCH};
-use tidegate::auth::{Algorithm, Key, mint};
 
 const SHIPPED: &str = include_str!("../../deploy/redis/users.acl");
 const PASSWORD: &str = "secret";
@@ -262,20 +261,15 @@ fn a_replica_has_all_the_rights_that_it_uses_and_no_more() {
 fn tickets_are_made_and_used_by_the_same_rights() {
     for user in ["tidegate-gateway", "tidegate-gateway-without-ingest"] {
         let guarded = Guarded::start();
-        let secret = "a secret of thirty-two bytes and a few more";
         let config = [
-            ("auth.token_secret", secret),
+            TOKENS,
             ("auth.tickets_each_max", "1"),
             ("auth.ticket_life", "1s"),
             ("ingest.enabled", "false"),
         ];
         let gateway = guarded.start_gateway(user, &config);
-        let key = Key::secret(Algorithm::Hs256, secret.as_bytes()).unwrap();
-        let claims = serde_json::json!({"tidegate": {"subscribe": ["a"]}});
-        let mut claims = claims.as_object().unwrap().clone();
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-        claims.insert("exp".to_owned(), (now.as_secs() + 60).into());
-        let bearer = format!("Bearer {}", mint(&key, &claims).unwrap());
+        let token = token_of(&serde_json::json!({"tidegate": {"subscribe": ["a"]}}));
+        let bearer = format!("Bearer {token}");
         let ask = || gateway.post("/tickets", &[("Authorization", &bearer)], "");
         let ticket = ask().json()["ticket"].as_str().unwrap().to_owned();
         ask().problem(429);

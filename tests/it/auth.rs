@@ -3,37 +3,17 @@
 //!
 //! Method: the real binary over both brokers, tokens signed here, and exact answers.
 
+use crate::support::tokens::{SECRET, TOKENS, now, token_of};
 use crate::support::{
     Answer, Directory, End, Event, Gateway, NDJSON, Redis, Sse, connect, eventually,
     over_both_brokers,
 };
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
 use serde_json::{Value, json};
-use std::time::{SystemTime, UNIX_EPOCH};
-use tidegate::auth::{Algorithm, Key, KeyHash, mint, new_key};
-
-const SECRET: &str = "a secret of thirty-two bytes and a few more";
-const TOKENS: (&str, &str) = ("auth.token_secret", SECRET);
-
-fn now() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    now.unwrap().as_secs()
-}
-
-/// A token that is good for a minute, with these claims besides.
-fn token(claims: &Value) -> String {
-    token_by(SECRET, claims)
-}
-
-fn token_by(secret: &str, claims: &Value) -> String {
-    let key = Key::secret(Algorithm::Hs256, secret.as_bytes()).unwrap();
-    let mut members = claims.as_object().unwrap().clone();
-    members.entry("exp").or_insert(json!(now() + 60));
-    mint(&key, &members).unwrap()
-}
+use tidegate::auth::{KeyHash, new_key};
 
 fn granting(grant: &Value) -> String {
-    token(&json!({"sub": "alice", "tidegate": grant}))
+    token_of(&json!({"sub": "alice", "tidegate": grant}))
 }
 
 fn bearer(token: &str) -> String {
@@ -702,7 +682,7 @@ fn a_bad_token_is_refused_and_told_no_more_than_that() {
             json!({"iss": "https://us", "aud": "events", "tidegate": {"subscribe": ["a"]}});
         let members = claims.as_object_mut().unwrap();
         members.extend(others.as_object().unwrap().clone());
-        token(&claims)
+        token_of(&claims)
     };
     assert_eq!(
         get(&gateway, "/topics/a/events", &with(json!({}))).status,
@@ -946,7 +926,7 @@ fn a_publisher_does_what_its_key_grants_and_is_named() {
 fn tokens_that_are_known_are_counted_and_bounded() {
     let gateway = Gateway::start(&[TOKENS, ("auth.tokens_known_max", "4")]);
     for n in 0..20 {
-        let reader = token(&json!({"tidegate": {"subscribe": ["a"]}, "sub": n.to_string()}));
+        let reader = token_of(&json!({"tidegate": {"subscribe": ["a"]}, "sub": n.to_string()}));
         for _ in 0..2 {
             assert_eq!(get(&gateway, "/topics/a/events", &reader).status, 200);
             assert_eq!(get(&gateway, "/topics/b/events", &reader).status, 403);
@@ -1017,7 +997,7 @@ fn a_stream_ends_with_its_token() {
         ];
         let gateway = Gateway::over(&redis, &config);
         let short = || {
-            token(&json!({"tidegate": {"subscribe": ["a", "quiet", "new:*"]}, "exp": now() + 3}))
+            token_of(&json!({"tidegate": {"subscribe": ["a", "quiet", "new:*"]}, "exp": now() + 3}))
         };
         let (token, other) = (short(), short());
         let mut busy = open(&gateway, "/events/a", &token);
@@ -1072,7 +1052,7 @@ fn a_reader_that_stops_is_let_go_with_its_token() {
             ("auth.publish_key", "key"),
         ];
         let gateway = Gateway::start(&config);
-        let short = token(&json!({"tidegate": {"subscribe": ["a"]}, "exp": now() + 3}));
+        let short = token_of(&json!({"tidegate": {"subscribe": ["a"]}, "exp": now() + 3}));
         let stream = open(&gateway, "/events/a", &short);
         let event = "x".repeat(60_000);
         // More than the kernel takes for it.
@@ -1100,7 +1080,7 @@ fn a_stream_that_could_not_begin_ends_with_its_token() {
         let gateway = Gateway::over(&redis, &config);
         redis.kill();
         gateway.wait_for_metric("tidegate_redis_up", &[("role", "live")], 0.0);
-        let short = token(&json!({"tidegate": {"subscribe": ["a"]}, "exp": now() + 2}));
+        let short = token_of(&json!({"tidegate": {"subscribe": ["a"]}, "exp": now() + 2}));
         let bearer = bearer(&short);
         let mut stream = gateway.open("/events/a", &[("Authorization", &bearer)]);
         assert_eq!(stream.status(), 200);

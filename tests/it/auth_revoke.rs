@@ -4,35 +4,21 @@
 //! Method: real replicas over a real Redis, tokens signed here, and a link to Redis that is held. Streams of others are open
 //! beside each stream that is to end, and go on.
 
+use crate::support::tokens::{SECRET, TOKENS, now, token_by, token_of};
 use crate::support::{
     Answer, Directory, End, Gateway, Link, Redis, Sse, eventually, fleet, over_both_brokers,
 };
 use serde_json::{Value, json};
 use std::io::{Read as _, Write as _};
-use std::time::{SystemTime, UNIX_EPOCH};
-use tidegate::auth::{Algorithm, Key, KeyHash, mint, new_key};
+use tidegate::auth::{KeyHash, new_key};
 
-const SECRET: &str = "a secret of thirty-two bytes and a few more";
 const OTHER: &str = "another secret of thirty-two bytes and more";
-const KEYS: [(&str, &str); 2] = [("auth.token_secret", SECRET), ("auth.publish_key", "own")];
-
-fn now() -> i64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    i64::try_from(now.unwrap().as_secs()).unwrap()
-}
-
-fn token_by(secret: &str, claims: &Value) -> String {
-    let key = Key::secret(Algorithm::Hs256, secret.as_bytes()).unwrap();
-    let mut members = claims.as_object().unwrap().clone();
-    members.entry("exp").or_insert(json!(now() + 600));
-    mint(&key, &members).unwrap()
-}
+const KEYS: [(&str, &str); 2] = [TOKENS, ("auth.publish_key", "own")];
 
 /// Of this subject, made so many seconds from now: clocks may differ by half a minute.
 fn token(subject: &str, made_in: i64) -> String {
     let grant = json!({"subscribe": ["*"], "publish": ["*"]});
-    token_by(
-        SECRET,
+    token_of(
         &json!({"sub": subject, "jti": format!("{subject}-{made_in}"), "iat": now() + made_in, "tidegate": grant}),
     )
 }
@@ -65,6 +51,17 @@ fn rest(stream: &mut Sse) -> (Vec<String>, End) {
     let (events, end) = stream.rest();
     let shown = events.into_iter().filter(|event| !event.is_own());
     (shown.map(|event| event.data).collect(), end)
+}
+
+/// A replica whose way to Redis can be cut, and which notices soon.
+fn over_link(link: &Link) -> Gateway {
+    let url = link.url();
+    let config = [
+        ("redis.url", url.as_str()),
+        ("redis.command_timeout", "500ms"),
+        ("repair.time", "1h"),
+    ];
+    Gateway::start(&[&KEYS[..], &config].concat())
 }
 
 const CUT: (Vec<String>, End) = (Vec::new(), End::Cut);
@@ -186,7 +183,7 @@ fn who_may_take_back_must_have_the_right_to_all_of_it() {
     let gateway = Gateway::start(&[("auth.token_secret", SECRET), ("auth.denied_max", "2")]);
     let by = |patterns: &[&str], what: &Value| {
         let grant = json!({"disconnect": patterns, "publish": ["*"]});
-        let token = token_by(SECRET, &json!({"sub": "admin", "tidegate": grant}));
+        let token = token_of(&json!({"sub": "admin", "tidegate": grant}));
         ask(&gateway, "POST", "/disconnect", &token, &what.to_string())
     };
     let (topics, subject) = (json!({"topics": "team:7:*"}), json!({"subject": "a"}));
@@ -232,7 +229,7 @@ fn who_may_take_back_must_have_the_right_to_all_of_it() {
     by(&["*"], &json!({"sub": "a"})).problem(400);
     by(&["*"], &json!({"subject": "x".repeat(40_000)})).problem(413);
     gateway.get("/disconnect").problem(405);
-    let token = token_by(SECRET, &json!({"tidegate": {"disconnect": ["*"]}}));
+    let token = token_of(&json!({"tidegate": {"disconnect": ["*"]}}));
     ask(&gateway, "POST", "/disconnect?x=1", &token, "{}").problem(400);
     // A cookie takes nothing back for a page that does not say where it is from.
     let cookie = format!("__Host-tidegate={token}");
@@ -343,7 +340,7 @@ fn a_replica_that_does_not_hear_shows_nothing_to_whom_it_admits() {
         assert_eq!(opening("opening"), 2, "{target}");
         // What is no stream is not judged by what was read long ago, although nothing of Redis is needed for it.
         let operator = json!({"sub": "o", "tidegate": {"operate": true}});
-        let operator = token_by(SECRET, &operator);
+        let operator = token_of(&operator);
         eventually("what was taken back is too old to judge by", || {
             ask(&deaf, "GET", "/streams", &operator, "").status == 503
         });
@@ -361,13 +358,7 @@ fn a_replica_that_was_away_misses_nothing() {
     let redis = Redis::start();
     let link = Link::to(&redis);
     let hears = Gateway::over(&redis, &KEYS);
-    let url = link.url();
-    let away = [
-        ("redis.url", url.as_str()),
-        ("redis.command_timeout", "500ms"),
-        ("repair.time", "1h"),
-    ];
-    let away = Gateway::start(&[&KEYS[..], &away].concat());
+    let away = over_link(&link);
     let [mut subject, mut id, mut topics, mut other] =
         [("a", "x"), ("b", "x"), ("c", "team:7"), ("d", "x")]
             .map(|(name, topic)| open(&away, &format!("/events/{topic}"), &token(name, -9)));
@@ -388,13 +379,7 @@ fn after_an_outage_all_is_read_again_however_old_it_says_it_is() {
     let redis = Redis::start();
     let link = Link::to(&redis);
     let hears = Gateway::over(&redis, &KEYS);
-    let url = link.url();
-    let away = [
-        ("redis.url", url.as_str()),
-        ("redis.command_timeout", "500ms"),
-        ("repair.time", "1h"),
-    ];
-    let away = Gateway::start(&[&KEYS[..], &away].concat());
+    let away = over_link(&link);
     let mut stream = open(&away, "/events/x", &token("a", -9));
     // It has read up to here.
     let mut before = open(&away, "/events/x", &token("b", -9));
@@ -444,8 +429,8 @@ fn a_key_or_rule_that_sighup_takes_away_ends_the_streams_that_lived_by_it() {
         open(&gateway, target, credential)
     };
     let (plain, by_other) = (json!({"sub": "a"}), token_by(OTHER, &json!({"sub": "a"})));
-    let plain = token_by(SECRET, &plain);
-    let with_team = token_by(SECRET, &json!({"sub": "b", "team": "t"}));
+    let plain = token_of(&plain);
+    let with_team = token_of(&json!({"sub": "b", "team": "t"}));
     let mut gone = [
         open("/events/user:a", &by_other),
         open("/events/team:t", &with_team),

@@ -5,6 +5,7 @@
 //! and what is theirs is played row by row.
 
 use crate::support::identity::{Identity, Manner, Signer, answer, key_set};
+use crate::support::tokens::now;
 use crate::support::{
     Answer, Directory, End, Gateway, Output, Redis, Sse, environment, eventually, free_address,
     over_both_brokers, run, run_with,
@@ -16,17 +17,11 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 const FETCHES: &str = "tidegate_jwks_refreshes_total";
 const SETS: &str = "tidegate_jwks_sets";
 /// So long that it does not come in a test.
 const NEVER: &str = "1h";
-
-fn now() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    now.unwrap().as_secs()
-}
 
 /// What a token says that grants all of a topic.
 fn claims(topic: &str) -> Value {

@@ -4,27 +4,16 @@
 //!
 //! Method: real replicas over one Redis, nginx in front of one, and all that they write.
 
+use crate::support::tokens::{SECRET, TOKENS, now, token_of};
 use crate::support::{
     Answer, End, Gateway, Nginx, Redis, Sse, eventually, fleet, over_both_brokers,
 };
 use serde_json::{Value, json};
-use std::time::{SystemTime, UNIX_EPOCH};
-use tidegate::auth::{Algorithm, Key, mint};
-
-const SECRET: &str = "a secret of thirty-two bytes and a few more";
-const TOKENS: (&str, &str) = ("auth.token_secret", SECRET);
-
-fn now() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    now.unwrap().as_secs()
-}
 
 /// A token that is good for so many seconds, and may read and publish to `news` and `a`.
-fn token(subject: &str, seconds: u64) -> String {
-    let key = Key::secret(Algorithm::Hs256, SECRET.as_bytes()).unwrap();
+fn token(subject: &str, seconds: i64) -> String {
     let rights = json!({"subscribe": ["news", "a"], "publish": ["news"], "list": ["news"]});
-    let claims = json!({"sub": subject, "exp": now() + seconds, "tidegate": rights});
-    mint(&key, claims.as_object().unwrap()).unwrap()
+    token_of(&json!({"sub": subject, "exp": now() + seconds, "tidegate": rights}))
 }
 
 fn bearer(token: &str) -> String {
@@ -595,11 +584,7 @@ fn a_session_is_a_cookie_of_whoever_says_who_it_is() {
         assert_eq!(set_cookies(&answer), [""; 0]);
     }
     // A cookie that is too large for browsers would be lost without a word.
-    let large = {
-        let key = Key::secret(Algorithm::Hs256, SECRET.as_bytes()).unwrap();
-        let claims = json!({"exp": now() + 60, "x": "x".repeat(4000)});
-        mint(&key, claims.as_object().unwrap()).unwrap()
-    };
+    let large = token_of(&json!({"exp": now() + 60, "x": "x".repeat(4000)}));
     let detail = ask("POST", &[("Authorization", &bearer(&large)), ours]).problem(400);
     assert!(
         detail.contains("4096") && !detail.contains(&large[..40]),

@@ -90,6 +90,14 @@ impl Two {
         Arc::new(reading)
     }
 
+    /// A reader that has begun live.
+    fn reader(&mut self, topics: &[Topic]) -> Reader {
+        let mut reader = self.hub.reader(topics, Waker::noop(), |_| Start::Live);
+        self.drive(100_002);
+        assert_eq!(reader.open(&mut vec![]), OpenStep::Open);
+        reader
+    }
+
     fn stream(&mut self, request: StreamRequest) -> Stream {
         let settings = stream_settings(true, retention(100_000));
         let mut opener = opener(&self.hub, request, settings);
@@ -111,6 +119,18 @@ impl Two {
     }
 }
 
+/// Topic `d` is not logged.
+fn without_log_of_d() -> Retention {
+    let rule = Rule {
+        topics: Pattern::parse("d").unwrap(),
+        bounds: None,
+    };
+    Retention {
+        rules: vec![rule],
+        ..retention(100)
+    }
+}
+
 /// A topic of each partition.
 fn one_of_each() -> [Topic; 2] {
     [0, 1].map(|partition| {
@@ -127,9 +147,7 @@ fn a_partition_that_is_always_behind_keeps_no_other_waiting() {
         let mut two = Two::new();
         let topics = one_of_each();
         let (busy, other) = (&topics[busy_one], &topics[1 - busy_one]);
-        let mut reader = two.hub.reader(&topics, Waker::noop(), |_| Start::Live);
-        two.drive(100_002);
-        assert_eq!(reader.open(&mut vec![]), OpenStep::Open);
+        let mut reader = two.reader(&topics);
         let waiting = two.publish(other, 1, 100_100)[0];
         let mut seen = Seen(vec![]);
         for round in 0..50 {
@@ -157,9 +175,7 @@ fn a_partition_that_always_fills_the_socket_keeps_no_other_waiting() {
         let mut two = Two::new();
         let topics = one_of_each();
         let (busy, other) = (&topics[busy_one], &topics[1 - busy_one]);
-        let mut reader = two.hub.reader(&topics, Waker::noop(), |_| Start::Live);
-        two.drive(100_002);
-        assert_eq!(reader.open(&mut vec![]), OpenStep::Open);
+        let mut reader = two.reader(&topics);
         let waiting = two.publish(other, 1, 100_100)[0];
         let mut seen = Narrow(vec![], 1);
         for round in 0..50 {
@@ -218,12 +234,8 @@ fn a_cursor_is_refreshed_although_events_without_an_id_are_shown() {
     const AGE: u64 = 60_000;
     let begun = Instant::now();
     let now = begun;
-    let mut kept = retention(100);
+    let mut kept = without_log_of_d();
     kept.bounds.age_ms = AGE;
-    kept.rules = vec![Rule {
-        topics: Pattern::parse("d").unwrap(),
-        bounds: None,
-    }];
     let mut l = Ledger::new(kept.clone(), 100_000);
     publish(&mut l, 1, 100_001);
     let (hub, mut core) = replica(100, up(0), now);
@@ -277,12 +289,7 @@ fn a_cursor_is_refreshed_although_events_without_an_id_are_shown() {
 #[test]
 fn a_stream_that_is_held_is_cut_although_events_that_are_not_logged_fill_its_turns() {
     let now = Instant::now();
-    let mut kept = retention(100);
-    kept.rules = vec![Rule {
-        topics: Pattern::parse("d").unwrap(),
-        bounds: None,
-    }];
-    let mut l = Ledger::new(kept, 100_000);
+    let mut l = Ledger::new(without_log_of_d(), 100_000);
     let (hub, mut core) = replica(1_000, up(0), now);
     drive(&mut core, &mut l, 100_001, now);
     let request = StreamRequest {
@@ -326,9 +333,7 @@ fn a_stream_that_is_held_is_cut_although_events_that_are_not_logged_fill_its_tur
 fn whoever_holds_a_page_of_one_partition_waits_for_no_room_for_another() {
     let mut two = Two::new();
     let topics = one_of_each();
-    let mut reader = two.hub.reader(&topics, Waker::noop(), |_| Start::Live);
-    two.drive(100_002);
-    assert_eq!(reader.open(&mut vec![]), OpenStep::Open);
+    let mut reader = two.reader(&topics);
     for topic in &topics {
         two.publish(topic, 3, 100_100);
     }

@@ -5,7 +5,8 @@ use super::streams::{at, stream, stream_beside, stream_by, stream_settings, text
 use super::*;
 use tidegate::stream::out::Out;
 use tidegate::stream::request::{Begin, StreamRequest};
-use tidegate::stream::turn::{Ending, Turn};
+use tidegate::stream::settings::StreamSettings;
+use tidegate::stream::turn::{Ending, Stream, Turn};
 
 fn ending() -> Publication {
     Publication {
@@ -126,11 +127,12 @@ fn a_page_from_before_a_deletion_that_shows_a_hole_is_shown_to_nobody() {
     assert!(shown.is_empty(), "shown after the deletion: {shown:?}");
 }
 
-/// A stream of two topics has gone past an event that vanished. It is found in the log, and before the stream has a turn
-/// its time is over (its age, a drain, the end of its right). Its client comes back to a replica that lacks nothing.
-#[test]
-fn a_stream_whose_time_is_over_is_told_first_what_was_found_late() {
-    let now = Instant::now();
+/// A stream of `a` and `b` with these settings has gone past an event of `b` that vanished: its id. The next of `b`, which
+/// shows that, is heard, and the log not read yet.
+fn past_what_vanished(
+    settings: impl Into<Arc<StreamSettings>>,
+    now: Instant,
+) -> (Ledger, FollowerCore, Stream, Id) {
     let mut l = Ledger::new(retention(100), 100_000);
     let (hub, mut core) = replica(100, up(0), now);
     drive(&mut core, &mut l, 100_001, now);
@@ -138,15 +140,25 @@ fn a_stream_whose_time_is_over_is_told_first_what_was_found_late() {
         topics: vec![named("a"), named("b")],
         ..StreamRequest::default()
     };
-    let mut one = stream(&hub, &mut core, &mut l, request, now);
+    let mut one = stream_by(&hub, &mut core, &mut l, request, now, settings);
     let vanished = publish_to(&mut l, "b", 1, 100_100)[0].1.id;
     hear(&mut core, publish_to(&mut l, "a", 1, 100_200), now);
     let mut out = Out::default();
     assert!(matches!(one.turn(at(now, 1), &mut out), Turn::Wait(_)));
     assert!(text(&mut out).contains("id: 100200-1"));
-    // The next of b shows the hole, and the log is read at once.
     hear(&mut core, publish_to(&mut l, "b", 1, 100_300), now);
+    (l, core, one, vanished)
+}
+
+/// A stream of two topics has gone past an event that vanished. It is found in the log, and before the stream has a turn
+/// its time is over (its age, a drain, the end of its right). Its client comes back to a replica that lacks nothing.
+#[test]
+fn a_stream_whose_time_is_over_is_told_first_what_was_found_late() {
+    let now = Instant::now();
+    let settings = stream_settings(false, retention(100));
+    let (mut l, mut core, mut one, vanished) = past_what_vanished(settings, now);
     drive(&mut core, &mut l, 100_301, now);
+    let mut out = Out::default();
     let turn = one.turn(at(now, 1 << 21), &mut out);
     assert!(matches!(turn, Turn::Over(Ending::Cut(_))), "{turn:?}");
     let last = text(&mut out);
@@ -160,23 +172,11 @@ fn a_stream_whose_time_is_over_is_told_first_what_was_found_late() {
 #[test]
 fn a_stream_whose_right_was_taken_back_while_it_waits_is_told_nothing() {
     let now = Instant::now();
-    let mut l = Ledger::new(retention(100), 100_000);
-    let (hub, mut core) = replica(100, up(0), now);
-    drive(&mut core, &mut l, 100_001, now);
-    let request = StreamRequest {
-        topics: vec![named("a"), named("b")],
-        ..StreamRequest::default()
-    };
     let settings = Arc::new(stream_settings(false, retention(100)));
-    let mut one = stream_by(&hub, &mut core, &mut l, request, now, settings.clone());
-    let _vanished = publish_to(&mut l, "b", 1, 100_100);
-    hear(&mut core, publish_to(&mut l, "a", 1, 100_200), now);
-    let mut out = Out::default();
-    assert!(matches!(one.turn(at(now, 1), &mut out), Turn::Wait(_)));
-    assert!(text(&mut out).contains("id: 100200-1"));
-    hear(&mut core, publish_to(&mut l, "b", 1, 100_300), now);
+    let (_, _, mut one, _) = past_what_vanished(settings.clone(), now);
     let all = [(1_000_000, "all")].into_iter();
     assert!(settings.revocations.learn(all, 1_000_000, Duration::ZERO));
+    let mut out = Out::default();
     one.break_off(&mut out);
     assert_eq!(text(&mut out), "");
 }

@@ -14,6 +14,7 @@
 //! | [`Way`] | every way to publish |
 //! | [`chromium`] | a browser without a window |
 //! | [`identity`] | an identity provider that answers well or badly |
+//! | [`tokens`] | tokens that a gateway takes |
 //! | [`Nginx`] | a private nginx, with the shipped files or its own |
 //! | [`Answer`] | one HTTP request and its answer |
 //! | [`send_queue`], [`receive_queue`] | what waits in sockets |
@@ -64,6 +65,7 @@ mod seed;
 mod sentinel;
 mod sse;
 mod terminal;
+pub mod tokens;
 mod ways;
 
 pub use fleet::{fleet, replica_at, wait_for_ears};

@@ -4,7 +4,8 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::hmac::{HMAC_SHA256, Key, sign};
-use serde_json::json;
+use serde_json::{Value, json};
+use std::convert::Infallible;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// What every replica is told.
@@ -29,8 +30,24 @@ pub fn fresh(subscriber: usize, topics: &[String]) -> String {
         "exp": now.unwrap_or_default().as_secs() + LIFE,
         "tidegate": {"subscribe": topics},
     });
+    let key = Key::new(HMAC_SHA256, SECRET.as_bytes());
+    let Ok(token) = compact(HEADER, &claims, |signed| {
+        Ok::<_, Infallible>(sign(&key, signed))
+    });
+    token
+}
+
+/// The form of a token that goes over HTTP (RFC 7515, section 7.1), signed by `sign`.
+///
+/// # Errors
+/// Those of `sign`.
+pub(crate) fn compact<S: AsRef<[u8]>, E>(
+    header: &str,
+    claims: &Value,
+    sign: impl FnOnce(&[u8]) -> Result<S, E>,
+) -> Result<String, E> {
     let claims = URL_SAFE_NO_PAD.encode(claims.to_string());
-    let signed = format!("{}.{claims}", URL_SAFE_NO_PAD.encode(HEADER));
-    let signature = sign(&Key::new(HMAC_SHA256, SECRET.as_bytes()), signed.as_bytes());
-    format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
+    let signed = format!("{}.{claims}", URL_SAFE_NO_PAD.encode(header));
+    let signature = sign(signed.as_bytes())?;
+    Ok(format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature)))
 }

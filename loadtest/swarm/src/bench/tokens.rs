@@ -1,5 +1,6 @@
 //! Tokens as an identity provider makes them: JWT signed with ES256, and the set of keys that says so.
 
+use crate::tokens::compact;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::rand::SystemRandom;
@@ -64,12 +65,9 @@ impl Provider {
             "exp": ends,
             "tidegate": {"subscribe": [topic], "publish": [topic]},
         });
-        let claims = URL_SAFE_NO_PAD.encode(claims.to_string());
-        let signed = format!("{}.{claims}", URL_SAFE_NO_PAD.encode(HEADER));
-        let signature = self.pair.sign(&self.random, signed.as_bytes());
-        let signature = signature.map_err(failed)?;
-        let signature = URL_SAFE_NO_PAD.encode(signature.as_ref());
-        Ok(format!("{signed}.{signature}"))
+        compact(HEADER, &claims, |signed| {
+            self.pair.sign(&self.random, signed).map_err(failed)
+        })
     }
 
     /// One for each of so many users.
