@@ -26,7 +26,8 @@ pub struct Missing {
 #[must_use]
 pub fn judge_partition(cursor: Id, horizon: &Horizon) -> Option<Missing> {
     if cursor > horizon.last {
-        let to = horizon.seams.last().map_or(horizon.last, |seam| seam.after);
+        // This log is not the one of the cursor, since it went back last or began.
+        let to = horizon.seams.last().map_or(horizon.born, |seam| seam.after);
         return Some(Missing {
             reason: GapReason::Ahead,
             from: cursor,
@@ -205,6 +206,20 @@ mod tests {
             let found = judge(cursor, &horizon(), floor).map(|m| (m.reason, m.to));
             assert_eq!(found, expected, "cursor {cursor}, floor {floor:?}");
         }
+    }
+
+    #[test]
+    fn a_cursor_of_another_log_misses_nothing_of_this_one() {
+        let horizon = Horizon {
+            seams: Vec::new(),
+            ..horizon()
+        };
+        let expected = Missing {
+            reason: GapReason::Ahead,
+            from: Id::new(99_000, 0),
+            to: horizon.born,
+        };
+        assert_eq!(judge_partition(expected.from, &horizon), Some(expected));
     }
 
     #[test]

@@ -515,7 +515,7 @@ fn an_empty_cursor_is_none() {
 }
 
 #[test]
-fn a_cursor_ahead_of_the_clock_is_told() {
+fn a_cursor_ahead_of_the_clock_is_told_and_shown_all_that_the_log_has() {
     over_both_brokers(&QUIET, |broker, gateway| {
         gateway.publish("news", "before");
         // The year 2200.
@@ -523,12 +523,13 @@ fn a_cursor_ahead_of_the_clock_is_told() {
         let mut stream = gateway.open("/events/news", &[("Last-Event-ID", ahead)]);
         stream.read_until(|text| text.contains("tidegate.live"));
         gateway.publish("news", "live");
-        let gap = format!("id: ID1\nevent: tidegate.gap\ndata: {{\"topic\":\"news\",\"reason\":\"ahead\",\"from\":\"{ahead}\",\"to\":\"ID1\"}}\n\n").replace(ahead, "ID2");
+        let open = "retry: R\nevent: tidegate.open\ndata: {\"topics\":[\"news\"],\"cursor\":\"ID1\",\"head\":\"ID2\",\"replica\":\"r1\"}\n\n";
+        let gap = format!("id: ID1\nevent: tidegate.gap\ndata: {{\"topic\":\"news\",\"reason\":\"ahead\",\"from\":\"{ahead}\",\"to\":\"ID1\"}}\n\n").replace(ahead, "ID3");
         assert_eq!(
-            blocks(&mut stream, 4),
+            blocks(&mut stream, 5),
             format!(
-                "{OPEN_WITHOUT_ID}{gap}{}id: ID3\ndata: live\n\n",
-                live_block("ID1")
+                "{open}{gap}id: ID2\ndata: before\n\n{}id: ID4\ndata: live\n\n",
+                live_block("ID2")
             ),
             "{broker}"
         );
