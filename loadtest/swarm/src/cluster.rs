@@ -241,8 +241,13 @@ impl Cluster {
     /// # Errors
     /// What the script said.
     pub async fn act(&self, verb: Verb, parts: &[String]) -> Result<(), String> {
+        self.command(verb.as_str(), parts).await.map(drop)
+    }
+
+    /// What the script says of a command.
+    async fn command(&self, verb: &str, parts: &[String]) -> Result<String, String> {
         let done = Command::new(script())
-            .arg(verb.as_str())
+            .arg(verb)
             .args(parts)
             .env("CLUSTER_DIR", &self.directory)
             .envs(self.gateway.iter().copied())
@@ -251,15 +256,32 @@ impl Cluster {
             .await
             .map_err(|why| format!("the cluster's script: {why}"))?;
         if done.status.success() {
-            return Ok(());
+            return Ok(String::from_utf8_lossy(&done.stdout).into_owned());
         }
         let said = String::from_utf8_lossy(&done.stderr);
-        Err(format!(
-            "{} {}: {}",
-            verb.as_str(),
-            parts.join(" "),
-            said.trim()
-        ))
+        Err(format!("{verb} {}: {}", parts.join(" "), said.trim()))
+    }
+
+    /// Waits until parts have ended by themselves, and starts them again, as a supervisor does. Says their names.
+    ///
+    /// # Errors
+    /// What the script said.
+    pub async fn revive(&self) -> Result<Vec<String>, String> {
+        while !self.replicas.iter().any(|replica| self.has_ended(replica)) {
+            sleep(ASK).await;
+        }
+        let revived = self.command("revive", &[]).await?;
+        Ok(revived.lines().map(str::to_owned).collect())
+    }
+
+    /// Whether a replica that nobody has stopped or killed runs no more.
+    fn has_ended(&self, replica: &Door) -> bool {
+        self.pid(&replica.name).is_some_and(|pid| {
+            // Its starter has not asked for its status, so that its entry may still be there.
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            let state = stat.rsplit_once(") ").map(|(_, fields)| fields);
+            state.is_none_or(|fields| fields.starts_with(['Z', 'X']))
+        })
     }
 
     /// Cuts bytes off the newest of the append-only files of a Redis that is not running, back to the beginning

@@ -133,27 +133,66 @@ pub async fn play(order: Order, cluster: &Cluster) -> Result<Evidence, String> {
         stopped: watch::Sender::new(0),
         evidence: Evidence::default(),
     };
-    let (over, until) = watch::channel(false);
-    let mut subscribers = play.subscribe(&until).await?;
-    let began = play.clock.micros();
-    play.burst(order.size.burst).await?;
-    play.evidence.windows.push((began, play.clock.micros()));
-    play.publish_under_faults().await?;
-    let mut redis = RedisLink::new(&cluster.redis_url).map_err(|why| why.to_string())?;
-    play.settle(&mut redis).await?;
-    let sender = Sender::new(Way::Marker, &play.run_name(), cluster)?;
-    let rng = play.fork();
-    let marked = publish::markers(order.size.shape, sender, play.clock, rng).await;
-    play.evidence.records.extend(marked);
-    play.finish(&mut subscribers, &over).await;
-    for topic in 0..order.size.shape.topics {
-        play.evidence.logs.push(log::read(&mut redis, topic).await?);
+    let mut supervisor = Supervisor {
+        clock: play.clock,
+        cluster,
+        restarts: Vec::new(),
+    };
+    tokio::select! {
+        played = play.play_on() => played?,
+        why = supervisor.watch() => return Err(why),
     }
-    play.doubt();
+    play.doubt(supervisor.restarts);
     Ok(play.evidence)
 }
 
+/// Starts replicas again that have ended by themselves: a replica may, and counts on somebody who does.
+struct Supervisor<'a> {
+    clock: Clock,
+    cluster: &'a Cluster,
+    restarts: Vec<Done>,
+}
+
+impl Supervisor<'_> {
+    /// Returns why a part did not start again, if that happens.
+    async fn watch(&mut self) -> String {
+        loop {
+            let revived = match self.cluster.revive().await {
+                Ok(revived) => revived,
+                Err(why) => return why,
+            };
+            let now_us = self.clock.micros();
+            self.restarts.extend(revived.into_iter().map(|part| Done {
+                from_us: now_us,
+                to_us: now_us,
+                what: format!("{part} had ended by itself, and is started again"),
+                may_lose: false,
+            }));
+        }
+    }
+}
+
 impl Play<'_> {
+    async fn play_on(&mut self) -> Result<(), String> {
+        let (over, until) = watch::channel(false);
+        let mut subscribers = self.subscribe(&until).await?;
+        let began = self.clock.micros();
+        self.burst(self.order.size.burst).await?;
+        self.evidence.windows.push((began, self.clock.micros()));
+        self.publish_under_faults().await?;
+        let mut redis = RedisLink::new(&self.cluster.redis_url).map_err(|why| why.to_string())?;
+        self.settle(&mut redis).await?;
+        let sender = Sender::new(Way::Marker, &self.run_name(), self.cluster)?;
+        let rng = self.fork();
+        let marked = publish::markers(self.order.size.shape, sender, self.clock, rng).await;
+        self.evidence.records.extend(marked);
+        self.finish(&mut subscribers, &over).await;
+        for topic in 0..self.order.size.shape.topics {
+            self.evidence.logs.push(log::read(&mut redis, topic).await?);
+        }
+        Ok(())
+    }
+
     /// A generator of its own for each task: what one draws does not depend on when others do.
     fn fork(&mut self) -> StdRng {
         StdRng::seed_from_u64(self.rng.next_u64())
@@ -293,13 +332,20 @@ impl Play<'_> {
     }
 
     /// A run that nobody watched, or in which hardly anything was published, would be good by itself.
-    fn doubt(&mut self) {
+    fn doubt(&mut self, restarts: Vec<Done>) {
         let Evidence {
             records,
             diaries,
+            deeds,
             troubles,
             ..
         } = &mut self.evidence;
+        if self.order.scenario.expectation.replicas_end {
+            deeds.extend(restarts);
+            deeds.sort_by_key(|deed| deed.from_us);
+        } else {
+            troubles.extend(restarts.into_iter().map(|restart| restart.what));
+        }
         let owed = records
             .iter()
             .filter(|record| record.fate.is_owed())

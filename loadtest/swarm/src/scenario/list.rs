@@ -70,6 +70,7 @@ const PROMISE: Expectation = Expectation {
     ears_lost_within: None,
     deleted_within: None,
     tries_max: None,
+    replicas_end: false,
 };
 
 /// All ears are cut at once. Until one counts again, connections that only begin to listen are receivers of
@@ -626,7 +627,10 @@ pub const ALL: &[Scenario] = &[
         },
         expectation: Expectation {
             // A clock that begins below what replicas have heard is moved above it, as after any rewind.
-            gaps: &["log_lost", "ahead", "rewound"],
+            // What a replica hears below that before it ends, streams have gone past.
+            gaps: &["log_lost", "ahead", "rewound", "late"],
+            // No stream can go on whose log is set back by more than an hour, so its replica begins anew.
+            replicas_end: true,
             ..LOG_LOST
         },
         ..SCENARIO

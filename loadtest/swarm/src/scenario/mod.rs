@@ -244,6 +244,8 @@ pub struct Expectation {
     pub deleted_within: Option<Duration>,
     /// Each publish that can be repeated is taken with this try at the latest.
     pub tries_max: Option<u32>,
+    /// Replicas may end by themselves, and are started again. Elsewhere none may.
+    pub replicas_end: bool,
 }
 
 impl Expectation {
