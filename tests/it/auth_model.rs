@@ -6,7 +6,7 @@
 //! step that takes a right away, streams that lived by it have ended, and nothing is published before they have.
 
 use crate::support::tokens::{SECRET, now, token_of};
-use crate::support::{Directory, End, Gateway, Redis, Sse, eventually, seed};
+use crate::support::{Directory, End, Event, Gateway, Redis, Sse, eventually, seed};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, SeedableRng as _};
@@ -56,9 +56,19 @@ struct Reader {
     topics: Vec<&'static str>,
     stream: Sse,
     replica: usize,
-    /// Events published when its stream was open.
+    /// Events that were published before those that its stream shows.
     since: usize,
     seen: Vec<String>,
+}
+
+impl Reader {
+    fn see(&mut self, events: impl IntoIterator<Item = Event>) {
+        let shown = events.into_iter().filter(|event| !event.is_own());
+        self.seen.extend(shown.map(|event| event.data));
+        // A stream begins where its replica is. What was on its way there is shown, and all that came after it.
+        let first = self.seen.first().and_then(|number| number.parse().ok());
+        self.since = first.map_or(self.since, |first| self.since.min(first));
+    }
 }
 
 struct World {
@@ -242,25 +252,23 @@ impl World {
 
     /// Reads all that is due; streams that are cut meanwhile come back.
     fn catch_up(&self, mut reader: Reader) -> Reader {
-        let due = self.due(&reader);
-        while reader.seen.len() < due.len() {
+        while reader.seen.len() < self.due(&reader).len() {
             match reader.stream.try_next_event() {
-                Some(event) if event.is_own() => {
+                Some(event) => {
                     assert_ne!(event.event, "tidegate.gap", "{event:?}");
+                    reader.see([event]);
                 }
-                Some(event) => reader.seen.push(event.data),
                 None => reader = self.come_back(reader),
             }
         }
-        assert_eq!(reader.seen, due, "of {:?}", reader.topics);
+        assert_eq!(reader.seen, self.due(&reader), "of {:?}", reader.topics);
         reader
     }
 
     fn come_back(&self, mut reader: Reader) -> Reader {
         // What was read from the socket is seen: the cursor that it comes back with is after it.
-        let received = reader.stream.received().into_iter();
-        let shown = received.filter(|event| !event.is_own());
-        reader.seen.extend(shown.map(|event| event.data));
+        let received = reader.stream.received();
+        reader.see(received);
         reader.replica = (reader.replica + 1) % REPLICAS;
         reader.stream = reader.stream.reconnect_to(&self.replicas[reader.replica]);
         assert_eq!(reader.stream.status(), 200);
@@ -287,8 +295,7 @@ impl World {
             }
             let (events, end) = reader.stream.rest();
             assert_eq!(end, End::Cut);
-            let shown = events.into_iter().filter(|event| !event.is_own());
-            reader.seen.extend(shown.map(|event| event.data));
+            reader.see(events);
             let due = world.due(&reader);
             assert!(
                 due.starts_with(&reader.seen),
