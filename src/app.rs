@@ -186,11 +186,10 @@ impl App {
         tasks.spawn(main.serve(routes, listeners.clone(), connections.clone()));
         tracing::info!(%address, replica = config.replica.name, "listening");
         if supervisor::is_there() {
-            let (stop, tell) = (
+            tasks.spawn(supervisor::tell(
+                state_of(gateway.clone()),
                 background.clone(),
-                supervisor::tell(state_of(gateway.clone())),
-            );
-            tasks.spawn(async move { stop.run_until_cancelled(tell).await });
+            ));
         }
         Ok(Self {
             gateway,

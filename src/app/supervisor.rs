@@ -7,6 +7,7 @@ use listenfd::ListenFd;
 use sd_notify::NotifyState;
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 
 /// How often the status line is said anew, if it has changed.
 const STATUS_EVERY: Duration = Duration::from_secs(1);
@@ -85,16 +86,20 @@ impl State {
 /// once that it stops, signs of life if they are asked for, and a line for `systemctl status`.
 ///
 /// The signs come from a task of the runtime like all others, so that a runtime that is stuck gives
-/// none; and there are none while a thread that writes streams stands. They do not depend on Redis.
-pub(crate) async fn tell(state: impl Fn() -> State) {
+/// none; and there are none while a thread that writes streams stands. They do not depend on Redis. At `end` it is told
+/// once more: a process without streams stops sooner than the next sign.
+pub(crate) async fn tell(state: impl Fn() -> State, end: CancellationToken) {
     let watchdog = sd_notify::watchdog_enabled();
     let every = watchdog.map_or(STATUS_EVERY, |limit| STATUS_EVERY.min(limit / 3));
     let mut pause = tokio::time::interval(every);
     let mut told = None;
     let mut is_ready = false;
     let mut is_stopping = false;
-    loop {
-        pause.tick().await;
+    while !end.is_cancelled() {
+        tokio::select! {
+            _ = pause.tick() => {}
+            () = end.cancelled() => {}
+        }
         let now = state();
         let mut news = Vec::new();
         if now.ready && !is_ready {
