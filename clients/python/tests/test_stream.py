@@ -7,9 +7,12 @@ import asyncio
 import contextlib
 import importlib.metadata
 import io
+import itertools
 import re
 import threading
 import unittest
+
+import httpx
 
 from support import BASE_URL, EVENTS, FAILSAFE_SECONDS, KINDS, PUBLISHER, Follower, Relay, count, new_topic, until
 from tidegate import AsyncTidegate, GapError, PublishError, Tidegate, TidegateError, publish, publish_async
@@ -151,6 +154,27 @@ class Streams(Case):
             follower.live()
             sent = [re.search(r"(?i)authorization: (.*)\r", head)[1] for head in relay.asked]
             self.assertEqual(sent, ["Bearer 1", "Bearer 2"])
+
+    def test_each_request_has_a_ticket_of_its_own(self):
+        for kind in KINDS:
+            relay, topic, given = self.relay(), new_topic(), itertools.count(1)
+
+            async def ticket(given=given):
+                number = next(given)
+                if number == 2:
+                    raise httpx.ConnectError("no ticket now")
+                return f"ticket {number}"
+
+            follower = Follower(kind, [topic], url=relay.events, ticket=ticket)
+            self.addCleanup(follower.close)
+            follower.live()
+            count(topic, 0, 1)
+            follower.shows(1)
+            relay.cut()
+            count(topic, 1, 2)
+            follower.shows(2)
+            sent = [re.search(r"[?&]ticket=([^& ]*)", head)[1] for head in relay.asked]
+            self.assertEqual((follower.data, sent), ([0, 1], ["ticket+1", "ticket+3"]))
 
     def test_a_cut_is_not_an_end_and_neither_is_a_server_that_is_away(self):
         for follower, relay, topic in self.each(lambda: [new_topic()], between="pass"):

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from types import TracebackType
 from typing import Any, TypeVar, Union
 
-from ._stream import Control, Headers, Item, Live, Moved, OnRefused, Settings, Stream
+from ._stream import Control, Headers, Item, Live, Moved, OnRefused, Settings, Stream, Ticket
 from ._types import Event, Gap, GapError, State
 
 T = TypeVar("T")
@@ -29,6 +29,7 @@ class _Reader:
         since: str | None = None,
         last: int | None = None,
         headers: Headers = None,
+        ticket: Ticket | None = None,
         on_gap: Callable[[Gap], Told] | None = None,
         on_live: Callable[[], Told] | None = None,
         on_state: Callable[[State], Told] | None = None,
@@ -46,6 +47,8 @@ class _Reader:
         since: on a first visit, begin with what is retained: `earliest`, or a span such as `5m`.
         last: on a first visit, begin with the last so many events.
         headers: sent with each request; a function, also of a coroutine, is asked before each.
+        ticket: a function, also of a coroutine, that is asked before each request for a fresh ticket, with which the stream opens.
+            An error of httpx there is one of the network: it is asked again later.
         on_gap: events are missing: load the state anew. Without it, the loop raises a `GapError`.
         on_live: what was there has been shown, and from here on events come as they are published. Again after a break.
         on_state: how the stream stands.
@@ -59,7 +62,7 @@ class _Reader:
         if isinstance(topics, str) or isinstance(types, str):
             raise TypeError("topics and types are lists of strings")
         settings = Settings(
-            url, tuple(topics), tuple(types), since, last, headers, on_refused, heartbeat=heartbeat, patience=patience
+            url, tuple(topics), tuple(types), since, last, headers, ticket, on_refused, heartbeat=heartbeat, patience=patience
         )
         self._on_gap, self._on_live, self._on_state, self._on_control = on_gap, on_live, on_state, on_control
         self._stream = Stream(settings, dict(client_options or {}), cursor)
@@ -137,8 +140,8 @@ class AsyncTidegate(_Reader):
 class Tidegate(_Reader):
     """Reads topics until they have ended or it is closed: `for event in tide`.
 
-    The network is waited for in a thread that all of them share; so `headers` and `on_refused` are called there, and all other
-    callbacks by the loop. Leave it by `with`, or by `close`.
+    The network is waited for in a thread that all of them share; so `headers`, `ticket` and `on_refused` are called there, and all
+    other callbacks by the loop. Leave it by `with`, or by `close`.
     """
 
     def __iter__(self) -> Tidegate:

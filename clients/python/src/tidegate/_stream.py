@@ -37,6 +37,7 @@ _MANY = 100
 
 HeaderValues = Union[Mapping[str, str], Iterable[tuple[str, str]], None]
 Headers = Union[HeaderValues, Callable[[], Union[HeaderValues, Awaitable[HeaderValues]]]]
+Ticket = Callable[[], Union[str, Awaitable[str]]]
 OnRefused = Callable[[TidegateError], Union[object, Awaitable[object]]]
 
 
@@ -73,6 +74,7 @@ class Settings:
     since: str | None
     last: int | None
     headers: Headers
+    ticket: Ticket | None
     on_refused: OnRefused | None
     heartbeat: float
     patience: float
@@ -201,6 +203,10 @@ class Stream:
         s = self._settings
         given = s.headers() if callable(s.headers) else s.headers
         headers = httpx.Headers(await given if inspect.isawaitable(given) else given)  # type: ignore[arg-type]
+        # Each request has its own: the one before was used.
+        ticket = s.ticket() if s.ticket else None
+        if inspect.isawaitable(ticket):
+            ticket = await ticket
         headers["Accept"] = "text/event-stream"
         headers["Accept-Encoding"] = "identity"
         headers["Cache-Control"] = "no-store"
@@ -208,7 +214,7 @@ class Stream:
             headers["Last-Event-ID"] = self.cursor
         if self._client is None:
             self._client = httpx.AsyncClient(**client_options(self._options))
-        request = self._client.build_request("GET", self._url(answer), headers=headers, timeout=None)
+        request = self._client.build_request("GET", self._url(answer, ticket), headers=headers, timeout=None)
         answer.began = time.monotonic()
         with anyio.fail_after(self._patience(answer)):
             response = await self._client.send(request, stream=True)
@@ -228,11 +234,13 @@ class Stream:
                 await response.aclose()
         return self._response is response or self._is_over
 
-    def _url(self, answer: _Answer) -> str:
+    def _url(self, answer: _Answer, ticket: str | None) -> str:
         s = self._settings
         query: list[tuple[str, str]] = [("topic", topic) for topic in s.topics]
         query += [("type", event_type) for event_type in s.types]
         query += [("envelope", ""), ("heartbeat", "event")]
+        if ticket:
+            query.append(("ticket", ticket))
         if not self.cursor and s.since is not None:
             query.append(("since", s.since))
         elif not self.cursor and s.last is not None:
