@@ -29,9 +29,25 @@ pub enum Error {
     /// The connection ended before the answer did; whether the request was carried out is unknown.
     #[error("{0}")]
     Broken(String),
+    /// The server shows a certificate that nobody vouches for. Retrying does not help.
+    #[error("the certificate of {at} is not trusted: {why}")]
+    Untrusted {
+        /// The host.
+        at: String,
+        /// What is wrong with it.
+        why: String,
+    },
     /// The request cannot be made: of the URL, or of TLS. Retrying does not help.
     #[error("{0}")]
     Impossible(String),
+}
+
+impl Error {
+    /// Whether trying again is in vain.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        matches!(self, Self::Untrusted { .. } | Self::Impossible(_))
+    }
 }
 
 impl From<Error> for String {
@@ -115,7 +131,25 @@ impl Authorities {
         let name = ServerName::try_from(host.to_owned()).map_err(|why| impossible(&why))?;
         let connector = TlsConnector::from(Arc::new(config));
         let connected = in_time(host, connector.connect(name, socket)).await?;
-        connected.map_err(|why| impossible(&in_words(&why)))
+        connected.map_err(|why| match untrusted(&why) {
+            Some(why) => Error::Untrusted {
+                at: host.to_owned(),
+                why,
+            },
+            None => impossible(&in_words(&why)),
+        })
+    }
+}
+
+/// What is wrong with the certificate, if that is why there is no connection.
+fn untrusted(why: &std::io::Error) -> Option<String> {
+    use rustls::{CertificateError, Error};
+    match why.get_ref()?.downcast_ref()? {
+        Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
+            Some("no authority that is trusted here has signed it".to_owned())
+        }
+        Error::InvalidCertificate(why) => Some(why.to_string()),
+        _ => None,
     }
 }
 

@@ -3,6 +3,7 @@
 use super::output::{Fault, finish};
 use crate::client::{Base, Client};
 use clap::Args;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Where a gateway is unless somebody says otherwise: where `tidegate serve` listens.
@@ -28,18 +29,21 @@ pub(super) struct GatewayArgs {
         hide_env_values = true
     )]
     token: Option<String>,
+    /// Trusts the certificate authorities in this file (PEM) instead of those of browsers.
+    #[arg(long, global = true, value_name = "FILE", env = "TIDEGATE_CA")]
+    ca: Option<PathBuf>,
 }
 
 impl GatewayArgs {
     /// A client that reads.
     pub(super) fn client(self) -> Client {
-        Client::new(self.url, self.token.as_deref())
+        Client::new(self.url, self.token.as_deref(), self.ca.into())
     }
 
     /// A client that writes, by this key, or else by the token.
     pub(super) fn client_with(&self, key: &KeyArgs) -> Client {
         let key = key.key.as_deref().or(self.token.as_deref());
-        Client::new(self.url.clone(), key)
+        Client::new(self.url.clone(), key, self.ca.clone().into())
     }
 }
 

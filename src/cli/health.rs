@@ -1,7 +1,7 @@
 //! `tidegate healthcheck`.
 
 use super::output::Fault;
-use crate::client::{Base, Client};
+use crate::client::{Authorities, Base, Client};
 use crate::config::{Config, Flags};
 use clap::Args;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -43,7 +43,7 @@ pub(super) async fn healthcheck(args: HealthArgs) -> Result<(), Fault> {
         Some(url) => url,
         None => own(args.config)?,
     };
-    let client = Client::new(base, None);
+    let client = Client::new(base, None, Authorities::default());
     let asking = client.ask("GET", "/healthz", &[], "");
     let late = |_| format!("{} does not answer within {PATIENCE:?}", client.base());
     let answer = tokio::time::timeout(PATIENCE, asking)

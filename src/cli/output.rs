@@ -51,7 +51,8 @@ impl From<client::Error> for Fault {
             client::Error::Unreachable { .. } => {
                 "; start a gateway there with `tidegate serve`, or name another one with --url"
             }
-            _ => "",
+            client::Error::Untrusted { .. } => "; name the file of a private authority with --ca",
+            client::Error::Broken(_) | client::Error::Impossible(_) => "",
         };
         Self::Failed(format!("{why}{advice}"))
     }

@@ -21,13 +21,13 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client of this gateway, with a key or token if there is one.
+    /// A client of this gateway, with a key or token if there is one. Over TLS these authorities vouch for it.
     #[must_use]
-    pub fn new(base: Base, key: Option<&str>) -> Self {
+    pub fn new(base: Base, key: Option<&str>, authorities: Authorities) -> Self {
         Self {
             base,
             bearer: key.map(|key| format!("Bearer {key}")),
-            authorities: Authorities::default(),
+            authorities,
         }
     }
 

@@ -164,9 +164,7 @@ impl Follower {
         };
         let begun = tokio::time::timeout(SILENCE, opening).await;
         match begun.unwrap_or(Err(Error::Broken(late))) {
-            Err(why) if !is_first && !matches!(why, Error::Impossible(_)) => {
-                Ok(Begun::Later(why.to_string()))
-            }
+            Err(why) if !is_first && !why.is_final() => Ok(Begun::Later(why.to_string())),
             begun => begun,
         }
     }

@@ -408,6 +408,17 @@ fn a_proxy_that_holds_bytes_back_is_found() {
     );
 }
 
+/// Nothing can be published that would push held bytes out, so nothing is said of them.
+#[test]
+fn a_proxy_is_not_blamed_for_a_redis_that_is_away() {
+    let mut redis = Redis::start();
+    let gateway = Gateway::over(&redis, &[]);
+    redis.kill();
+    let found = doctor(&[], &["--url", &gateway.url(), "--watch", "10ms"]);
+    assert_eq!(found.level("proxy.stream"), "fault", "{found:#?}");
+    assert_eq!(found.level("proxy.buffering"), "not looked at");
+}
+
 #[test]
 fn a_proxy_that_changes_streams_is_found() {
     let compressed = format!("{STREAMS} gzip on; gzip_types text/event-stream; gzip_proxied any;");
@@ -516,6 +527,20 @@ fn a_proxy_with_tls_is_looked_through() {
             "fault",
             "nobody vouches for it"
         );
+        let trusted = ["topics", "list", "--url", &url, "--ca", &certificate];
+        assert_eq!(run(&trusted, &[]).code, Some(0), "other commands, too");
+        let commands: [&[&str]; 3] = [
+            &["topics", "list"],
+            &["tail", "news"],
+            &["publish", "news", "x"],
+        ];
+        for command in commands {
+            let stranger = run(&[command, &["--url", &url]].concat(), &[]);
+            assert_eq!(stranger.code, Some(1), "{stranger:?}");
+            let said = "the certificate of 127.0.0.1 is not trusted";
+            assert!(stranger.stderr.contains(said), "{stranger:?}");
+            assert!(stranger.stderr.contains("--ca"), "{stranger:?}");
+        }
     }
 }
 

@@ -37,7 +37,7 @@ pub(in crate::cli) struct DoctorArgs {
     #[arg(long, value_name = "FILE")]
     pub(super) token_file: Option<PathBuf>,
     /// Trusts the certificate authorities in this file (PEM) instead of those of browsers.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", env = "TIDEGATE_CA")]
     pub(super) ca: Option<PathBuf>,
     /// How long to watch a silent stream; it must be longer than the idle timeouts to find.
     #[arg(long, value_name = "SPAN", default_value = "40s", value_parser = humantime::parse_duration)]

@@ -127,7 +127,7 @@ impl Outside<'_> {
                 None
             }
             _ => {
-                f.fault("stream", format!("no answer within {SOON:?}, even after events were published"), "see what the proxy does with GET /events; its log, and /readyz of the replicas, say more");
+                f.fault("stream", format!("no answer within {SOON:?}{}", if *held > 0 { ", even after events were published" } else { "" }), "see what the proxy does with GET /events; its log, and /readyz of the replicas, say more");
                 None
             }
         }
@@ -162,6 +162,14 @@ impl Outside<'_> {
                 Some(Got::Heartbeat | Got::Head(_)) => {}
                 Some(Got::End(why)) => {
                     f.fault("stream", format!("it ended before it began: {why}"), "no replica takes streams: look at /readyz and at tidegate_connections_refused_total of each");
+                    return None;
+                }
+                None if *held < PIECES => {
+                    f.fault(
+                        "stream",
+                        "the head arrived, and nothing after it; nothing can be published that would push it out",
+                        "look at what is said of Redis and of the key; whether a proxy holds bytes back is not known until then",
+                    );
                     return None;
                 }
                 None => {

@@ -229,7 +229,7 @@ impl Run {
                     let why = answer.refusal();
                     return Err(Refusal::Failed { why, is_sure });
                 }
-                Err(why @ Error::Impossible(_)) => return Err(Refusal::of(why, is_sure)),
+                Err(why) if why.is_final() => return Err(Refusal::of(why, is_sure)),
                 Err(why @ Error::Unreachable { .. }) if self.done.published == 0 && is_sure => {
                     return Err(Refusal::of(why, true));
                 }
