@@ -45,6 +45,8 @@ const CHECK_EVERY: Duration = Duration::from_millis(20);
 /// Time for requests that have begun, and then for tasks to end once they were told. Whoever stops a replica has
 /// patience for both: deploy/ and docs/ name the sum.
 const JOIN: Duration = Duration::from_secs(8);
+/// Of the first of these, what streams may take that were cut at the end of `drain.time`.
+const LAST_CUTS: Duration = Duration::from_secs(1);
 
 /// A replica that runs: its parts, and whoever can end them. Dropped without [`App::stop`], its tasks
 /// go on.
@@ -270,7 +272,8 @@ impl App {
             // Another process accepts on these sockets.
             self.listeners.cancel();
         }
-        while self.open_streams() > 0 && began.elapsed() < self.drain_time {
+        let patience = self.drain_time.saturating_add(LAST_CUTS);
+        while self.open_streams() > 0 && began.elapsed() < patience {
             tokio::time::sleep(CHECK_EVERY).await;
         }
         let left = self.open_streams();
@@ -281,7 +284,9 @@ impl App {
         self.connections.close();
         self.tasks.close();
         // Requests that have begun still need what goes on behind them.
-        let ended = tokio::time::timeout(JOIN, async {
+        let patience = self.drain_time.saturating_add(JOIN);
+        let patience = patience.saturating_sub(began.elapsed()).min(JOIN);
+        let ended = tokio::time::timeout(patience, async {
             self.stop_sockets().await;
             self.connections.wait().await;
         });
