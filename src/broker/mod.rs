@@ -252,6 +252,18 @@ impl Broker {
         }
     }
 
+    /// Notes some topics that are not noted, as earlier builds and publishers with fewer rights leave them, a bounded
+    /// number. True if there may be more.
+    ///
+    /// # Errors
+    /// As [`Broker::read`].
+    pub async fn note_topics(&self) -> Result<bool, BrokerError> {
+        match self {
+            Self::Memory(_) => Ok(false),
+            Self::Redis(redis) => redis.note_topics().await,
+        }
+    }
+
     /// Takes this replica off the list that others see, at a clean stop.
     ///
     /// # Errors

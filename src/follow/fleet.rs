@@ -16,10 +16,12 @@ use tokio_util::sync::CancellationToken;
 const EVERY: Duration = Duration::from_millis(100);
 /// Looks from one heartbeat to the next, if nothing changes: a second.
 const HEARTBEAT_EACH: u64 = 10;
-/// Topics whose count is sent at once.
-const CHANGES_MAX: usize = 1000;
+/// Topics whose count is sent at once: half a millisecond of the log, for which all others wait.
+const CHANGES_MAX: usize = 250;
 /// Calls at each beat in which topics that are gone are forgotten.
 const SWEEPS_MAX: usize = 200;
+/// Calls at each beat in which topics that are not noted are noted.
+const NOTES_MAX: usize = 4;
 /// Looks from one question of how the log's server stands to the next: five seconds.
 const INSPECT_EACH: u64 = 50;
 
@@ -83,6 +85,21 @@ async fn sweep(hub: &Hub, broker: &Broker) {
     }
 }
 
+/// Has the log note topics that are not noted, a little in each call as well. Not with what is told of subscribers: that
+/// readers bring about, ten times a second.
+async fn note_topics(broker: &Broker) {
+    for _ in 0..NOTES_MAX {
+        match broker.note_topics().await {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(why) => {
+                tracing::debug!(%why, "topics that are not noted cannot be");
+                return;
+            }
+        }
+    }
+}
+
 /// Tells and hears until `stop`. `open` says how many streams are open here.
 pub async fn run(
     hub: Arc<Hub>,
@@ -125,6 +142,7 @@ pub async fn run(
             continue;
         }
         if is_heard {
+            note_topics(&broker).await;
             sweep(&hub, &broker).await;
         }
         if number % INSPECT_EACH == 0

@@ -218,3 +218,38 @@ fn connections_to_redis_do_not_grow_with_streams_and_topics() {
         "{others_now} connections for commands, and {others} before"
     );
 }
+
+/// Ten times a second a replica tells of the topics whose readers have come or gone, and all others wait meanwhile.
+#[test]
+fn readers_that_come_and_go_cost_redis_a_few_commands() {
+    let redis = Redis::start();
+    let gateway = Gateway::over(&redis, &[]);
+    for topic in 0..10 {
+        gateway.publish(&topic.to_string(), "x");
+    }
+    let mut libraries: Vec<String> = Vec::new();
+    eventually("it has said which library it uses", || {
+        libraries = redis.run(&["HKEYS", "tidegate:libraries"]);
+        !libraries.is_empty()
+    });
+    drop(gateway);
+    let library = libraries.first().unwrap();
+    let function = format!("{library}_heartbeat");
+    redis.run::<()>(&["CONFIG", "RESETSTAT"]);
+    for (count, left) in [("1", TOPICS), ("0", 0)] {
+        let topics: Vec<String> = (0..TOPICS).map(|topic| topic.to_string()).collect();
+        let told = topics.iter().flat_map(|topic| [topic.as_str(), count]);
+        let begin = ["FCALL", &function, "0", library, "r9", "1", "1", ""];
+        let call: Vec<&str> = begin.into_iter().chain(told).collect();
+        redis.run::<redis::Value>(&call);
+        // Beside that of the replica itself.
+        let told: usize = redis.run(&["HLEN", "tidegate:subscribers:r9"]);
+        assert_eq!(told, 1 + left);
+    }
+    // The library, the replica, and all of its topics together.
+    assert_eq!((calls(&redis, "hset"), calls(&redis, "hdel")), (6, 1));
+    // Nothing is done meanwhile for topics that the log has.
+    for command in ["hscan", "zscan", "zadd"] {
+        assert_eq!(calls(&redis, command), 0, "{command}");
+    }
+}

@@ -279,7 +279,8 @@ local function report(k, topic, id, missing, reporter)
 end
 
 -- Notes some topics that are not noted, as earlier builds and publishers with fewer rights leave them, and
--- forgets names of the list that are no topic's. What else stands in the place of either makes room.
+-- forgets names of the list that are no topic's. What else stands in the place of either makes room. True if it has not
+-- come to the end of both.
 local function note_some(k, heads_max, names_max)
   local p, heads, topics, expires = k.p, key(k.p, 'heads'), key(k.p, 'topics'), key(k.p, 'expires')
   for _, name in ipairs({ topics, expires }) do
@@ -302,6 +303,7 @@ local function note_some(k, heads_max, names_max)
     redis.call('ZADD', expires, 'NX', int(k.now), name)
     if score ~= '0' then redis.call('ZADD', topics, 0, name) end
   end
+  return found[1] ~= '0' or listed[1] ~= '0'
 end
 
 -- (p topic type data end key)*  ->  ids, empty where the topic is not logged
@@ -475,22 +477,31 @@ redis.register_function({ function_name = F .. 'heartbeat', flags = { 'allow-oom
   local reply = { 1 - redis.call('EXISTS', mine), try('HSETNX', PREFIX .. ':meta', 'partitions', a[4]) or 0 }
   redis.call('HSET', LIBRARIES, a[1], int(now))
   redis.call('HSET', PREFIX .. ':replicas', a[2], int(now) .. ' ' .. a[3])
-  redis.call('HSET', mine, '', 0)
+  -- In two calls: one for each topic takes longer than all else, and all others wait.
+  local told, gone = { '', 0 }, {}
   for i = 6, #a, 2 do
-    if a[i + 1] == '0' then redis.call('HDEL', mine, a[i]) else redis.call('HSET', mine, a[i], a[i + 1]) end
+    if a[i + 1] == '0' then gone[#gone + 1] = a[i] else told[#told + 1] = a[i]; told[#told + 1] = a[i + 1] end
   end
+  redis.call('HSET', mine, unpack(told))
+  if #gone > 0 then redis.call('HDEL', mine, unpack(gone)) end
   redis.call('PEXPIRE', mine, FORGET_MS)
-  -- One partition after the other. What stands in the way there is not in the way here.
-  pcall(function()
-    local count = tonumber(redis.call('HGET', PREFIX .. ':meta', 'partitions') or 1)
-    local k = clock(int(math.floor(now / 1000) % count))
-    if k.last then note_some(k, 400, 100) end
-  end)
   for _, replica in ipairs(replicas(now)) do
     if replica.forget then redis.call('HDEL', PREFIX .. ':replicas', replica.name) end
     if replica.alive then reply[#reply + 1] = replica.name; reply[#reply + 1] = replica.streams end
   end
   return reply
+end })
+
+-- ->  whether there is more to note. One partition after the other, a second each.
+redis.register_function({ function_name = F .. 'note_topics', flags = { 'allow-oom' }, callback = function()
+  local more = false
+  -- What stands in the way there is no fault of who asks.
+  pcall(function()
+    local count = tonumber(redis.call('HGET', PREFIX .. ':meta', 'partitions') or 1)
+    local k = clock(int(math.floor(time_ms() / 1000) % count))
+    more = k.last and note_some(k, 100, 25)
+  end)
+  return more and 1 or 0
 end })
 
 -- What a ticket stands for is kept by the ticket's name, and counted for its owner. Both go by themselves.

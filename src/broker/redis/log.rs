@@ -295,6 +295,13 @@ impl Redis {
         Ok(more == 1)
     }
 
+    /// Notes some topics that are not noted. True if there may be more.
+    pub(in crate::broker) async fn note_topics(&self) -> Result<bool, BrokerError> {
+        let answer = self.call(&self.write_function("note_topics")).await?;
+        let more = decode::number(&answer).map_err(|_| self.unreadable())?;
+        Ok(more == 1)
+    }
+
     /// Takes this replica off the list, at a clean stop.
     pub(in crate::broker) async fn farewell(&self) -> Result<(), BrokerError> {
         let replica = &self.settings().replica;
