@@ -21,7 +21,8 @@ const EVERY: Duration = Duration::from_millis(500);
 const PAUSE: Duration = Duration::from_millis(5);
 /// What was read before is not judged by any more: the store has been away for a while.
 const STALE_AFTER: Duration = Duration::from_secs(5);
-/// What is read again each time. Time may have gone back in between, with another server; what is known changes nothing.
+/// What is read again every half second. Time may have gone back in between, with another server; what is known changes
+/// nothing. Not for each who asks: a lockout of thousands would be read again hundreds of times a second.
 const AGAIN_MS: StoreMs = 10_000;
 
 /// What was taken back, and how it is learnt.
@@ -100,16 +101,20 @@ impl Denials {
         let began = Instant::now();
         let mut place = Place::default();
         let mut is_away = false;
+        let mut again_at: Option<Instant> = None;
         loop {
             let number = self.begun.fetch_add(1, Ordering::SeqCst) + 1;
             let read_at = Instant::now();
-            let read = self.read_all(&mut place, &broker, &hub, &metrics, began);
+            let is_again = again_at.is_none_or(|at| at.elapsed() >= EVERY);
+            let since = place.begin(is_again);
+            let read = self.read_all(since, &mut place, &broker, &hub, &metrics, began);
             let Some(done) = stop.run_until_cancelled(Box::pin(read)).await else {
                 return;
             };
             let pause = match done {
                 Ok(()) => {
                     is_away = false;
+                    again_at = again_at.filter(|_| !is_again).or(Some(read_at));
                     self.read.send_replace((number, read_at));
                     PAUSE
                 }
@@ -138,13 +143,13 @@ impl Denials {
     /// Reads all pages that there are, and learns each as it comes.
     async fn read_all(
         &self,
+        mut since: StoreMs,
         place: &mut Place,
         broker: &Broker,
         hub: &Hub,
         metrics: &Metrics,
         began: Instant,
     ) -> Result<(), BrokerError> {
-        let mut since = place.begin();
         loop {
             let page = broker.denied(since).await?;
             let entries = page.entries.iter();
@@ -169,9 +174,10 @@ impl Denials {
 struct Place(StoreMs);
 
 impl Place {
-    /// After what the next page is asked for.
-    fn begin(&self) -> StoreMs {
-        self.0.saturating_sub(AGAIN_MS)
+    /// After what the next page is asked for, some of what was read once more (`is_again`) or not.
+    fn begin(&self, is_again: bool) -> StoreMs {
+        let again = if is_again { AGAIN_MS } else { 0 };
+        self.0.saturating_sub(again)
     }
 
     /// Takes a page that was asked for; after what the next one is, if there is more.
@@ -208,12 +214,13 @@ mod tests {
     #[test]
     fn pages_follow_one_another_and_some_is_read_again() {
         let mut place = Place::default();
-        assert_eq!(place.begin(), 0);
+        assert_eq!(place.begin(true), 0);
         assert_eq!(place.take(0, &page(50_000, 20_000)), Some(20_000));
         assert_eq!(place.take(20_000, &page(50_000, 50_000)), None);
-        assert_eq!(place.begin(), 40_000);
+        assert_eq!(place.begin(true), 40_000);
+        assert_eq!(place.begin(false), 50_000);
         assert_eq!(place.take(40_000, &page(50_000, 50_000)), None);
-        assert_eq!(place.begin(), 40_000);
+        assert_eq!(place.begin(true), 40_000);
     }
 
     #[test]
@@ -222,9 +229,9 @@ mod tests {
         assert_eq!(place.take(40_000, &page(45_000, 45_000)), Some(0));
         assert_eq!(place.take(0, &page(45_000, 30_000)), Some(30_000));
         assert_eq!(place.take(30_000, &page(45_000, 45_000)), None);
-        assert_eq!(place.begin(), 35_000);
+        assert_eq!(place.begin(true), 35_000);
         let mut young = Place(5);
         assert_eq!(young.take(0, &page(0, 0)), None, "it is empty");
-        assert_eq!(young.begin(), 0);
+        assert_eq!(young.begin(true), 0);
     }
 }

@@ -556,7 +556,7 @@ end })
 -- What was taken back. DENIED has subjects and tokens that are refused, DISCONNECTED patterns of topics whose streams were
 -- ended; the score is when, in milliseconds of this server. It is given out once, and only grows.
 local DENIED, DISCONNECTED = PREFIX .. ':denied', PREFIX .. ':disconnected'
-local DENIALS_SWEPT, DENIALS_PAGE = 100, 1000
+local DENIALS_SWEPT, DENIALS_PAGE = 100, 250
 
 local function denials() return redis.call('ZCARD', DENIED) + redis.call('ZCARD', DISCONNECTED) end
 
