@@ -270,8 +270,10 @@ impl Cluster {
         while !self.replicas.iter().any(|replica| self.has_ended(replica)) {
             sleep(ASK).await;
         }
-        let revived = self.command("revive", &[]).await?;
-        Ok(revived.lines().map(str::to_owned).collect())
+        let said = self.command("revive", &[]).await?;
+        // It also says that it waits for another command: for the one that stops this replica, if there is one.
+        let is_replica = |line: &&str| self.replicas.iter().any(|replica| replica.name == *line);
+        Ok(said.lines().filter(is_replica).map(str::to_owned).collect())
     }
 
     /// Whether a replica that nobody has stopped or killed runs no more.
