@@ -320,12 +320,14 @@ impl Stream {
             return self.leave(Ending::Clean(CloseReason::Limit), out, &mut others);
         }
         self.caught_up |= step == Step::Idle;
-        let goes_on = match step {
-            Step::Held | Step::Opening => false,
-            // However slowly its client reads. What is held stays so while other partitions, and what is not logged, go on.
-            Step::Behind(_) | Step::Full | Step::Idle | Step::Ended => !self.reader.is_held(),
-        };
-        if goes_on {
+        if matches!(step, Step::Held | Step::Opening) || self.reader.was_held() {
+            // Also where another partition is behind, or fills the socket, in each turn.
+            let since = *self.held_since.get_or_insert(now.instant);
+            if now.instant >= since + self.settings.repair_time {
+                return self.leave(Ending::Cut(CloseReason::Held), out, &mut others);
+            }
+        } else if !self.reader.is_held() {
+            // However slowly its client reads. What is held stays so while it is not looked at.
             self.held_since = None;
         }
         match step {
@@ -338,13 +340,7 @@ impl Stream {
                 }
                 return Turn::Over(Ending::Clean(CloseReason::Ended));
             }
-            Step::Held | Step::Opening => {
-                let since = *self.held_since.get_or_insert(now.instant);
-                if now.instant >= since + self.settings.repair_time {
-                    return self.leave(Ending::Cut(CloseReason::Held), out, &mut others);
-                }
-            }
-            Step::Idle | Step::Ended => {}
+            Step::Held | Step::Opening | Step::Idle | Step::Ended => {}
         }
         others();
         self.beat(now, out, &mut others);

@@ -327,6 +327,50 @@ fn a_stream_that_is_held_is_cut_although_events_that_are_not_logged_fill_its_tur
     panic!("it is held for ever");
 }
 
+/// A hole of one partition is mended by nobody, and the other is busy, and its window too short: each turn ends behind it.
+#[test]
+fn a_stream_that_is_held_is_cut_although_another_partition_is_always_behind() {
+    for busy_one in [0, 1] {
+        let mut two = Two::new();
+        let topics = one_of_each();
+        let (busy, quiet) = (&topics[busy_one], &topics[1 - busy_one]);
+        let mut names = ('a'..='z').map(|name| named(&name.to_string()));
+        let beside = names
+            .find(|topic| topic != quiet && topic.partition(2) == quiet.partition(2))
+            .unwrap();
+        let mut all = topics.to_vec();
+        all.push(beside.clone());
+        let _there = two.reader(&all);
+        let request = StreamRequest {
+            topics: all,
+            ..StreamRequest::default()
+        };
+        let mut one = two.stream(request);
+        let ledger = &mut two.ledgers[1 - busy_one];
+        let _vanished = publish_to(ledger, beside.as_str(), 1, 100_160);
+        two.publish(&beside, 1, 100_170);
+        two.publish(quiet, 1, 100_180);
+        let mut out = Out::default();
+        let mut ended = None;
+        for second in 0..=2 * REPAIR.as_secs() {
+            two.publish(busy, 3, 100_200 + second);
+            match one.turn(at(two.now, second), &mut out) {
+                Turn::Read(asked) => {
+                    let page = two.read(&asked, 100_200 + second);
+                    one.take(&page);
+                }
+                Turn::Over(ending) => {
+                    ended = Some(ending);
+                    break;
+                }
+                Turn::More | Turn::Wait(_) => {}
+            }
+        }
+        assert!(!text(&mut out).contains(&format!("topic\":\"{quiet}")));
+        assert_eq!(ended, Some(Ending::Cut(CloseReason::Held)), "{busy_one}");
+    }
+}
+
 /// A stream that holds a page of one partition needs one of another: it waits for no room, or streams that each hold some
 /// would wait for one another.
 #[test]

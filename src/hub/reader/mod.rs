@@ -63,6 +63,8 @@ pub struct Reader {
     shares_wakers: bool,
     /// The part with which the next step begins, by its place: the one after that with which the last one stopped.
     first: PartitionNo,
+    /// The last step has found a part that is held, and has shown nothing of it.
+    was_held: bool,
 }
 
 impl Hub {
@@ -125,6 +127,7 @@ impl Reader {
             skipped: 0,
             shares_wakers: false,
             first: 0,
+            was_held: false,
         }
     }
 
@@ -193,6 +196,12 @@ impl Reader {
         self.parts.iter().any(|part| part.is_held)
     }
 
+    /// The same of those that the last step has looked at, and of which it has shown nothing that is logged.
+    #[must_use]
+    pub fn was_held(&self) -> bool {
+        self.was_held
+    }
+
     /// Whether nothing at or below `head` can still come. If the clock alone is behind, it is asked for, and the
     /// stream is woken when it has moved on.
     #[must_use]
@@ -254,12 +263,14 @@ impl Reader {
             skipped: 0,
         };
         let mut summary = Step::Ended;
+        self.was_held = false;
         // None keeps the others waiting for longer than one step, however much it has to show, or to read.
         let first = usize::from(std::mem::take(&mut self.first)).min(self.parts.len());
         let (before, from) = self.parts.split_at_mut(first);
         let places = (first..).zip(from).chain((0..).zip(before));
         for (place, part) in places {
             showing.partition = part.partition.number();
+            let begun = part.cursor;
             let mut step = part.step(self.serial, &mut showing);
             if step == Step::Held {
                 part.wait_for_clock();
@@ -267,6 +278,7 @@ impl Reader {
                 // The clock may have moved between the look and the wait.
                 step = part.step(self.serial, &mut showing);
             }
+            self.was_held |= step == Step::Held && part.cursor == begun;
             summary = match (step, summary) {
                 (Step::Idle, Step::Ended) => Step::Idle,
                 (Step::Ended | Step::Idle, so_far) => so_far,
