@@ -26,8 +26,14 @@ pub struct Missing {
 #[must_use]
 pub fn judge_partition(cursor: Id, horizon: &Horizon) -> Option<Missing> {
     if cursor > horizon.last {
-        // This log is not the one of the cursor, since it went back last or began.
-        let to = horizon.seams.last().map_or(horizon.born, |seam| seam.after);
+        let to = if cursor.ms < horizon.now_ms {
+            // This log was there when that id was given out, and has lost its newest since, which nobody has told it
+            // yet. What it has kept came before.
+            horizon.last
+        } else {
+            // This log is not the one of the cursor, since it went back last or began.
+            horizon.seams.last().map_or(horizon.born, |seam| seam.after)
+        };
         return Some(Missing {
             reason: GapReason::Ahead,
             from: cursor,
@@ -220,6 +226,17 @@ mod tests {
             to: horizon.born,
         };
         assert_eq!(judge_partition(expected.from, &horizon), Some(expected));
+    }
+
+    #[test]
+    fn a_cursor_that_is_not_in_the_future_has_seen_what_the_log_has_kept() {
+        let horizon = Horizon {
+            now_ms: 20_000,
+            ..horizon()
+        };
+        let goes_on = |ms| judge_partition(Id::new(ms, 0), &horizon).map(|missing| missing.to);
+        assert_eq!(goes_on(19_999), Some(horizon.last));
+        assert_eq!(goes_on(20_000), Some(Id::new(7_000, 0)));
     }
 
     #[test]

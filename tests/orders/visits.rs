@@ -90,3 +90,30 @@ fn a_first_visit_is_shown_all_that_stands_in_a_seam() {
         seen.len()
     );
 }
+
+/// The log goes back under its process. Who has seen what it lost comes to a replica that has heard nothing of it: what the
+/// log has kept was shown already.
+#[test]
+fn who_comes_back_to_a_log_that_went_back_under_its_process_is_shown_nothing_again() {
+    let now = Instant::now();
+    let mut l = Ledger::new(retention(100), 100_000);
+    publish(&mut l, 3, 100_001);
+    let (hub, mut core) = replica(100, up(0), now);
+    drive(&mut core, &mut l, 100_002, now);
+    let saved = l.clone();
+    let shown = publish(&mut l, 1, 100_100)[0].1.id;
+    let mut l = saved;
+    let mut one = hub.reader(&[topic()], Waker::noop(), |_| Start::After(shown));
+    core.hub_wants(now);
+    drive(&mut core, &mut l, 100_149, now);
+    let mut told = vec![];
+    while let OpenStep::Read(asked) = one.open(&mut told) {
+        read(&mut l, &hub, &asked, 100_150);
+    }
+    assert_eq!(told.len(), 1);
+    let seen = shown_by(&mut one, &mut l, &hub, 100_160, 100, false);
+    assert!(seen.is_empty(), "told {told:?}, and shown again: {seen:?}");
+    hear(&mut core, publish(&mut l, 1, 100_200), now);
+    let seen = shown_by(&mut one, &mut l, &hub, 100_201, 100, false);
+    assert_eq!(seen.len(), 1);
+}
