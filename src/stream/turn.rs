@@ -330,6 +330,10 @@ impl Stream {
             // However slowly its client reads. What is held stays so while it is not looked at.
             self.held_since = None;
         }
+        if matches!(step, Step::Full | Step::Behind(_)) && self.is_cursor_old(now) {
+            // One partition has more in each turn, and another is quiet.
+            self.beat(now, out, &mut others);
+        }
         match step {
             Step::Full => return Turn::More,
             Step::Behind(read) => return Turn::Read(read),

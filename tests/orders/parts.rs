@@ -99,7 +99,12 @@ impl Two {
     }
 
     fn stream(&mut self, request: StreamRequest) -> Stream {
-        let settings = stream_settings(true, retention(100_000));
+        self.stream_kept(request, retention(100_000))
+    }
+
+    /// The same of logs that are kept so.
+    fn stream_kept(&mut self, request: StreamRequest, kept: Retention) -> Stream {
+        let settings = stream_settings(true, kept);
         let mut opener = opener(&self.hub, request, settings);
         loop {
             match opener.step(at(self.now, 0)) {
@@ -368,6 +373,46 @@ fn a_stream_that_is_held_is_cut_although_another_partition_is_always_behind() {
         }
         assert!(!text(&mut out).contains(&format!("topic\":\"{quiet}")));
         assert_eq!(ended, Some(Ending::Cut(CloseReason::Held)), "{busy_one}");
+    }
+}
+
+/// One partition is quiet, and the other is busy, and its window too short: each turn ends behind it. The part of the cursor
+/// that is quiet stayed where it was, until the log had forgotten the place.
+#[test]
+fn a_cursor_is_refreshed_although_another_partition_is_always_behind() {
+    const AGE: u64 = 24_000;
+    for busy_one in [0, 1] {
+        let mut two = Two::new();
+        let topics = one_of_each();
+        let quiet = u16::from(busy_one == 0);
+        let _there = two.reader(&topics);
+        let mut kept = retention(100_000);
+        kept.bounds.age_ms = AGE;
+        let request = StreamRequest {
+            topics: topics.to_vec(),
+            ..StreamRequest::default()
+        };
+        let mut one = two.stream_kept(request, kept);
+        let mut out = Out::default();
+        let mut shown = String::new();
+        let mut newest = Id::ZERO;
+        for second in 0..2 * AGE / 1000 {
+            let now_ms = 100_200 + 1000 * second;
+            newest = two.tick(quiet, now_ms);
+            two.publish(&topics[busy_one], 3, now_ms);
+            if let Turn::Read(asked) = one.turn(at(two.now, second), &mut out) {
+                let page = two.read(&asked, now_ms);
+                one.take(&page);
+            }
+            shown += &text(&mut out);
+        }
+        let mut ids = shown.lines().filter_map(|line| line.strip_prefix("id: "));
+        let cursor: Cursor = ids.next_back().unwrap().parse().unwrap();
+        let position = cursor.position(quiet).unwrap();
+        assert!(
+            newest.ms < position.ms + AGE,
+            "{busy_one}: at {newest} it has {cursor}"
+        );
     }
 }
 
