@@ -345,12 +345,10 @@ impl Track {
         self.pending.take();
     }
 
-    /// A frame was lost on the way, nobody knows which. The path is in order, so it stood above all that was heard
-    /// before: what was complete stays so, and streams that end now have gone past nothing.
+    /// A frame was lost on the way, nobody knows which: back to what is certain.
     pub(super) fn lose_frame(&mut self, heard: Id) {
         if let Health::Live { base } = self.health {
-            let at = base.max(heard);
-            self.health = Health::Broken(Hole::new(at, at));
+            self.health = self.broken_after_chain(base, heard);
         }
         self.pending.note_lost();
     }

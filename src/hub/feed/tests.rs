@@ -168,15 +168,6 @@ fn what_a_repair_finds_within_a_gap_is_not_shown() {
     assert_eq!(shown(&track), [7]);
 }
 
-/// The path is in order: it stood above all that was heard, so that no stream has gone past it.
-#[test]
-fn a_frame_that_is_lost_leaves_complete_what_was_heard_before_it() {
-    let mut track = opened(3);
-    track.lose_frame(id(5));
-    let hole = track.hole().unwrap();
-    assert_eq!((hole.at, hole.shown), (id(5), id(5)));
-}
-
 /// One that stands in its place is the last entry. One that waits is not, and a log may have lost it.
 #[test]
 fn a_deletion_is_reported_beside_the_last_entry_only_while_it_waits() {
