@@ -114,7 +114,9 @@ impl Denials {
             let pause = match done {
                 Ok(()) => {
                     is_away = false;
-                    again_at = again_at.filter(|_| !is_again).or(Some(read_at));
+                    if is_again {
+                        again_at = Some(read_at);
+                    }
                     self.read.send_replace((number, read_at));
                     PAUSE
                 }
