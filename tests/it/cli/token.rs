@@ -1,14 +1,14 @@
 //! `tidegate token` and `tidegate key`: what they make is taken, and what is refused is explained and not shown.
 
 use super::done;
+use crate::support::tokens::{SECRET, TOKENS};
 use crate::support::{Gateway, run, run_with};
 
-const SECRET: &str = "a secret of thirty-two bytes and a few more";
 const CONFIG: [(&str, &str); 1] = [("TIDEGATE__AUTH__TOKEN_SECRET", SECRET)];
 
 #[test]
 fn a_token_that_was_made_is_taken() {
-    let gateway = Gateway::start(&[("auth.token_secret", SECRET)]);
+    let gateway = Gateway::start(&[TOKENS]);
     let made = [
         "token",
         "new",
@@ -46,7 +46,7 @@ fn a_token_that_was_made_is_taken() {
 
 #[test]
 fn commands_read_with_a_token() {
-    let gateway = Gateway::start(&[("auth.token_secret", SECRET)]);
+    let gateway = Gateway::start(&[TOKENS]);
     let made = [
         "token",
         "new",
